@@ -1,0 +1,71 @@
+# `make` alone lists the targets. Names are relative throughout, so the checkout may lie in any folder.
+VENV ?= .venv
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+INSTALLED := $(VENV)/.mtl-installed
+DEV := $(VENV)/.mtl-dev-installed
+
+# What went wrong in one line; a second attempt may follow.
+FETCH := $(PY) -c "import sys; \
+sys.excepthook = lambda kind, error, trace: print(f'{kind.__name__}: {error}', file=sys.stderr); \
+from mtl.sources.fashion_mnist import fetch; fetch()"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run data apt-data test slow check format clean
+
+help: ## list the targets
+	@echo "Targets (VENV=$(VENV) PYTHON=$(PYTHON)):"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
+
+run: data ## train the Fashion-MNIST recipe; overrides in ARGS, as in ARGS="train.epochs=1"
+	$(BIN)/mtl run recipes/fashion_stitch.yaml $(ARGS)
+
+data: $(INSTALLED) ## find Fashion-MNIST on this machine, or else get it
+	@$(FETCH) || { $(MAKE) --no-print-directory apt-data && $(FETCH); }
+
+apt-data:
+	@command -v apt-get >/dev/null || { echo "make: no apt-get here to install dataset-fashion-mnist with" >&2; exit 1; }
+	@if [ "$$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi; \
+	echo "installing the Debian package dataset-fashion-mnist"; \
+	$$as_root apt-get update -q </dev/null || echo "apt-get update failed; trying the lists at hand"; \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends dataset-fashion-mnist </dev/null
+
+test: $(DEV) data ## all tests but the slow ones, with coverage; more options in ARGS
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term --cov-fail-under=95 $(ARGS)
+
+slow: $(DEV) data ## the tests marked slow
+	$(PY) -m pytest -m slow $(ARGS)
+
+check: $(DEV) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV) ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what can be made again: environment, caches, builds; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find mtl tasks tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+define install
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+|| { echo "make: $(PYTHON) is not Python 3.11 or newer; use make PYTHON=/path/to/python" >&2; exit 1; }
+@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV)
+$(PY) -m pip install -q -c constraints.txt -e
+endef
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(install) .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt
+	$(install) '.[dev]'
+	@touch $(INSTALLED) $@

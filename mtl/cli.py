@@ -1,0 +1,358 @@
+"""The commands. Thin: torch and all that needs it is imported inside the commands that use it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from mtl import __version__
+from mtl.console import complain, number, results_table, say, table
+from mtl.errors import BUG, INTERRUPTED, OK, TERMINATED, USER, ManyErrors, UserError, did_you_mean, quoted
+
+SHOWN_ERRORS = 10
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP."""
+
+
+class Commands(click.Group):
+    """A group that keeps the order of its commands and names the near miss of an unknown one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            near = did_you_mean(args[0], self.commands)
+            raise UserError("mtl", f"no command {quoted(args[0])}{near}", "mtl --help lists them")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mtl")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """One network for N tasks from one recipe, and an answer to which of them should share.
+
+    RECIPE is a path or the name of a built-in recipe. Overrides are bare: optimizer.lr=3e-4, and ~key removes.
+    """
+
+
+recipe_argument = click.argument("recipe")
+overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE", help="Python file (or installed plug-in) to load first."
+)
+debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
+
+
+def _load_plugins(names: Sequence[str]) -> list[str]:
+    from mtl.registry import load_plugin
+
+    return [load_plugin(name) for name in names]
+
+
+@cli.command()
+@click.argument("recipe", required=False)
+@overrides_argument
+@click.option("--out", metavar="DIR", help="The run folder itself; default runs/RECIPE/UTC-SUFFIX.")
+@click.option("--resume", metavar="RUN", help="Go on with a run; 'auto' with --out: if there is one.")
+@click.option("--dry-run", is_flag=True, help="Check the recipe and print its summary, without training.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--quiet", is_flag=True, help="Only warnings and the final table.")
+@plugin_option
+@debug_option
+def run(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    out: str | None,
+    resume: str | None,
+    dry_run: bool,
+    device: str | None,
+    quiet: bool,
+    plugins: tuple[str, ...],
+    debug: bool,
+) -> None:
+    """Train RECIPE and write a run folder."""
+    loaded_plugins = _load_plugins(plugins)
+    if device is not None:
+        overrides = (*overrides, f"train.device={device}")
+    if resume is not None and recipe is not None and "=" in recipe:
+        recipe, overrides = None, (recipe, *overrides)
+    if resume == "auto":
+        if out is None:
+            raise UserError("--resume auto", "needs the folder of the run", "add --out DIR")
+        resume = out if Path(out, "run.json").exists() else None
+    elif resume is not None and recipe is not None:
+        raise UserError("--resume", "a run has its own recipe", f"leave out {quoted(recipe)}")
+    if resume is None and recipe is None:
+        raise UserError("mtl run", "a recipe is missing", "give a path or a built-in name; mtl ls lists them")
+    if dry_run:
+        assert recipe is not None or resume is not None
+        _summarize(recipe or str(Path(resume or "", "recipe.resolved.yaml")), overrides)
+        return
+    _train(recipe, overrides, out, resume, quiet, loaded_plugins)
+
+
+def _train(
+    recipe: str | None,
+    overrides: Sequence[str],
+    out: str | None,
+    resume: str | None,
+    quiet: bool,
+    plugins: Sequence[str],
+) -> None:
+    from mtl.recipe.load import load_recipe
+
+    # the text is checked before torch is imported: its errors come at once
+    loaded = load_recipe(recipe, overrides) if resume is None and recipe is not None else None
+    from mtl import experiment
+    from mtl.console import TrainingConsole
+
+    console = TrainingConsole(quiet)
+    try:
+        if loaded is None:
+            assert resume is not None
+            experiment.resume(resume, overrides, plugins=plugins, console=console)
+        else:
+            experiment.run(loaded, out=out, plugins=plugins, console=console)
+    finally:
+        console.close()
+
+
+@cli.command()
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
+@plugin_option
+@debug_option
+def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
+    """Check recipes: text, schema, shapes and heads; no data is read."""
+    from mtl.recipe.load import load_recipe
+
+    _load_plugins(plugins)
+    overrides = [text for text in recipes if "=" in text or text.startswith("~")]
+    faults: list[UserError] = []
+    checked = []
+    for name in (text for text in recipes if text not in overrides):
+        try:
+            checked.append((name, load_recipe(name, overrides)))
+        except UserError as error:
+            faults.extend(error.errors)
+    from mtl.build import build_on_meta
+
+    for name, recipe in checked:
+        try:
+            built, _ = build_on_meta(recipe)
+        except UserError as error:
+            faults.extend(error.errors)
+            continue
+        n_parameters = sum(p.numel() for p in built.model.parameters())
+        say(f"ok {name}: {len(recipe.tasks)} tasks, {len(recipe.towers)} towers, {n_parameters:,} parameters")
+    if faults:
+        raise ManyErrors(faults)
+
+
+@cli.command("ls")
+@click.argument("what", required=False)
+@plugin_option
+def list_(what: str | None, plugins: tuple[str, ...]) -> None:
+    """List the built-in recipes, or the members of a family: task, source, backbone, sharing, ..."""
+    _load_plugins(plugins)
+    from mtl.recipe.load import BUILT_IN, built_in_names
+
+    if what is None or what == "recipes":
+        from mtl.recipe.yaml import read_file
+
+        rows = [[n, read_file(BUILT_IN / f"{n}.yaml").value.get("description", "")] for n in built_in_names()]
+        say(table(["recipe", "description"], rows, left=2))
+        return
+    from mtl.recipe.spec import FAMILIES
+
+    family = FAMILIES.get(what) or FAMILIES.get(what.removesuffix("s")) or FAMILIES.get(f"{what[:-3]}y")
+    if family is None:
+        known = ["recipes", *FAMILIES]
+        raise UserError("mtl ls", f"no family {quoted(what)}{did_you_mean(what, known)}", f"one of {', '.join(known)}")
+    members = [(name, family[name]) for name in family.names()]
+    rows = [[name, (m.__doc__ or "").strip().splitlines()[0], m.reference] for name, m in members]
+    say(table([family.family, "what it is", "reference"], rows, left=3))
+
+
+@cli.command()
+@recipe_argument
+@overrides_argument
+@plugin_option
+def show(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+    """Print RECIPE flat: base, overrides and defaults merged."""
+    _load_plugins(plugins)
+    from mtl.recipe.load import load_recipe, to_yaml
+
+    say(to_yaml(load_recipe(recipe, overrides)).rstrip())
+
+
+@cli.command()
+@recipe_argument
+@click.argument("destination", required=False)
+@click.option("--force", is_flag=True, help="Overwrite.")
+def cp(recipe: str, destination: str | None, force: bool) -> None:
+    """Copy a built-in RECIPE here (or to DESTINATION), its JSON schema beside it."""
+    from mtl.recipe.load import BUILT_IN, find
+
+    source = find(recipe)
+    if not source.is_file():
+        raise UserError(recipe, "no such file")
+    target = Path(destination or ".")
+    target = target / source.name if target.is_dir() else target
+    schema = target.with_name("recipe.schema.json")
+    if target.exists() and not force:
+        raise UserError(str(target), "is there already", "give another name, or --force")
+    try:
+        target.write_bytes(source.read_bytes())
+        schema.write_bytes((BUILT_IN / "recipe.schema.json").read_bytes())
+    except OSError as error:
+        from mtl.errors import EnvironmentFault
+
+        raise EnvironmentFault(str(target), f"cannot write: {(error.strerror or str(error)).lower()}") from error
+    say(f"{target} (schema: {schema})")
+
+
+@cli.command()
+@recipe_argument
+@overrides_argument
+@plugin_option
+@debug_option
+def summary(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
+    """Shapes, parameters, FLOPs, and what is shared with what."""
+    _load_plugins(plugins)
+    _summarize(recipe, overrides)
+
+
+def _summarize(recipe: str, overrides: Sequence[str]) -> None:
+    from mtl.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    from mtl.report.summary import summarize
+
+    say(summarize(loaded))
+
+
+@cli.command("eval")
+@click.argument("run_folder", metavar="RUN")
+@click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@plugin_option
+@debug_option
+def evaluate(run_folder: str, split: str, plugins: tuple[str, ...], debug: bool) -> None:
+    """Evaluate the selected weights of RUN again."""
+    _load_plugins(plugins)
+    from mtl.experiment import evaluate_run
+
+    say(results_table(evaluate_run(run_folder, split), split))
+
+
+@cli.command()
+@click.argument("root", default="runs")
+def runs(root: str) -> None:
+    """List the runs below ROOT with their status and mean result."""
+    from mtl.training.runs import list_runs
+
+    found = list_runs(Path(root))
+    if not found:
+        say(f"no runs below {root}")
+        return
+    rows = []
+    for folder in found:
+        record = folder.record
+        results = record.get("results", {})
+        means = [f"{name.split('/')[-1]} {number(v)}" for name, v in results.items() if name.startswith("test/mean/")]
+        step = str(record.get("step", ""))
+        rows.append([str(folder.path), record.get("name", ""), record.get("status", ""), step, ", ".join(means)])
+    say(table(["run", "recipe", "status", "step", "test mean"], rows, left=3))
+
+
+@cli.command()
+@plugin_option
+def schema(plugins: tuple[str, ...]) -> None:
+    """Print the JSON schema of recipes, for editors."""
+    _load_plugins(plugins)
+    from mtl.recipe.json_schema import schema_text
+
+    say(schema_text().rstrip())
+
+
+@cli.command()
+@debug_option
+def doctor(debug: bool) -> None:
+    """Check this machine: versions, devices, cache, data, and a few steps of training."""
+    from mtl.doctor import examine
+
+    examine()
+
+
+def _print_errors(error: UserError) -> None:
+    errors = error.errors
+    for single in errors[:SHOWN_ERRORS]:
+        complain("error: " + str(single).replace("\n", " "))
+    if len(errors) > SHOWN_ERRORS:
+        complain(f"... and {len(errors) - SHOWN_ERRORS} more")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code that DESIGN gives to each outcome."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), _terminate)
+    return _guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)
+
+
+def _guarded(command: Callable[[], Any], debug: bool) -> int:
+    """Run a command; every outcome becomes one line and an exit code."""
+    try:
+        command()
+        sys.stdout.flush()
+        return OK
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        _print_errors(error)
+        return error.code
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}")
+        return USER
+    except (KeyboardInterrupt, click.Abort) as error:
+        complain("interrupted; the last checkpoint stands: mtl run --resume RUN goes on from it")
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output is gone; keep Python from complaining when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except MemoryError:
+        complain("error: not enough memory; lower train.batch_size or the model's size")
+        return 3
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        complain(f"error: a bug in mtl: {type(error).__name__}: {quoted(str(error))}; traceback in {file.name}")
+        return BUG
+
+
+def _command_of(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "mtl"

@@ -1,0 +1,187 @@
+"""What people see: tables and progress on a terminal, plain lines elsewhere. Results go to stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from mtl.experiment import Result
+    from mtl.training.fit import Epoch, Trainer
+    from mtl.training.runs import RunFolder
+
+SHOWN_TASKS = 6
+"""Tasks named on the line of an epoch; the rest is in metrics.jsonl."""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Aligned columns as text; the first `left` columns to the left, the others to the right."""
+    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
+    lines = []
+    for row in [head, ["-" * width for width in widths], *rows]:
+        cells = [
+            str(cell).ljust(width) if i < left else str(cell).rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """A metric with four digits; `-` where it is undefined."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """`9 s`, `4 min 10 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def say(text: str = "") -> None:
+    """One line, or several, on stdout."""
+    print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def results_table(metrics: dict[str, float | None], split: str) -> str:
+    """One row per task (and `mean`), one column per metric, of one split."""
+    cells: dict[str, dict[str, float | None]] = {}
+    for name, value in metrics.items():
+        of_split, task, metric = name.split("/")
+        if of_split == split:
+            cells.setdefault(task, {})[metric] = value
+    columns = list(dict.fromkeys(metric for row in cells.values() for metric in row))
+    rows = [[task, *(number(row[c]) if c in row else "" for c in columns)] for task, row in cells.items()]
+    return table([split, *(c.replace("_", " ") for c in columns)], rows)
+
+
+class TrainingConsole:
+    """Tells how a run goes: a bar with rate and time left on a terminal, and a line per epoch everywhere.
+
+    Args:
+        quiet: only warnings and the final table.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._bar: Bar | None = None
+        self._bar_task: TaskID | None = None
+        self._began = monotonic()
+        self._first_step = 0
+        self._total_steps = 0
+
+    def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None:
+        recipe, rows = trainer.recipe, run.record["data"]["rows"]
+        self._began, self._first_step = monotonic(), trainer.progress.step
+        self._total_steps = trainer.total_steps
+        if not self.quiet:
+            say(f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name)
+            counts = ", ".join(f"{count:,} {split}" for split, count in rows.items())
+            say(f"{counts} rows; {run.record['parameters']:,} parameters; {run.record['device']}; run {run.path}")
+            if trainer.progress.epoch:
+                say(f"resuming after epoch {trainer.progress.epoch} (step {trainer.progress.step})")
+        for notice in notices:
+            self.warn(notice)
+        if not self.quiet and sys.stderr.isatty():
+            self._start_bar(trainer)
+
+    def _start_bar(self, trainer: Trainer) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar_task = self._bar.add_task(
+            "training", total=trainer.total_steps, completed=trainer.progress.step, rate=""
+        )
+        self._bar.start()
+
+    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+        if self._bar is not None and self._bar_task is not None:
+            done = self._bar.tasks[0].completed + 1
+            rate = (done - self._first_step) / max(monotonic() - self._began, 1e-9)
+            self._bar.update(
+                self._bar_task,
+                advance=1,
+                description=f"epoch {epoch + 1}, step {step}/{n_steps}",
+                rate=f"{rate:.1f} steps/s",
+            )
+
+    def epoch(self, trainer: Trainer, epoch: Epoch) -> None:
+        if self.quiet:
+            return
+        row = next((r for r in reversed(epoch.rows) if r["split"] != "train"), epoch.rows[0])
+        loss = sum(value for name, value in epoch.rows[0].items() if name.endswith("/loss") and value is not None)
+        left = trainer.total_steps - trainer.progress.step
+        done = trainer.progress.step - self._first_step
+        seconds_left = (monotonic() - self._began) / max(done, 1) * left
+        n_rows = len(trainer.dataset.splits["train"])
+        line = (
+            f"epoch {trainer.progress.epoch:>{len(str(trainer.epochs))}}/{trainer.epochs}  "
+            f"train loss {loss:.4f}  {row['split']}: {_headlines(trainer, row)}  "
+            f"{duration(sum(epoch.seconds.values()))}, {n_rows / epoch.seconds['train']:,.0f} rows/s"
+        )
+        line += f", {duration(seconds_left)} left" if left and not trainer.progress.stopped else ""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, soft_wrap=True)
+        else:
+            say(line)
+
+    def finished(self, result: Result) -> None:
+        self.close()
+        record = result.record
+        say()
+        say(results_table(result.metrics, "test"))
+        ceilings = record["data"]["best_possible_accuracy"]
+        if ceilings:
+            say("best possible accuracy: " + ", ".join(f"{task} {v:.4f}" for task, v in ceilings.items()))
+        if record["data"]["generated"]:
+            say("the data are generated, not measured")
+        chosen = record["selected"]
+        why = "chosen on validation" if "validation" in record["data"]["rows"] else "the last"
+        say(f"epoch {chosen['epoch']} ({why}); {duration(monotonic() - self._began)}; run {result.path}")
+
+    def warn(self, text: str) -> None:
+        complain(f"warning: {text}")
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _headlines(trainer: Trainer, row: dict[str, Any]) -> str:
+    """`garment 0.9151  audience 0.9430  mean 0.9290`."""
+    split, tasks = row["split"], trainer.recipe.tasks
+    parts = [
+        f"{task} {number(row.get(f'{split}/{task}/{spec.headline}'))}"
+        for task, spec in list(tasks.items())[:SHOWN_TASKS]
+    ]
+    if len(tasks) > SHOWN_TASKS:
+        parts.append(f"and {len(tasks) - SHOWN_TASKS} more")
+    means = [f"mean {number(value)}" for name, value in row.items() if name.startswith(f"{split}/mean/")]
+    return "  ".join([*parts, *means])

@@ -1,0 +1,1 @@
+"""Rows: columns, splits, standardization and the order of batches."""

@@ -1,0 +1,54 @@
+"""Losses and metrics of a model on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mtl.build import TaskGroup
+from mtl.data.columns import Rows
+from mtl.evaluation.metrics import Meter, Values
+from mtl.model.stitched import StitchedMultiTower
+from mtl.recipe.spec import TaskSpec
+from mtl.training.dataset import Dataset
+
+BATCH = 500
+"""Rows per forward pass."""
+
+
+@torch.inference_mode()
+def evaluate(
+    model: StitchedMultiTower,
+    groups: Sequence[TaskGroup],
+    tasks: dict[str, TaskSpec],
+    dataset: Dataset,
+    rows: Rows,
+    split: str,
+) -> Values:
+    """Metrics over `rows` in evaluation mode; the model's mode is put back."""
+    device = next(model.parameters()).device
+    meter = Meter(groups, tasks, device)
+    with evaluation_mode(model):
+        for start in range(0, len(rows), BATCH):
+            index = torch.from_numpy(rows[start : start + BATCH]).to(device)
+            logits = model.forward_groups(dataset.inputs[index])
+            for group in groups:
+                target, present = dataset.target[group.name][index], dataset.present[group.name][index]
+                loss_T = group.spec.loss(logits[group.name], target, present)
+                meter.update(group.name, logits[group.name], target, present, loss_T)
+    return meter.values(split)
+
+
+class evaluation_mode:  # noqa: N801 - used as a statement
+    """`with evaluation_mode(model)`: dropout off, running statistics of norms used and left alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.was_training = model, model.training
+
+    def __enter__(self) -> None:
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.model.train(self.was_training)

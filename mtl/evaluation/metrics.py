@@ -1,0 +1,73 @@
+"""Losses and metrics of every task, accumulated over batches.
+
+Shapes: B batch, T tasks of a group, O outputs per task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtl.build import TaskGroup
+from mtl.recipe.spec import TaskSpec
+
+Values = dict[str, float | None]
+
+
+class Meter:
+    """Mean loss and metrics per task over everything it has seen.
+
+    Args:
+        groups: the task groups.
+        tasks: task -> its spec, in the order of results.
+        device: where logits are.
+    """
+
+    def __init__(
+        self, groups: Sequence[TaskGroup], tasks: dict[str, TaskSpec], device: torch.device
+    ) -> None:
+        self.groups, self.tasks = tuple(groups), tasks
+        self.metrics = {g.name: g.spec.metrics(len(g.tasks), g.n_outputs).to(device) for g in groups}
+        self.loss_sum = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
+        self.count = {g.name: torch.zeros(len(g.tasks), dtype=torch.long, device=device) for g in groups}
+
+    @torch.no_grad()
+    def update(self, group: str, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor, loss_T: Tensor) -> None:
+        """Take in one batch of one group."""
+        count_T = present_BT.sum(0)
+        self.metrics[group].update(logits_BTO, target_BT, present_BT)
+        self.loss_sum[group] += loss_T * count_T
+        self.count[group] += count_T
+
+    def values(self, split: str) -> Values:
+        """`<split>/<task>/<metric>` and `<split>/mean/<metric>`; None where it is not defined."""
+        per_task: dict[str, Values] = {}
+        for group in self.groups:
+            count_T = self.count[group.name]
+            metrics = {"loss": self.loss_sum[group.name] / count_T, **self.metrics[group.name].compute()}
+            # torchmetrics squeezes the results of a group of one task to scalars
+            columns = {name: values.reshape(-1).tolist() for name, values in metrics.items()}
+            counts = count_T.tolist()
+            for t, task in enumerate(group.tasks):
+                per_task[task] = {name: _finite(values[t]) for name, values in columns.items()}
+                if self.tasks[task].missing == "mask":
+                    per_task[task]["labels"] = counts[t]
+        row = {f"{split}/{task}/{name}": value for task in self.tasks for name, value in per_task[task].items()}
+        headline = common_headline(self.tasks)
+        if headline is not None:
+            values = [per_task[task][headline] for task in self.tasks]
+            known = [value for value in values if value is not None]
+            row[f"{split}/mean/{headline}"] = sum(known) / len(known) if len(known) == len(values) else None
+        return row
+
+
+def _finite(value: float) -> float | None:
+    return value if value == value and abs(value) != float("inf") else None
+
+
+def common_headline(tasks: dict[str, TaskSpec]) -> str | None:
+    """The headline metric if it is the same for all tasks, so that a mean over tasks means something."""
+    names = {task.headline for task in tasks.values()}
+    return names.pop() if len(names) == 1 else None

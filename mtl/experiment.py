@@ -1,0 +1,361 @@
+"""One recipe to one run folder: the verb `run`, for the command line and for Python alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+
+from mtl.build import Built, build, build_on_meta
+from mtl.errors import KeyPath, NotFinite, UserError, did_you_mean, dotted, quoted
+from mtl.evaluation.evaluate import evaluate
+from mtl.recipe.load import load_recipe
+from mtl.recipe.schema import Recipe
+from mtl.report.plots import plot_run
+from mtl.training import checkpoint, devices, state
+from mtl.training.dataset import Dataset, load_dataset
+from mtl.training.fit import Epoch, Trainer, evaluate_split, fit, row_of
+from mtl.training.runs import RESOLVED, TIMINGS, RunFolder, environment, recipe_of
+
+
+class Console(Protocol):
+    """What a run tells the person who watches it."""
+
+    def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None: ...
+
+    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
+
+    def epoch(self, trainer: Trainer, epoch: Epoch) -> None: ...
+
+    def finished(self, result: Result) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+class Silent:
+    """Says nothing; what `mtl.run` uses in Python unless told otherwise."""
+
+    def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None: ...
+
+    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
+
+    def epoch(self, trainer: Trainer, epoch: Epoch) -> None: ...
+
+    def finished(self, result: Result) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Args:
+        path: its folder.
+        metrics: the last row of each split: `test/garment/accuracy` -> value.
+        record: the content of run.json.
+    """
+
+    path: Path
+    metrics: dict[str, float | None]
+    record: dict[str, Any]
+
+
+def run(
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    out: str | os.PathLike[str] | None = None,
+    plugins: Sequence[str] = (),
+    console: Console | None = None,
+) -> Result:
+    """Train a recipe and write its run folder.
+
+    Args:
+        recipe: a checked recipe, a path, the name of a built-in recipe, or a mapping.
+        overrides: `key.sub=value`, as on the command line; not with a checked recipe.
+        out: the run folder; default `runs/<recipe>/<utc>-<suffix>`.
+        plugins: the plug-ins that were loaded, for the record.
+        console: who is told what happens; by default nobody.
+
+    Raises:
+        UserError: the recipe or the data are at fault; before anything was written.
+        NotFinite: a loss or gradient became infinite or NaN.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise ValueError("overrides are applied while a recipe is loaded: give them to load_recipe")
+    with devices.settings(recipe.train.deterministic, recipe.train.threads):
+        trainer, device = prepare(recipe)
+        facts = _facts(recipe, trainer, device, plugins)
+        folder = RunFolder.create(Path(out) if out is not None else None, recipe, facts)
+        return _train(trainer, folder, console or Silent())
+
+
+def resume(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    plugins: Sequence[str] = (),
+    console: Console | None = None,
+) -> Result:
+    """Go on with a run from its newest checkpoint that is whole, to the same bits as if never stopped.
+
+    Args:
+        path: the run folder.
+        overrides: a key that changes is refused by name.
+        plugins: the plug-ins that were loaded; all that the run began with must be among them.
+
+    Raises:
+        UserError: there is no run or no usable checkpoint, or the data changed.
+    """
+    console = console or Silent()
+    folder = RunFolder.open(Path(path))
+    _require_plugins(folder, plugins)
+    recipe = load_recipe(recipe_of(folder), overrides)
+    _require_same_recipe(folder, recipe)
+    if folder.record["status"] == "finished":
+        console.warn(f"{folder.path}: already finished at step {folder.record['step']}")
+        return _result(folder)
+    with devices.settings(recipe.train.deterministic, folder.record["threads"]):
+        trainer, _ = prepare(recipe)
+        if trainer.dataset.fingerprint != folder.record["data"]["sha256"]:
+            raise UserError(
+                str(folder.path),
+                f"data changed since this run began (sha256 {trainer.dataset.fingerprint[:12]}..., "
+                f"was {folder.record['data']['sha256'][:12]}...)",
+            )
+        folder.hold()
+        try:
+            checkpoint.clean(folder.checkpoints)
+            if checkpoint.steps(folder.checkpoints):
+                _, files, warnings = checkpoint.newest(folder.checkpoints)
+                for warning in warnings:
+                    console.warn(warning)
+                offsets = state.restore(trainer, files)
+            else:
+                console.warn(f"{folder.path}: no checkpoint found; starting from the beginning")
+                offsets = {}
+            folder.cut_logs(offsets, trainer.progress.epoch)
+        except BaseException:
+            folder.release()
+            raise
+        folder.save_record(status="running")
+        return _train(trainer, folder, console)
+
+
+def _require_plugins(folder: RunFolder, plugins: Sequence[str]) -> None:
+    missing = [name for name in folder.record["plugins"] if name not in plugins]
+    if missing:
+        flags = " ".join(f"--plugin {name}" for name in missing)
+        raise UserError(str(folder.path), f"the run began with plug-ins that are not loaded; add {flags}")
+
+
+def _require_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    """Refuse to go on with another recipe, naming the keys that changed."""
+    if recipe.sha256() == folder.record["recipe_sha256"]:
+        return
+    before, now = dict(_leaves(load_recipe(recipe_of(folder)).plain())), dict(_leaves(recipe.plain()))
+    changed = [
+        f"{dotted(path)} {quoted(before.get(path))} -> {quoted(now.get(path))}"
+        for path in dict.fromkeys([*before, *now])
+        if before.get(path) != now.get(path)
+    ]
+    what = "; ".join(changed[:5]) or f"{RESOLVED} is not as the run wrote it"
+    raise UserError(str(folder.path), f"cannot resume: these keys changed: {what}", "start a new run")
+
+
+def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    else:
+        yield path, value
+
+
+def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
+    """Check a recipe, read its data, and build what trains it.
+
+    Raises:
+        UserError: shapes, device or data are at fault.
+    """
+    with recipe.at("train", "device"):
+        device = devices.resolve(recipe.train.device)
+    built_on_meta, header = build_on_meta(recipe)
+    dataset = load_dataset(recipe, header, built_on_meta.groups)
+    built = build(recipe, header, dataset.standardize)
+    built.model.to(device=device)
+    built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
+    return Trainer.create(recipe, built, dataset.to(device)), device
+
+
+def _facts(
+    recipe: Recipe, trainer: Trainer, device: torch.device, plugins: Sequence[str]
+) -> dict[str, Any]:
+    """What run.json records beside identity and status."""
+    dataset = trainer.dataset
+    return {
+        "description": recipe.description,
+        "seeds": recipe.seeds.model_dump(),
+        "plugins": list(plugins),
+        "environment": environment(),
+        "device": str(device),
+        "threads": recipe.train.threads or torch.get_num_threads(),
+        "data": {
+            "sha256": dataset.fingerprint,
+            "generated": type(recipe.data.source).generated,
+            "rows": {split: len(rows) for split, rows in dataset.splits.items()},
+            "best_possible_accuracy": dataset.ceiling,
+        },
+        "parameters": sum(p.numel() for p in trainer.built.model.parameters()),
+        "classes": {
+            task: list(outputs)
+            for group in trainer.built.groups
+            for task, outputs in zip(group.tasks, group.outputs, strict=True)
+        },
+        "towers": {tower: list(tasks) for tower, tasks in recipe.towers.items()},
+        "step": 0,
+        "results": {},
+    }
+
+
+def _train(trainer: Trainer, folder: RunFolder, console: Console) -> Result:
+    """The loop around `fit`: logs, checkpoints, the record, and the last look at the test split."""
+    folder.hold()
+    trainer.on_step = console.stepped
+    recipe, every = trainer.recipe, trainer.recipe.train.checkpoint
+    try:
+        console.started(trainer, folder, trainer.dataset.notices)
+        if trainer.progress.epoch == 0:
+            folder.log("alpha.jsonl", _alpha_rows(trainer))
+        for epoch in fit(trainer):
+            folder.log("metrics.jsonl", epoch.rows)
+            folder.log("alpha.jsonl", _alpha_rows(trainer))
+            began = perf_counter()
+            if epoch.is_best or epoch.is_last or trainer.progress.epoch % every.every.epochs == 0:
+                _save(trainer, folder, console)
+            folder.log(TIMINGS, [_timing(trainer, epoch, perf_counter() - began)])
+            folder.save_record(step=trainer.progress.step, epoch=trainer.progress.epoch)
+            console.epoch(trainer, epoch)
+        _finish(trainer, folder)
+        plot_run(folder)
+    except NotFinite:
+        folder.save_record(status="diverged")
+        raise
+    except KeyboardInterrupt:
+        folder.save_record(status="interrupted")
+        raise
+    finally:
+        folder.release()
+    result = _result(folder)
+    console.finished(result)
+    return result
+
+
+def _alpha_rows(trainer: Trainer) -> list[dict[str, Any]]:
+    """Every site's alpha now, as one line."""
+    alphas = trainer.built.model.alphas()
+    if not alphas:
+        return []
+    values = {site: alpha.tolist() for site, alpha in alphas.items()}
+    return [{"epoch": trainer.progress.epoch, "step": trainer.progress.step, "alpha": values}]
+
+
+def _save(trainer: Trainer, folder: RunFolder, console: Console) -> None:
+    files = state.capture(trainer, folder.offsets())
+    checkpoint.commit(folder.checkpoints, trainer.progress.step, files, folder.record["id"])
+    best = trainer.progress.best_step
+    warning = checkpoint.retain(
+        folder.checkpoints, trainer.recipe.train.checkpoint.keep, [best] if best is not None else []
+    )
+    if warning:
+        console.warn(warning)
+
+
+def _timing(trainer: Trainer, epoch: Epoch, saving: float) -> dict[str, Any]:
+    seconds = {**epoch.seconds, "save": saving}
+    n_rows = len(trainer.dataset.splits["train"])
+    return {
+        "epoch": trainer.progress.epoch,
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "rows_per_second": round(n_rows / epoch.seconds["train"], 1),
+        "steps_per_second": round(trainer.steps_per_epoch / epoch.seconds["train"], 3),
+    }
+
+
+def _finish(trainer: Trainer, folder: RunFolder) -> None:
+    """Evaluate the test split once, with the epoch that validation chose or else the last one."""
+    progress = trainer.progress
+    selected = progress.best_step if progress.best_step is not None else progress.step
+    rows = folder.rows()
+    seen = [row for row in rows if row["split"] == "test" and row["step"] == selected]
+    if not seen:
+        if selected != progress.step:
+            files = checkpoint.read(folder.checkpoints / f"step-{selected:08d}")
+            state.load_weights(trainer.built.model, files)
+        row = row_of(progress, "test", evaluate_split(trainer, "test"))
+        row["epoch"] = progress.best_epoch if selected != progress.step else progress.epoch
+        row["step"] = selected
+        folder.log("metrics.jsonl", [row])
+        rows.append(row)
+        seen = [row]
+    folder.write_csv()
+    last_of = {row["split"]: row for row in rows if row["step"] == selected}
+    results = {
+        name: value
+        for split in ("train", "validation", "test")
+        for name, value in last_of.get(split, {}).items()
+        if "/" in name
+    }
+    folder.save_record(
+        status="finished",
+        selected={"step": selected, "epoch": seen[0]["epoch"]},
+        stopped_early=progress.stopped,
+        skipped_steps=progress.skipped,
+        results=results,
+    )
+
+
+def _result(folder: RunFolder) -> Result:
+    return Result(folder.path, dict(folder.record["results"]), dict(folder.record))
+
+
+def load_run(path: str | os.PathLike[str]) -> tuple[Recipe, Built, Dataset, RunFolder]:
+    """A run's recipe, its model with the selected weights, and its data, on the CPU.
+
+    Raises:
+        UserError: there is no such run, or it has no whole checkpoint.
+    """
+    folder = RunFolder.open(Path(path))
+    recipe = load_recipe(recipe_of(folder))
+    trainer, _ = prepare(recipe)
+    selected = folder.record.get("selected", {}).get("step")
+    if selected is None:
+        _, files, _ = checkpoint.newest(folder.checkpoints)
+    else:
+        try:
+            files = checkpoint.read(folder.checkpoints / f"step-{selected:08d}")
+        except checkpoint.Damaged as reason:
+            raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
+    state.load_weights(trainer.built.model, files)
+    return recipe, trainer.built, trainer.dataset, folder
+
+
+def evaluate_run(path: str | os.PathLike[str], split: str = "test") -> dict[str, float | None]:
+    """Metrics of a run's selected weights on one split of its data.
+
+    Raises:
+        UserError: there is no such run or split.
+    """
+    recipe, built, dataset, folder = load_run(path)
+    if split not in dataset.splits:
+        known = ", ".join(dataset.splits)
+        raise UserError(str(folder.path), f"no split {quoted(split)}{did_you_mean(split, dataset.splits)}", known)
+    with devices.settings(recipe.train.deterministic, folder.record["threads"]):
+        return evaluate(built.model, built.groups, recipe.tasks, dataset, dataset.splits[split], split)

@@ -1,0 +1,1 @@
+"""The network: towers computed as channel groups, cross-stitch units and grouped heads. Torch alone."""

@@ -1,0 +1,82 @@
+"""Output layers; tasks of one kind and output size are one grouped head.
+
+Shapes: B batch, K towers, F features of one tower, T tasks of a group, O outputs per task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtl.model.layers import GroupedLinear
+
+
+class GroupedHead(nn.Module):
+    """T output layers in one: logits_t = norm(W_t h_tower(t)).
+
+    Args:
+        tasks: the T tasks.
+        towers: for each task, the number of the tower it reads, 0 <= tower < K.
+        n_towers: K.
+        width: F.
+        n_outputs: O.
+        norm: applied to (B, T*O); without one the layer has a bias.
+    """
+
+    towers: Tensor
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        towers: Sequence[int],
+        n_towers: int,
+        width: int,
+        n_outputs: int,
+        norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.tasks, self.n_outputs, self.n_towers = tuple(tasks), n_outputs, n_towers
+        self.reads_all_in_order = tuple(towers) == tuple(range(n_towers))
+        self.linear = GroupedLinear(
+            len(self.tasks), width, n_outputs, shared_input=n_towers == 1, bias=norm is None
+        )
+        self.norm = norm if norm is not None else nn.Identity()
+        self.register_buffer("towers", torch.tensor(towers, dtype=torch.long), persistent=False)
+
+    def forward(self, h_BKF: Tensor) -> Tensor:
+        if not (self.reads_all_in_order or self.n_towers == 1):
+            h_BKF = h_BKF.index_select(1, self.towers)
+        return self.norm(self.linear(h_BKF.flatten(1))).unflatten(1, (len(self.tasks), self.n_outputs))
+
+    def extra_repr(self) -> str:
+        return f"tasks={list(self.tasks)}, n_outputs={self.n_outputs}"
+
+
+class Heads(nn.Module):
+    """Dropout on the towers' last activation, then one grouped head per task group.
+
+    Args:
+        groups: group name -> head.
+        n_towers: K.
+        dropout: probability that a feature is dropped in training.
+    """
+
+    def __init__(self, groups: Mapping[str, GroupedHead], n_towers: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.n_towers = n_towers
+        self.dropout = nn.Dropout(dropout)
+        self.groups = nn.ModuleDict(groups)
+
+    def forward(self, h: Tensor) -> dict[str, Tensor]:
+        h_BKF = self.dropout(h.flatten(1)).unflatten(1, (self.n_towers, -1))
+        return {name: head(h_BKF) for name, head in self.groups.items()}
+
+    def place(self, task: str) -> tuple[str, int]:
+        """The group a task is computed in and its position there."""
+        for name, head in self.groups.items():
+            assert isinstance(head, GroupedHead)
+            if task in head.tasks:
+                return name, head.tasks.index(task)
+        raise KeyError(task)

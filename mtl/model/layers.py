@@ -1,0 +1,128 @@
+"""Layers for K towers at once: each tower is one group of channels.
+
+Shapes: B batch, K towers, C channels and F features of one tower, H W positions. An activation is
+(B, K*C, H, W) or (B, K*F), tower-major. Every parameter has K*out as its first dimension, so that
+tower k owns the k-th of K equal slices, whatever the layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GroupedLinear(nn.Module):
+    """K linear maps in one batched matrix product, y_k = W_k x_k + b_k.
+
+    Args:
+        n_towers: K.
+        in_features: features of one tower's input.
+        out_features: features of one tower's output.
+        shared_input: whether all towers read the same x, (B, in), instead of each its own, (B, K*in).
+        bias: whether b is there.
+    """
+
+    def __init__(
+        self, n_towers: int, in_features: int, out_features: int, *, shared_input: bool = False, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.n_towers, self.in_features, self.out_features = n_towers, in_features, out_features
+        self.shared_input = shared_input
+        self.weight = nn.Parameter(torch.empty(n_towers * out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(n_towers * out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shared_input or self.n_towers == 1:
+            return F.linear(x, self.weight, self.bias)
+        x_KBF = x.unflatten(1, (self.n_towers, self.in_features)).transpose(0, 1)
+        weight_KFG = self.weight.unflatten(0, (self.n_towers, self.out_features)).transpose(1, 2)
+        y = torch.bmm(x_KBF, weight_KFG).transpose(0, 1).flatten(1)
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        shared = ", shared_input=True" if self.shared_input else ""
+        return f"n_towers={self.n_towers}, {self.in_features} -> {self.out_features} each{shared}"
+
+
+def grouped_conv(
+    n_towers: int, channels_in: int, channels_out: int, *, kernel: int, stride: int, padding: int, shared_input: bool
+) -> nn.Conv2d:
+    """K convolutions as one: `groups` keeps the towers apart; a shared input is read once.
+
+    Args are per tower; no bias, since a norm follows.
+    """
+    return nn.Conv2d(
+        channels_in if shared_input else n_towers * channels_in,
+        n_towers * channels_out,
+        kernel,
+        stride=stride,
+        padding=padding,
+        groups=1 if shared_input else n_towers,
+        bias=False,
+    )
+
+
+def grouped_norm(
+    kind: str, n_groups: int, width: int, *, spatial: bool, eps: float, momentum: float
+) -> nn.Module | None:
+    """A norm that treats each of `n_groups` groups of `width` channels on its own.
+
+    batch: statistics per channel over the batch (and positions). layer: per row over one group's
+    channels (and positions), which is a group norm with one group per tower. none: no module.
+    """
+    channels = n_groups * width
+    if kind == "batch":
+        norm = nn.BatchNorm2d if spatial else nn.BatchNorm1d
+        return norm(channels, eps=eps, momentum=momentum)
+    if kind == "layer":
+        return nn.GroupNorm(n_groups, channels, eps=eps)
+    return None
+
+
+def derived_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on every part: the first bytes of the sha256 of their texts."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+# the standard deviation of a standard normal that is cut at 2: the draw is divided by it
+_CUT_AT_2 = 0.8796256610342398
+
+
+def init_weight(weight: Tensor, init: str, seed: int) -> None:
+    """Fill one tower's slice of a weight, (out, in) or (out, in, h, w), from its own generator.
+
+    he: normal with variance 2 / fan_in, cut at two standard deviations (He et al. 2015, eq. 10).
+    xavier: uniform within sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
+    """
+    fan_in = weight[0].numel()
+    fan_out = weight.numel() // weight.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.empty(weight.shape)
+    if init == "he":
+        std = math.sqrt(2 / fan_in) / _CUT_AT_2
+        nn.init.trunc_normal_(drawn, 0.0, std, -2 * std, 2 * std, generator=generator)
+    elif init == "xavier":
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        drawn.uniform_(-bound, bound, generator=generator)
+    else:
+        raise ValueError(f"unknown init {init!r}")
+    with torch.no_grad():
+        weight.copy_(drawn)
+
+
+def init_weights(module: nn.Module, names: tuple[str, ...], init: str, *key: object) -> None:
+    """Fill every weight of `module` group by group: the k-th slice from (*key, names[k], parameter).
+
+    One-dimensional parameters (scales, shifts, biases) keep the start their modules gave them.
+    """
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.ndim < 2 or parameter.is_meta:
+            continue
+        slices = parameter.detach().unflatten(0, (len(names), -1))
+        for k, name in enumerate(names):
+            init_weight(slices[k], init, derived_seed(*key, name, parameter_name))

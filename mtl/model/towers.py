@@ -1,0 +1,55 @@
+"""K towers of one shape, computed stage by stage for all towers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Towers(nn.Module):
+    """An ordered chain of named stages; each maps (B, K*C, ...) to (B, K*C', ...).
+
+    The first stage reads the input that all towers share, (B, C, ...).
+
+    Args:
+        names: the towers, K of them, in the order of their channel groups.
+        stages: name and module of each stage, in order.
+
+    Raises:
+        ValueError: a stage has a name that nn.ModuleDict keeps for itself, such as `train`.
+    """
+
+    def __init__(self, names: Sequence[str], stages: Sequence[tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.stage_names = tuple(name for name, _ in stages)
+        reserved = [name for name in self.stage_names if hasattr(nn.ModuleDict, name)]
+        if reserved:
+            raise ValueError(f"a stage cannot be called {reserved[0]!r}: choose another name")
+        self.stages = nn.ModuleDict(dict(stages))
+
+    def extra_repr(self) -> str:
+        return f"towers={list(self.names)}, stages={list(self.stage_names)}"
+
+
+class SeparateTowers(nn.Module):
+    """K modules of one tower each behind the interface of a stage, for backbones not written as groups.
+
+    Slower than a grouped stage, as each module launches its own kernels.
+
+    Args:
+        towers: one module per tower, from (B, C, ...) to (B, C', ...).
+        shared_input: whether all of them read the same input.
+    """
+
+    def __init__(self, towers: Sequence[nn.Module], *, shared_input: bool) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(towers)
+        self.shared_input = shared_input
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = len(self.towers)
+        parts = [x] * n if self.shared_input else x.chunk(n, dim=1)
+        return torch.cat([tower(part) for tower, part in zip(self.towers, parts, strict=True)], dim=1)

@@ -1,0 +1,1 @@
+"""The recipe: text -> plain values with places -> checked Recipe."""

@@ -1,0 +1,269 @@
+"""A recipe's text, its base and its overrides -> one checked Recipe; every error at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted, raise_all
+from mtl.recipe import overrides as override_texts
+from mtl.recipe.schema import SCHEMA_VERSION, Recipe
+from mtl.recipe.spec import IsPath
+from mtl.recipe.yaml import Document, Mark, place_of, read_file
+
+BUILT_IN = Path(__file__).parent.parent / "recipes"
+
+MAX_BASES = 8
+
+
+def built_in_names() -> tuple[str, ...]:
+    """The recipes that ship with mtl."""
+    return tuple(sorted(path.stem for path in BUILT_IN.glob("*.yaml")))
+
+
+def find(name: str) -> Path:
+    """The file of a recipe given as a path or as the name of a built-in one.
+
+    Raises:
+        UserError: it is no path and no built-in recipe is called that.
+    """
+    if name.endswith((".yaml", ".yml")) or os.sep in name or Path(name).exists():
+        return Path(name)
+    if name in built_in_names():
+        return BUILT_IN / f"{name}.yaml"
+    raise UserError(
+        quoted(name),
+        f"no such file, and no built-in recipe has that name{did_you_mean(name, built_in_names())}",
+        f"built-in: {', '.join(built_in_names())}",
+    )
+
+
+def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Read, merge and check a recipe.
+
+    Args:
+        source: a path, the name of a built-in recipe, or the recipe as a mapping.
+        overrides: `key.sub=value` and `~key`, as on the command line.
+
+    Raises:
+        UserError: with every fault that was found (`ManyErrors` if there are several).
+    """
+    document, text = _read(source)
+    document = override_texts.apply(_merge_bases(document), overrides)
+    document = _spread_task_defaults(document)
+    _check_version(document)
+    recipe = _validate(document)
+    absolute = _with_absolute_paths(recipe, document)
+    if absolute is not document:
+        recipe = _validate(absolute)
+    return recipe.written(document.marks, text)
+
+
+def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Document, bytes]:
+    if isinstance(source, Mapping):
+        top = Place("recipe")
+        return Document("recipe", _tuples(source), {(): Mark(top, top)}), b""
+    path = find(os.fspath(source))
+    document = read_file(path, str(source) if path.parent != BUILT_IN else str(path))
+    return document, path.read_bytes()
+
+
+def _tuples(value: Any) -> Any:
+    """Lists become tuples, as the reader of files gives them."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _merge_bases(document: Document, depth: int = 0) -> Document:
+    """The document on top of the recipe that its `base` names, and so on down."""
+    base = document.value.get("base")
+    if base is None:
+        return document
+    place = place_of(document.marks, ("base",))
+    if not isinstance(base, str):
+        raise UserError(place, f"Input should be a valid string, got {quoted(base)}", path=("base",))
+    if depth == MAX_BASES:
+        raise UserError(place, f"more than {MAX_BASES} recipes on top of each other", path=("base",))
+    if base in built_in_names():
+        path = BUILT_IN / f"{base}.yaml"
+    else:
+        folder = _folder(place)
+        path = folder / base
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                place, f"{quoted(base)} is outside the recipe's folder", "name a built-in recipe or a file beside it",
+                path=("base",),
+            )  # fmt: skip
+        if not path.exists():
+            near = did_you_mean(base, built_in_names())
+            raise UserError(place, f"no such recipe {quoted(base)}{near}", path=("base",))
+    below = _merge_bases(read_file(path), depth + 1)
+    marks = dict(below.marks)
+    value = _merge(below.value, document.value, marks, document.marks, ())
+    value.pop("base")
+    return Document(document.file, value, marks)
+
+
+def _merge(
+    below: Mapping[str, Any],
+    above: Mapping[str, Any],
+    marks: dict[KeyPath, Mark],
+    above_marks: Mapping[KeyPath, Mark],
+    path: KeyPath,
+) -> dict[str, Any]:
+    """`above` on `below`, key by key; `marks` are brought up to date.
+
+    A list, and a mapping whose `kind` changes, replace what was there as a whole.
+    """
+    merged = dict(below)
+    if path in above_marks:
+        marks[path] = above_marks[path]
+    for key, value in above.items():
+        old, here = merged.get(key), (*path, key)
+        if isinstance(value, dict) and isinstance(old, dict) and _same_kind(old, value):
+            merged[key] = _merge(old, value, marks, above_marks, here)
+            continue
+        merged[key] = value
+        for known in [known for known in marks if known[: len(here)] == here]:
+            del marks[known]
+        marks.update((known, mark) for known, mark in above_marks.items() if known[: len(here)] == here)
+    return merged
+
+
+def _same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return "kind" not in new or "kind" not in old or new["kind"] == old["kind"]
+
+
+def _spread_task_defaults(document: Document) -> Document:
+    """`task_defaults` merged under every task, and then left out."""
+    defaults, tasks = document.value.get("task_defaults"), document.value.get("tasks")
+    if not isinstance(defaults, dict) or not isinstance(tasks, dict):
+        return document
+    marks = dict(document.marks)
+    below = {path[1:]: mark for path, mark in marks.items() if path[:1] == ("task_defaults",)}
+    merged: dict[str, Any] = {}
+    for name, task in tasks.items():
+        if not isinstance(task, dict):
+            merged[name] = task
+            continue
+        own = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", name)}
+        under = defaults if _same_kind(defaults, task) else {}
+        joined = dict(below) if under else {}
+        merged[name] = _merge(under, task, joined, own, ())
+        marks.update({("tasks", name, *path): mark for path, mark in joined.items()})
+    value = {key: item for key, item in document.value.items() if key != "task_defaults"}
+    return Document(document.file, {**value, "tasks": merged}, marks)
+
+
+def _check_version(document: Document) -> None:
+    version = document.value.get("schema_version")
+    if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA_VERSION:
+        from mtl import __version__
+
+        raise UserError(
+            place_of(document.marks, ("schema_version",)),
+            f"recipe is for mtl >= {version}.0, this is {__version__}",
+            "upgrade mtl",
+            path=("schema_version",),
+        )
+
+
+def _validate(document: Document) -> Recipe:
+    try:
+        return Recipe.model_validate(document.value)
+    except ValidationError as error:
+        faults = [_user_error(dict(e), document) for e in error.errors(include_url=False)]
+    raise_all(sorted(faults, key=_position))
+    raise AssertionError("a ValidationError without errors")
+
+
+def _position(error: UserError) -> tuple[str, int, int]:
+    place = error.place
+    return (place.file, place.line, place.column) if isinstance(place, Place) else (place, 0, 0)
+
+
+def _user_error(error: Mapping[str, Any], document: Document) -> UserError:
+    """One finding of pydantic as one line: the place, the path, what is wrong."""
+    path = tuple(part for part in error["loc"] if not str(part).startswith("<") and part != "[key]")
+    kind, value = error["type"], error["input"]
+    if kind == "missing":
+        return UserError(place_of(document.marks, path[:-1]), f"missing key {quoted(path[-1])}", path=path)
+    place: Place | str = place_of(document.marks, path)
+    if kind in ("unknown_key", "string_pattern_mismatch") and path in document.marks:
+        place = document.marks[path].key if kind == "unknown_key" or error["loc"][-1] == "[key]" else place
+    what = error["msg"]
+    if kind == "string_pattern_mismatch":
+        what = f"use letters, digits, '_', '-' and '.', beginning with a letter or digit, got {quoted(value)}"
+    elif kind == "literal_error":
+        expected = str(error["ctx"]["expected"])
+        known = [name.strip("' ") for name in expected.replace(" or ", ", ").split(", ")]
+        what = f"Input should be {expected}, got {quoted(value)}{did_you_mean(value, known)}"
+    elif kind not in ("unknown_key", "recipe", "value_error", "assertion_error"):
+        what += f", got {type(value).__name__}"
+        what += "" if isinstance(value, (dict, tuple)) else f" {quoted(str(value))}"
+    return UserError(place, what, path=path)
+
+
+def _folder(place: Place | str) -> Path:
+    """What a relative path written at `place` is relative to."""
+    file = place.file if isinstance(place, Place) else place
+    return Path() if file in ("", "recipe", override_texts.COMMAND_LINE.file) else Path(file).parent
+
+
+def _with_absolute_paths(recipe: Recipe, document: Document) -> Document:
+    """The same document with each path resolved against the folder of the file that it was written in."""
+    value = document.value
+    for path, written in _paths(recipe, ()):
+        absolute = str((_folder(place_of(document.marks, path)) / written).absolute())
+        if absolute != written:
+            value = _replaced(value, path, absolute)
+    return document if value is document.value else Document(document.file, value, document.marks)
+
+
+def _paths(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every value of a field that is annotated as FilePath."""
+    if isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            item = getattr(value, name)
+            if isinstance(item, str) and (IsPath in field.metadata or _is_path(field.annotation)):
+                yield (*path, name), item
+            else:
+                yield from _paths(item, (*path, name))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _paths(item, (*path, key))
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from _paths(item, (*path, i))
+
+
+def _is_path(annotation: Any) -> bool:
+    return annotation is IsPath or any(
+        _is_path(part) for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
+    )
+
+
+def _replaced(value: Any, path: KeyPath, new: Any) -> Any:
+    if not path:
+        return new
+    if isinstance(value, tuple):
+        return tuple(_replaced(item, path[1:], new) if i == path[0] else item for i, item in enumerate(value))
+    return {**value, path[0]: _replaced(value.get(path[0]), path[1:], new)}
+
+
+class _Flow(yaml.SafeDumper):
+    """Numbers as the reader takes them, and no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML text that loads to the same recipe."""
+    return yaml.dump(recipe.plain(), Dumper=_Flow, sort_keys=False, default_flow_style=None, width=110)

@@ -1,0 +1,301 @@
+"""The recipe: every key, its type and its bounds, and the checks between keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, PrivateAttr, StringConstraints, Tag, model_validator
+from typing_extensions import Self
+
+from mtl.data.splits import Split
+from mtl.data.standardize import Standardize
+from mtl.errors import KeyPath, UserError, did_you_mean, quoted, raise_all
+from mtl.recipe.spec import (
+    BACKBONES,
+    OPTIMIZERS,
+    SCHEDULES,
+    SHARING,
+    SOURCES,
+    TASKS,
+    WEIGHTINGS,
+    BackboneSpec,
+    Kind,
+    Model,
+    OptimizerSpec,
+    ScheduleSpec,
+    SharingSpec,
+    SourceSpec,
+    TaskSpec,
+    Text,
+    WeightingSpec,
+    recipe_errors,
+)
+from mtl.recipe.yaml import Mark, place_of
+
+SCHEMA_VERSION = 1
+MAX_TASKS = 256
+
+RecipeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
+SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Seeds(Model):
+    """One seed per purpose, so that each can vary alone."""
+
+    init: SeedNumber = Field(0, description="initial weights")
+    order: SeedNumber = Field(0, description="order of rows, and dropout")
+    split: SeedNumber = Field(0, description="which rows are held out")
+    labels: SeedNumber = Field(0, description="generated data")
+
+
+Seed = Annotated[
+    Annotated[SeedNumber, Tag("<number>")] | Annotated[Seeds, Tag("<mapping>")],
+    Discriminator(lambda value: "<mapping>" if isinstance(value, (dict, Seeds)) else "<number>"),
+]
+
+
+class Data(Model):
+    """Where rows come from, how they are split and scaled."""
+
+    source: Annotated[SourceSpec, Kind(SOURCES)]
+    split: Split = Split()
+    standardize: Standardize = Standardize()
+
+
+class Head(Model):
+    """The output layer of every task."""
+
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the tower's last activation")
+    norm: bool = Field(False, description="normalize the logits, as the backbone normalizes its stages")
+
+
+Groups = Annotated[dict[TaskName, tuple[str, ...]], Field(min_length=1, max_length=MAX_TASKS)]
+TowerPlan = Annotated[
+    Annotated[Literal["per_task", "one"], Tag("<word>")] | Annotated[Groups, Tag("<mapping>")],
+    Discriminator(lambda value: "<mapping>" if isinstance(value, dict) else "<word>"),
+]
+
+
+class Network(Model):
+    """Towers, what they share, and their heads."""
+
+    towers: TowerPlan = Field(
+        "per_task", description="one tower per task, one for all tasks, or tower name -> its tasks"
+    )
+    backbone: Annotated[BackboneSpec, Kind(BACKBONES)]
+    sharing: Annotated[SharingSpec, Kind(SHARING)] = Field({"kind": "none"}, validate_default=True)
+    head: Head = Head()
+    tower_init: Literal["different", "same"] = Field("different", description="whether towers start alike")
+
+
+class Every(Model):
+    """How often, in epochs."""
+
+    epochs: int = Field(1, ge=1, le=1_000_000)
+
+
+class Checkpoints(Model):
+    """When to save, and how many checkpoints to keep beside the best one."""
+
+    every: Every = Every()
+    keep: int = Field(3, le=1000, description="at least 2")
+
+
+class EarlyStopping(Model):
+    """Stop when the metric has not improved for `patience` evaluations on the validation split."""
+
+    metric: Text | None = Field(
+        None,
+        description="validation/<task>/<metric>, or validation/mean/<metric>; default: the mean headline metric",
+    )
+    patience: int = Field(5, ge=1, le=1_000_000, description="evaluations")
+
+
+class Train(Model):
+    """The training loop."""
+
+    epochs: int | None = Field(None, ge=1, le=1_000_000)
+    max_steps: int | None = Field(None, ge=1, lt=10**8, description="optimizer steps, instead of epochs")
+    batch_size: int = Field(128, ge=1, le=1_000_000, description="rows")
+    drop_last: bool = Field(False, description="leave out an epoch's last, smaller batch")
+    accumulate: int = Field(1, ge=1, le=100_000, description="batches per optimizer step")
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: as torch decides")
+    deterministic: bool = Field(True, description="the same bits in every run on the same machine")
+    clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest norm of the whole gradient")
+    evaluate_every: Every = Every()
+    early_stopping: EarlyStopping | None = None
+    monitor: Literal["test"] | None = Field(None, description="also evaluate test at each evaluation; selects nothing")
+    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="at a loss or gradient that is not finite")
+    checkpoint: Checkpoints = Checkpoints()
+
+
+class Recipe(Model):
+    """One experiment, declared."""
+
+    schema_version: int = Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
+    base: Text | None = Field(None, description="another recipe, merged underneath")
+    name: RecipeName
+    description: Text = ""
+    seed: Seed = 0
+    data: Data
+    task_defaults: dict[str, Any] = Field({}, description="merged under every task")
+    tasks: dict[TaskName, Annotated[TaskSpec, Kind(TASKS)]] = Field(
+        description="task name -> what is learned; their order is the order of results"
+    )
+    model: Network
+    weighting: Annotated[WeightingSpec, Kind(WEIGHTINGS)] = Field({"kind": "sum"}, validate_default=True)
+    optimizer: Annotated[OptimizerSpec, Kind(OPTIMIZERS)]
+    schedule: Annotated[ScheduleSpec, Kind(SCHEDULES)] = Field({"kind": "constant"}, validate_default=True)
+    train: Train
+
+    _marks: Mapping[KeyPath, Mark] = PrivateAttr(default_factory=dict)
+    _text: bytes = PrivateAttr(b"")
+
+    @model_validator(mode="after")
+    def _check_between_keys(self) -> Self:
+        problems = list(_problems(self))
+        if problems:
+            raise recipe_errors("Recipe", problems)
+        return self
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seed of each purpose."""
+        if isinstance(self.seed, Seeds):
+            return self.seed
+        return Seeds(init=self.seed, order=self.seed, split=self.seed, labels=self.seed)
+
+    @property
+    def towers(self) -> dict[str, tuple[str, ...]]:
+        """Tower name -> its tasks."""
+        plan = self.model.towers
+        if plan == "one":
+            return {"shared": tuple(self.tasks)}
+        if plan == "per_task":
+            return {task: (task,) for task in self.tasks}
+        assert isinstance(plan, dict)
+        return dict(plan)
+
+    @property
+    def text(self) -> bytes:
+        """The bytes of the file as the user wrote it; empty for a recipe that was not read from one."""
+        return self._text
+
+    def written(self, marks: Mapping[KeyPath, Mark], text: bytes) -> Self:
+        """This recipe, knowing where each of its values was written."""
+        self._marks, self._text = marks, text
+        return self
+
+    @contextmanager
+    def at(self, *prefix: str | int) -> Iterator[None]:
+        """Give errors raised inside their full path in the recipe, and their place in its file."""
+        try:
+            yield
+        except UserError as error:
+            raise_all([self._placed(e, prefix) for e in error.errors])
+
+    def _placed(self, error: UserError, prefix: KeyPath) -> UserError:
+        path = (*prefix, *error.path)
+        what = f"{error.place}: {error.what}" if error.place else error.what
+        return type(error)(place_of(self._marks, path), what, error.todo, path=path)
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as plain values, without what was merged in: it loads again unchanged."""
+        values = self.model_dump(mode="json")
+        return {key: value for key, value in values.items() if key not in ("base", "task_defaults")}
+
+    def sha256(self) -> str:
+        """Digest of the canonical JSON of `plain()`."""
+        text = json.dumps(self.plain(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+Problem = tuple[KeyPath, str]
+
+
+def _problems(recipe: Recipe) -> Iterator[Problem]:
+    """Everything that is wrong between keys, each with its path."""
+    yield from _task_problems(recipe)
+    yield from _tower_problems(recipe)
+    yield from _sharing_problems(recipe)
+    yield from _train_problems(recipe)
+
+
+def _task_problems(recipe: Recipe) -> Iterator[Problem]:
+    n_tasks = len(recipe.tasks)
+    if n_tasks == 0:
+        yield ("tasks",), "at least one task is needed"
+    if n_tasks > MAX_TASKS:
+        yield ("tasks",), f"{n_tasks} tasks given; at most {MAX_TASKS} tasks"
+    if "mean" in recipe.tasks:
+        yield ("tasks", "mean"), "a task cannot be called 'mean': metrics over all tasks are called that"
+    if n_tasks and not any(task.weight > 0 for task in recipe.tasks.values()):
+        yield ("tasks",), "at least one task must have weight > 0"
+    if recipe.name.split(".")[0].upper() in ("CON", "PRN", "AUX", "NUL"):
+        yield ("name",), "use letters, digits, '_', '-' and '.'; this one is reserved on Windows"
+
+
+def _tower_problems(recipe: Recipe) -> Iterator[Problem]:
+    plan = recipe.model.towers
+    if not isinstance(plan, Mapping):
+        return
+    counts = Counter(task for tasks in plan.values() for task in tasks)
+    for tower, tasks in plan.items():
+        if not tasks:
+            yield ("model", "towers", tower), "a tower needs at least one task, or nothing trains it"
+        for i, task in enumerate(tasks):
+            path = ("model", "towers", tower, i)
+            if task not in recipe.tasks:
+                yield path, f"unknown task {quoted(task)}{did_you_mean(task, recipe.tasks)}"
+            elif counts[task] > 1:
+                yield path, f"task {quoted(task)} is in more than one place; a task has one tower"
+    for task in recipe.tasks:
+        if task not in counts:
+            yield ("model", "towers"), f"task {quoted(task)} has no tower"
+
+
+def _sharing_problems(recipe: Recipe) -> Iterator[Problem]:
+    sharing, stages = recipe.model.sharing, recipe.model.backbone.stage_names()
+    for i, site in enumerate(sharing.sites()):
+        if site not in stages:
+            known = ", ".join(stages)
+            yield (
+                ("model", "sharing", "after", i),
+                f"no stage {quoted(site)}; stages: {known}{did_you_mean(site, stages)}",
+            )
+    if not sharing.sites():
+        return
+    if recipe.model.towers == "one":
+        yield ("model", "sharing"), f"{sharing.kind} mixes towers, but 'towers: one' gives one; use kind 'none'"
+    elif recipe.model.tower_init == "same" and sharing.keeps_equal_towers_equal(len(recipe.towers)):
+        yield (
+            ("model", "tower_init"),
+            "towers that start the same and mix evenly would stay identical for ever; "
+            "use 'different', or another init of the sharing",
+        )
+
+
+def _train_problems(recipe: Recipe) -> Iterator[Problem]:
+    train = recipe.train
+    if (train.epochs is None) == (train.max_steps is None):
+        state = "neither is" if train.epochs is None else "both are"
+        yield ("train",), f"give either epochs or max_steps; {state} given"
+    if train.checkpoint.keep < 2:
+        yield ("train", "checkpoint", "keep"), "must be at least 2: the newest may be damaged by a power cut"
+    stopping = train.early_stopping
+    if stopping is not None and stopping.metric is not None:
+        path = ("train", "early_stopping", "metric")
+        parts = stopping.metric.split("/")
+        known = [*recipe.tasks, "mean"]
+        if parts[0] != "validation" or len(parts) != 3:
+            yield path, f"{quoted(stopping.metric)} may not select; give validation/<task or mean>/<metric>"
+        elif parts[1] not in known:
+            yield path, f"unknown task {quoted(parts[1])}{did_you_mean(parts[1], known)}"

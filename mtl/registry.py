@@ -1,0 +1,174 @@
+"""One registry class for every family; the only place that imports code by name."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from mtl.errors import UserError, did_you_mean, quoted
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+PLUGIN_GROUP = "mtl.plugins"
+
+
+class Registry(Generic[T]):
+    """The members of one family, by the name that recipes give as `kind`.
+
+    Every module of `package` is imported at the first look-up, so that a new file is a new member.
+
+    Args:
+        family: what one member is called in messages, such as `sharing`.
+        base: the class that each member must extend.
+        package: the dotted name of the folder (or module) whose files hold the shipped members.
+    """
+
+    def __init__(self, family: str, base: type[T], package: str) -> None:
+        self.family, self.base, self.package = family, base, package
+        self._members: dict[str, type[T]] = {}
+        self._complete = False
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Class decorator that adds a member under `name`.
+
+        Raises:
+            UserError: the class does not extend the family's base, or another class has that name.
+        """
+
+        def add(member: C) -> C:
+            if not (isinstance(member, type) and issubclass(member, self.base)):
+                raise UserError(
+                    _owner(member),
+                    f"cannot register {quoted(getattr(member, '__name__', member))} as {self.family} "
+                    f"{quoted(name)}: it does not extend {self.base.__name__}",
+                )
+            taken = self._members.get(name)
+            if taken is not None and _identity(taken) != _identity(member):
+                raise UserError(
+                    _owner(member),
+                    f"{self.family} {quoted(name)} is already registered by {_owner(taken)}",
+                    "choose another name",
+                )
+            self._members[name] = member
+            return member
+
+        return add
+
+    def __getitem__(self, name: str) -> type[T]:
+        self._load()
+        if name not in self._members:
+            raise KeyError(self.unknown(name))
+        return self._members[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._members
+
+    def names(self) -> tuple[str, ...]:
+        """All registered names, sorted."""
+        self._load()
+        return tuple(sorted(self._members))
+
+    def name_of(self, member: type) -> str | None:
+        """The name under which `member`, or else the nearest class it extends, is registered."""
+        for ancestor in member.__mro__:
+            for name, registered in self._members.items():
+                if registered is ancestor:
+                    return name
+        return None
+
+    def unknown(self, name: object) -> str:
+        """The text for a name that nobody registered."""
+        known = ", ".join(self.names())
+        return f"unknown {self.family} {quoted(name)}; known: {known}{did_you_mean(name, self.names())}"
+
+    def where_to_add(self) -> str:
+        return f"add a file to {self.package.replace('.', '/')}/, or register it in a file given by --plugin"
+
+    def _load(self) -> None:
+        if self._complete:
+            return
+        self._complete = True  # set first: a member may look another one up while it is imported
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
+                importlib.import_module(f"{self.package}.{module.name}")
+        except BaseException:
+            self._complete = False
+            raise
+
+
+def _owner(member: object) -> str:
+    module = sys.modules.get(getattr(member, "__module__", ""), None)
+    return str(getattr(module, "__file__", None) or getattr(member, "__module__", "the plug-in"))
+
+
+def _identity(member: type) -> tuple[str, str]:
+    return member.__module__, member.__qualname__
+
+
+def load_plugin(name: str) -> str:
+    """Run a plug-in's code, so that what it registers can be named in recipes.
+
+    Args:
+        name: the path of a Python file, or the name of an installed entry point of the group
+            `mtl.plugins`.
+
+    Returns:
+        The absolute path of the file, or the entry point's name: what a run records.
+
+    Raises:
+        UserError: there is no such file or entry point, or its code raises.
+    """
+    path = Path(name)
+    if path.suffix == ".py":
+        return _load_file(path, name)
+    points = importlib.metadata.entry_points(group=PLUGIN_GROUP)
+    for point in points.select(name=name):
+        _run_plugin(name, point.load)
+        return name
+    installed = sorted(point.name for point in points)
+    raise UserError(
+        "--plugin",
+        f"cannot import plugin {quoted(name)}: it is neither a .py file nor an installed entry point of "
+        f"'{PLUGIN_GROUP}'{did_you_mean(name, installed)}",
+        f"installed: {', '.join(installed)}" if installed else "",
+    )
+
+
+def _load_file(path: Path, name: str) -> str:
+    if not path.is_file():
+        raise UserError("--plugin", f"cannot import plugin {quoted(name)}: no such file")
+    path = path.resolve()
+    # one module per path: a second load in one process (tests, notebooks) finds its classes registered
+    module_name = "mtl_plugin_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            _run_plugin(name, lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    return str(path)
+
+
+def _run_plugin(name: str, run: Callable[[], object]) -> None:
+    try:
+        run()
+    except UserError as error:
+        raise UserError(f"plugin {quoted(name)}", str(error)) from error
+    except Exception as error:
+        raise UserError(
+            f"plugin {quoted(name)}", f"raised {type(error).__name__}: {quoted(str(error))} while it was loaded"
+        ) from error

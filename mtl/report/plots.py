@@ -1,0 +1,109 @@
+"""Learning curves and alpha heat maps as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mtl.training.runs import RunFolder
+
+SPLIT_COLOURS = {"train": "#8a8a8a", "validation": "#d95f02", "test": "#1b6ca8"}
+
+
+def plot_run(folder: RunFolder) -> list[Path]:
+    """Draw every plot of a run into its folder and return their paths."""
+    folder.plots.mkdir(exist_ok=True)
+    rows, alphas = folder.rows(), folder.rows("alpha.jsonl")
+    paths = []
+    for metric in dict.fromkeys(key.split("/")[-1] for row in rows for key in row if "/" in key):
+        if metric != "labels":
+            paths.append(_save(learning_curves(rows, metric), folder.plots / f"curves_{metric}.png"))
+    if alphas:
+        towers = list(folder.record["towers"])
+        paths.append(_save(alpha_maps(alphas[-1], towers), folder.plots / "alpha.png"))
+        paths.append(_save(alpha_paths(alphas, towers), folder.plots / "alpha_history.png"))
+    return paths
+
+
+def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
+    """One panel per task (and for their mean) with a line per split over epochs."""
+    tasks = list(
+        dict.fromkeys(key.split("/")[1] for row in rows for key in row if key.endswith(f"/{metric}"))
+    )
+    columns = min(len(tasks), 4)
+    lines = -(-len(tasks) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis, task in zip(axes, tasks, strict=False):
+        for split, colour in SPLIT_COLOURS.items():
+            key = f"{split}/{task}/{metric}"
+            points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                marker = "o" if len(points) < 15 else None
+                axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=split)
+        axis.set_title(task)
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+    for axis in axes[len(tasks) :]:
+        axis.set_visible(False)
+    axes[0].set_ylabel(metric.replace("_", " "))
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def alpha_maps(last: dict[str, Any], towers: Sequence[str]) -> Figure:
+    """The last alpha of each site: row i says what goes into tower i's new activation."""
+    sites = last["alpha"]
+    size = max(2.6, 0.45 * len(towers) + 1.4)
+    figure = Figure(figsize=(size * len(sites) + 0.8, size + 0.5), layout="constrained")
+    axes = figure.subplots(1, len(sites), squeeze=False)[0]
+    limit = max(1.0, *(abs(v) for alpha in sites.values() for line in alpha for v in line))
+    image = None
+    for axis, (site, alpha) in zip(axes, sites.items(), strict=True):
+        image = axis.imshow(alpha, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axis.set_title(f"after {site}")
+        axis.set_xticks(range(len(towers)), towers, rotation=45, ha="right")
+        axis.set_yticks(range(len(towers)), towers if axis is axes[0] else [""] * len(towers))
+        axis.set_xlabel("from tower")
+        if len(towers) <= 8:
+            for i, line in enumerate(alpha):
+                for j, value in enumerate(line):
+                    colour = "white" if abs(value) > 0.6 * limit else "black"
+                    axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
+    axes[0].set_ylabel("into tower")
+    figure.colorbar(image, ax=list(axes), shrink=0.8, label="alpha")
+    return figure
+
+
+def alpha_paths(history: Sequence[dict[str, Any]], towers: Sequence[str]) -> Figure:
+    """How each alpha moved over epochs, a panel per site."""
+    sites = list(history[0]["alpha"])
+    figure = Figure(figsize=(4.2 * len(sites), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(sites), squeeze=False, sharey=True)[0]
+    epochs = [row["epoch"] for row in history]
+    n = len(towers)
+    for axis, site in zip(axes, sites, strict=True):
+        for i in range(n):
+            for j in range(n):
+                values = [row["alpha"][site][i][j] for row in history]
+                style = {"label": f"{towers[i]} from {towers[j]}"} if n <= 3 else {"alpha": 0.5}
+                axis.plot(epochs, values, linestyle="-" if i == j else "--", linewidth=1.3, **style)
+        axis.set_title(f"after {site}")
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("alpha (full lines: own tower)")
+    if n <= 3:
+        axes[-1].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)
+    return path

@@ -1,0 +1,126 @@
+"""What a recipe builds: shapes, parameters, FLOPs, and what is shared with what."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mtl.build import Built, build_on_meta
+from mtl.console import table
+from mtl.data.columns import Header
+from mtl.recipe.schema import Recipe
+
+ROWS = 2
+"""Rows of the counted forward pass: batch norm in training needs more than one."""
+
+
+def summarize(recipe: Recipe) -> str:
+    """The summary as text; built without memory, so that any size can be looked at.
+
+    FLOPs are those of matrix products and convolutions in one forward pass of one row, a multiplication and an
+    addition counted as two.
+    """
+    built, header = build_on_meta(recipe)
+    flops = count_flops(built, header)
+    model, towers = built.model, recipe.towers
+    sizes = {name: parameter_count(part) for name, part in _parts(built).items()}
+    lines = [
+        f"{recipe.name}: {len(recipe.tasks)} tasks, {len(towers)} tower{'s' if len(towers) != 1 else ''}, "
+        f"{parameter_count(model):,} parameters",
+        f"input {_shape(header.input_shape)} per row",
+        "",
+        _stage_table(recipe, built, header, flops),
+        "",
+        _task_table(recipe, built),
+        "",
+        table(
+            ["part", "parameters", "MFLOPs forward"],
+            [[name, f"{size:,}", f"{flops[name] / 1e6:,.2f}"] for name, size in sizes.items()]
+            + [["all", f"{parameter_count(model):,}", f"{sum(flops[name] for name in sizes) / 1e6:,.2f}"]],
+        ),
+        "",
+        *_sharing(recipe, built),
+    ]
+    if header.note:
+        lines.append(header.note)
+    return "\n".join(lines)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trained numbers in a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _parts(built: Built) -> dict[str, nn.Module]:
+    return {"towers": built.model.towers, "stitches": built.model.stitches, "heads": built.model.heads}
+
+
+def count_flops(built: Built, header: Header) -> dict[str, int]:
+    """FLOPs of one row's forward pass by part and by stage (`towers.conv1`, `stitches.pool1`)."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.device("meta"), torch.no_grad():
+        built.model.forward_groups(torch.empty(ROWS, *header.input_shape))
+    counts = {name: sum(ops.values()) // ROWS for name, ops in counter.get_flop_counts().items()}
+    root = type(built.model).__name__
+    flops = {name: counts.get(f"{root}.{name}", 0) for name in ("towers", "heads")}
+    stages = {name: counts.get(f"{root}.towers.stages.{name}", 0) for name in built.model.towers.stage_names}
+    sites = {name: counts.get(f"{root}.stitches.{name}", 0) for name in built.model.stitches}
+    flops["towers"], flops["stitches"] = sum(stages.values()), sum(sites.values())
+    flops.update({f"towers.{name}": value for name, value in stages.items()})
+    flops.update({f"stitches.{name}": value for name, value in sites.items()})
+    return flops
+
+
+def _stage_table(recipe: Recipe, built: Built, header: Header, flops: dict[str, int]) -> str:
+    rows = []
+    n_towers = len(recipe.towers)
+    for name, stage in built.model.towers.stages.items():
+        stitched = name in built.model.stitches
+        stitch = built.model.stitches[name] if stitched else None
+        rows.append(
+            [
+                name,
+                _shape(built.shapes[name]),
+                f"{parameter_count(stage) // n_towers:,}",
+                f"{flops[f'towers.{name}'] / n_towers / 1e6:,.3f}",
+                f"{parameter_count(stitch):,}" if stitch is not None else "",
+            ]
+        )
+    return table(["stage", "shape per tower", "parameters per tower", "MFLOPs per tower", "stitch parameters"], rows)
+
+
+def _task_table(recipe: Recipe, built: Built) -> str:
+    tower_of = {task: tower for tower, tasks in recipe.towers.items() for task in tasks}
+    size_of, group_of = {}, {}
+    for group in built.groups:
+        head = built.model.heads.groups[group.name]
+        for task in group.tasks:
+            size_of[task] = parameter_count(head) // len(group.tasks)
+            group_of[task] = group.n_outputs
+    rows = [
+        [task, spec.kind, tower_of[task], str(group_of[task]), f"{size_of[task]:,}", f"{spec.weight:g}"]
+        for task, spec in recipe.tasks.items()
+    ]
+    return table(["task", "kind", "tower", "outputs", "head parameters", "weight"], rows, left=3)
+
+
+def _sharing(recipe: Recipe, built: Built) -> list[str]:
+    towers = recipe.towers
+    lines = [
+        f"tower {tower!r} is shared by {', '.join(tasks)}" for tower, tasks in towers.items() if len(tasks) > 1
+    ]
+    sites = list(built.model.stitches)
+    if sites:
+        names = ", ".join(list(towers)[:8]) + (f" and {len(towers) - 8} more" if len(towers) > 8 else "")
+        lines.append(
+            f"towers {names} mix after {', '.join(sites)}; the stitches hold "
+            f"{parameter_count(built.model.stitches):,} parameters"
+        )
+    elif len(towers) > 1:
+        lines.append("towers share nothing with each other")
+    return lines
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,1 @@
+"""Family: which activations towers exchange. Every file here is loaded by the registry."""

@@ -1,0 +1,1 @@
+"""The family of sources: where rows come from. Each file adds one member."""

@@ -1,0 +1,220 @@
+"""Checkpoints on disk: a directory committed by one rename, with a manifest of sha256 digests.
+
+No file is ever overwritten. A save makes `.tmp-<step>-<pid>-<random>`, writes and syncs each file, the
+manifest last, syncs the directory, renames it to `step-<8 digits>` and syncs the parent. Whatever interrupts
+it, each `step-*` folder that exists is whole, and loading checks every byte of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mtl.errors import EnvironmentFault, UserError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-(\d{8})")
+
+
+class Damaged(Exception):
+    """A checkpoint that is not as it was written, and why."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and without infinite numbers: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def strict_json(data: bytes) -> Any:
+    """Parse JSON, refusing NaN, infinity and keys given twice.
+
+    Raises:
+        ValueError: the bytes are not such JSON.
+    """
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            raise ValueError("a key is given twice")
+        return values
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not allowed")
+
+    return json.loads(data.decode("utf-8"), object_pairs_hook=distinct, parse_constant=refuse)
+
+
+def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> Path:
+    """Write one checkpoint; it is there whole or not at all.
+
+    Args:
+        folder: the run's `checkpoints`, made if it is not there.
+        step: optimizer steps done.
+        files: name -> content.
+        run_id: the run it belongs to.
+
+    Returns:
+        The committed directory; the one that is there already if this step was saved before.
+
+    Raises:
+        EnvironmentFault: the disk refused.
+    """
+    path = folder / f"step-{step:08d}"
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_id,
+        "step": step,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+        },
+    }
+    temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            return path
+        temporary.mkdir()
+        for name, data in files.items():
+            _write(temporary / name, data)
+        _write(temporary / MANIFEST, canonical_json(manifest))
+        _sync(temporary)
+        os.rename(temporary, path)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        saved = steps(folder)
+        last = f"last good: step-{saved[-1]:08d}" if saved else "none was saved before"
+        raise EnvironmentFault(
+            str(folder), f"cannot write checkpoint at step {step}: {(error.strerror or str(error)).lower()}; {last}"
+        ) from error
+    return path
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a small file so that a reader sees the old bytes or the new ones, never a part."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        _write(temporary, data)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise EnvironmentFault(str(path), f"cannot write: {(error.strerror or str(error)).lower()}") from error
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of all committed checkpoints, ascending; other names and links are ignored."""
+    if not folder.is_dir():
+        return []
+    found = [
+        int(match[1])
+        for entry in os.scandir(folder)
+        if (match := _NAME.fullmatch(entry.name)) and entry.is_dir(follow_symlinks=False)
+    ]
+    return sorted(found)
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """The files of one checkpoint, each checked against the manifest.
+
+    Raises:
+        Damaged: a file is missing, is too many, or differs by a single bit.
+        UserError: a newer mtl wrote it.
+    """
+    try:
+        manifest = strict_json((path / MANIFEST).read_bytes())
+        listed = manifest["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
+        version = manifest["schema_version"]
+    except OSError as error:
+        raise Damaged(f"{MANIFEST}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{MANIFEST}: {error}") from None
+    if version != SCHEMA_VERSION:
+        raise UserError(str(path), f"written with checkpoint schema {version}, this mtl reads {SCHEMA_VERSION}")
+    present = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    for name in sorted(present ^ set(expected)):
+        raise Damaged(f"{name}: {'not in the manifest' if name in present else 'missing'}")
+    files = {}
+    for name, (size, digest) in expected.items():
+        if (path / name).stat().st_size != size:
+            raise Damaged(f"{name}: size differs")
+        data = (path / name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise Damaged(f"{name}: sha256 differs")
+        files[name] = data
+    return files
+
+
+def newest(folder: Path) -> tuple[int, dict[str, bytes], list[str]]:
+    """The newest checkpoint that is whole: its step, its files, and a line for each damaged one passed over.
+
+    Raises:
+        UserError: there is none.
+    """
+    warnings: list[str] = []
+    all_steps = steps(folder)
+    for step in reversed(all_steps):
+        try:
+            files = read(folder / f"step-{step:08d}")
+        except Damaged as reason:
+            warnings.append(f"step-{step:08d} is damaged ({reason})")
+            continue
+        if warnings:
+            warnings[-1] += f"; using step-{step:08d}"
+        return step, files, warnings
+    run = str(folder.parent)
+    if not all_steps:
+        raise UserError(run, "no checkpoint found")
+    raise UserError(run, f"no usable checkpoint ({len(all_steps)} damaged)", "; ".join(warnings))
+
+
+def retain(folder: Path, keep: int, protect: Iterable[int]) -> str | None:
+    """Delete all but the last `keep` checkpoints and the protected steps; a warning if that fails."""
+    protected = {*steps(folder)[-keep:], *protect}
+    try:
+        for step in steps(folder):
+            if step not in protected:
+                doomed = folder / f".del-{step:08d}-{secrets.token_hex(4)}"
+                os.rename(folder / f"step-{step:08d}", doomed)
+                shutil.rmtree(doomed)
+    except OSError as error:
+        return f"cannot delete an old checkpoint: {error.strerror or error}"
+    return None
+
+
+def clean(folder: Path) -> None:
+    """Remove what interrupted saves and deletions left behind; only for the process that holds the run."""
+    if folder.is_dir():
+        for entry in list(os.scandir(folder)):
+            if entry.name.startswith((".tmp-", ".del-")) and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)

@@ -1,0 +1,59 @@
+"""The one place that names devices, and the settings that make a run repeatable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from mtl.errors import UserError
+
+
+def resolve(asked: str) -> torch.device:
+    """`auto` is the first CUDA device, else MPS, else the CPU.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
+    if asked == "auto":
+        return torch.device("cuda" if n_cuda else "mps" if has_mps else "cpu")
+    device = torch.device(asked)
+    missing = device.type == "cuda" and (device.index or 0) >= n_cuda
+    if missing or (device.type == "mps" and not has_mps):
+        found = f"{n_cuda} CUDA device{'s' if n_cuda != 1 else ''} found"
+        raise UserError(
+            "", f"{asked} asked, {found if device.type == 'cuda' else 'no MPS device found'}", "use auto or cpu"
+        )
+    return device
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Channels last where convolutions run faster so: measured on CPU, documented for CUDA."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+@contextmanager
+def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
+    """Determinism, threads and the global random state for one run; put back afterwards."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.get_num_threads(),
+    )
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+        torch.set_num_threads(before[2])

@@ -1,0 +1,265 @@
+"""The training loop: one plain generator that yields what was measured, epoch by epoch.
+
+Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl.build import Built, parameter_groups
+from mtl.data.batches import batches, n_batches, order
+from mtl.data.columns import Rows
+from mtl.errors import NotFinite, quoted
+from mtl.evaluation.evaluate import evaluate
+from mtl.evaluation.metrics import Meter, Values, common_headline
+from mtl.model.layers import derived_seed
+from mtl.recipe.schema import Recipe
+from mtl.training.dataset import Dataset
+
+MAX_SKIPS = 10
+"""Steps in a row that `on_nonfinite: skip` leaves out before it gives up."""
+
+
+@dataclass
+class Progress:
+    """Where a run is; everything that a checkpoint needs beside tensors.
+
+    Args:
+        epoch: epochs done.
+        step: optimizer steps done.
+        best: the best value of the selecting metric so far.
+        best_epoch, best_step: when that was.
+        stale: evaluations since.
+        skipped: steps left out because something was not finite.
+        stopped: whether early stopping ended the run.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: float | None = None
+    best_epoch: int | None = None
+    best_step: int | None = None
+    stale: int = 0
+    skipped: int = 0
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave: rows of metrics, seconds spent, and whether it is the best so far."""
+
+    rows: list[dict[str, Any]]
+    seconds: dict[str, float]
+    is_best: bool
+    is_last: bool
+
+
+@dataclass
+class Trainer:
+    """Everything that one run trains with.
+
+    Args:
+        recipe: the checked recipe.
+        built: the model and its task groups, on the device.
+        dataset: the rows, on the device.
+        weighting: losses of N tasks -> one scalar.
+        optimizer: over `parameter_groups`.
+        progress: where the run is.
+        on_step: called after each optimizer step with (epoch, step in the epoch, steps of the epoch).
+    """
+
+    recipe: Recipe
+    built: Built
+    dataset: Dataset
+    weighting: nn.Module
+    optimizer: torch.optim.Optimizer
+    progress: Progress = field(default_factory=Progress)
+    on_step: Callable[[int, int, int], None] = lambda epoch, step, n_steps: None
+
+    def __post_init__(self) -> None:
+        train = self.recipe.train
+        n_rows = len(self.dataset.splits["train"])
+        with self.recipe.at():
+            n = n_batches(n_rows, train.batch_size, train.drop_last)
+        self.steps_per_epoch = math.ceil(n / train.accumulate)
+        self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
+        self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        with self.recipe.at("schedule"):
+            self.recipe.schedule.check(self.total_steps)
+        self.device = next(self.built.model.parameters()).device
+        order_of_results = list(self.recipe.tasks)
+        grouped = [task for group in self.built.groups for task in group.tasks]
+        self._to_results = torch.tensor([grouped.index(t) for t in order_of_results], device=self.device)
+        self._skips_in_a_row = 0
+
+    @classmethod
+    def create(cls, recipe: Recipe, built: Built, dataset: Dataset) -> Trainer:
+        """A trainer at the start of a run."""
+        weights = tuple(task.weight for task in recipe.tasks.values())
+        device = next(built.model.parameters()).device
+        weighting = recipe.weighting.build(weights).to(device)
+        groups = parameter_groups(recipe, built.model, weighting)
+        return cls(recipe, built, dataset, weighting, recipe.optimizer.build(groups))
+
+
+def fit(trainer: Trainer) -> Iterator[Epoch]:
+    """Train from where `trainer.progress` is to the end, and yield after each epoch.
+
+    Evaluates `validation` (if there is one, which also selects the best epoch and stops early) and, with
+    `monitor: test`, the test split, which selects nothing.
+
+    Raises:
+        NotFinite: a loss or gradient is infinite or NaN and the recipe says to stop.
+    """
+    recipe, progress = trainer.recipe, trainer.progress
+    while progress.epoch < trainer.epochs and not progress.stopped:
+        began = perf_counter()
+        values = _train_epoch(trainer)
+        trained = perf_counter()
+        progress.epoch += 1
+        last = progress.epoch == trainer.epochs
+        rows = [row_of(progress, "train", values)]
+        is_best = False
+        if last or progress.epoch % recipe.train.evaluate_every.epochs == 0:
+            if "validation" in trainer.dataset.splits:
+                rows.append(row_of(progress, "validation", evaluate_split(trainer, "validation")))
+                is_best = _select(trainer, rows[-1])
+            if recipe.train.monitor == "test":
+                rows.append(row_of(progress, "test", evaluate_split(trainer, "test")))
+        seconds = {"train": trained - began, "evaluate": perf_counter() - trained}
+        yield Epoch(rows, seconds, is_best, is_last=last or progress.stopped)
+
+
+def evaluate_split(trainer: Trainer, split: str) -> Values:
+    """Metrics of the model as it is on one split."""
+    built, dataset = trainer.built, trainer.dataset
+    return evaluate(built.model, built.groups, trainer.recipe.tasks, dataset, dataset.splits[split], split)
+
+
+def row_of(progress: Progress, split: str, values: Values) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    return {"split": split, "epoch": progress.epoch, "step": progress.step, **values}
+
+
+def _train_epoch(trainer: Trainer) -> Values:
+    recipe, progress, train = trainer.recipe, trainer.progress, trainer.recipe.train
+    rows = trainer.dataset.splits["train"]
+    shuffled = rows[order(len(rows), recipe.seeds.order, progress.epoch)]
+    parts = batches(shuffled, train.batch_size, train.drop_last)
+    n_steps = min(trainer.steps_per_epoch, trainer.total_steps - progress.step)
+    meter = Meter(trainer.built.groups, recipe.tasks, trainer.device)
+    trainer.built.model.train()
+    for step_in_epoch in range(n_steps):
+        _train_step(trainer, list(islice(parts, train.accumulate)), meter)
+        progress.step += 1
+        trainer.on_step(progress.epoch, step_in_epoch + 1, n_steps)
+    return meter.values("train")
+
+
+def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
+    """One optimizer step on the mean gradient of `parts`, which are the batches of this step."""
+    recipe, step, optimizer = trainer.recipe, trainer.progress.step, trainer.optimizer
+    # random draws (dropout) are a pure function of seed and step: there is no generator state to resume
+    torch.manual_seed(derived_seed(recipe.seeds.order, "step", step))
+    factor = recipe.schedule.factor(step, trainer.total_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.optimizer.lr * group["lr_scale"] * factor
+    optimizer.zero_grad(set_to_none=True)
+    losses: list[Tensor] = []
+    seen: list[Seen] = []
+    for part in parts:
+        losses_N = _losses(trainer, part, seen)
+        (trainer.weighting(losses_N) / len(parts)).backward()
+        losses.append(losses_N.detach())
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if not _all_finite(trainer, torch.stack(losses), norm):
+        return
+    for batch in seen:
+        meter.update(*batch)
+    if recipe.train.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
+    optimizer.step()
+
+
+Seen = tuple[str, Tensor, Tensor, Tensor, Tensor]
+"""What `Meter.update` takes."""
+
+
+def _losses(trainer: Trainer, part: Rows, seen: list[Seen]) -> Tensor:
+    """(N,) the loss of each task on one batch, in the order of results; adds what was seen to `seen`."""
+    index = torch.from_numpy(part).to(trainer.device)
+    dataset, precision = trainer.dataset, trainer.recipe.train.precision
+    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = trainer.built.model.forward_groups(dataset.inputs[index])
+    losses = []
+    for group in trainer.built.groups:
+        logits_BTO = logits[group.name].float()
+        target, present = dataset.target[group.name][index], dataset.present[group.name][index]
+        loss_T = group.spec.loss(logits_BTO, target, present)
+        seen.append((group.name, logits_BTO.detach(), target, present, loss_T.detach()))
+        losses.append(loss_T)
+    return torch.cat(losses).index_select(0, trainer._to_results)
+
+
+def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor) -> bool:
+    """Whether the step may be taken; raises or counts as `on_nonfinite` says."""
+    if bool(torch.isfinite(losses_PN.sum() + norm)):
+        trainer._skips_in_a_row = 0
+        return True
+    progress, train = trainer.progress, trainer.recipe.train
+    where = f"at step {progress.step} (epoch {progress.epoch}, lr {trainer.optimizer.param_groups[0]['lr']:g})"
+    bad = [
+        f"task {quoted(task)}: loss is {loss:g}"
+        for task, loss in zip(trainer.recipe.tasks, losses_PN.sum(0).tolist(), strict=True)
+        if not math.isfinite(loss)
+    ]
+    what = "; ".join(bad) or f"the gradient's norm is {norm.item():g}"
+    progress.skipped += 1
+    trainer._skips_in_a_row += 1
+    if train.on_nonfinite == "stop" or trainer._skips_in_a_row > MAX_SKIPS:
+        raise NotFinite("", f"{what} {where}", "lower optimizer.lr, set train.clip_norm, or check the inputs")
+    return False
+
+
+def selecting_metric(recipe: Recipe) -> tuple[str | None, bool]:
+    """The validation metric that chooses an epoch, and whether higher is better; None: the summed loss."""
+    stopping = recipe.train.early_stopping
+    headline = common_headline(recipe.tasks)
+    if stopping is not None and stopping.metric is not None:
+        _, task, metric = stopping.metric.split("/")
+        spec = recipe.tasks.get(task, next(iter(recipe.tasks.values())))
+        return stopping.metric, metric != "loss" and spec.higher_is_better
+    if headline is not None:
+        return f"validation/mean/{headline}", next(iter(recipe.tasks.values())).higher_is_better
+    return None, False
+
+
+def _select(trainer: Trainer, row: dict[str, Any]) -> bool:
+    """Take note of a validation row; whether it is the best so far."""
+    recipe, progress = trainer.recipe, trainer.progress
+    metric, higher = selecting_metric(recipe)
+    if metric is not None:
+        value = row[metric]
+    else:
+        value = sum(spec.weight * row[f"validation/{task}/loss"] for task, spec in recipe.tasks.items())
+    better = value is not None and (
+        progress.best is None or (value > progress.best if higher else value < progress.best)
+    )
+    if better:
+        progress.best, progress.best_epoch, progress.best_step = value, progress.epoch, progress.step
+        progress.stale = 0
+    else:
+        progress.stale += 1
+        stopping = recipe.train.early_stopping
+        progress.stopped = stopping is not None and progress.stale >= stopping.patience
+    return better

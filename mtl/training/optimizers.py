@@ -1,0 +1,71 @@
+"""Optimizers of torch.optim under the names and keys of recipes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from mtl.recipe.spec import OPTIMIZERS, OptimizerSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _decayed(groups: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
+    """The groups with torch's `weight_decay` set where `decay` is true."""
+    return [{**group, "weight_decay": factor if group["decay"] else 0.0} for group in groups]
+
+
+@OPTIMIZERS.register("adam")
+class Adam(OptimizerSpec):
+    """Adam; `l2` adds l2 * w to the gradient of conv and linear weights, the penalty l2/2 * sum w^2."""
+
+    reference: ClassVar[str] = "Kingma and Ba 2015, arXiv:1412.6980"
+
+    l2: float = Field(0.0, ge=0, le=1e3)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0, le=1)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        import torch
+
+        return torch.optim.Adam(
+            _decayed(groups, self.l2), lr=self.lr, betas=self.betas, eps=self.eps, fused=True
+        )
+
+
+@OPTIMIZERS.register("adamw")
+class AdamW(OptimizerSpec):
+    """Adam whose `weight_decay` shrinks conv and linear weights directly, by lr * weight_decay * w."""
+
+    reference: ClassVar[str] = "Loshchilov and Hutter 2019, arXiv:1711.05101"
+
+    weight_decay: float = Field(0.01, ge=0, le=1e3)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0, le=1)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        import torch
+
+        return torch.optim.AdamW(
+            _decayed(groups, self.weight_decay), lr=self.lr, betas=self.betas, eps=self.eps, fused=True
+        )
+
+
+@OPTIMIZERS.register("sgd")
+class SGD(OptimizerSpec):
+    """Stochastic gradient descent with momentum; `l2` as for adam."""
+
+    reference: ClassVar[str] = "Robbins and Monro 1951; Sutskever et al. 2013"
+
+    l2: float = Field(0.0, ge=0, le=1e3)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    nesterov: bool = False
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        import torch
+
+        return torch.optim.SGD(
+            _decayed(groups, self.l2), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True
+        )

@@ -1,0 +1,218 @@
+"""The run folder: recipe, records, logs, checkpoints, plots."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import platform
+import secrets
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from mtl.errors import EnvironmentFault, UserError, quoted
+from mtl.recipe.load import to_yaml
+from mtl.recipe.schema import Recipe
+from mtl.training.checkpoint import canonical_json, strict_json, write_whole
+
+SCHEMA_VERSION = 1
+RECORD, RESOLVED = "run.json", "recipe.resolved.yaml"
+LOGS = ("metrics.jsonl", "alpha.jsonl")
+TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
+
+
+class RunFolder:
+    """One run on disk, held by one process at a time.
+
+    Args:
+        path: the folder.
+        record: the content of run.json.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path, self.record = path, record
+        self._lock: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @classmethod
+    def create(cls, path: Path | None, recipe: Recipe, facts: Mapping[str, Any]) -> RunFolder:
+        """A new folder, `runs/<recipe>/<utc>-<suffix>` where no path is given.
+
+        Raises:
+            UserError: a run is there already.
+            EnvironmentFault: the folder cannot be made.
+        """
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = path or Path("runs", recipe.name, f"{stamp}-{secrets.token_hex(2)}")
+        if (path / RECORD).exists():
+            raise UserError(str(path), "a run is there already", f"mtl run --resume {path}, or another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise UserError(str(path), "the folder is not empty", "give another --out")
+        except OSError as error:
+            raise EnvironmentFault(
+                str(path), f"cannot make the run folder: {(error.strerror or str(error)).lower()}"
+            ) from error
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "id": str(uuid.uuid4()),
+            "name": recipe.name,
+            "status": "running",
+            "started": _now(),
+            "recipe_sha256": recipe.sha256(),
+            **facts,
+        }
+        run = cls(path, record)
+        write_whole(path / "recipe.yaml", recipe.text or to_yaml(recipe).encode())
+        write_whole(path / RESOLVED, to_yaml(recipe).encode())
+        run.save_record()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run that is there.
+
+        Raises:
+            UserError: it is not, or its run.json cannot be read.
+        """
+        try:
+            record = strict_json((path / RECORD).read_bytes())
+        except FileNotFoundError:
+            raise UserError(str(path), f"no run is there: it has no {RECORD}") from None
+        except (OSError, ValueError) as error:
+            raise UserError(str(path / RECORD), f"cannot be read: {error}") from None
+        if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
+            raise UserError(str(path / RECORD), f"is not a run record of schema {SCHEMA_VERSION}")
+        return cls(path, record)
+
+    def hold(self) -> None:
+        """Take the run's lock until `release` or the end of the process; nothing if it is held already.
+
+        Raises:
+            UserError: another process has it.
+        """
+        if self._lock is not None:
+            return
+        self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            self._lock.close()
+            self._lock = None
+            raise UserError(str(self.path), f"is in use by {holder}") from None
+        self._lock.truncate(0)
+        self._lock.write(f"pid {os.getpid()} on host {socket.gethostname()}\n")
+        self._lock.flush()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def save_record(self, **facts: Any) -> None:
+        """Bring run.json up to date."""
+        self.record.update(facts)
+        write_whole(self.path / RECORD, canonical_json(self.record))
+
+    def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append lines to one of the logs, each in a single write."""
+        with (self.path / name).open("ab", buffering=0) as file:
+            for row in rows:
+                file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+
+    def offsets(self) -> dict[str, int]:
+        """The length of each log in bytes."""
+        return {name: (self.path / name).stat().st_size for name in LOGS if (self.path / name).exists()}
+
+    def cut_logs(self, offsets: Mapping[str, int], epoch: int) -> None:
+        """Put the logs back to where a checkpoint was; later lines belong to epochs that are run again."""
+        for name in LOGS:
+            if (self.path / name).exists():
+                os.truncate(self.path / name, offsets.get(name, 0))
+        timings = [row for row in self.rows(TIMINGS) if row["epoch"] <= epoch]
+        (self.path / TIMINGS).unlink(missing_ok=True)
+        self.log(TIMINGS, timings)
+
+    def rows(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """The lines of a log; a last line that was cut by a crash is left out."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_bytes().split(b"\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def write_csv(self) -> None:
+        """metrics.csv: one row per evaluation, a column per metric without its split."""
+        rows = self.rows()
+        fixed = ("split", "epoch", "step")
+        table = [
+            {key if key in fixed else key.split("/", 1)[1]: value for key, value in row.items()} for row in rows
+        ]
+        columns = list(dict.fromkeys([*fixed, *(key for row in table for key in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+        write_whole(self.path / "metrics.csv", text.getvalue().encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, as run.json records them."""
+    import numpy
+    import torch
+
+    import mtl
+
+    return {
+        "mtl": mtl.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def list_runs(root: Path) -> list[RunFolder]:
+    """Every run below `root`, at most three levels down, oldest first."""
+    found = []
+    for pattern in (RECORD, f"*/{RECORD}", f"*/*/{RECORD}"):
+        for path in root.glob(pattern):
+            try:
+                found.append(RunFolder.open(path.parent))
+            except UserError:
+                continue
+    return sorted(found, key=lambda run: str(run.record.get("started", "")))
+
+
+def recipe_of(run: RunFolder) -> Path:
+    """The resolved recipe of a run.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = run.path / RESOLVED
+    if not path.is_file():
+        raise UserError(str(run.path), f"has no {quoted(RESOLVED)}")
+    return path

@@ -1,0 +1,31 @@
+"""The two tasks of the Fashion-MNIST experiment."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mtl.recipe.spec import TASKS
+from mtl.tasks.multiclass import Multiclass
+
+
+@TASKS.register("fashion.garment")
+class Garment(Multiclass):
+    """Which of the ten garments it is."""
+
+    reference: ClassVar[str] = "Xiao et al. 2017, arXiv:1708.07747"
+
+    target: str = "label"
+
+
+@TASKS.register("fashion.audience")
+class Audience(Multiclass):
+    """Whether it is shoes, for women, or another thing; a function of the garment."""
+
+    reference: ClassVar[str] = "ours"
+
+    target: str = "label"
+    groups: dict[str, tuple[int, ...]] | None = {
+        "Shoes": (5, 7, 9),
+        "For Women": (3, 6, 8),
+        "Other": (0, 1, 2, 4),
+    }
