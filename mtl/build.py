@@ -137,7 +137,13 @@ def _head(recipe: Recipe, group: TaskGroup, width: int) -> GroupedHead:
     if recipe.model.head.norm:
         kind = recipe.model.backbone.norm
         norm = grouped_norm(
-            kind.kind, len(group.tasks), group.n_outputs, spatial=False, eps=kind.eps, momentum=kind.momentum
+            kind.kind,
+            len(group.tasks),
+            group.n_outputs,
+            spatial=False,
+            eps=kind.eps,
+            momentum=kind.momentum,
+            debias=kind.debias,
         )
     return GroupedHead(group.tasks, group.towers, len(recipe.towers), width, group.n_outputs, norm)
 
@@ -178,7 +184,9 @@ def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
     return built, header
 
 
-def parameter_groups(recipe: Recipe, model: StitchedMultiTower, weighting: nn.Module) -> list[dict[str, object]]:
+def parameter_groups(
+    recipe: Recipe, model: StitchedMultiTower, weighting: nn.Module
+) -> list[dict[str, object]]:
     """Parameters by role, for the optimizer: weights decay; scales, shifts and alphas do not.
 
     Each group has `params`, `names`, `decay` and `lr_scale`, the factor of its learning rate.

@@ -46,14 +46,18 @@ class Commands(click.Group):
 def cli(debug: bool) -> None:
     """One network for N tasks from one recipe, and an answer to which of them should share.
 
-    RECIPE is a path or the name of a built-in recipe. Overrides are bare: optimizer.lr=3e-4, and ~key removes.
+    RECIPE is a path or the name of a built-in recipe. Overrides are bare: optimizer.lr=3e-4; ~key removes.
     """
 
 
 recipe_argument = click.argument("recipe")
 overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 plugin_option = click.option(
-    "--plugin", "plugins", multiple=True, metavar="FILE", help="Python file (or installed plug-in) to load first."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE",
+    help="Python file (or installed plug-in) to load first.",
 )
 debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
 
@@ -90,7 +94,7 @@ def run(
     if device is not None:
         overrides = (*overrides, f"train.device={device}")
     if resume is not None and recipe is not None and "=" in recipe:
-        recipe, overrides = None, (recipe, *overrides)
+        overrides, recipe = (recipe, *overrides), None
     if resume == "auto":
         if out is None:
             raise UserError("--resume auto", "needs the folder of the run", "add --out DIR")
@@ -182,7 +186,9 @@ def list_(what: str | None, plugins: tuple[str, ...]) -> None:
     family = FAMILIES.get(what) or FAMILIES.get(what.removesuffix("s")) or FAMILIES.get(f"{what[:-3]}y")
     if family is None:
         known = ["recipes", *FAMILIES]
-        raise UserError("mtl ls", f"no family {quoted(what)}{did_you_mean(what, known)}", f"one of {', '.join(known)}")
+        raise UserError(
+            "mtl ls", f"no family {quoted(what)}{did_you_mean(what, known)}", f"one of {', '.join(known)}"
+        )
     members = [(name, family[name]) for name in family.names()]
     rows = [[name, (m.__doc__ or "").strip().splitlines()[0], m.reference] for name, m in members]
     say(table([family.family, "what it is", "reference"], rows, left=3))
@@ -222,7 +228,9 @@ def cp(recipe: str, destination: str | None, force: bool) -> None:
     except OSError as error:
         from mtl.errors import EnvironmentFault
 
-        raise EnvironmentFault(str(target), f"cannot write: {(error.strerror or str(error)).lower()}") from error
+        raise EnvironmentFault(
+            str(target), f"cannot write: {(error.strerror or str(error)).lower()}"
+        ) from error
     say(f"{target} (schema: {schema})")
 
 
@@ -273,9 +281,15 @@ def runs(root: str) -> None:
     for folder in found:
         record = folder.record
         results = record.get("results", {})
-        means = [f"{name.split('/')[-1]} {number(v)}" for name, v in results.items() if name.startswith("test/mean/")]
+        means = [
+            f"{name.split('/')[-1]} {number(v)}"
+            for name, v in results.items()
+            if name.startswith("test/mean/")
+        ]
         step = str(record.get("step", ""))
-        rows.append([str(folder.path), record.get("name", ""), record.get("status", ""), step, ", ".join(means)])
+        rows.append(
+            [str(folder.path), record.get("name", ""), record.get("status", ""), step, ", ".join(means)]
+        )
     say(table(["run", "recipe", "status", "step", "test mean"], rows, left=3))
 
 
@@ -349,7 +363,9 @@ def _guarded(command: Callable[[], Any], debug: bool) -> int:
             traceback.print_exc()
         with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:
             traceback.print_exc(file=file)
-        complain(f"error: a bug in mtl: {type(error).__name__}: {quoted(str(error))}; traceback in {file.name}")
+        complain(
+            f"error: a bug in mtl: {type(error).__name__}: {quoted(str(error))}; traceback in {file.name}"
+        )
         return BUG
 
 

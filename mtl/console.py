@@ -93,7 +93,8 @@ class TrainingConsole:
         if not self.quiet:
             say(f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name)
             counts = ", ".join(f"{count:,} {split}" for split, count in rows.items())
-            say(f"{counts} rows; {run.record['parameters']:,} parameters; {run.record['device']}; run {run.path}")
+            size = f"{run.record['parameters']:,} parameters"
+            say(f"{counts} rows; {size}; {run.record['device']}; run {run.path}")
             if trainer.progress.epoch:
                 say(f"resuming after epoch {trainer.progress.epoch} (step {trainer.progress.step})")
         for notice in notices:
@@ -134,7 +135,9 @@ class TrainingConsole:
         if self.quiet:
             return
         row = next((r for r in reversed(epoch.rows) if r["split"] != "train"), epoch.rows[0])
-        loss = sum(value for name, value in epoch.rows[0].items() if name.endswith("/loss") and value is not None)
+        loss = sum(
+            value for name, value in epoch.rows[0].items() if name.endswith("/loss") and value is not None
+        )
         left = trainer.total_steps - trainer.progress.step
         done = trainer.progress.step - self._first_step
         seconds_left = (monotonic() - self._began) / max(done, 1) * left

@@ -195,9 +195,7 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     return Trainer.create(recipe, built, dataset.to(device)), device
 
 
-def _facts(
-    recipe: Recipe, trainer: Trainer, device: torch.device, plugins: Sequence[str]
-) -> dict[str, Any]:
+def _facts(recipe: Recipe, trainer: Trainer, device: torch.device, plugins: Sequence[str]) -> dict[str, Any]:
     """What run.json records beside identity and status."""
     dataset = trainer.dataset
     return {
@@ -229,7 +227,7 @@ def _train(trainer: Trainer, folder: RunFolder, console: Console) -> Result:
     """The loop around `fit`: logs, checkpoints, the record, and the last look at the test split."""
     folder.hold()
     trainer.on_step = console.stepped
-    recipe, every = trainer.recipe, trainer.recipe.train.checkpoint
+    every = trainer.recipe.train.checkpoint.every.epochs
     try:
         console.started(trainer, folder, trainer.dataset.notices)
         if trainer.progress.epoch == 0:
@@ -238,7 +236,7 @@ def _train(trainer: Trainer, folder: RunFolder, console: Console) -> Result:
             folder.log("metrics.jsonl", epoch.rows)
             folder.log("alpha.jsonl", _alpha_rows(trainer))
             began = perf_counter()
-            if epoch.is_best or epoch.is_last or trainer.progress.epoch % every.every.epochs == 0:
+            if epoch.is_best or epoch.is_last or trainer.progress.epoch % every == 0:
                 _save(trainer, folder, console)
             folder.log(TIMINGS, [_timing(trainer, epoch, perf_counter() - began)])
             folder.save_record(step=trainer.progress.step, epoch=trainer.progress.epoch)
@@ -356,6 +354,8 @@ def evaluate_run(path: str | os.PathLike[str], split: str = "test") -> dict[str,
     recipe, built, dataset, folder = load_run(path)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits)
-        raise UserError(str(folder.path), f"no split {quoted(split)}{did_you_mean(split, dataset.splits)}", known)
+        raise UserError(
+            str(folder.path), f"no split {quoted(split)}{did_you_mean(split, dataset.splits)}", known
+        )
     with devices.settings(recipe.train.deterministic, folder.record["threads"]):
         return evaluate(built.model, built.groups, recipe.tasks, dataset, dataset.splits[split], split)

@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from mtl.errors import UserError, did_you_mean, quoted
 
@@ -58,7 +58,7 @@ class Registry(Generic[T]):
                     "choose another name",
                 )
             self._members[name] = member
-            return member
+            return cast(C, member)
 
         return add
 
@@ -170,5 +170,6 @@ def _run_plugin(name: str, run: Callable[[], object]) -> None:
         raise UserError(f"plugin {quoted(name)}", str(error)) from error
     except Exception as error:
         raise UserError(
-            f"plugin {quoted(name)}", f"raised {type(error).__name__}: {quoted(str(error))} while it was loaded"
+            f"plugin {quoted(name)}",
+            f"raised {type(error).__name__}: {quoted(str(error))} while it was loaded",
         ) from error

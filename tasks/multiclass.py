@@ -83,7 +83,9 @@ class Multiclass(TaskSpec):
                     )
                 if names is not None and not 0 <= member < len(names):
                     raise UserError(
-                        "", f"value {member} is not in column {quoted(self.target)}: 0..{len(names) - 1}", path=path
+                        "",
+                        f"value {member} is not in column {quoted(self.target)}: 0..{len(names) - 1}",
+                        path=path,
                     )
                 seen[member] = group
         left = [value for value in range(len(names or ())) if value not in seen]

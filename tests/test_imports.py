@@ -21,7 +21,8 @@ ORDER = (
     ("build",),
     ("training", "evaluation"),
     ("experiment", "compare", "report"),
-    ("cli", "testing"),
+    ("doctor", "testing"),
+    ("cli",),
     ("", "__main__"),  # mtl/__init__.py: the public names, imported when asked for
 )
 """From below to above; a module may import from its own package and from lower rows."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
-from typing_extensions import Self
 
 from mtl.errors import UserError, quoted
 from mtl.recipe.spec import BACKBONES, BackboneSpec, Kind, Norm, Shape, Spec, recipe_errors
@@ -52,7 +51,9 @@ class Layers(BackboneSpec):
         twice = [i for i, stage in enumerate(self.stages) if counts[stage.name] > 1]
         if twice:
             name = self.stages[twice[-1]].name
-            raise recipe_errors("layers", [(("stages", twice[-1], "name"), f"stage {quoted(name)} is given twice")])
+            raise recipe_errors(
+                "layers", [(("stages", twice[-1], "name"), f"stage {quoted(name)} is given twice")]
+            )
         return self
 
     def stage_names(self) -> tuple[str, ...]:
@@ -85,7 +86,13 @@ class MappedStage(StageSpec):
         norm = self.norm or backbone.norm
         parts: dict[str, nn.Module] = {"map": linear_map}
         module = grouped_norm(
-            norm.kind, n_towers, shape[0], spatial=len(shape) == 3, eps=norm.eps, momentum=norm.momentum
+            norm.kind,
+            n_towers,
+            shape[0],
+            spatial=len(shape) == 3,
+            eps=norm.eps,
+            momentum=norm.momentum,
+            debias=norm.debias,
         )
         if module is not None:
             parts["norm"] = module
@@ -116,7 +123,7 @@ class Conv(MappedStage):
         if min(size) < 1:
             raise UserError(
                 "",
-                f"a kernel of {self.kernel} with padding {padding} does not fit on {height} x {width} positions",
+                f"a kernel of {self.kernel} with padding {padding} does not fit on {height} x {width} pixels",
                 path=("kernel",),
             )
         conv = grouped_conv(
@@ -166,7 +173,9 @@ class Pool(StageSpec):
         _refuse_first(self, first)
         channels, height, width = _image(self, shape)
         if min(height, width) < self.size:
-            raise UserError("", f"a pool of {self.size} does not fit on {height} x {width} positions", path=("size",))
+            raise UserError(
+                "", f"a pool of {self.size} does not fit on {height} x {width} positions", path=("size",)
+            )
         return self.module(), (channels, height // self.size, width // self.size)
 
 

@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from mtl.data.batches import order
 from mtl.data.columns import Rows
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import Model, recipe_errors
 
 NAMES = ("train", "validation", "test")
 
 
-class Split(Model):
-    """What is held out of the training rows, as fractions of them."""
-
-    validation: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="fraction of the training rows held out for choosing epochs and settings",
-    )
-    test: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="fraction of the rows held out for the final test, if the source gives none",
-    )
-
-    @model_validator(mode="after")
-    def _leave_some(self) -> Self:
-        if (self.validation or 0) + (self.test or 0) >= 1:
-            what = f"validation {self.validation} and test {self.test} leave no rows for training"
-            raise recipe_errors("split", [((), what)])
-        return self
-
-
-def make_splits(given: Mapping[str, Rows], n_rows: int, split: Split, seed: int) -> dict[str, Rows]:
+def make_splits(
+    given: Mapping[str, Rows], n_rows: int, held_out: Mapping[str, float], seed: int
+) -> dict[str, Rows]:
     """The rows of `train`, `validation` (if there is one) and `test`, each sorted and without overlap.
 
     A fraction f of n training rows is floor(f * n + 1/2) rows, taken from one seeded permutation:
@@ -51,7 +26,7 @@ def make_splits(given: Mapping[str, Rows], n_rows: int, split: Split, seed: int)
     Args:
         given: the splits that the source gives; without `train`, that is every row in no other split.
         n_rows: number of all rows.
-        split: the recipe's fractions.
+        held_out: `validation`, `test` -> the fraction of the training rows that becomes this split.
         seed: seed of the permutation.
 
     Raises:
@@ -60,11 +35,11 @@ def make_splits(given: Mapping[str, Rows], n_rows: int, split: Split, seed: int)
     """
     if n_rows == 0:
         raise UserError("", "the data have no rows")
-    _check_given(given, n_rows, split)
+    _check_given(given, n_rows, held_out)
     pool = given["train"] if "train" in given else _in_no_split(given, n_rows)
     n = len(pool)
-    n_test = _count("test", n, split.test)
-    n_validation = _count("validation", n, split.validation)
+    n_test = _count("test", n, held_out.get("test"))
+    n_validation = _count("validation", n, held_out.get("validation"))
     if n - n_test - n_validation < 1:
         held = f"{n_test} test and {n_validation} validation rows of {n}"
         raise UserError("", f"split 'train' is empty ({held} are held out)", "hold out less")
@@ -99,7 +74,7 @@ def _count(name: str, n: int, fraction: float | None) -> int:
     return count
 
 
-def _check_given(given: Mapping[str, Rows], n_rows: int, split: Split) -> None:
+def _check_given(given: Mapping[str, Rows], n_rows: int, held_out: Mapping[str, float]) -> None:
     owner = np.zeros(n_rows, dtype=np.int8)
     for number, (name, rows) in enumerate(given.items(), start=1):
         if name not in NAMES:
@@ -117,14 +92,14 @@ def _check_given(given: Mapping[str, Rows], n_rows: int, split: Split) -> None:
         owner[rows] = number
         if np.count_nonzero(owner == number) < len(rows):
             raise UserError("", f"split {name!r} names a row twice")
-        if getattr(split, name, None) is not None:
+        if name in held_out:
             raise UserError(
                 "",
                 f"the source gives a {name} split of {len(rows)} rows already",
                 "remove this key",
                 path=(name,),
             )
-    if "test" not in given and split.test is None:
+    if "test" not in given and "test" not in held_out:
         raise UserError(
             "", "the data have no test split", "write data.split: {test: 0.2} to hold out a fifth"
         )

@@ -7,11 +7,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from mtl.data.columns import Array, Rows
 from mtl.errors import UserError
-from mtl.recipe.spec import Model
 
 Scale = Literal["per_feature", "per_channel", "none"]
 Float64 = npt.NDArray[np.float64]
@@ -19,16 +17,6 @@ Float32 = npt.NDArray[np.float32]
 
 CHUNK = 1 << 20
 """Values held in float64 at once (8 MB)."""
-
-
-class Standardize(Model):
-    """How inputs are scaled."""
-
-    kind: Scale = Field(
-        "per_feature",
-        description="per_feature: each pixel or feature by its own mean and deviation; per_channel: one pair "
-        "for all positions of a channel; none: inputs as they are",
-    )
 
 
 def fit(inputs: Array, rows: Rows, kind: Scale) -> tuple[Float32, Float32]:
@@ -51,7 +39,7 @@ def fit(inputs: Array, rows: Rows, kind: Scale) -> tuple[Float32, Float32]:
 
     Raises:
         UserError: a value is NaN or infinite, or too large for float32; or vectors are scaled
-            per channel (the path is relative to `Standardize`).
+            per channel.
     """
     check_finite(inputs, rows)
     n_axes = inputs.ndim - 1

@@ -41,7 +41,7 @@ def evaluate(
     return meter.values(split)
 
 
-class evaluation_mode:  # noqa: N801 - used as a statement
+class evaluation_mode:
     """`with evaluation_mode(model)`: dropout off, running statistics of norms used and left alone."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -25,16 +25,16 @@ class Meter:
         device: where logits are.
     """
 
-    def __init__(
-        self, groups: Sequence[TaskGroup], tasks: dict[str, TaskSpec], device: torch.device
-    ) -> None:
+    def __init__(self, groups: Sequence[TaskGroup], tasks: dict[str, TaskSpec], device: torch.device) -> None:
         self.groups, self.tasks = tuple(groups), tasks
         self.metrics = {g.name: g.spec.metrics(len(g.tasks), g.n_outputs).to(device) for g in groups}
         self.loss_sum = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
         self.count = {g.name: torch.zeros(len(g.tasks), dtype=torch.long, device=device) for g in groups}
 
     @torch.no_grad()
-    def update(self, group: str, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor, loss_T: Tensor) -> None:
+    def update(
+        self, group: str, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor, loss_T: Tensor
+    ) -> None:
         """Take in one batch of one group."""
         count_T = present_BT.sum(0)
         self.metrics[group].update(logits_BTO, target_BT, present_BT)
@@ -54,7 +54,9 @@ class Meter:
                 per_task[task] = {name: _finite(values[t]) for name, values in columns.items()}
                 if self.tasks[task].missing == "mask":
                     per_task[task]["labels"] = counts[t]
-        row = {f"{split}/{task}/{name}": value for task in self.tasks for name, value in per_task[task].items()}
+        row = {
+            f"{split}/{task}/{name}": value for task in self.tasks for name, value in per_task[task].items()
+        }
         headline = common_headline(self.tasks)
         if headline is not None:
             values = [per_task[task][headline] for task in self.tasks]

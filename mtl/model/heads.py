@@ -48,7 +48,9 @@ class GroupedHead(nn.Module):
     def forward(self, h_BKF: Tensor) -> Tensor:
         if not (self.reads_all_in_order or self.n_towers == 1):
             h_BKF = h_BKF.index_select(1, self.towers)
-        return self.norm(self.linear(h_BKF.flatten(1))).unflatten(1, (len(self.tasks), self.n_outputs))
+        logits: Tensor = self.norm(self.linear(h_BKF.flatten(1)))
+        logits_BTO: Tensor = logits.unflatten(1, (len(self.tasks), self.n_outputs))
+        return logits_BTO
 
     def extra_repr(self) -> str:
         return f"tasks={list(self.tasks)}, n_outputs={self.n_outputs}"

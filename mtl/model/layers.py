@@ -27,7 +27,13 @@ class GroupedLinear(nn.Module):
     """
 
     def __init__(
-        self, n_towers: int, in_features: int, out_features: int, *, shared_input: bool = False, bias: bool = False
+        self,
+        n_towers: int,
+        in_features: int,
+        out_features: int,
+        *,
+        shared_input: bool = False,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.n_towers, self.in_features, self.out_features = n_towers, in_features, out_features
@@ -49,7 +55,14 @@ class GroupedLinear(nn.Module):
 
 
 def grouped_conv(
-    n_towers: int, channels_in: int, channels_out: int, *, kernel: int, stride: int, padding: int, shared_input: bool
+    n_towers: int,
+    channels_in: int,
+    channels_out: int,
+    *,
+    kernel: int,
+    stride: int,
+    padding: int,
+    shared_input: bool,
 ) -> nn.Conv2d:
     """K convolutions as one: `groups` keeps the towers apart; a shared input is read once.
 
@@ -66,8 +79,41 @@ def grouped_conv(
     )
 
 
+class _Debiased(nn.modules.batchnorm._BatchNorm):
+    """Batch norm whose running statistics are corrected for their start, as Adam corrects its moments.
+
+    The moving average r_t = (1 - m) r_{t-1} + m x_t, begun at 0 and divided by 1 - (1 - m)^t, so that early
+    averages hold no part of the start; computed by the momentum m_t = m / (1 - (1 - m)^t). With a small m
+    and few steps, plain batch norm evaluates with statistics that are still mostly the start's.
+    """
+
+    settled = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.settled or x.is_meta:
+            return super().forward(x)
+        momentum = self.momentum or 0.0
+        assert self.num_batches_tracked is not None
+        rest = (1 - momentum) ** (int(self.num_batches_tracked) + 1)
+        # from here on the correction is below the rounding of float32, and need not wait for the device
+        self.settled = rest < 1e-8
+        self.momentum = momentum / (1 - rest)
+        try:
+            return super().forward(x)
+        finally:
+            self.momentum = momentum
+
+
+class DebiasedBatchNorm1d(_Debiased, nn.BatchNorm1d):
+    """Debiased batch norm of (B, F)."""
+
+
+class DebiasedBatchNorm2d(_Debiased, nn.BatchNorm2d):
+    """Debiased batch norm of (B, C, H, W)."""
+
+
 def grouped_norm(
-    kind: str, n_groups: int, width: int, *, spatial: bool, eps: float, momentum: float
+    kind: str, n_groups: int, width: int, *, spatial: bool, eps: float, momentum: float, debias: bool = False
 ) -> nn.Module | None:
     """A norm that treats each of `n_groups` groups of `width` channels on its own.
 
@@ -76,8 +122,9 @@ def grouped_norm(
     """
     channels = n_groups * width
     if kind == "batch":
-        norm = nn.BatchNorm2d if spatial else nn.BatchNorm1d
-        return norm(channels, eps=eps, momentum=momentum)
+        plain = nn.BatchNorm2d if spatial else nn.BatchNorm1d
+        debiased = DebiasedBatchNorm2d if spatial else DebiasedBatchNorm1d
+        return (debiased if debias else plain)(channels, eps=eps, momentum=momentum)
     if kind == "layer":
         return nn.GroupNorm(n_groups, channels, eps=eps)
     return None

@@ -25,7 +25,8 @@ class Towers(nn.Module):
         super().__init__()
         self.names = tuple(names)
         self.stage_names = tuple(name for name, _ in stages)
-        reserved = [name for name in self.stage_names if hasattr(nn.ModuleDict, name)]
+        keeper = nn.ModuleDict()  # an object, not the class: `training` is set on objects only
+        reserved = [name for name in self.stage_names if hasattr(keeper, name)]
         if reserved:
             raise ValueError(f"a stage cannot be called {reserved[0]!r}: choose another name")
         self.stages = nn.ModuleDict(dict(stages))

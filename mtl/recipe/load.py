@@ -96,10 +96,8 @@ def _merge_bases(document: Document, depth: int = 0) -> Document:
         folder = _folder(place)
         path = folder / base
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                place, f"{quoted(base)} is outside the recipe's folder", "name a built-in recipe or a file beside it",
-                path=("base",),
-            )  # fmt: skip
+            todo = "name a built-in recipe or a file beside it"
+            raise UserError(place, f"{quoted(base)} is outside the recipe's folder", todo, path=("base",))
         if not path.exists():
             near = did_you_mean(base, built_in_names())
             raise UserError(place, f"no such recipe {quoted(base)}{near}", path=("base",))

@@ -7,13 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, PrivateAttr, StringConstraints, Tag, model_validator
-from typing_extensions import Self
 
-from mtl.data.splits import Split
-from mtl.data.standardize import Standardize
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted, raise_all
 from mtl.recipe.spec import (
     BACKBONES,
@@ -58,6 +55,46 @@ Seed = Annotated[
     Annotated[SeedNumber, Tag("<number>")] | Annotated[Seeds, Tag("<mapping>")],
     Discriminator(lambda value: "<mapping>" if isinstance(value, (dict, Seeds)) else "<number>"),
 ]
+
+
+class Split(Model):
+    """What is held out of the training rows, as fractions of them."""
+
+    validation: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="fraction of the training rows held out for choosing epochs and settings",
+    )
+    test: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="fraction of the rows held out for the final test, if the source gives none",
+    )
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> Self:
+        if (self.validation or 0) + (self.test or 0) >= 1:
+            what = f"validation {self.validation} and test {self.test} leave no rows for training"
+            raise recipe_errors("split", [((), what)])
+        return self
+
+    @property
+    def held_out(self) -> dict[str, float]:
+        """Split -> fraction, of those that are given."""
+        given = {"validation": self.validation, "test": self.test}
+        return {name: fraction for name, fraction in given.items() if fraction is not None}
+
+
+class Standardize(Model):
+    """How inputs are scaled."""
+
+    kind: Literal["per_feature", "per_channel", "none"] = Field(
+        "per_feature",
+        description="per_feature: each pixel or feature by its own mean and deviation; per_channel: one pair "
+        "for all positions of a channel; none: inputs as they are",
+    )
 
 
 class Data(Model):
@@ -112,7 +149,7 @@ class EarlyStopping(Model):
 
     metric: Text | None = Field(
         None,
-        description="validation/<task>/<metric>, or validation/mean/<metric>; default: the mean headline metric",
+        description="validation/<task or mean>/<metric>; default: the mean headline metric",
     )
     patience: int = Field(5, ge=1, le=1_000_000, description="evaluations")
 
@@ -132,8 +169,12 @@ class Train(Model):
     clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest norm of the whole gradient")
     evaluate_every: Every = Every()
     early_stopping: EarlyStopping | None = None
-    monitor: Literal["test"] | None = Field(None, description="also evaluate test at each evaluation; selects nothing")
-    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="at a loss or gradient that is not finite")
+    monitor: Literal["test"] | None = Field(
+        None, description="also evaluate test at each evaluation; selects nothing"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="at a loss or gradient that is not finite"
+    )
     checkpoint: Checkpoints = Checkpoints()
 
 
@@ -274,7 +315,10 @@ def _sharing_problems(recipe: Recipe) -> Iterator[Problem]:
     if not sharing.sites():
         return
     if recipe.model.towers == "one":
-        yield ("model", "sharing"), f"{sharing.kind} mixes towers, but 'towers: one' gives one; use kind 'none'"
+        yield (
+            ("model", "sharing"),
+            f"{sharing.kind} mixes towers, but 'towers: one' gives one; use kind 'none'",
+        )
     elif recipe.model.tower_init == "same" and sharing.keeps_equal_towers_equal(len(recipe.towers)):
         yield (
             ("model", "tower_init"),

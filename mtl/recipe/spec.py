@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, LiteralString, Self
 
 from pydantic import (
     BaseModel,
@@ -19,9 +19,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
-from typing_extensions import Self
 
-from mtl.errors import did_you_mean, quoted
+from mtl.errors import KeyPath, did_you_mean, quoted
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class Model(BaseModel):
         if kind == "extra_forbidden" and len(error["loc"]) == 1:
             key = error["loc"][0]
             what = f"unknown key {quoted(key)}{cls._for_kind()}{did_you_mean(key, cls.model_fields)}"
-            kind = _custom("unknown_key", what, key in error.get("ctx", {}))
+            kind = _custom("unknown_key", what)
         elif kind in _OWN:
             kind = _custom(kind, error["msg"])
         elif kind == "value_error":
@@ -89,15 +88,15 @@ class Model(BaseModel):
         return {k: v for k, v in values.items() if v is not None or fields[k].default is not None}
 
 
-_OWN = ("unknown_key", "unknown_kind", "recipe")
+_OWN = ("unknown_key", "recipe")
 
 
-def _custom(kind: str, what: str, _: bool = False) -> PydanticCustomError:
+def _custom(kind: LiteralString, what: str) -> PydanticCustomError:
     # the text goes in as a value: it may hold braces that belong to the user
-    return PydanticCustomError(kind, "{what}", {"what": what})  # type: ignore[arg-type]
+    return PydanticCustomError(kind, "{what}", {"what": what})
 
 
-def recipe_errors(title: str, errors: list[tuple[Shape | tuple[str | int, ...], str]]) -> ValidationError:
+def recipe_errors(title: str, errors: list[tuple[KeyPath, str]]) -> ValidationError:
     """Own findings, each with its path, in the form in which pydantic collects them."""
     details = [
         InitErrorDetails(type=_custom("recipe", what), loc=tuple(path), input=None) for path, what in errors
@@ -150,7 +149,9 @@ class Kind:
         family = self.registry.family
         if not isinstance(value, Mapping):
             raise PydanticCustomError(
-                "recipe", "{what}", {"what": f"a {family} is a mapping with a key 'kind', got {quoted(value)}"}
+                "recipe",
+                "{what}",
+                {"what": f"a {family} is a mapping with a key 'kind', got {quoted(value)}"},
             )
         if "kind" not in value:
             known = ", ".join(self.registry.names())
@@ -181,6 +182,9 @@ class Norm(Model):
     eps: float = Field(1e-5, gt=0, le=1, description="added to the variance")
     momentum: float = Field(
         0.1, gt=0, le=1, description="share of the new batch in the running statistics (batch only)"
+    )
+    debias: bool = Field(
+        False, description="correct the running statistics for their start, as Adam does (batch only)"
     )
 
 
@@ -263,7 +267,7 @@ class SharingSpec(Spec):
         raise NotImplementedError
 
     def build(self, n_towers: int, shape: Shape) -> nn.Module:
-        """The unit of one site, from (B, K*C, ...) to the same shape; `shape` is one tower's, (C, H, W) or (F,).
+        """The unit of one site, from (B, K*C, ...) to the same; `shape` is one tower's, (C, H, W) or (F,).
 
         Its parameters are the alphas: never weight-decayed, their learning rate is `lr * lr_scale`. It has
         `alpha_KK()`, their summary as one (K, K) matrix.

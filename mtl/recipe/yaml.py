@@ -1,22 +1,23 @@
 """The one reader of recipes: bytes -> plain values, and the line and column of each.
 
 A strict part of YAML 1.2: one document, a mapping at the top, plain scalars as in the core schema, no tags,
-anchors, aliases or duplicate keys, bounded sizes. Built on PyYAML's event stream.
+anchors, aliases or duplicate keys, bounded sizes. What YAML 1.1 and 1.2 read differently (`yes`, `017`,
+`1:30`) is refused rather than guessed. PyYAML's event stream does the parsing.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mtl.errors import KeyPath, Place, UserError, quoted
+from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted
 
 MAX_BYTES = 1_048_576
 MAX_DEPTH = 32
@@ -28,13 +29,28 @@ MAX_DIGITS = 20
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_AMBIGUOUS = frozenset("yes no on off y n".split())
-_REFUSED = (
-    (re.compile(r"[-+]?0[0-9]+"), "a leading zero is ambiguous in {}: leave it out, or quote it to mean text"),
-    (re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*"), "'_' is not allowed in the number {}: leave it out, or quote it"),
-    (re.compile(r"[-+]?0[xo][0-9a-fA-F]+"), "{} is not decimal: write the number in decimal, or quote it"),
-    (re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+"), "{} may mean a time or a number: quote it to mean text"),
+_SPELLINGS: tuple[tuple[re.Pattern[str], str, Callable[[str], object]], ...] = (
+    (re.compile(r"[-+]?0[0-9]+"), "the leading zero of {} is ambiguous", int),
+    (
+        re.compile(r"[-+]?[0-9]+_[0-9_]*(\.[0-9_]*)?"),
+        "{} has an underscore",
+        lambda text: text.replace("_", ""),
+    ),
+    (re.compile(r"[-+]?0(x[0-9a-fA-F]+|o[0-7]+|b[01]+)"), "{} is not decimal", lambda text: int(text, 0)),
+    (
+        re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?"),
+        "{} may be a time or a number",
+        lambda _: "a number",
+    ),
 )
+"""What is one number in YAML 1.1 and another, or text, in 1.2: its form, what is wrong, what may be meant."""
+_AMBIGUOUS = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_UNPRINTABLE_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_KINDS = {tuple: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
+_NO_ANCHORS = ("anchors and aliases are not allowed", "write the value out, or use task_defaults")
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -51,13 +67,13 @@ class Document:
 
     Args:
         file: its name in messages.
-        value: the top mapping.
+        value: the top mapping; its keys, and those of all mappings in it, are text.
         marks: the place of every value by its path; () is the top.
     """
 
     file: str
     value: dict[str, Any]
-    marks: Mapping[KeyPath, Mark]
+    marks: dict[KeyPath, Mark]
 
 
 def place_of(marks: Mapping[KeyPath, Mark], path: KeyPath) -> Place | str:
@@ -74,41 +90,47 @@ def read_file(path: Path, shown: str | None = None) -> Document:
     Raises:
         UserError: the file cannot be read, or its text is not what a recipe may be.
     """
-    name = shown or str(path)
+    name = str(path) if shown is None else shown
+    if _UNPRINTABLE_NAME.search(name):
+        raise UserError(quoted(name), "the name has a character that cannot be printed", "rename the file")
     try:
-        if path.is_dir():
-            raise UserError(name, "is a directory", "give the recipe file in it")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise UserError(name, f"file is {size} bytes; a recipe may have at most {MAX_BYTES}")
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise UserError(name, "is a directory", "name the recipe file in it")
+        if not stat.S_ISREG(info.st_mode):  # a pipe may never end
+            raise UserError(name, "is not a regular file")
+        _check_size(info.st_size, name)
         data = path.read_bytes()
     except FileNotFoundError:
-        beside = [entry.name for entry in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, n=1)
-        hint = f" (did you mean {quoted(near[0])}?)" if near else ""
-        raise UserError(name, f"no such file{hint}") from None
+        near = did_you_mean(path.name, sorted(other.name for other in path.parent.glob("*.yaml")))
+        raise UserError(name, f"no such file{near}") from None
     except PermissionError:
         raise UserError(name, "permission denied") from None
-    except (OSError, ValueError) as error:
-        raise UserError(name, f"cannot be read: {quoted(str(error))}") from None
+    except OSError as error:
+        raise UserError(name, f"cannot be read ({error.strerror})") from None
     return read_bytes(data, name)
 
 
 def read_bytes(data: bytes, file: str) -> Document:
-    """Read a recipe's text.
+    """Read a recipe's text; `file` is its name in messages.
 
     Raises:
         UserError: at the first fault, with its line and column.
     """
-    if len(data) > MAX_BYTES:
-        raise UserError(file, f"file is {len(data)} bytes; a recipe may have at most {MAX_BYTES}")
+    _check_size(len(data), file)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:  # whose positions do not count a byte order mark
+        place = _end(error.object[: error.start].decode("utf-8"), file)
+        byte = error.object[error.start]
+        raise UserError(place, f"not UTF-8 text (byte {byte:#04x})", "save it as UTF-8") from None
     tree = _Tree(file)
-    value = tree.build(_decode(data, file))
+    value = tree.build(text)
     if value is _NOTHING:
-        raise UserError(file, "the recipe is empty", "mtl cp fashion_stitch gives one to start from")
+        raise UserError(file, "the recipe is empty", "`mtl cp fashion_stitch` copies one to start from")
     if not isinstance(value, dict):
-        what = "list" if isinstance(value, tuple) else "text" if isinstance(value, str) else type(value).__name__
-        raise UserError(tree.marks[()].value, f"a recipe must be a mapping, not a {what}")
+        kind = _KINDS.get(type(value), "null")
+        raise UserError(tree.marks[()].value, f"a recipe must be a mapping, not {kind}", "write `key: value`")
     return Document(file, value, tree.marks)
 
 
@@ -127,150 +149,157 @@ def read_value(text: str, place: Place) -> Any:
     return value
 
 
-_NOTHING = object()
+def _check_size(n_bytes: int, file: str) -> None:
+    if n_bytes > MAX_BYTES:
+        raise UserError(file, f"file is {n_bytes} bytes; a recipe may have at most {MAX_BYTES}")
 
 
-def _decode(data: bytes, file: str) -> str:
+def _end(text: str, file: str) -> Place:
+    """The place right behind `text`, which begins the file."""
+    lines = _LINE_END.split(text)
+    return Place(file, len(lines), len(lines[-1]) + 1)
+
+
+def _events(text: str, file: str) -> Iterator[yaml.Event]:
+    """PyYAML's events, and its errors as ours."""
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8", "replace")
-        start = before.rfind("\n") + 1
-        place = Place(file, before.count("\n") + 1, len(before) - start + 1)
-        raise UserError(place, f"not UTF-8 text (byte 0x{data[error.start]:02x})", "save it as UTF-8") from None
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        code = ord(text[error.position])
+        what = f"the character {code:#04x} is not allowed in YAML"
+        raise UserError(_end(text[: error.position], file), what) from None
+    try:
+        while loader.check_event():
+            yield loader.get_event()  # type: ignore[no-untyped-call]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or loader.get_mark()
+        problem = error.problem or "not valid YAML"
+        what = problem if len(problem) <= 120 else problem[:117] + "..."
+        raise UserError(Place(file, mark.line + 1, mark.column + 1), what) from None
+    except (ValueError, OverflowError):  # PyYAML gives "\UFFFFFFFF" to chr() and %YAML 1.111... to int()
+        mark = loader.get_mark()
+        what = "an escape or version number is out of range"
+        raise UserError(Place(file, mark.line + 1, mark.column + 1), what) from None
 
 
 @dataclass
 class _Tree:
-    """Builds plain values from PyYAML's events."""
+    """Builds plain values out of events and notes where they stand. Recursion ends at MAX_DEPTH."""
 
     file: str
     marks: dict[KeyPath, Mark] = field(default_factory=dict)
     count: int = 0
 
     def build(self, text: str) -> Any:
-        try:
-            events = yaml.parse(text, Loader=yaml.SafeLoader)
-            return self._document(events)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            raise UserError(self._place(mark), _one_line(error.problem or "not valid YAML")) from None
-        except yaml.reader.ReaderError as error:
-            before = text[: error.position]
-            place = Place(self.file, before.count("\n") + 1, error.position - before.rfind("\n"))
-            code = error.character if isinstance(error.character, int) else ord(error.character)
-            raise UserError(place, f"the character {code:#04x} is not allowed in YAML") from None
-
-    def _document(self, events: Iterator[yaml.Event]) -> Any:
         value: Any = _NOTHING
         n_documents = 0
+        events = _events(text, self.file)
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 n_documents += 1
                 if n_documents > 1:
-                    raise UserError(self._place(event.start_mark), "more than one YAML document in the file")
+                    raise UserError(self._place(event), "more than one YAML document in the file")
                 if event.version or event.tags:
-                    raise UserError(self._place(event.start_mark), "YAML directives are not allowed")
+                    raise UserError(self._place(event), "YAML directives (%YAML, %TAG) are not allowed")
             elif isinstance(event, yaml.NodeEvent):
-                place = self._place(event.start_mark)
-                if isinstance(event, yaml.ScalarEvent) and event.value == "" and event.implicit[0]:
-                    continue
-                value = self._node(event, events, (), place, 1)
+                place = self._checked(event)
+                if not (isinstance(event, yaml.ScalarEvent) and event.implicit[0] and event.value == ""):
+                    value = self._node(event, events, (), Mark(place, place))
         return value
 
-    def _node(
-        self, event: yaml.NodeEvent, events: Iterator[yaml.Event], path: KeyPath, key: Place, depth: int
-    ) -> Any:
-        place = self._place(event.start_mark)
-        self._check_node(event, place)
-        self.marks[path] = Mark(key, place)
+    def _node(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath, mark: Mark) -> Any:
+        self.marks[path] = mark
         if isinstance(event, yaml.ScalarEvent):
-            return _scalar(event, place)
-        if depth > MAX_DEPTH:
-            raise UserError(place, f"nested deeper than {MAX_DEPTH}")
-        if isinstance(event, yaml.SequenceStartEvent):
-            items: list[Any] = []
-            while not isinstance(item := next(events), yaml.SequenceEndEvent):
-                here = self._place(item.start_mark)
-                items.append(self._node(item, events, (*path, len(items)), here, depth + 1))
-            return tuple(items)
-        return self._mapping(events, path, depth)
+            return _scalar(event, mark.value)
+        if len(path) >= MAX_DEPTH:
+            raise UserError(mark.value, f"nested deeper than {MAX_DEPTH}")
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(events, path)
+        items: list[Any] = []
+        while not isinstance(item := next(events), yaml.SequenceEndEvent):
+            place = self._checked(item)
+            items.append(self._node(item, events, (*path, len(items)), Mark(place, place)))
+        return tuple(items)
 
-    def _mapping(self, events: Iterator[yaml.Event], path: KeyPath, depth: int) -> dict[str, Any]:
+    def _mapping(self, events: Iterator[yaml.Event], path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
-            place = self._place(event.start_mark)
-            self._check_node(event, place)
+            place = self._checked(event)
             key = _key(event, place)
             if key in values:
-                first = self.marks[(*path, key)].key
-                raise UserError(place, f"key {quoted(key)} is given twice (first on line {first.line})")
-            values[key] = self._node(next(events), events, (*path, key), place, depth + 1)
+                line = self.marks[(*path, key)].key.line
+                raise UserError(place, f"key {quoted(key)} is given twice (first on line {line})")
+            item = next(events)
+            values[key] = self._node(item, events, (*path, key), Mark(place, self._checked(item)))
         return values
 
-    def _check_node(self, event: yaml.NodeEvent, place: Place) -> None:
+    def _checked(self, event: yaml.Event) -> Place:
+        """Where a node stands, if it is one that a recipe may have."""
+        place = self._place(event)
         self.count += 1
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise UserError(
-                place, "anchors and aliases are not allowed; write the value out, or use task_defaults"
-            )
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            raise UserError(place, f"tags ({_cut(tag)}) are not allowed", "write the plain value")
         if self.count > MAX_VALUES:
             raise UserError(place, f"more than {MAX_VALUES} values")
+        if getattr(event, "anchor", None) is not None:  # an alias event names its anchor too
+            raise UserError(place, *_NO_ANCHORS)
+        if (tag := getattr(event, "tag", None)) is not None:
+            shown = re.sub("(:python/).*", r"\1...", quoted(tag)[1:-1])
+            raise UserError(place, f"tags ({shown}) are not allowed", "write the plain value")
+        return place
 
-    def _place(self, mark: Any) -> Place:
-        return Place(self.file, mark.line + 1, mark.column + 1) if mark is not None else Place(self.file)
+    def _place(self, event: yaml.Event) -> Place:
+        mark = event.start_mark
+        assert mark is not None
+        return Place(self.file, mark.line + 1, mark.column + 1)
 
 
-def _key(event: yaml.NodeEvent, place: Place) -> str:
+def _key(event: yaml.Event, place: Place) -> str:
     if not isinstance(event, yaml.ScalarEvent):
-        raise UserError(place, "a key must be a plain text")
-    value = _scalar(event, place)
-    if event.value == "<<" and event.implicit[0]:
-        raise UserError(place, "anchors and aliases are not allowed; write the value out, or use task_defaults")
-    if not isinstance(value, str):
+        raise UserError(place, "a key must be plain text")
+    key = _scalar(event, place)
+    if key == "<<" and event.implicit[0]:
+        raise UserError(place, *_NO_ANCHORS)
+    if not isinstance(key, str):
         raise UserError(place, f"key {quoted(event.value)} must be text; quote it")
-    if len(value) > MAX_KEY:
-        raise UserError(place, f"a key may have at most {MAX_KEY} characters")
-    return value
+    if len(key) > MAX_KEY:
+        raise UserError(place, f"key {quoted(key)} is longer than {MAX_KEY} characters")
+    return key
 
 
-def _scalar(event: yaml.ScalarEvent, place: Place) -> Any:
-    """A scalar by the core schema of YAML 1.2, ambiguous words and numbers refused."""
-    text = event.value
+def _scalar(event: yaml.ScalarEvent, place: Place) -> str | float | bool | None:
+    text: str = event.value
     if len(text) > MAX_TEXT:
         raise UserError(place, f"value is longer than {MAX_TEXT} characters")
-    if not event.implicit[0]:
+    if _SURROGATE.search(text):
+        raise UserError(place, "half a surrogate pair is no character", "write the character itself")
+    if not event.implicit[0]:  # quoted, or a block
         return text
     if text in ("", "~", "null"):
         return None
     if text in ("true", "false"):
         return text == "true"
-    if text.lower() in _AMBIGUOUS or text.lower() in ("true", "false", "null"):
-        raise UserError(place, f"ambiguous word {quoted(text)}: write true/false, or quote it to mean text")
-    for pattern, what in _REFUSED:
+    word = text.lower()
+    if word in _AMBIGUOUS or word == "null":
+        right = "null" if word == "null" else "true/false"
+        raise UserError(place, f"ambiguous word {quoted(text)}: write {right}, or quote it to mean text")
+    return _number(text, place) if text[0] in "+-.0123456789" else text
+
+
+def _number(text: str, place: Place) -> str | float:
+    """The number that a plain scalar stands for by the core schema; the text itself if it is none."""
+    for pattern, what, meant in _SPELLINGS:
         if pattern.fullmatch(text):
-            raise UserError(place, what.format(quoted(text)))
+            right = meant(text) if len(text) <= MAX_DIGITS else "it in decimal"
+            todo = f"write {right}, or quote it to mean text"
+            raise UserError(place, what.format(quoted(text)), todo)
     if _INTEGER.fullmatch(text):
         if len(text.lstrip("+-")) > MAX_DIGITS:
-            raise UserError(place, "whole number with too many digits")
+            raise UserError(place, "whole number with too many digits", f"at most {MAX_DIGITS}")
         return int(text)
     if _NOT_FINITE.fullmatch(text):
         raise UserError(place, "infinite and NaN values are not allowed")
-    if _FLOAT.fullmatch(text):
-        number = float(text)
-        if math.isinf(number):
-            raise UserError(place, f"{quoted(text)} is too large")
-        return number
-    return text
-
-
-def _cut(text: str) -> str:
-    shown = text if text.isprintable() else ascii(text)[1:-1]
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def _one_line(problem: str) -> str:
-    return _cut(" ".join(problem.split())) if not problem.isprintable() or len(problem) > 200 else problem
+    if not _FLOAT.fullmatch(text):
+        return text
+    number = float(text)
+    if math.isinf(number):
+        raise UserError(place, f"{quoted(text)} is too large")
+    return number

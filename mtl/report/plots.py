@@ -44,7 +44,9 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
             points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
             if points:
                 marker = "o" if len(points) < 15 else None
-                axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=split)
+                axis.plot(
+                    *zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=split
+                )
         axis.set_title(task)
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -63,7 +65,6 @@ def alpha_maps(last: dict[str, Any], towers: Sequence[str]) -> Figure:
     figure = Figure(figsize=(size * len(sites) + 0.8, size + 0.5), layout="constrained")
     axes = figure.subplots(1, len(sites), squeeze=False)[0]
     limit = max(1.0, *(abs(v) for alpha in sites.values() for line in alpha for v in line))
-    image = None
     for axis, (site, alpha) in zip(axes, sites.items(), strict=True):
         image = axis.imshow(alpha, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_title(f"after {site}")

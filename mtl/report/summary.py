@@ -18,8 +18,8 @@ ROWS = 2
 def summarize(recipe: Recipe) -> str:
     """The summary as text; built without memory, so that any size can be looked at.
 
-    FLOPs are those of matrix products and convolutions in one forward pass of one row, a multiplication and an
-    addition counted as two.
+    FLOPs are those of matrix products and convolutions in one forward pass of one row; a multiplication
+    and an addition count as two.
     """
     built, header = build_on_meta(recipe)
     flops = count_flops(built, header)
@@ -60,7 +60,7 @@ def count_flops(built: Built, header: Header) -> dict[str, int]:
     """FLOPs of one row's forward pass by part and by stage (`towers.conv1`, `stitches.pool1`)."""
     counter = FlopCounterMode(display=False)
     with counter, torch.device("meta"), torch.no_grad():
-        built.model.forward_groups(torch.empty(ROWS, *header.input_shape))
+        built.model(torch.empty(ROWS, *header.input_shape))
     counts = {name: sum(ops.values()) // ROWS for name, ops in counter.get_flop_counts().items()}
     root = type(built.model).__name__
     flops = {name: counts.get(f"{root}.{name}", 0) for name in ("towers", "heads")}
@@ -87,7 +87,9 @@ def _stage_table(recipe: Recipe, built: Built, header: Header, flops: dict[str, 
                 f"{parameter_count(stitch):,}" if stitch is not None else "",
             ]
         )
-    return table(["stage", "shape per tower", "parameters per tower", "MFLOPs per tower", "stitch parameters"], rows)
+    return table(
+        ["stage", "shape per tower", "parameters per tower", "MFLOPs per tower", "stitch parameters"], rows
+    )
 
 
 def _task_table(recipe: Recipe, built: Built) -> str:
@@ -108,7 +110,9 @@ def _task_table(recipe: Recipe, built: Built) -> str:
 def _sharing(recipe: Recipe, built: Built) -> list[str]:
     towers = recipe.towers
     lines = [
-        f"tower {tower!r} is shared by {', '.join(tasks)}" for tower, tasks in towers.items() if len(tasks) > 1
+        f"tower {tower!r} is shared by {', '.join(tasks)}"
+        for tower, tasks in towers.items()
+        if len(tasks) > 1
     ]
     sites = list(built.model.stitches)
     if sites:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
-from typing_extensions import Self
 
 from mtl.errors import quoted
 from mtl.recipe.spec import SHARING, Model, Shape, SharingSpec, recipe_errors
@@ -33,7 +32,9 @@ class CrossStitchSharing(SharingSpec):
 
     reference: ClassVar[str] = "Misra et al. 2016, eq. 1, arXiv:1604.03539"
 
-    after: tuple[str, ...] = Field(min_length=1, max_length=200, description="the stages after which towers mix")
+    after: tuple[str, ...] = Field(
+        min_length=1, max_length=200, description="the stages after which towers mix"
+    )
     granularity: Literal["scalar", "channel", "dense"] = Field(
         "scalar", description="one K x K matrix per site, per channel, or all units of all towers to all"
     )

@@ -75,7 +75,8 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
         "step": step,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in files.items()
         },
     }
     temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -95,7 +96,8 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
         saved = steps(folder)
         last = f"last good: step-{saved[-1]:08d}" if saved else "none was saved before"
         raise EnvironmentFault(
-            str(folder), f"cannot write checkpoint at step {step}: {(error.strerror or str(error)).lower()}; {last}"
+            str(folder),
+            f"cannot write checkpoint at step {step}: {(error.strerror or str(error)).lower()}; {last}",
         ) from error
     return path
 
@@ -128,7 +130,9 @@ def write_whole(path: Path, data: bytes) -> None:
         _sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise EnvironmentFault(str(path), f"cannot write: {(error.strerror or str(error)).lower()}") from error
+        raise EnvironmentFault(
+            str(path), f"cannot write: {(error.strerror or str(error)).lower()}"
+        ) from error
 
 
 def steps(folder: Path) -> list[int]:
@@ -160,7 +164,9 @@ def read(path: Path) -> dict[str, bytes]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{MANIFEST}: {error}") from None
     if version != SCHEMA_VERSION:
-        raise UserError(str(path), f"written with checkpoint schema {version}, this mtl reads {SCHEMA_VERSION}")
+        raise UserError(
+            str(path), f"written with checkpoint schema {version}, this mtl reads {SCHEMA_VERSION}"
+        )
     present = {entry.name for entry in path.iterdir()} - {MANIFEST}
     for name in sorted(present ^ set(expected)):
         raise Damaged(f"{name}: {'not in the manifest' if name in present else 'missing'}")

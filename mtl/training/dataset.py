@@ -12,6 +12,7 @@ from torch import Tensor
 from mtl.build import TaskGroup
 from mtl.data.columns import Columns, Header, Mask, Rows
 from mtl.data.splits import make_splits
+from mtl.data.standardize import check_finite
 from mtl.data.standardize import fit as fit_standardize
 from mtl.errors import UserError, quoted
 from mtl.recipe.schema import Recipe
@@ -60,7 +61,9 @@ def load_dataset(recipe: Recipe, header: Header, groups: Sequence[TaskGroup]) ->
     with recipe.at("data", "source"):
         columns = recipe.data.source.columns(recipe.seeds.labels)
     with recipe.at("data", "split"):
-        splits = make_splits(columns.splits, len(columns.inputs), recipe.data.split, recipe.seeds.split)
+        splits = make_splits(
+            columns.splits, len(columns.inputs), recipe.data.split.held_out, recipe.seeds.split
+        )
     target: dict[str, Tensor] = {}
     present: dict[str, Tensor] = {}
     notices: list[str] = []
@@ -73,18 +76,17 @@ def load_dataset(recipe: Recipe, header: Header, groups: Sequence[TaskGroup]) ->
         target[group.name] = torch.from_numpy(np.stack([values for values, _ in encoded], axis=1))
         present[group.name] = torch.from_numpy(np.stack([mask for _, mask in encoded], axis=1))
     scale = recipe.data.standardize.kind
-    standardize = None
-    if scale != "none":
-        with recipe.at("data", "standardize"):
-            mean, std = fit_standardize(columns.inputs, splits["train"], scale)
-        standardize = torch.from_numpy(mean), torch.from_numpy(std)
+    with recipe.at("data", "standardize"):
+        check_finite(columns.inputs, np.concatenate(list(splits.values())))
+        mean, std = fit_standardize(columns.inputs, splits["train"], scale)
+    standardize = (torch.from_numpy(mean), torch.from_numpy(std)) if scale != "none" else None
     ceiling = {
-        task: columns.ceiling[spec.target] for task, spec in recipe.tasks.items() if spec.target in columns.ceiling
+        task: columns.ceiling[spec.target]
+        for task, spec in recipe.tasks.items()
+        if spec.target in columns.ceiling
     }
     inputs = torch.from_numpy(columns.inputs)
-    return Dataset(
-        inputs, target, present, splits, standardize, columns.fingerprint, ceiling, tuple(notices)
-    )
+    return Dataset(inputs, target, present, splits, standardize, columns.fingerprint, ceiling, tuple(notices))
 
 
 def _encode(
@@ -118,7 +120,7 @@ def _notices(task: str, outputs: Sequence[str], values: np.ndarray, mask: Mask, 
     counts = np.bincount(values[train][mask[train]], minlength=len(outputs))
     if (counts > 0).sum() < 2:
         raise UserError("", f"task {quoted(task)} has a single class in train: nothing to learn")
-    absent = [outputs[i] for i in np.flatnonzero(counts == 0)]
+    absent = [name for name, count in zip(outputs, counts, strict=True) if count == 0]
     if not absent:
         return []
     return [f"task {quoted(task)}: no row of train has {', '.join(map(quoted, absent[:5]))}"]

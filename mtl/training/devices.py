@@ -26,7 +26,9 @@ def resolve(asked: str) -> torch.device:
     if missing or (device.type == "mps" and not has_mps):
         found = f"{n_cuda} CUDA device{'s' if n_cuda != 1 else ''} found"
         raise UserError(
-            "", f"{asked} asked, {found if device.type == 'cuda' else 'no MPS device found'}", "use auto or cpu"
+            "",
+            f"{asked} asked, {found if device.type == 'cuda' else 'no MPS device found'}",
+            "use auto or cpu",
         )
     return device
 

@@ -217,7 +217,9 @@ def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor) -> bool:
         trainer._skips_in_a_row = 0
         return True
     progress, train = trainer.progress, trainer.recipe.train
-    where = f"at step {progress.step} (epoch {progress.epoch}, lr {trainer.optimizer.param_groups[0]['lr']:g})"
+    where = (
+        f"at step {progress.step} (epoch {progress.epoch}, lr {trainer.optimizer.param_groups[0]['lr']:g})"
+    )
     bad = [
         f"task {quoted(task)}: loss is {loss:g}"
         for task, loss in zip(trainer.recipe.tasks, losses_PN.sum(0).tolist(), strict=True)

@@ -163,7 +163,8 @@ class RunFolder:
         rows = self.rows()
         fixed = ("split", "epoch", "step")
         table = [
-            {key if key in fixed else key.split("/", 1)[1]: value for key, value in row.items()} for row in rows
+            {key if key in fixed else key.split("/", 1)[1]: value for key, value in row.items()}
+            for row in rows
         ]
         columns = list(dict.fromkeys([*fixed, *(key for row in table for key in row)]))
         text = io.StringIO()
@@ -182,10 +183,10 @@ def environment() -> dict[str, Any]:
     import numpy
     import torch
 
-    import mtl
+    from mtl import __version__
 
     return {
-        "mtl": mtl.__version__,
+        "mtl": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),

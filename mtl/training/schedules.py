@@ -31,7 +31,9 @@ class WarmedUp(ScheduleSpec):
     def check(self, total: int) -> None:
         if self.warmup_steps and self.warmup_steps >= total:
             raise UserError(
-                "", f"{self.warmup_steps} warm-up steps, but the run has {total} steps", path=("warmup_steps",)
+                "",
+                f"{self.warmup_steps} warm-up steps, but the run has {total} steps",
+                path=("warmup_steps",),
             )
 
 
@@ -69,7 +71,8 @@ class Step(WarmedUp):
     gamma: float = Field(0.1, gt=0, le=1)
 
     def after_warmup(self, step: int, total: int) -> float:
-        return self.gamma ** sum(step >= fraction * total for fraction in self.at)
+        # rounded: 0.07 * 100 is a bit above 7
+        return self.gamma ** sum(step >= round(fraction * total, 6) for fraction in self.at)
 
 
 @SCHEDULES.register("one_cycle")

@@ -65,10 +65,10 @@ def restore(trainer: Trainer, files: Mapping[str, bytes]) -> dict[str, int]:
     trainer.weighting.load_state_dict(_load(files, WEIGHTING))
     for group in trainer.optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            own = {key.split("::")[1]: value for key, value in optimizer.items() if key.split("::")[0] == name}
-            trainer.optimizer.state[parameter] = {
-                key: _like(value, parameter) for key, value in own.items()
+            own = {
+                key.split("::")[1]: value for key, value in optimizer.items() if key.split("::")[0] == name
             }
+            trainer.optimizer.state[parameter] = {key: _like(value, parameter) for key, value in own.items()}
     trainer.progress = Progress(**state["progress"])
     return dict(state["offsets"])
 
@@ -111,7 +111,9 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _save(tensors: Mapping[str, Tensor]) -> bytes:
-    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())})
+    return save_tensors(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    )
 
 
 def _load(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:

@@ -1,0 +1,39 @@
+"""The shipped tasks of Fashion-MNIST."""
+
+import numpy as np
+
+from mtl.recipe.load import load_recipe
+from mtl.recipe.spec import SOURCES, TASKS
+
+HEADER = SOURCES["fashion_mnist"](sample=True).header()
+
+
+def test_garments_are_the_ten_of_the_source() -> None:
+    spec = TASKS["fashion.garment"]()
+    assert spec.outputs(HEADER) == HEADER.labels["label"]
+    raw = np.arange(10)
+    assert spec.encode(raw, np.ones(10, bool), HEADER).tolist() == raw.tolist()
+
+
+def test_the_audience_is_a_function_of_the_garment() -> None:
+    spec = TASKS["fashion.audience"]()
+    outputs = spec.outputs(HEADER)
+    codes = spec.encode(np.arange(10), np.ones(10, bool), HEADER)
+    names = dict(zip(HEADER.labels["label"] or (), (outputs[code] for code in codes), strict=True))
+    assert names == {
+        "T-shirt/top": "Other",
+        "Trouser": "Other",
+        "Pullover": "Other",
+        "Dress": "For Women",
+        "Coat": "Other",
+        "Sandal": "Shoes",
+        "Shirt": "For Women",
+        "Sneaker": "Shoes",
+        "Bag": "For Women",
+        "Ankle boot": "Shoes",
+    }
+
+
+def test_the_recipe_that_writes_the_audience_out_means_the_registered_one() -> None:
+    written = load_recipe("fashion_stitch").tasks["audience"].model_dump(exclude={"kind"})
+    assert written == TASKS["fashion.audience"]().model_dump(exclude={"kind"})

@@ -1,0 +1,129 @@
+"""One of several classes: outputs, targets, loss. What does not fit is refused in tests/test_build.py too."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from mtl.data.columns import Header
+from mtl.errors import UserError
+from mtl.recipe.spec import TASKS, TaskSpec
+
+HEADER = Header(input_shape=(4,), labels={"named": ("a", "b", "c"), "raw": None})
+GROUPS = {"odd": (1, 3), "even": (2, 0)}
+
+
+def task(**options: Any) -> TaskSpec:
+    return TASKS["multiclass"](**{"target": "named", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "outputs"),
+    [
+        ({}, ("a", "b", "c")),
+        ({"classes": 3}, ("a", "b", "c")),  # a number says how many, the column how they are called
+        ({"classes": ("x", "y", "z")}, ("x", "y", "z")),
+        ({"groups": {"one": (2,), "two": (0, 1)}}, ("one", "two")),
+        ({"target": "raw", "classes": 2}, ("0", "1")),
+        ({"target": "raw", "classes": ("x", "y")}, ("x", "y")),
+        ({"target": "raw", "groups": GROUPS}, ("odd", "even")),
+    ],
+)
+def test_outputs_are_the_names_of_the_classes(options: dict[str, Any], outputs: tuple[str, ...]) -> None:
+    assert task(**options).outputs(HEADER) == outputs
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int32])
+@pytest.mark.parametrize(
+    ("options", "raw", "codes"),
+    [
+        ({}, [0, 2, 1, 2], [0, 2, 1, 2]),
+        ({"target": "raw", "groups": GROUPS}, [0, 1, 2, 3], [1, 0, 1, 0]),
+        ({"target": "raw", "groups": {"far": (200,), "near": (7,)}}, [7, 200, 7, 7], [1, 0, 1, 1]),
+    ],
+)
+def test_raw_values_become_the_numbers_of_their_classes(
+    options: dict[str, Any], raw: list[int], codes: list[int], dtype: Any
+) -> None:
+    found = task(**options).encode(np.array(raw, dtype), np.ones(len(raw), bool), HEADER)
+    assert found.tolist() == codes
+    assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize("options", [{}, {"target": "raw", "groups": {"b": (5, 6), "a": (3,)}}])
+def test_a_missing_label_becomes_some_class(options: dict[str, Any]) -> None:
+    spec = task(**options)
+    raw = np.array([next(iter(options["groups"]["b"])) if options else 1, -1, 99])
+    found = spec.encode(raw, np.array([True, False, False]), HEADER)
+    assert found.min() >= 0
+    assert found.max() < len(spec.outputs(HEADER))
+
+
+@pytest.mark.parametrize(
+    ("options", "raw", "text"),
+    [
+        ({}, [0, 1, 3, 9], "row 2: target: label 3, allowed 0..2"),
+        ({}, [0, -1], "row 1: target: label -1, allowed 0..2"),
+        ({"target": "raw", "groups": GROUPS}, [4], "row 0: target: label 4, allowed what stands in `groups`"),
+        ({}, [0.0, 1.5], "row 1: target: label 1.5, allowed 0..2"),
+    ],
+)
+def test_the_first_row_with_another_label_is_named(
+    options: dict[str, Any], raw: list[float], text: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        task(**options).encode(np.array(raw), np.ones(len(raw), bool), HEADER)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"classes": 1},
+        {"classes": ("a",)},
+        {"classes": "ab"},
+        {"groups": {"all": (0, 1, 2)}},
+        {"groups": {"a": (), "b": (1,)}},
+        {"label_smoothing": 1.0},
+        {"weight": -1.0},
+        {"missing": "drop"},
+    ],
+)
+def test_values_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(options))):
+        task(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "together"),
+    [({"weight": 2.0}, True), ({"missing": "mask"}, True), ({"label_smoothing": 0.1}, False)],
+)
+def test_tasks_that_need_the_same_are_one_group(options: dict[str, Any], together: bool) -> None:
+    assert (task().group(3) == task(**options).group(3)) is together
+    assert task().group(3) != task().group(2)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_loss_and_metrics_of_a_group_are_those_of_its_tasks(label_smoothing: float) -> None:
+    spec = task(label_smoothing=label_smoothing)
+    B, T, O = 12, 3, 4  # noqa: E741 - shape letters
+    logits_BTO, target_BT = torch.randn(B, T, O), torch.randint(O, (B, T))
+    present_BT = torch.rand(B, T) < 0.7
+    loss_T = spec.loss(logits_BTO, target_BT, present_BT)
+    metric = spec.metrics(T, O)
+    metric.update(logits_BTO, target_BT, present_BT)
+    found = metric.compute()
+    assert spec.headline in found
+    for t in range(T):
+        logits, target = logits_BTO[present_BT[:, t], t], target_BT[present_BT[:, t], t]
+        torch.testing.assert_close(
+            loss_T[t], F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+        )
+        accuracy = MulticlassAccuracy(O, average="micro")(logits, target)
+        macro_f1 = MulticlassF1Score(O, average="macro")(logits, target)
+        torch.testing.assert_close(found["accuracy"][t].float(), accuracy)
+        torch.testing.assert_close(found["macro_f1"][t].float(), macro_f1)

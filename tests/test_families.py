@@ -1,0 +1,394 @@
+"""Every registered member of every family, through the same properties; and the registry itself."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mtl.backbones.layers import STAGES, Layers
+from mtl.data.columns import Columns, Header
+from mtl.errors import UserError
+from mtl.model.losses import WeightedSum
+from mtl.recipe.json_schema import recipe_schema
+from mtl.recipe.load import load_recipe, to_yaml
+from mtl.recipe.spec import FAMILIES, Spec
+from mtl.registry import Registry
+
+REGISTRIES: dict[str, Registry[Any]] = {**FAMILIES, "stage": STAGES}
+
+# One minimal example per member: a new member needs a new line here.
+EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
+    "source": {
+        "fashion_mnist": {"sample": True},
+        "synthetic": {"rows": 20, "test_rows": 10, "features": 8},
+    },
+    "task": {
+        "multiclass": {"target": "label"},
+        "fashion.garment": {},
+        "fashion.audience": {},
+    },
+    "backbone": {
+        "layers": {"stages": ({"name": "fc", "kind": "linear", "features": 4},)},
+    },
+    "sharing": {
+        "none": {},
+        "cross_stitch": {"after": ("fc",)},
+    },
+    "weighting": {
+        "sum": {},
+    },
+    "optimizer": {
+        "adam": {"lr": 0.1},
+        "adamw": {"lr": 0.1},
+        "sgd": {"lr": 0.1},
+    },
+    "schedule": {
+        "constant": {},
+        "cosine": {},
+        "step": {},
+        "one_cycle": {},
+    },
+    "stage": {
+        "conv": {"name": "it", "channels": 2, "kernel": 3},
+        "linear": {"name": "it", "features": 3},
+        "max_pool": {"name": "it", "size": 2},
+        "avg_pool": {"name": "it", "size": 2},
+        "global_avg_pool": {"name": "it"},
+        "dropout": {"name": "it", "p": 0.5},
+    },
+}
+MEMBERS = [(family, name) for family, registry in REGISTRIES.items() for name in registry.names()]
+every_member = pytest.mark.parametrize(("family", "name"), MEMBERS)
+
+B, K, T = 4, 2, 3
+HEADER = Header(input_shape=(1, 8, 8), labels={"label": tuple("abcdefghij")})
+
+
+@pytest.mark.parametrize("family", REGISTRIES)
+def test_every_member_has_an_example(family: str) -> None:
+    assert set(EXAMPLES[family]) == set(REGISTRIES[family].names())
+
+
+def test_every_family_has_examples() -> None:
+    assert set(EXAMPLES) == set(REGISTRIES)
+
+
+def example(family: str, name: str) -> Any:
+    return REGISTRIES[family][name].model_validate({"kind": name, **EXAMPLES[family][name]})
+
+
+@every_member
+def test_a_member_says_what_it_is_and_where_it_comes_from(family: str, name: str) -> None:
+    member = REGISTRIES[family][name]
+    assert family == "stage" or "reference" in vars(member), "each member cites its own source"
+    assert member.reference == "ours" or re.search(r"\b(19|20)\d\d\b", member.reference)
+    doc = vars(member)["__doc__"]
+    assert doc
+    assert doc.split("\n")[0].strip().endswith((".", ",", ":"))
+
+
+@every_member
+def test_a_member_knows_its_name(family: str, name: str) -> None:
+    registry = REGISTRIES[family]
+    assert name in registry
+    assert registry.name_of(registry[name]) == name
+    assert registry[name](**EXAMPLES[family][name]).kind == name
+
+
+@every_member
+def test_a_member_is_frozen_and_refuses_unknown_keys(family: str, name: str) -> None:
+    spec = example(family, name)
+    with pytest.raises(ValueError, match="frozen"):
+        spec.kind = "other"
+    with pytest.raises(ValueError, match=re.escape(f"unknown key 'wigth' for {name}")):
+        REGISTRIES[family][name](**EXAMPLES[family][name], wigth=1)
+
+
+@every_member
+def test_a_member_survives_dump_and_validation(family: str, name: str) -> None:
+    spec = example(family, name)
+    dumped = spec.model_dump()
+    assert dumped["kind"] == name
+    assert REGISTRIES[family][name].model_validate(dumped) == spec
+
+
+# -- building ----------------------------------------------------------------------------------------------
+
+
+def build_source(spec: Any) -> None:
+    header, columns = spec.header(), spec.columns(0)
+    assert isinstance(header, Header)
+    assert isinstance(columns, Columns)
+    assert columns.inputs.shape[1:] == header.input_shape
+    assert set(columns.labels) == set(header.labels)
+    assert all(len(column) == len(columns.inputs) for column in columns.labels.values())
+    assert {split: len(rows) for split, rows in columns.splits.items()} == dict(header.row_counts)
+    assert spec.columns(0).fingerprint == columns.fingerprint
+    assert isinstance(type(spec).generated, bool)
+
+
+def build_task(spec: Any) -> None:
+    n_outputs = len(spec.outputs(HEADER))
+    target = spec.encode(np.array([0, 9, 5, 3]), np.ones(B, bool), HEADER)
+    target_BT = torch.from_numpy(np.stack([target] * T, 1))
+    present_BT = torch.ones(B, T, dtype=torch.bool)
+    present_BT[:, 1] = False
+    logits_BTO = torch.randn(B, T, n_outputs, requires_grad=True)
+    loss_T = spec.loss(logits_BTO, target_BT, present_BT)
+    loss_T.sum().backward()
+    assert loss_T.shape == (T,)
+    assert loss_T[1] == 0
+    assert logits_BTO.grad is not None
+    assert logits_BTO.grad[:, 1].eq(0).all()
+    assert logits_BTO.grad[:, 0].ne(0).any()
+    metric = spec.metrics(T, n_outputs)
+    metric.update(logits_BTO.detach(), target_BT, present_BT)
+    values = metric.compute()
+    assert spec.headline in values
+    assert all(
+        value.shape == (T,) and value.isnan().tolist() == [False, True, False] for value in values.values()
+    )
+    assert isinstance(spec.group(n_outputs)[0], str)
+
+
+def build_backbone(spec: Any) -> None:
+    stages = spec.build(K, HEADER.input_shape)
+    assert tuple(name for name, _, _ in stages) == spec.stage_names()
+    x = torch.randn(B, *HEADER.input_shape)
+    for _, module, shape in stages:
+        x = module(x)
+        assert x.shape == (B, K * shape[0], *shape[1:])
+
+
+def build_sharing(spec: Any) -> None:
+    assert spec.alpha_lr_scale() > 0
+    assert spec.keeps_equal_towers_equal(K) in (True, False)
+    for _ in spec.sites():
+        for shape in ((3,), (3, 2, 2)):
+            unit = spec.build(K, shape)
+            x = torch.randn(B, K * shape[0], *shape[1:])
+            assert unit(x).shape == x.shape
+            assert unit.alpha_KK().shape == (K, K)
+            assert all(p.requires_grad for p in unit.parameters())
+
+
+def build_weighting(spec: Any) -> None:
+    module = spec.build((1.0, 2.0, 0.5))
+    losses_N = torch.rand(3, requires_grad=True)
+    total = module(losses_N)
+    assert total.shape == ()
+    total.backward()
+    assert losses_N.grad is not None
+    assert losses_N.grad.isfinite().all()
+
+
+def build_optimizer(spec: Any) -> None:
+    parameter = nn.Parameter(torch.ones(2, 2))
+    optimizer = spec.build([{"params": [parameter], "names": ["w"], "decay": True, "lr_scale": 1.0}])
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    parameter.square().sum().backward()
+    optimizer.step()
+    assert parameter.max() < 1
+
+
+def build_schedule(spec: Any) -> None:
+    spec.check(10)
+    assert all(0 <= spec.factor(step, 10) <= 1 for step in range(10))
+    assert max(spec.factor(step, 10) for step in range(10)) == pytest.approx(1)
+
+
+def build_stage(spec: Any) -> None:
+    backbone = Layers(stages=(STAGES["linear"](name="other", features=2),))
+    module, shape = spec.build(backbone, K, (3, 8, 8), first=False)
+    assert module(torch.randn(B, K * 3, 8, 8)).shape == (B, K * shape[0], *shape[1:])
+
+
+BUILDERS: dict[str, Callable[[Any], None]] = {
+    "source": build_source,
+    "task": build_task,
+    "backbone": build_backbone,
+    "sharing": build_sharing,
+    "weighting": build_weighting,
+    "optimizer": build_optimizer,
+    "schedule": build_schedule,
+    "stage": build_stage,
+}
+
+
+@every_member
+def test_a_member_does_what_its_family_promises(family: str, name: str) -> None:
+    BUILDERS[family](example(family, name))
+
+
+# -- in a recipe -------------------------------------------------------------------------------------------
+
+FC = {"name": "fc", "kind": "linear", "features": 4}
+PLACES = {
+    "source": ("data", "source"),
+    "task": ("tasks", "it"),
+    "backbone": ("model", "backbone"),
+    "sharing": ("model", "sharing"),
+    "weighting": ("weighting",),
+    "optimizer": ("optimizer",),
+    "schedule": ("schedule",),
+    "stage": ("model", "backbone", "stages", 1),
+}
+
+
+def recipe_with(family: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    recipe: dict[str, Any] = {
+        "schema_version": 1,
+        "name": "toy",
+        "data": {"source": {"kind": "fashion_mnist", "sample": True}},
+        "tasks": {"it": {"kind": "fashion.garment"}},
+        "model": {"backbone": {"kind": "layers", "stages": [FC, FC]}, "sharing": {"kind": "none"}},
+        "optimizer": {"kind": "sgd", "lr": 0.1},
+        "train": {"epochs": 1},
+    }
+    recipe["model"]["backbone"]["stages"][1] = {**FC, "name": "last"}
+    at: Any = recipe
+    *path, last = PLACES[family]
+    for key in path:
+        at = at[key]
+    at[last] = value
+    return recipe
+
+
+@every_member
+def test_a_member_is_written_into_a_recipe_and_read_back(family: str, name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_with(family, {"kind": name, **EXAMPLES[family][name]}))
+    (tmp_path / "toy.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    again = load_recipe(tmp_path / "toy.yaml")
+    assert again.sha256() == recipe.sha256()
+    assert again.plain() == recipe.plain()
+
+
+@pytest.mark.parametrize("family", REGISTRIES)
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_names(family: str) -> None:
+    registry = REGISTRIES[family]
+    name = registry.names()[0]
+    wrong = name + "z"
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe_with(family, {"kind": wrong}))
+    path = re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, PLACES[family]))) + ".kind"
+    names = ", ".join(sorted(registry.names()))
+    expected = f"recipe: {path}: unknown {family} '{wrong}'; known: {names} (did you mean '{name}'?)"
+    assert str(caught.value) == expected
+
+
+def variants(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every schema of a registered kind, wherever it stands."""
+    if isinstance(schema, dict):
+        for variant in schema.get("oneOf", ()):
+            if "const" in variant.get("properties", {}).get("kind", {}):
+                yield variant
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            yield from variants(part)
+
+
+@pytest.fixture(scope="module")
+def in_schema() -> dict[str, dict[str, Any]]:
+    return {variant["properties"]["kind"]["const"]: variant for variant in variants(recipe_schema())}
+
+
+@every_member
+def test_a_member_is_in_the_json_schema(in_schema: dict[str, Any], family: str, name: str) -> None:
+    variant = in_schema[name]
+    member: type[Spec] = REGISTRIES[family][name]
+    assert set(variant["properties"]) == set(member.model_fields)
+    required = {key for key, field in member.model_fields.items() if field.is_required()}
+    assert set(variant["required"]) == {"kind"} | required
+    assert variant["additionalProperties"] is False
+    assert variant["properties"]["kind"]["description"] == member.reference
+
+
+# -- the registry ------------------------------------------------------------------------------------------
+
+
+class Base:
+    pass
+
+
+@pytest.fixture
+def registry() -> Registry[Base]:
+    return Registry("thing", Base, "mtl.weightings")
+
+
+def test_names_are_sorted(registry: Registry[Base]) -> None:
+    for name in ("b", "c", "a"):
+        registry.register(name)(type(name, (Base,), {}))
+    assert registry.names() == ("a", "b", "c")
+
+
+def test_a_name_taken_by_another_class_is_refused_with_both_owners(registry: Registry[Base]) -> None:
+    class First(Base):
+        pass
+
+    registry.register("it")(First)
+    second = type("Second", (Base,), {"__module__": WeightedSum.__module__})
+    with pytest.raises(UserError) as caught:
+        registry.register("it")(second)
+    assert re.fullmatch(
+        r".+/mtl/model/losses\.py: thing 'it' is already registered by .*test_families.*; "
+        r"choose another name",
+        str(caught.value),
+    )
+    assert registry["it"] is First
+
+
+def test_the_same_class_may_be_registered_again(registry: Registry[Base]) -> None:
+    def define() -> type[Base]:
+        class Same(Base):
+            pass
+
+        return registry.register("it")(Same)
+
+    first, second = define(), define()  # as when a notebook's cell runs twice
+    assert first is not second
+    assert registry["it"] is second
+    assert registry.names() == ("it",)
+
+
+@pytest.mark.parametrize("member", [int, lambda: None, Base()], ids=["class", "function", "object"])
+def test_what_does_not_extend_the_base_is_refused(registry: Registry[Base], member: Any) -> None:
+    with pytest.raises(UserError, match=r"cannot register .+ as thing 'it': it does not extend Base$"):
+        registry.register("it")(member)
+    assert registry.names() == ()
+
+
+def test_an_unknown_name_is_a_key_error_that_teaches(registry: Registry[Base]) -> None:
+    registry.register("apple")(type("Apple", (Base,), {}))
+    registry.register("pear")(type("Pear", (Base,), {}))
+    with pytest.raises(
+        KeyError, match=r"unknown thing 'aple'; known: apple, pear \(did you mean 'apple'\?\)"
+    ):
+        registry["aple"]
+    assert registry.unknown("xyz") == "unknown thing 'xyz'; known: apple, pear"
+    assert "xyz" not in registry
+
+
+def test_a_class_is_known_by_the_nearest_one_it_extends(registry: Registry[Base]) -> None:
+    parent = registry.register("parent")(type("Parent", (Base,), {}))
+    child = type("Child", (parent,), {})
+    assert registry.name_of(child) == "parent"
+    assert registry.name_of(registry.register("child")(child)) == "child"
+    assert registry.name_of(Base) is None
+
+
+def test_it_says_where_to_add_a_member(registry: Registry[Base]) -> None:
+    expected = "add a file to mtl/weightings/, or register it in a file given by --plugin"
+    assert registry.where_to_add() == expected
+
+
+def test_a_package_that_cannot_be_imported_is_tried_again() -> None:
+    broken = Registry("thing", Base, "mtl.no_such_package")
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+            broken.names()
