@@ -5,7 +5,6 @@ The public names are imported at their first use: `import mtl` does not load tor
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -53,11 +52,13 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    from mtl.registry import imported
+
     if name == "tasks":
-        return importlib.import_module("mtl.tasks")
+        return imported("mtl.tasks")
     if name not in _HOME:
         raise AttributeError(f"module 'mtl' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(imported(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

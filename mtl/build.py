@@ -79,7 +79,7 @@ def task_groups(recipe: Recipe, header: Header) -> tuple[TaskGroup, ...]:
         raise_all(faults)
     groups: list[TaskGroup] = []
     for key, members in gathered.items():
-        stem = f"{key[0]}_{len(members[0][1])}"
+        stem = f"{key[0]}_{len(members[0][1])}".replace(".", "_")
         same = sum(group.name.startswith(stem) for group in groups)
         tasks = tuple(task for task, _ in members)
         groups.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -15,10 +16,28 @@ from typing import Any
 import click
 
 from mtl import __version__
-from mtl.console import complain, number, results_table, say, table
-from mtl.errors import BUG, INTERRUPTED, OK, TERMINATED, USER, ManyErrors, UserError, did_you_mean, quoted
+from mtl.console import complain, mute, number, results_table, say, table
+from mtl.errors import (
+    BUG,
+    ENVIRONMENT,
+    INTERRUPTED,
+    OK,
+    TERMINATED,
+    USER,
+    ManyErrors,
+    UserError,
+    did_you_mean,
+    quoted,
+)
 
 SHOWN_ERRORS = 10
+MACHINE_FAULTS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM),
+        *(errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
+"""What an OSError that nobody foresaw may say of the machine; any other is a bug."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -93,7 +112,7 @@ def run(
     loaded_plugins = _load_plugins(plugins)
     if device is not None:
         overrides = (*overrides, f"train.device={device}")
-    if resume is not None and recipe is not None and "=" in recipe:
+    if resume is not None and recipe is not None and ("=" in recipe or recipe.startswith("~")):
         overrides, recipe = (recipe, *overrides), None
     if resume == "auto":
         if out is None:
@@ -101,6 +120,8 @@ def run(
         resume = out if Path(out, "run.json").exists() else None
     elif resume is not None and recipe is not None:
         raise UserError("--resume", "a run has its own recipe", f"leave out {quoted(recipe)}")
+    elif resume is not None and out is not None:
+        raise UserError("--resume", "a run goes on in its own folder", f"leave out --out {quoted(out)}")
     if resume is None and recipe is None:
         raise UserError("mtl run", "a recipe is missing", "give a path or a built-in name; mtl ls lists them")
     if dry_run:
@@ -146,6 +167,8 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
 
     _load_plugins(plugins)
     overrides = [text for text in recipes if "=" in text or text.startswith("~")]
+    if len(overrides) == len(recipes):
+        raise UserError("mtl validate", "a recipe is missing", "give a path or a built-in name")
     faults: list[UserError] = []
     checked = []
     for name in (text for text in recipes if text not in overrides):
@@ -153,6 +176,8 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
             checked.append((name, load_recipe(name, overrides)))
         except UserError as error:
             faults.extend(error.errors)
+    if not checked:
+        raise ManyErrors(faults)
     from mtl.build import build_on_meta
 
     for name, recipe in checked:
@@ -175,7 +200,7 @@ def list_(what: str | None, plugins: tuple[str, ...]) -> None:
     _load_plugins(plugins)
     from mtl.recipe.load import BUILT_IN, built_in_names
 
-    if what is None or what == "recipes":
+    if what in (None, "recipe", "recipes"):
         from mtl.recipe.yaml import read_file
 
         rows = [[n, read_file(BUILT_IN / f"{n}.yaml").value.get("description", "")] for n in built_in_names()]
@@ -327,6 +352,9 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code that DESIGN gives to each outcome."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by who started us
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), _terminate)
     return _guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)
@@ -350,15 +378,20 @@ def _guarded(command: Callable[[], Any], debug: bool) -> int:
         return USER
     except (KeyboardInterrupt, click.Abort) as error:
         complain("interrupted; the last checkpoint stands: mtl run --resume RUN goes on from it")
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-    except BrokenPipeError:
-        # the reader of our output is gone; keep Python from complaining when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        cause = error.__cause__ if isinstance(error, click.Abort) else error  # click turns one into the other
+        return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # click's own way out when nobody reads its output any more
+        mute(sys.stdout)
         return OK
     except MemoryError:
         complain("error: not enough memory; lower train.batch_size or the model's size")
-        return 3
+        return ENVIRONMENT
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+            mute(sys.stdout)  # it may be what cannot be written to
+            place = "mtl" if error.filename is None else quoted(error.filename)
+            complain(f"error: {place}: {(error.strerror or str(error)).lower()}")
+            return ENVIRONMENT
         if debug:
             traceback.print_exc()
         with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -43,7 +46,7 @@ def duration(seconds: float) -> str:
     """`9 s`, `4 min 10 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
@@ -51,12 +54,25 @@ def duration(seconds: float) -> str:
 
 def say(text: str = "") -> None:
     """One line, or several, on stdout."""
-    print(text, flush=True)
+    _print(text, sys.stdout)
 
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    _print(text, sys.stderr)
+
+
+def _print(text: str, stream: IO[str]) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:  # nobody reads on (`| head -1`): the work itself goes on
+        mute(stream)
+
+
+def mute(stream: IO[str]) -> None:
+    """Let all further output vanish, that which is still in the stream's buffer included."""
+    with suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:  # a notebook's has no number
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def results_table(metrics: dict[str, float | None], split: str) -> str:

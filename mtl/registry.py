@@ -10,6 +10,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar, cast
 
 from mtl.errors import UserError, did_you_mean, quoted
@@ -106,6 +107,12 @@ class Registry(Generic[T]):
             raise
 
 
+def imported(module: str) -> ModuleType:
+    """A module of mtl by its dotted name, for names that are imported at their first use."""
+    assert module.startswith("mtl.")
+    return importlib.import_module(module)
+
+
 def _owner(member: object) -> str:
     module = sys.modules.get(getattr(member, "__module__", ""), None)
     return str(getattr(module, "__file__", None) or getattr(member, "__module__", "the plug-in"))
@@ -168,7 +175,7 @@ def _run_plugin(name: str, run: Callable[[], object]) -> None:
         run()
     except UserError as error:
         raise UserError(f"plugin {quoted(name)}", str(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"plugin {quoted(name)}",
             f"raised {type(error).__name__}: {quoted(str(error))} while it was loaded",

@@ -104,7 +104,7 @@ class Multiclass(TaskSpec):
         else:
             lookup = {value: i for i, members in enumerate(self.groups.values()) for value in members}
         values, position = np.unique(np.where(present, raw, next(iter(lookup))), return_inverse=True)
-        codes = np.array([lookup.get(int(value), -1) for value in values], dtype=np.int64)[position]
+        codes = np.array([_position(lookup, value) for value in values.tolist()], dtype=np.int64)[position]
         wrong = np.flatnonzero(codes < 0)
         if wrong.size:
             row = int(wrong[0])
@@ -126,3 +126,10 @@ class Multiclass(TaskSpec):
         from mtl.model.metrics import GroupedConfusion
 
         return GroupedConfusion(n_tasks, n_outputs)
+
+
+def _position(lookup: dict[int, int], value: object) -> int:
+    """The class of a raw value; -1 if it is not a whole number or has none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return lookup.get(value, -1) if isinstance(value, int) else -1

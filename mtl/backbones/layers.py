@@ -22,6 +22,8 @@ StageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
 class StageSpec(Spec):
     """One stage of a tower."""
 
+    reference: ClassVar[str] = "ours"
+
     name: StageName = Field(description="what stitches and plots call it")
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:

@@ -45,10 +45,13 @@ class evaluation_mode:
     """`with evaluation_mode(model)`: dropout off, running statistics of norms used and left alone."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.was_training = model, model.training
+        self.model = model
+        self.were_training: list[nn.Module] = []
 
     def __enter__(self) -> None:
+        self.were_training = [module for module in self.model.modules() if module.training]
         self.model.eval()
 
     def __exit__(self, *_: object) -> None:
-        self.model.train(self.was_training)
+        for module in self.were_training:
+            module.training = True

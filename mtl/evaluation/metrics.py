@@ -5,6 +5,7 @@ Shapes: B batch, T tasks of a group, O outputs per task.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -46,7 +47,9 @@ class Meter:
         per_task: dict[str, Values] = {}
         for group in self.groups:
             count_T = self.count[group.name]
-            metrics = {"loss": self.loss_sum[group.name] / count_T, **self.metrics[group.name].compute()}
+            with warnings.catch_warnings():  # no update at all is no fault: every step may have been skipped
+                warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
+                metrics = {"loss": self.loss_sum[group.name] / count_T, **self.metrics[group.name].compute()}
             # torchmetrics squeezes the results of a group of one task to scalars
             columns = {name: values.reshape(-1).tolist() for name, values in metrics.items()}
             counts = count_T.tolist()

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl.model.towers import SeparateTowers
+
 
 class GroupedLinear(nn.Module):
     """K linear maps in one batched matrix product, y_k = W_k x_k + b_k.
@@ -162,14 +164,21 @@ def init_weight(weight: Tensor, init: str, seed: int) -> None:
         weight.copy_(drawn)
 
 
-def init_weights(module: nn.Module, names: tuple[str, ...], init: str, *key: object) -> None:
+def init_weights(
+    module: nn.Module, names: tuple[str, ...], init: str, *key: object, prefix: str = ""
+) -> None:
     """Fill every weight of `module` group by group: the k-th slice from (*key, names[k], parameter).
 
-    One-dimensional parameters (scales, shifts, biases) keep the start their modules gave them.
+    One-dimensional parameters (scales, shifts, biases) keep the start their modules gave them. Separate
+    towers draw their start by their own rules, each from (*key, its name).
     """
-    for parameter_name, parameter in module.named_parameters():
-        if parameter.ndim < 2 or parameter.is_meta:
-            continue
-        slices = parameter.detach().unflatten(0, (len(names), -1))
-        for k, name in enumerate(names):
-            init_weight(slices[k], init, derived_seed(*key, name, parameter_name))
+    if isinstance(module, SeparateTowers):
+        module.reset([derived_seed(*key, name, prefix) for name in names])
+        return
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim > 1 and not parameter.is_meta:
+            slices = parameter.detach().unflatten(0, (len(names), -1))
+            for k, tower in enumerate(names):
+                init_weight(slices[k], init, derived_seed(*key, tower, prefix + name))
+    for name, child in module.named_children():
+        init_weights(child, names, init, *key, prefix=f"{prefix}{name}.")

@@ -43,12 +43,24 @@ class SeparateTowers(nn.Module):
     Args:
         towers: one module per tower, from (B, C, ...) to (B, C', ...).
         shared_input: whether all of them read the same input.
+        pretrained: whether the modules keep the weights that they come with.
     """
 
-    def __init__(self, towers: Sequence[nn.Module], *, shared_input: bool) -> None:
+    def __init__(self, towers: Sequence[nn.Module], *, shared_input: bool, pretrained: bool = False) -> None:
         super().__init__()
         self.towers = nn.ModuleList(towers)
-        self.shared_input = shared_input
+        self.shared_input, self.pretrained = shared_input, pretrained
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Draw each tower's start anew by its modules' own `reset_parameters`, from its own seed."""
+        if self.pretrained:
+            return
+        for tower, seed in zip(self.towers, seeds, strict=True):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                for part in tower.modules():
+                    if callable(reset := getattr(part, "reset_parameters", None)):
+                        reset()
 
     def forward(self, x: Tensor) -> Tensor:
         n = len(self.towers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -32,10 +33,10 @@ def find(name: str) -> Path:
     Raises:
         UserError: it is no path and no built-in recipe is called that.
     """
-    if name.endswith((".yaml", ".yml")) or os.sep in name or Path(name).exists():
-        return Path(name)
-    if name in built_in_names():
+    if name in built_in_names() and not os.path.isfile(name):  # a run folder may be called like its recipe
         return BUILT_IN / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")) or os.sep in name or os.path.exists(name):
+        return Path(name)
     raise UserError(
         quoted(name),
         f"no such file, and no built-in recipe has that name{did_you_mean(name, built_in_names())}",
@@ -95,10 +96,12 @@ def _merge_bases(document: Document, depth: int = 0) -> Document:
     else:
         folder = _folder(place)
         path = folder / base
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not base.isprintable():
+            raise UserError(place, f"no such recipe {quoted(base)}", path=("base",))
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             todo = "name a built-in recipe or a file beside it"
             raise UserError(place, f"{quoted(base)} is outside the recipe's folder", todo, path=("base",))
-        if not path.exists():
+        if not os.path.isfile(path):
             near = did_you_mean(base, built_in_names())
             raise UserError(place, f"no such recipe {quoted(base)}{near}", path=("base",))
     below = _merge_bases(read_file(path), depth + 1)
@@ -177,13 +180,22 @@ def _validate(document: Document) -> Recipe:
         return Recipe.model_validate(document.value)
     except ValidationError as error:
         faults = [_user_error(dict(e), document) for e in error.errors(include_url=False)]
-    raise_all(sorted(faults, key=_position))
+    raise_all(_once(sorted(faults, key=_position)))
     raise AssertionError("a ValidationError without errors")
 
 
 def _position(error: UserError) -> tuple[str, int, int]:
     place = error.place
     return (place.file, place.line, place.column) if isinstance(place, Place) else (place, 0, 0)
+
+
+def _once(faults: Sequence[UserError]) -> list[UserError]:
+    """One of those that say the same of the same place: `task_defaults` are checked with every task."""
+    seen: dict[tuple[object, str], UserError] = {}
+    for n, fault in enumerate(faults):
+        written = isinstance(fault.place, Place) and fault.place.line > 0
+        seen.setdefault((fault.place if written else n, fault.what), fault)
+    return list(seen.values())
 
 
 def _user_error(error: Mapping[str, Any], document: Document) -> UserError:
@@ -196,16 +208,39 @@ def _user_error(error: Mapping[str, Any], document: Document) -> UserError:
     if kind in ("unknown_key", "string_pattern_mismatch") and path in document.marks:
         place = document.marks[path].key if kind == "unknown_key" or error["loc"][-1] == "[key]" else place
     what = error["msg"]
+    todo = ""
+    if kind == "unknown_key" and path in (("plugins",), ("plugin",)):
+        todo = "plug-ins come from the command line only: --plugin FILE"
     if kind == "string_pattern_mismatch":
-        what = f"use letters, digits, '_', '-' and '.', beginning with a letter or digit, got {quoted(value)}"
+        what = f"{_wanted(error['ctx']['pattern'])}, got {quoted(value)}"
     elif kind == "literal_error":
         expected = str(error["ctx"]["expected"])
         known = [name.strip("' ") for name in expected.replace(" or ", ", ").split(", ")]
         what = f"Input should be {expected}, got {quoted(value)}{did_you_mean(value, known)}"
     elif kind not in ("unknown_key", "recipe", "value_error", "assertion_error"):
-        what += f", got {type(value).__name__}"
-        what += "" if isinstance(value, (dict, tuple)) else f" {quoted(str(value))}"
-    return UserError(place, what, path=path)
+        for python, ours in (("Tuple ", "List "), ("Dictionary ", "Mapping "), (" after validation", "")):
+            what = what.replace(python, ours)
+        what = f"{_EXPECTED.get(kind, what)}, got {_NAMES.get(type(value), type(value).__name__)}"
+        what += "" if value is None or isinstance(value, (dict, tuple)) else f" {quoted(str(value))}"
+    return UserError(place, what, todo, path=path)
+
+
+_NAMES = {dict: "mapping", tuple: "list", type(None): "null"}
+_EXPECTED = dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "Input should be a mapping")
+_EXPECTED["tuple_type"] = "Input should be a list"
+_NAME_PATTERN = re.compile(r"\^\[(?P<first>[^]]*)\]\[(?P<rest>[^]]*)\]\*\$")
+
+
+def _wanted(pattern: str) -> str:
+    """What a pattern asks for, in words if it is one of names."""
+    name = _NAME_PATTERN.fullmatch(pattern)
+    if name is None:
+        return f"Input should match {pattern}"
+    others = name["rest"].replace("A-Za-z0-9", "").replace("\\-", "-")
+    *more, last = ["letters", "digits", *map(repr, others)]
+    first = {"A-Za-z": "a letter", "A-Za-z0-9": "a letter or digit"}.get(name["first"])
+    begin = f", beginning with {first}" if first else ""
+    return f"use {', '.join(more)} and {last}{begin}"
 
 
 def _folder(place: Place | str) -> Path:

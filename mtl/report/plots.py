@@ -13,6 +13,11 @@ from mtl.training.runs import RunFolder
 
 SPLIT_COLOURS = {"train": "#8a8a8a", "validation": "#d95f02", "test": "#1b6ca8"}
 
+MAX_PANEL, MAX_TICKS = 12.0, 25
+"""Inches of one alpha map, and towers named on its sides."""
+MAX_PIXELS = 2**14
+"""On the longer side of a picture; matplotlib refuses 2**16."""
+
 
 def plot_run(folder: RunFolder) -> list[Path]:
     """Draw every plot of a run into its folder and return their paths."""
@@ -54,22 +59,26 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
     for axis in axes[len(tasks) :]:
         axis.set_visible(False)
     axes[0].set_ylabel(metric.replace("_", " "))
-    axes[0].legend(frameon=False)
+    drawn = next((axis for axis in axes if axis.lines), None)
+    if drawn is not None:
+        drawn.legend(frameon=False)
     return figure
 
 
 def alpha_maps(last: dict[str, Any], towers: Sequence[str]) -> Figure:
     """The last alpha of each site: row i says what goes into tower i's new activation."""
     sites = last["alpha"]
-    size = max(2.6, 0.45 * len(towers) + 1.4)
+    size = min(max(2.6, 0.45 * len(towers) + 1.4), MAX_PANEL)
+    ticks = range(0, len(towers), -(-len(towers) // MAX_TICKS))
+    names = [towers[k] for k in ticks]
     figure = Figure(figsize=(size * len(sites) + 0.8, size + 0.5), layout="constrained")
     axes = figure.subplots(1, len(sites), squeeze=False)[0]
     limit = max(1.0, *(abs(v) for alpha in sites.values() for line in alpha for v in line))
     for axis, (site, alpha) in zip(axes, sites.items(), strict=True):
         image = axis.imshow(alpha, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_title(f"after {site}")
-        axis.set_xticks(range(len(towers)), towers, rotation=45, ha="right")
-        axis.set_yticks(range(len(towers)), towers if axis is axes[0] else [""] * len(towers))
+        axis.set_xticks(ticks, names, rotation=45, ha="right")
+        axis.set_yticks(ticks, names if axis is axes[0] else [""] * len(names))
         axis.set_xlabel("from tower")
         if len(towers) <= 8:
             for i, line in enumerate(alpha):
@@ -106,5 +115,5 @@ def alpha_paths(history: Sequence[dict[str, Any]], towers: Sequence[str]) -> Fig
 
 def _save(figure: Figure, path: Path) -> Path:
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=min(110.0, MAX_PIXELS / max(figure.get_size_inches())))
     return path

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -18,11 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mtl.errors import EnvironmentFault, UserError
+from mtl.errors import EnvironmentFault, UserError, quoted
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"step-(\d{8})")
+_NAME = re.compile(r"step-([0-9]{8})")
 
 
 class Damaged(Exception):
@@ -35,11 +36,17 @@ def canonical_json(value: Any) -> bytes:
 
 
 def strict_json(data: bytes) -> Any:
-    """Parse JSON, refusing NaN, infinity and keys given twice.
+    """Parse JSON, refusing NaN, infinity, numbers too large for a float and keys given twice.
 
     Raises:
         ValueError: the bytes are not such JSON.
     """
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            raise ValueError(f"{text[:40]} is too large")
+        return value
 
     def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
@@ -50,7 +57,8 @@ def strict_json(data: bytes) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not allowed")
 
-    return json.loads(data.decode("utf-8"), object_pairs_hook=distinct, parse_constant=refuse)
+    text = data.decode("utf-8")
+    return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse, parse_float=finite)
 
 
 def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> Path:
@@ -63,7 +71,8 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
         run_id: the run it belongs to.
 
     Returns:
-        The committed directory; the one that is there already if this step was saved before.
+        The committed directory; the one that is there already if this step was saved before. One that
+        has been damaged since then is replaced, as a later resume or the last evaluation may need it.
 
     Raises:
         EnvironmentFault: the disk refused.
@@ -80,10 +89,13 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
         },
     }
     temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
+    damaged: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            return path
+        if _is_folder(path):
+            if _is_whole(path):
+                return path
+            damaged = path.rename(folder / f".del-{step:08d}-{secrets.token_hex(4)}")
         temporary.mkdir()
         for name, data in files.items():
             _write(temporary / name, data)
@@ -91,6 +103,8 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
         _sync(temporary)
         os.rename(temporary, path)
         _sync(folder)
+        if damaged is not None:
+            shutil.rmtree(damaged, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         saved = steps(folder)
@@ -100,6 +114,18 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
             f"cannot write checkpoint at step {step}: {(error.strerror or str(error)).lower()}; {last}",
         ) from error
     return path
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        read(path)
+    except Damaged:
+        return False
+    return True
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -158,23 +184,31 @@ def read(path: Path) -> dict[str, bytes]:
         manifest = strict_json((path / MANIFEST).read_bytes())
         listed = manifest["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
-        version = manifest["schema_version"]
+        version, step = manifest["schema_version"], manifest["step"]
     except OSError as error:
         raise Damaged(f"{MANIFEST}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{MANIFEST}: {error}") from None
+    if type(version) is not int:
+        raise Damaged(f"{MANIFEST}: schema_version is {quoted(version)}")
     if version != SCHEMA_VERSION:
         raise UserError(
             str(path), f"written with checkpoint schema {version}, this mtl reads {SCHEMA_VERSION}"
         )
+    if (match := _NAME.fullmatch(path.name)) and step != int(match[1]):
+        raise Damaged(f"{MANIFEST}: is of step {quoted(step)}")
     present = {entry.name for entry in path.iterdir()} - {MANIFEST}
     for name in sorted(present ^ set(expected)):
-        raise Damaged(f"{name}: {'not in the manifest' if name in present else 'missing'}")
+        shown = name if name.isprintable() else quoted(name)
+        raise Damaged(f"{shown}: {'not in the manifest' if name in present else 'missing'}")
     files = {}
     for name, (size, digest) in expected.items():
-        if (path / name).stat().st_size != size:
-            raise Damaged(f"{name}: size differs")
-        data = (path / name).read_bytes()
+        try:
+            if (path / name).stat().st_size != size:
+                raise Damaged(f"{name}: size differs")
+            data = (path / name).read_bytes()
+        except OSError as error:
+            raise Damaged(f"{name}: {error.strerror or error}") from None
         if hashlib.sha256(data).hexdigest() != digest:
             raise Damaged(f"{name}: sha256 differs")
         files[name] = data

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mtl.recipe.spec import OPTIMIZERS, OptimizerSpec
+from mtl.recipe.spec import OPTIMIZERS, OptimizerSpec, recipe_errors
 
 if TYPE_CHECKING:
     import torch
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _decayed(groups: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
@@ -24,7 +27,7 @@ class Adam(OptimizerSpec):
     reference: ClassVar[str] = "Kingma and Ba 2015, arXiv:1412.6980"
 
     l2: float = Field(0.0, ge=0, le=1e3)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0, le=1)
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -42,7 +45,7 @@ class AdamW(OptimizerSpec):
     reference: ClassVar[str] = "Loshchilov and Hutter 2019, arXiv:1711.05101"
 
     weight_decay: float = Field(0.01, ge=0, le=1e3)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0, le=1)
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -62,6 +65,12 @@ class SGD(OptimizerSpec):
     l2: float = Field(0.0, ge=0, le=1e3)
     momentum: float = Field(0.0, ge=0, lt=1)
     nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise recipe_errors("sgd", [(("nesterov",), "needs momentum > 0")])
+        return self
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import re
 import secrets
 import socket
 import uuid
@@ -25,6 +26,8 @@ SCHEMA_VERSION = 1
 RECORD, RESOLVED = "run.json", "recipe.resolved.yaml"
 LOGS = ("metrics.jsonl", "alpha.jsonl")
 TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
+
+_LEFTOVER = re.compile(r"\.(run\.json|metrics\.csv)-[0-9]+-[0-9a-f]{8}")  # of an interrupted `write_whole`
 
 
 class RunFolder:
@@ -57,9 +60,11 @@ class RunFolder:
         """
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = path or Path("runs", recipe.name, f"{stamp}-{secrets.token_hex(2)}")
-        if (path / RECORD).exists():
-            raise UserError(str(path), "a run is there already", f"mtl run --resume {path}, or another --out")
         try:
+            if (path / RECORD).exists():
+                raise UserError(
+                    str(path), "a run is there already", f"mtl run --resume {path}, or another --out"
+                )
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise UserError(str(path), "the folder is not empty", "give another --out")
@@ -107,7 +112,12 @@ class RunFolder:
         """
         if self._lock is not None:
             return
-        self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        try:
+            self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise EnvironmentFault(
+                str(self.path), f"cannot be locked: {(error.strerror or str(error)).lower()}"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -132,20 +142,52 @@ class RunFolder:
         write_whole(self.path / RECORD, canonical_json(self.record))
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append lines to one of the logs, each in a single write."""
-        with (self.path / name).open("ab", buffering=0) as file:
-            for row in rows:
-                file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        """Append lines to one of the logs, each in a single write (or more, if the disk takes less).
+
+        Raises:
+            EnvironmentFault: the disk refused.
+        """
+        try:
+            with (self.path / name).open("ab", buffering=0) as file:
+                for row in rows:
+                    line = memoryview(json.dumps(row, allow_nan=False).encode() + b"\n")
+                    while line:
+                        line = line[file.write(line) :]
+        except OSError as error:
+            raise EnvironmentFault(
+                str(self.path / name), f"cannot write: {(error.strerror or str(error)).lower()}"
+            ) from error
 
     def offsets(self) -> dict[str, int]:
-        """The length of each log in bytes."""
-        return {name: (self.path / name).stat().st_size for name in LOGS if (self.path / name).exists()}
+        """The length of each log in bytes, all of them on the disk: a checkpoint is about to rely on it."""
+        lengths = {}
+        for name in LOGS:
+            if (self.path / name).exists():
+                with (self.path / name).open("rb") as file:
+                    os.fsync(file.fileno())
+                    lengths[name] = os.fstat(file.fileno()).st_size
+        return lengths
 
     def cut_logs(self, offsets: Mapping[str, int], epoch: int) -> None:
-        """Put the logs back to where a checkpoint was; later lines belong to epochs that are run again."""
+        """Put the logs back to where a checkpoint was; later lines belong to epochs that are run again.
+
+        Raises:
+            UserError: a log has lost lines that the checkpoint counts on.
+        """
+        for name in LOGS:
+            length = (self.path / name).stat().st_size if (self.path / name).exists() else 0
+            if length < offsets.get(name, 0):
+                raise UserError(
+                    str(self.path),
+                    f"{name} is shorter than the checkpoint says ({length} bytes, {offsets[name]} expected)",
+                    "put it back, or start a new run",
+                )
         for name in LOGS:
             if (self.path / name).exists():
                 os.truncate(self.path / name, offsets.get(name, 0))
+        for path in self.path.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink()
         timings = [row for row in self.rows(TIMINGS) if row["epoch"] <= epoch]
         (self.path / TIMINGS).unlink(missing_ok=True)
         self.log(TIMINGS, timings)

@@ -6,7 +6,7 @@ s: the optimizer step, 0 <= s < S; S: all steps of the run.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -65,8 +65,8 @@ class Step(WarmedUp):
 
     reference: ClassVar[str] = "ours"
 
-    at: tuple[float, ...] = Field(
-        (0.5, 0.75), min_length=1, max_length=1000, description="fractions of the run, in 0..1"
+    at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), min_length=1, max_length=1000, description="fractions of the run"
     )
     gamma: float = Field(0.1, gt=0, le=1)
 

@@ -60,17 +60,33 @@ def restore(trainer: Trainer, files: Mapping[str, bytes]) -> dict[str, int]:
         UserError: the checkpoint is for another model.
     """
     state = strict_json(files[STATE])
-    optimizer = _load(files, OPTIMIZER)
+    moments, weighting = _moments(trainer.optimizer, _load(files, OPTIMIZER)), _load(files, WEIGHTING)
     load_weights(trainer.built.model, files)
-    trainer.weighting.load_state_dict(_load(files, WEIGHTING))
+    trainer.weighting.load_state_dict(weighting)
     for group in trainer.optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            own = {
-                key.split("::")[1]: value for key, value in optimizer.items() if key.split("::")[0] == name
+            trainer.optimizer.state[parameter] = {
+                key: _like(value, parameter) for key, value in moments[name].items()
             }
-            trainer.optimizer.state[parameter] = {key: _like(value, parameter) for key, value in own.items()}
     trainer.progress = Progress(**state["progress"])
     return dict(state["offsets"])
+
+
+def _moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Parameter name -> what the optimizer remembers of it; the same things of each, or it is refused."""
+    moments: dict[str, dict[str, Tensor]] = {
+        name: {} for group in optimizer.param_groups for name in group["names"]
+    }
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.partition("::")
+        if name not in moments:
+            raise UserError(OPTIMIZER, f"has unknown {quoted(full_name)}")
+        moments[name][key] = tensor
+    keys = {key for own in moments.values() for key in own}
+    for name, own in moments.items():
+        if own.keys() != keys:
+            raise UserError(OPTIMIZER, f"lacks {', '.join(sorted(keys - own.keys()))} of {quoted(name)}")
+    return moments
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
@@ -84,7 +100,7 @@ def load_weights(model: nn.Module, files: Mapping[str, bytes]) -> None:
     """Replace a model's weights and buffers by those of a checkpoint, all of them or none.
 
     Raises:
-        UserError: names or shapes differ.
+        UserError: names, shapes or types differ.
     """
     tensors, own = _load(files, MODEL), model.state_dict()
     for what, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
@@ -95,6 +111,9 @@ def load_weights(model: nn.Module, files: Mapping[str, bytes]) -> None:
             raise UserError(
                 MODEL, f"{quoted(name)} is {tuple(tensor.shape)}, the recipe's is {tuple(own[name].shape)}"
             )
+        if tensor.dtype != own[name].dtype:
+            types = [str(t.dtype).removeprefix("torch.") for t in (tensor, own[name])]
+            raise UserError(MODEL, f"{quoted(name)} is {types[0]}, the recipe's is {types[1]}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

@@ -1,0 +1,6 @@
+import mtl
+
+
+@mtl.register_task("multiclass")
+class Mine(mtl.tasks.Multiclass):
+    """Another one."""

@@ -1,0 +1,183 @@
+"""Plots of a run: files that are pictures, and heat maps the right way round."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mtl.report.plots import alpha_maps, alpha_paths, learning_curves, plot_run
+from mtl.training.runs import RunFolder
+
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the header of a PNG."""
+    data = path.read_bytes()
+    assert data.startswith(MAGIC)
+    assert data.endswith(b"IEND\xaeB`\x82")
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
+
+
+def rows(tasks: list[str], epochs: int = 3, hole: str | None = None) -> list[dict[str, Any]]:
+    made = []
+    for epoch in range(1, epochs + 1):
+        for split in ("train", "validation"):
+            row: dict[str, Any] = {"split": split, "epoch": epoch, "step": 10 * epoch}
+            for t, task in enumerate(tasks):
+                row[f"{split}/{task}/loss"] = None if task == hole else 1 / epoch + t
+                row[f"{split}/{task}/accuracy"] = None if epoch == 2 else 1 - 1 / (epoch + 1)
+                row[f"{split}/{task}/labels"] = 17
+            row[f"{split}/mean/accuracy"] = None
+            made.append(row)
+    return made
+
+
+def alphas(n: int, sites: tuple[str, ...] = ("fc1", "fc2"), epochs: int = 3) -> list[dict[str, Any]]:
+    return [
+        {"epoch": e, "step": e, "alpha": {s: (np.eye(n) + 0.01 * e).tolist() for s in sites}}
+        for e in range(epochs)
+    ]
+
+
+def run_of(path: Path, tasks: list[str], *, stitched: bool = True, hole: str | None = None) -> RunFolder:
+    run = RunFolder(path, {"towers": {task: [task] for task in tasks}})
+    run.log("metrics.jsonl", rows(tasks, hole=hole))
+    if stitched:
+        run.log("alpha.jsonl", alphas(len(tasks)))
+    return run
+
+
+@pytest.mark.parametrize("n_tasks", [1, 3, 12])
+def test_every_plot_is_a_picture_of_sane_size(n_tasks: int, tmp_path: Path) -> None:
+    run = run_of(tmp_path, [f"task{t}" for t in range(n_tasks)])
+    paths = plot_run(run)
+    assert [path.name for path in paths] == [
+        "curves_loss.png",
+        "curves_accuracy.png",
+        "alpha.png",
+        "alpha_history.png",
+    ]
+    assert set(paths) == set(run.plots.iterdir())
+    for path in paths:
+        width, height = size(path)
+        assert path.stat().st_size > 5000
+        assert 200 < width < 4000, path.name
+        assert 200 < height < 4000, path.name
+
+
+def test_without_stitches_there_is_no_alpha(tmp_path: Path) -> None:
+    assert [p.name for p in plot_run(run_of(tmp_path, ["a", "b"], stitched=False))] == [
+        "curves_loss.png",
+        "curves_accuracy.png",
+    ]
+
+
+@pytest.mark.parametrize("hole", ["a", "b"])
+def test_values_that_are_undefined(hole: str, tmp_path: Path) -> None:
+    """Also where the first task has no value at all; warnings are errors here."""
+    assert len(plot_run(run_of(tmp_path, ["a", "b"], hole=hole))) == 4
+
+
+def test_drawing_twice_writes_the_same_bytes(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a", "b"])
+    before = {path: path.read_bytes() for path in plot_run(run)}
+    assert {path: path.read_bytes() for path in plot_run(run)} == before
+
+
+def drawn(figure: Figure) -> Figure:
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+def test_curves_show_each_task_and_split() -> None:
+    figure = drawn(learning_curves(rows(["a", "b"]), "loss"))
+    panels = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in panels] == ["a", "b"]
+    lines = {line.get_label(): line for line in panels[1].get_lines()}
+    assert set(lines) == {"train", "validation"}
+    assert list(lines["train"].get_xdata()) == [1, 2, 3]
+    np.testing.assert_allclose(lines["train"].get_ydata(), [2, 1.5, 1 + 1 / 3])
+    assert panels[0].get_ylabel() == "loss"
+
+
+def test_an_undefined_value_is_a_gap_in_the_curve() -> None:
+    figure = drawn(learning_curves(rows(["a"]), "accuracy"))
+    assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == ["a", "mean"]
+    assert list(figure.axes[0].get_lines()[0].get_xdata()) == [1, 3]
+    assert figure.axes[1].get_lines()[:] == []
+
+
+def test_a_metric_whose_name_ends_another() -> None:
+    """`loss` is not `val_loss`."""
+    given = [{"split": "train", "epoch": 1, "step": 1, "train/a/loss": 1.0, "train/b/val_loss": 2.0}]
+    figure = drawn(learning_curves(given, "loss"))
+    assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == ["a"]
+
+
+def test_alpha_maps_have_into_in_rows_and_from_in_columns() -> None:
+    """alpha[i][j] is the weight of tower j's activation in tower i's new one."""
+    alpha = [[0.9, 0.1, 0.0], [0.2, 0.7, -0.3], [0.5, 0.4, 0.6]]
+    figure = drawn(alpha_maps({"alpha": {"fc1": alpha, "fc2": alpha}}, ["x", "y", "z"]))
+    for site, axis in zip(("fc1", "fc2"), figure.axes, strict=False):
+        assert axis.get_title() == f"after {site}"
+        assert axis.get_xlabel() == "from tower"
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["x", "y", "z"]
+        (image,) = axis.get_images()
+        np.testing.assert_array_equal(image.get_array(), alpha)
+        assert image.origin == "upper"
+        low, high = image.get_clim()
+        assert low == -high == -1.0
+        # row i is drawn at height y = i, column j at x = j; y grows downwards
+        bottom, top = axis.get_ylim()
+        assert bottom > top
+        texts = {text.get_position(): text.get_text() for text in axis.texts}
+        assert texts == {(j, i): f"{alpha[i][j]:.2f}" for i in range(3) for j in range(3)}
+    first = figure.axes[0]
+    assert first.get_ylabel() == "into tower"
+    assert [label.get_text() for label in first.get_yticklabels()] == ["x", "y", "z"]
+
+
+def test_large_alphas_widen_the_scale() -> None:
+    figure = alpha_maps({"alpha": {"s": [[1.0, -2.5], [0.0, 1.0]]}}, ["x", "y"])
+    assert figure.axes[0].get_images()[0].get_clim() == (-2.5, 2.5)
+
+
+def test_alpha_paths_tell_own_from_foreign() -> None:
+    figure = drawn(alpha_paths(alphas(2, ("fc1",)), ["x", "y"]))
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert set(lines) == {"x from x", "x from y", "y from x", "y from y"}
+    assert lines["x from x"].get_linestyle() == "-"
+    assert lines["x from y"].get_linestyle() == "--"
+    np.testing.assert_allclose(lines["x from y"].get_ydata(), [0, 0.01, 0.02])
+
+
+def test_names_with_dollars_and_underscores_are_text(tmp_path: Path) -> None:
+    """A site or metric name is the user's; it must not be read as mathematics."""
+    run = run_of(tmp_path, ["a_b", "c-d"])
+    run.log("metrics.jsonl", [{"split": "train", "epoch": 4, "step": 1, "train/a_b/top_5": 1.0}])
+    assert len(plot_run(run)) == 5
+
+
+@pytest.mark.parametrize("n", [64, 256])
+def test_many_towers_stay_within_what_can_be_drawn(n: int, tmp_path: Path) -> None:
+    towers = [f"t{i}" for i in range(n)]
+    figure = alpha_maps(alphas(n, ("s1", "s2"))[0], towers)
+    width, height = figure.get_size_inches() * 110
+    assert width < 2**13, "a PNG this wide takes gigabytes, and matplotlib refuses 2**16"
+    assert height < 2**13
+    named = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert 10 <= len(named) <= 25
+    assert [towers[int(at)] for at in figure.axes[0].get_xticks()] == named
+
+
+def test_no_picture_is_wider_than_can_be_written(tmp_path: Path) -> None:
+    from mtl.report.plots import _save
+
+    assert size(_save(Figure(figsize=(1000, 2)), tmp_path / "wide.png"))[0] <= 2**14
+    assert size(_save(Figure(figsize=(5, 2)), tmp_path / "usual.png")) == (550, 220)

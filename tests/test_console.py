@@ -1,0 +1,274 @@
+"""Tables, numbers and times as people read them; the bar on a terminal, and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mtl.console import (
+    SHOWN_TASKS,
+    TrainingConsole,
+    complain,
+    duration,
+    number,
+    results_table,
+    say,
+    table,
+)
+from mtl.recipe.load import load_recipe
+
+Capture = pytest.CaptureFixture[str]
+
+
+# --- texts ---
+
+
+def test_table() -> None:
+    text = table(["name", "n"], [["a", "1"], ["longer", "1,000"]])
+    assert text.splitlines() == ["name        n", "------  -----", "a           1", "longer  1,000"]
+
+
+def test_table_with_two_columns_to_the_left() -> None:
+    text = table(["a", "b", "c"], [["x", "yy", "1"], ["xxx", "y", "22"]], left=2)
+    assert text.splitlines() == ["a    b    c", "---  --  --", "x    yy   1", "xxx  y   22"]
+
+
+def test_no_line_of_a_table_ends_in_spaces() -> None:
+    assert table(["name", "what"], [["a", ""], ["b", "text"]], left=2).splitlines()[2] == "a"
+    assert table(["name", "n"], []).splitlines() == ["name  n", "----  -"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.5, "0.5000"),
+        (1.0, "1.0000"),
+        (0.99996, "1.0000"),
+        (-0.25, "-0.2500"),
+        (7, "7"),
+        (0, "0"),
+    ],
+)
+def test_number(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.99, "10 s"),
+        (10.4, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (250, "4 min 10 s"),
+        (3599.6, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+        (360_000, "100 h 00 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_results_table() -> None:
+    metrics: dict[str, float | None] = {
+        "test/a/loss": 0.5,
+        "test/a/macro_f1": None,
+        "test/a/labels": 12,
+        "train/a/loss": 9.0,
+        "test/b/loss": 0.25,
+        "test/mean/loss": 0.375,
+    }
+    assert results_table(metrics, "test").splitlines() == [
+        "test    loss  macro f1  labels",
+        "----  ------  --------  ------",
+        "a     0.5000         -      12",
+        "b     0.2500",
+        "mean  0.3750",
+    ]
+
+
+def test_say_and_complain(capsys: Capture) -> None:
+    say("result")
+    complain("trouble")
+    assert capsys.readouterr() == ("result\n", "trouble\n")
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:  # C8
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        say("into nowhere")
+        say("and again")
+
+
+# --- a run ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def trainer(n_tasks: int = 2, epoch: int = 0, total: int = 4, stopped: bool = False) -> Any:
+    tasks = "{" + ", ".join(f"t{i}: {{kind: multiclass, target: task0}}" for i in range(n_tasks)) + "}"
+    return SimpleNamespace(
+        recipe=load_recipe("synthetic_stitch", [f"tasks={tasks}", "name=small", "description=For a test."]),
+        progress=SimpleNamespace(epoch=epoch, step=2 * epoch, stopped=stopped),
+        total_steps=total,
+        epochs=total // 2,
+        dataset=SimpleNamespace(splits={"train": range(1000), "test": range(500)}),
+    )
+
+
+def epoch(split: str = "train", n_tasks: int = 2, **more: float) -> Any:
+    train: dict[str, Any] = {"split": "train"}
+    for i in range(n_tasks):
+        train.update({f"train/t{i}/loss": 0.5, f"train/t{i}/accuracy": 0.75})
+    train["train/mean/accuracy"] = 0.75
+    rows = [train]
+    if split != "train":
+        rows.append({"split": split, f"{split}/t0/accuracy": 0.5, f"{split}/t1/accuracy": None})
+    return SimpleNamespace(rows=rows, seconds={"train": 0.5, "evaluate": 0.25}, **more)
+
+
+def run_folder() -> Any:
+    rows = {"train": 1000, "test": 500}
+    return SimpleNamespace(
+        path=Path("runs/small/1"), record={"data": {"rows": rows}, "parameters": 12345, "device": "cpu"}
+    )
+
+
+def result(**data: Any) -> Any:
+    rows = {"train": 1000, "test": 500}
+    record = {
+        "data": {"rows": rows, "best_possible_accuracy": {}, "generated": False, **data},
+        "selected": {"epoch": 2, "step": 4},
+    }
+    metrics = {"test/t0/accuracy": 0.5, "test/mean/accuracy": 0.5, "train/t0/accuracy": 0.75}
+    return SimpleNamespace(path=Path("runs/small/1"), record=record, metrics=metrics)
+
+
+def watch(console: TrainingConsole) -> None:
+    """A run of two epochs with two steps each."""
+    try:
+        console.started(trainer(), run_folder(), ["task 't1' has few labels"])
+        for i in range(2):
+            for step in (1, 2):
+                console.stepped(i, step, 2)
+            console.epoch(trainer(epoch=i + 1), epoch())
+        console.finished(result())
+    finally:
+        console.close()
+
+
+def test_plain_lines(capsys: Capture) -> None:
+    watch(TrainingConsole())
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == "small: For a test."
+    assert lines[1] == "1,000 train, 500 test rows; 12,345 parameters; cpu; run runs/small/1"
+    assert lines[2].startswith(
+        "epoch 1/2  train loss 1.0000  train: t0 0.7500  t1 0.7500  mean 0.7500  0.8 s, 2,000 rows/s, "
+    )
+    assert lines[2].endswith(" left")
+    assert lines[3].startswith("epoch 2/2  ")
+    assert lines[3].endswith(" rows/s")
+    assert lines[4:8] == ["", "test  accuracy", "----  --------", "t0      0.5000"]
+    assert lines[8] == "mean    0.5000"
+    assert lines[9].startswith("epoch 2 (the last); ")
+    assert lines[9].endswith("; run runs/small/1")
+    assert err == "warning: task 't1' has few labels\n"
+    assert "\x1b" not in out + err
+
+
+def test_quiet(capsys: Capture) -> None:
+    watch(TrainingConsole(quiet=True))
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1] == "test  accuracy"
+    assert "epoch 1/2" not in out
+    assert err == "warning: task 't1' has few labels\n"
+
+
+def test_a_bar_on_a_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is gone at the end, the cursor is back, and each epoch has left its line."""
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console = TrainingConsole()
+    watch(console)
+    assert console._bar is None
+    shown = terminal.getvalue()
+    assert "steps/s" in shown
+    assert "2/4" in shown or "4/4" in shown
+    assert shown.index("epoch 1/2  train loss 1.0000") < shown.index("epoch 2/2  train loss 1.0000")
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # hidden, shown again
+    assert shown.rstrip().endswith("\x1b[2K")  # the bar's line is erased last
+    out = capsys.readouterr().out
+    assert "steps/s" not in out
+    assert "t0      0.5000" in out
+
+
+def test_no_bar_where_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    watch(TrainingConsole(quiet=True))
+    assert terminal.getvalue() == "warning: task 't1' has few labels\n"
+
+
+def test_the_bar_goes_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console = TrainingConsole()
+    console.started(trainer(), run_folder(), [])
+    console.stepped(0, 1, 2)
+    console.close()
+    console.close()
+    assert terminal.getvalue().count("\x1b[?25h") == 1
+
+
+def test_an_epoch_shows_what_was_evaluated(capsys: Capture) -> None:
+    console = TrainingConsole()
+    console.epoch(trainer(epoch=1), epoch("validation"))
+    assert "train loss 1.0000  validation: t0 0.5000  t1 -  " in capsys.readouterr().out
+
+
+def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:
+    TrainingConsole().epoch(trainer(20, epoch=1), epoch(n_tasks=20))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.count("0.7500") == SHOWN_TASKS + 1
+    assert f"and {20 - SHOWN_TASKS} more  mean 0.7500" in line
+
+
+def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
+    TrainingConsole().epoch(trainer(epoch=1, stopped=True), epoch())
+    assert " left" not in capsys.readouterr().out
+
+
+def test_resuming_is_said(capsys: Capture) -> None:
+    TrainingConsole().started(trainer(epoch=1), run_folder(), [])
+    assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1 (step 2)"
+
+
+def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:
+    rows = {"train": 900, "validation": 100, "test": 500}
+    TrainingConsole().finished(
+        result(rows=rows, best_possible_accuracy={"t0": 0.95, "t1": 1.0}, generated=True)
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3] == "best possible accuracy: t0 0.9500, t1 1.0000"
+    assert lines[-2] == "the data are generated, not measured"
+    assert lines[-1].startswith("epoch 2 (chosen on validation); ")

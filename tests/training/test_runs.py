@@ -1,0 +1,291 @@
+"""The run folder: what is written, what is refused, and logs that a crash has cut."""
+
+import csv
+import errno
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtl.errors import ENVIRONMENT, EnvironmentFault, UserError
+from mtl.recipe.load import load_recipe
+from mtl.recipe.schema import Recipe
+from mtl.training.runs import RunFolder, environment, list_runs, recipe_of
+
+RECIPE: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "small",
+    "data": {"source": {"kind": "synthetic"}},
+    "tasks": {"a": {"kind": "multiclass", "target": "task0"}},
+    "model": {"backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 6}]}},
+    "optimizer": {"kind": "adam", "lr": 0.01},
+    "train": {"epochs": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load_recipe(RECIPE)
+
+
+@pytest.fixture
+def run(recipe: Recipe, tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", recipe, {"step": 0})
+
+
+def test_a_new_folder(run: RunFolder, recipe: Recipe) -> None:
+    assert set(os.listdir(run.path)) == {"run.json", "recipe.yaml", "recipe.resolved.yaml"}
+    record = json.loads((run.path / "run.json").read_bytes())
+    assert record == run.record == RunFolder.open(run.path).record
+    assert set(record) == {"schema_version", "id", "name", "status", "started", "recipe_sha256", "step"}
+    assert (record["schema_version"], record["name"], record["status"]) == (1, "small", "running")
+    assert len(record["id"]) == 36
+    assert record["recipe_sha256"] == recipe.sha256()
+    assert load_recipe(recipe_of(run)).sha256() == recipe.sha256()
+    assert load_recipe(run.path / "recipe.yaml").sha256() == recipe.sha256()
+
+
+def test_the_users_own_bytes_are_kept(tmp_path: Path, run: RunFolder) -> None:
+    text = b"# mine\r\n" + (run.path / "recipe.yaml").read_bytes()
+    (tmp_path / "mine.yaml").write_bytes(text)
+    other = RunFolder.create(tmp_path / "other", load_recipe(tmp_path / "mine.yaml"), {})
+    assert (other.path / "recipe.yaml").read_bytes() == text
+    assert other.record["id"] != run.record["id"]
+
+
+def test_the_default_place(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = {RunFolder.create(None, recipe, {}).path for _ in range(5)}
+    assert len(paths) == 5
+    assert all(path.parent == Path("runs/small") and path.name[8] == "T" for path in paths)
+
+
+def test_an_existing_run_is_refused_and_named(run: RunFolder, recipe: Recipe) -> None:
+    with pytest.raises(UserError) as caught:
+        RunFolder.create(run.path, recipe, {})
+    assert (
+        str(caught.value)
+        == f"{run.path}: a run is there already; mtl run --resume {run.path}, or another --out"
+    )
+    assert type(caught.value) is UserError
+
+
+def test_a_folder_with_other_things_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").touch()
+    with pytest.raises(UserError, match="the folder is not empty; give another --out") as caught:
+        RunFolder.create(tmp_path, recipe, {})
+    assert type(caught.value) is UserError
+    assert os.listdir(tmp_path) == ["photo.png"]
+
+
+def test_an_empty_folder_is_taken(recipe: Recipe, tmp_path: Path) -> None:
+    assert RunFolder.create(tmp_path, recipe, {}).path == tmp_path
+
+
+@pytest.mark.parametrize("name", ["file", "file/inner", "x" * 300, "/".join(["y" * 200] * 30)])
+def test_a_place_that_cannot_be(name: str, recipe: Recipe, tmp_path: Path) -> None:
+    """K17: a file in its place, or below one, and paths that are too long."""
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentFault, match="cannot make the run folder: ") as caught:
+        RunFolder.create(tmp_path / name, recipe, {})
+    assert caught.value.code == ENVIRONMENT
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "no run is there: it has no run.json"),
+        (b"", "cannot be read: Expecting value"),
+        (b"{", "cannot be read: Expecting property name"),
+        (b'{"a": NaN}', "cannot be read: NaN is not allowed"),
+        (b'{"a": 1, "a": 1}', "cannot be read: a key is given twice"),
+        (b"\xff", "cannot be read: 'utf-8' codec can't decode"),
+        (b"[]", "is not a run record of schema 1"),
+        (b"{}", "is not a run record of schema 1"),
+        (b'{"schema_version": 2}', "is not a run record of schema 1"),
+    ],
+)
+def test_what_is_no_run(content: bytes | None, text: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        RunFolder.open(tmp_path)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_its_recipe(run: RunFolder) -> None:
+    (run.path / "recipe.resolved.yaml").unlink()
+    with pytest.raises(UserError, match=r"has no 'recipe\.resolved\.yaml'"):
+        recipe_of(run)
+
+
+def test_the_record_is_kept_up_to_date(run: RunFolder) -> None:
+    run.save_record(status="finished", results={"test/a/loss": None})
+    assert RunFolder.open(run.path).record == run.record
+    assert run.record["status"] == "finished"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.save_record(loss=float("nan"))
+
+
+# --- logs -------------------------------------------------------------------------------------------------
+
+ROWS = [{"epoch": 1, "x": 0.1}, {"epoch": 2, "x": None}, {"epoch": 3, "x": 1e-300}]
+
+
+def test_rows_come_back(run: RunFolder) -> None:
+    assert run.rows() == []
+    run.log("metrics.jsonl", ROWS[:2])
+    run.log("metrics.jsonl", ROWS[2:])
+    assert run.rows() == ROWS
+    assert (run.path / "metrics.jsonl").read_bytes().count(b"\n") == 3
+
+
+def test_a_last_line_cut_anywhere_is_left_out(run: RunFolder) -> None:
+    run.log("metrics.jsonl", ROWS)
+    whole = (run.path / "metrics.jsonl").read_bytes()
+    for length in range(len(whole) + 1):
+        (run.path / "metrics.jsonl").write_bytes(whole[:length])
+        assert run.rows() == ROWS[: whole[:length].count(b"\n")]
+
+
+def test_nothing_that_is_no_number_is_logged(run: RunFolder) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.log("metrics.jsonl", [{"x": float("inf")}])
+
+
+def test_a_log_the_disk_refuses_is_no_bug_of_ours(run: RunFolder) -> None:
+    (run.path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(EnvironmentFault, match=r"metrics\.jsonl: cannot write: no space left on device"):
+        run.log("metrics.jsonl", ROWS)
+
+
+def test_logs_are_cut_to_where_a_checkpoint_was(run: RunFolder) -> None:
+    run.log("metrics.jsonl", ROWS[:1])
+    run.log("alpha.jsonl", ROWS[:1])
+    run.log("timings.jsonl", ROWS)
+    offsets = run.offsets()
+    assert offsets == {name: (run.path / name).stat().st_size for name in ("metrics.jsonl", "alpha.jsonl")}
+    run.log("metrics.jsonl", ROWS[1:])
+    run.log("alpha.jsonl", ROWS[1:])
+    run.cut_logs(offsets, 1)
+    assert [run.rows(name) for name in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl")] == [ROWS[:1]] * 3
+    run.cut_logs({}, 0)
+    assert [run.rows(name) for name in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl")] == [[]] * 3
+
+
+def test_logs_are_on_the_disk_before_a_checkpoint_counts_on_them(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.log("metrics.jsonl", ROWS)
+    run.log("alpha.jsonl", ROWS)
+    synced, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run.offsets()
+    assert synced == [(run.path / name).stat().st_ino for name in ("metrics.jsonl", "alpha.jsonl")]
+
+
+def test_csv(run: RunFolder) -> None:
+    run.log(
+        "metrics.jsonl",
+        [
+            {"split": "train", "epoch": 1, "step": 4, "train/a/loss": 0.5, "train/mean/accuracy": None},
+            {"split": "test", "epoch": 1, "step": 4, "test/a/loss": 0.25, "test/a/labels": 3},
+        ],
+    )
+    run.write_csv()
+    with (run.path / "metrics.csv").open(newline="") as file:
+        table = list(csv.reader(file))
+    assert table == [
+        ["split", "epoch", "step", "a/loss", "mean/accuracy", "a/labels"],
+        ["train", "1", "4", "0.5", "", ""],
+        ["test", "1", "4", "0.25", "", "3"],
+    ]
+
+
+# --- the lock ---------------------------------------------------------------------------------------------
+
+
+def test_the_lock_is_for_one_and_names_the_holder(run: RunFolder) -> None:
+    run.hold()
+    run.hold()  # again by the same holder is nothing
+    other = RunFolder.open(run.path)
+    with pytest.raises(UserError, match=rf"is in use by pid {os.getpid()} on host \S+$"):
+        other.hold()
+    run.release()
+    run.release()
+    other.hold()
+    with pytest.raises(UserError, match="is in use by pid"):
+        run.hold()
+    other.release()
+
+
+def test_a_lock_that_cannot_be_made(run: RunFolder) -> None:
+    (run.path / ".lock").mkdir()
+    with pytest.raises(EnvironmentFault, match="cannot be locked: is a directory"):
+        run.hold()
+
+
+# --- many -------------------------------------------------------------------------------------------------
+
+
+def fake(path: Path, **record: Any) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "run.json").write_text(json.dumps({"schema_version": 1, **record}))
+
+
+def test_list_runs_finds_what_is_there_oldest_first(tmp_path: Path) -> None:
+    fake(tmp_path, name="zero", started="5")
+    fake(tmp_path / "b", name="one", started="3")
+    fake(tmp_path / "a" / "x", name="two", started="4")
+    fake(tmp_path / "a" / "y" / "z", name="too deep", started="1")
+    fake(tmp_path / "no start")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    fake(tmp_path / "newer")
+    (tmp_path / "newer" / "run.json").write_text('{"schema_version": 99}')
+    (tmp_path / "folder" / "run.json").mkdir(parents=True)
+    assert [r.record.get("name") for r in list_runs(tmp_path)] == [None, "one", "two", "zero"]
+    assert list_runs(tmp_path / "nothing") == []
+
+
+def test_list_runs_is_quick(tmp_path: Path) -> None:
+    results = {f"test/task{t}/{m}": 0.5 for t in range(20) for m in ("loss", "accuracy", "macro_f1")}
+    for i in range(200):
+        fake(tmp_path / f"recipe{i % 10}" / f"{i}", name="r", started=f"{i:03}", results=results)
+        (tmp_path / f"recipe{i % 10}" / f"{i}" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    began = time.perf_counter()
+    found = list_runs(tmp_path)
+    assert time.perf_counter() - began < 2
+    assert [r.record["started"] for r in found] == [f"{i:03}" for i in range(200)]
+
+
+def test_the_environment() -> None:
+    assert set(environment()) == {"mtl", "torch", "numpy", "python", "platform", "cpu_capability"}
+    assert all(isinstance(value, str) and value for value in environment().values())
+
+
+def test_a_short_write_is_gone_on_with(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is nearly full takes a part and then refuses."""
+    import resource
+    import signal
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(EnvironmentFault, match=os.strerror(errno.EFBIG).lower()):
+            run.log("metrics.jsonl", [{"x": "y" * 300}] * 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert run.rows() == [{"x": "y" * 300}] * 3
