@@ -613,3 +613,18 @@ def test_a_stopped_run_goes_on_to_its_end(
     assert "resuming after epoch 1 (step 2)" in out
     assert "epoch 2/2" in out
     assert json.loads((folder / "out" / "run.json").read_text())["status"] == "finished"
+
+
+def test_one_run_is_held_by_one_process(run_of: Path, capsys: Capture, folder: Path) -> None:  # K16
+    from mtl.training.runs import RunFolder
+
+    holder = RunFolder.open(run_of)
+    holder.save_record(status="interrupted")
+    holder.hold()
+    try:
+        expected = [f"done: is in use by pid {os.getpid()} on host "]
+        refused(lambda: called(capsys, "run", "--resume", run_of), folder, expected)
+    finally:
+        holder.release()
+    assert called(capsys, "run", "--resume", run_of).returncode == OK
+    assert json.loads((folder / "done" / "run.json").read_text())["status"] == "finished"

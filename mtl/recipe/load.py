@@ -54,24 +54,23 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     Raises:
         UserError: with every fault that was found (`ManyErrors` if there are several).
     """
-    document, text = _read(source)
-    document = override_texts.apply(_merge_bases(document), overrides)
+    written = _read(source)
+    document = override_texts.apply(_merge_bases(written), overrides)
     document = _spread_task_defaults(document)
     _check_version(document)
     recipe = _validate(document)
     absolute = _with_absolute_paths(recipe, document)
     if absolute is not document:
         recipe = _validate(absolute)
-    return recipe.written(document.marks, text)
+    return recipe.written(document.marks, written.text)
 
 
-def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Document, bytes]:
+def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
     if isinstance(source, Mapping):
         top = Place("recipe")
-        return Document("recipe", _tuples(source), {(): Mark(top, top)}), b""
+        return Document("recipe", _tuples(source), {(): Mark(top, top)})
     path = find(os.fspath(source))
-    document = read_file(path, str(source) if path.parent != BUILT_IN else str(path))
-    return document, path.read_bytes()
+    return read_file(path, str(source) if path.parent != BUILT_IN else str(path))
 
 
 def _tuples(value: Any) -> Any:

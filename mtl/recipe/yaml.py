@@ -7,10 +7,9 @@ anchors, aliases or duplicate keys, bounded sizes. What YAML 1.1 and 1.2 read di
 
 from __future__ import annotations
 
-import math
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,36 +17,15 @@ from typing import Any
 import yaml
 
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted
+from mtl.recipe.scalars import scalar
 
 MAX_BYTES = 1_048_576
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
-MAX_TEXT = 4096
 MAX_KEY = 200
-MAX_DIGITS = 20
 
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_SPELLINGS: tuple[tuple[re.Pattern[str], str, Callable[[str], object]], ...] = (
-    (re.compile(r"[-+]?0[0-9]+"), "the leading zero of {} is ambiguous", int),
-    (
-        re.compile(r"[-+]?[0-9]+_[0-9_]*(\.[0-9_]*)?"),
-        "{} has an underscore",
-        lambda text: text.replace("_", ""),
-    ),
-    (re.compile(r"[-+]?0(x[0-9a-fA-F]+|o[0-7]+|b[01]+)"), "{} is not decimal", lambda text: int(text, 0)),
-    (
-        re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?"),
-        "{} may be a time or a number",
-        lambda _: "a number",
-    ),
-)
-"""What is one number in YAML 1.1 and another, or text, in 1.2: its form, what is wrong, what may be meant."""
-_AMBIGUOUS = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _UNPRINTABLE_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {tuple: "a list", str: "text", bool: "a truth value", int: "a number", float: "a number"}
 _NO_ANCHORS = ("anchors and aliases are not allowed", "write the value out, or use task_defaults")
 _NOTHING = object()
@@ -69,11 +47,13 @@ class Document:
         file: its name in messages.
         value: the top mapping; its keys, and those of all mappings in it, are text.
         marks: the place of every value by its path; () is the top.
+        text: the bytes that it was read from.
     """
 
     file: str
     value: dict[str, Any]
     marks: dict[KeyPath, Mark]
+    text: bytes = b""
 
 
 def place_of(marks: Mapping[KeyPath, Mark], path: KeyPath) -> Place | str:
@@ -131,7 +111,7 @@ def read_bytes(data: bytes, file: str) -> Document:
     if not isinstance(value, dict):
         kind = _KINDS.get(type(value), "null")
         raise UserError(tree.marks[()].value, f"a recipe must be a mapping, not {kind}", "write `key: value`")
-    return Document(file, value, tree.marks)
+    return Document(file, value, tree.marks, data)
 
 
 def read_value(text: str, place: Place) -> Any:
@@ -210,7 +190,7 @@ class _Tree:
     def _node(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath, mark: Mark) -> Any:
         self.marks[path] = mark
         if isinstance(event, yaml.ScalarEvent):
-            return _scalar(event, mark.value)
+            return scalar(event.value, mark.value, plain=event.implicit[0])
         if len(path) >= MAX_DEPTH:
             raise UserError(mark.value, f"nested deeper than {MAX_DEPTH}")
         if isinstance(event, yaml.MappingStartEvent):
@@ -255,7 +235,7 @@ class _Tree:
 def _key(event: yaml.Event, place: Place) -> str:
     if not isinstance(event, yaml.ScalarEvent):
         raise UserError(place, "a key must be plain text")
-    key = _scalar(event, place)
+    key = scalar(event.value, place, plain=event.implicit[0])
     if key == "<<" and event.implicit[0]:
         raise UserError(place, *_NO_ANCHORS)
     if not isinstance(key, str):
@@ -263,43 +243,3 @@ def _key(event: yaml.Event, place: Place) -> str:
     if len(key) > MAX_KEY:
         raise UserError(place, f"key {quoted(key)} is longer than {MAX_KEY} characters")
     return key
-
-
-def _scalar(event: yaml.ScalarEvent, place: Place) -> str | float | bool | None:
-    text: str = event.value
-    if len(text) > MAX_TEXT:
-        raise UserError(place, f"value is longer than {MAX_TEXT} characters")
-    if _SURROGATE.search(text):
-        raise UserError(place, "half a surrogate pair is no character", "write the character itself")
-    if not event.implicit[0]:  # quoted, or a block
-        return text
-    if text in ("", "~", "null"):
-        return None
-    if text in ("true", "false"):
-        return text == "true"
-    word = text.lower()
-    if word in _AMBIGUOUS or word == "null":
-        right = "null" if word == "null" else "true/false"
-        raise UserError(place, f"ambiguous word {quoted(text)}: write {right}, or quote it to mean text")
-    return _number(text, place) if text[0] in "+-.0123456789" else text
-
-
-def _number(text: str, place: Place) -> str | float:
-    """The number that a plain scalar stands for by the core schema; the text itself if it is none."""
-    for pattern, what, meant in _SPELLINGS:
-        if pattern.fullmatch(text):
-            right = meant(text) if len(text) <= MAX_DIGITS else "it in decimal"
-            todo = f"write {right}, or quote it to mean text"
-            raise UserError(place, what.format(quoted(text)), todo)
-    if _INTEGER.fullmatch(text):
-        if len(text.lstrip("+-")) > MAX_DIGITS:
-            raise UserError(place, "whole number with too many digits", f"at most {MAX_DIGITS}")
-        return int(text)
-    if _NOT_FINITE.fullmatch(text):
-        raise UserError(place, "infinite and NaN values are not allowed")
-    if not _FLOAT.fullmatch(text):
-        return text
-    number = float(text)
-    if math.isinf(number):
-        raise UserError(place, f"{quoted(text)} is too large")
-    return number
