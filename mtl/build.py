@@ -167,6 +167,7 @@ def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
     """
     with recipe.at("data", "source"):
         header = recipe.data.source.header()
+    _check_early_stopping(recipe, header)
     with torch.device("meta"):
         built = build(recipe, header)
         x = torch.empty(2, *header.input_shape)
@@ -182,6 +183,15 @@ def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
             if parameter.grad is None:
                 raise UserError("", f"{name} gets no gradient from any task", path=("backbone",))
     return built, header
+
+
+def _check_early_stopping(recipe: Recipe, header: Header) -> None:
+    has_validation = recipe.data.split.validation is not None or "validation" in header.row_counts
+    if recipe.train.early_stopping is not None and not has_validation:
+        with recipe.at("train", "early_stopping"):
+            raise UserError(
+                "", "there is no validation split to stop by", "write data.split: {validation: 0.1}"
+            )
 
 
 def parameter_groups(

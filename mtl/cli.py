@@ -142,16 +142,16 @@ def _train(
     from mtl.recipe.load import load_recipe
 
     # the text is checked before torch is imported: its errors come at once
-    loaded = load_recipe(recipe, overrides) if resume is None and recipe is not None else None
+    loaded = load_recipe(recipe, overrides) if recipe is not None else None
     from mtl import experiment
     from mtl.console import TrainingConsole
 
     console = TrainingConsole(quiet)
     try:
-        if loaded is None:
-            assert resume is not None
-            experiment.resume(resume, overrides, plugins=plugins, console=console)
+        if resume is not None:
+            experiment.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console)
         else:
+            assert loaded is not None
             experiment.run(loaded, out=out, plugins=plugins, console=console)
     finally:
         console.close()

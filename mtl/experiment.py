@@ -102,6 +102,7 @@ def resume(
     path: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     *,
+    recipe: Recipe | None = None,
     plugins: Sequence[str] = (),
     console: Console | None = None,
 ) -> Result:
@@ -110,6 +111,7 @@ def resume(
     Args:
         path: the run folder.
         overrides: a key that changes is refused by name.
+        recipe: likewise, in place of the run's own recipe with overrides.
         plugins: the plug-ins that were loaded; all that the run began with must be among them.
 
     Raises:
@@ -118,7 +120,7 @@ def resume(
     console = console or Silent()
     folder = RunFolder.open(Path(path))
     _require_plugins(folder, plugins)
-    recipe = load_recipe(recipe_of(folder), overrides)
+    recipe = recipe or load_recipe(recipe_of(folder), overrides)
     _require_same_recipe(folder, recipe)
     if folder.record["status"] == "finished":
         console.warn(f"{folder.path}: already finished at step {folder.record['step']}")

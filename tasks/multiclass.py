@@ -34,6 +34,7 @@ class Multiclass(TaskSpec):
 
     reference: ClassVar[str] = "ours"
     headline: ClassVar[str] = "accuracy"
+    metric_names: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     classes: Classes | None = Field(
         None, description="how many classes, or their names; default: as the source says"

@@ -265,9 +265,8 @@ def test_the_run_folder(tmp_path: Path) -> None:
     assert record == result.record
     assert set(record) == {
         "schema_version", "id", "name", "description", "status", "started", "recipe_sha256", "seeds",
-        "plugins", "environment", "device", "threads", "data", "parameters", "classes", "towers", "step", "epoch",
-        "results",
-        "selected", "stopped_early", "skipped_steps",
+        "plugins", "environment", "device", "threads", "data", "parameters", "classes", "towers", "step",
+        "epoch", "results", "selected", "stopped_early", "skipped_steps",
     }  # fmt: skip
     assert record["seeds"] == {"init": 1, "order": 2, "split": 3, "labels": 4}
     assert record["status"] == "finished"

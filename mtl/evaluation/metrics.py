@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtl.build import TaskGroup
+from mtl.recipe.schema import common_headline
 from mtl.recipe.spec import TaskSpec
 
 Values = dict[str, float | None]
@@ -70,9 +71,3 @@ class Meter:
 
 def _finite(value: float) -> float | None:
     return value if value == value and abs(value) != float("inf") else None
-
-
-def common_headline(tasks: dict[str, TaskSpec]) -> str | None:
-    """The headline metric if it is the same for all tasks, so that a mean over tasks means something."""
-    names = {task.headline for task in tasks.values()}
-    return names.pop() if len(names) == 1 else None

@@ -11,15 +11,36 @@ from mtl.recipe.schema import Recipe
 def recipe_schema() -> dict[str, Any]:
     """Draft 2020-12 schema of a recipe file; `kind` is one of the registered names.
 
-    A recipe with a `base` may leave out what the base gives, so nothing but `schema_version` and `name`
-    is required at the top.
+    A recipe stands alone and fits `whole`, or leaves out what its `base` or `task_defaults` give: then any
+    key may be missing, and what is there must be right.
     """
-    schema = Recipe.model_json_schema()
+    whole = Recipe.model_json_schema()
+    definitions = whole.pop("$defs")
+    partial = {f"partial{name}": _partial(schema) for name, schema in definitions.items()}
+    schema = _partial(whole)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "mtl recipe"
-    required = schema.pop("required")
-    schema["anyOf"] = [{"required": ["base"]}, {"required": required}]
+    schema["required"] = ["name", "schema_version"]
+    schema["anyOf"] = [{"required": ["base"]}, {"required": ["task_defaults"]}, {"$ref": "#/$defs/whole"}]
+    schema["$defs"] = {**definitions, **partial, "whole": whole}
     return schema
+
+
+def _partial(schema: Any) -> Any:
+    """The schema of a part of what `schema` describes: no key is required, of a member not even its kind."""
+    if isinstance(schema, list):
+        return [_partial(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    loose: dict[str, Any] = {}
+    for key, item in schema.items():
+        if key == "$ref":
+            loose[key] = item.replace("#/$defs/", "#/$defs/partial")
+        elif key in ("oneOf", "anyOf"):
+            loose["anyOf"] = _partial(item)
+        elif key not in ("required", "default", "minProperties"):
+            loose[key] = _partial(item)
+    return loose
 
 
 def schema_text() -> str:

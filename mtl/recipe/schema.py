@@ -343,3 +343,23 @@ def _train_problems(recipe: Recipe) -> Iterator[Problem]:
             yield path, f"{quoted(stopping.metric)} may not select; give validation/<task or mean>/<metric>"
         elif parts[1] not in known:
             yield path, f"unknown task {quoted(parts[1])}{did_you_mean(parts[1], known)}"
+        else:
+            metrics = _metrics_of(recipe, parts[1])
+            if parts[2] not in metrics:
+                names = ", ".join(metrics)
+                near = did_you_mean(parts[2], metrics)
+                yield path, f"unknown metric {quoted(parts[2])}; {parts[1]} has: {names or 'none'}{near}"
+
+
+def _metrics_of(recipe: Recipe, task: str) -> tuple[str, ...]:
+    """The metrics that may select: of one task, or the headline metric that all tasks have in common."""
+    if task != "mean":
+        return ("loss", *recipe.tasks[task].metric_names)
+    headline = common_headline(recipe.tasks)
+    return (headline,) if headline is not None else ()
+
+
+def common_headline(tasks: Mapping[str, TaskSpec]) -> str | None:
+    """The headline metric if it is the same for all tasks, so that a mean over tasks means something."""
+    names = {task.headline for task in tasks.values()}
+    return names.pop() if len(names) == 1 else None

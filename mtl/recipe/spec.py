@@ -212,6 +212,7 @@ class TaskSpec(Spec):
     """
 
     headline: ClassVar[str]
+    metric_names: ClassVar[tuple[str, ...]]
     higher_is_better: ClassVar[bool] = True
 
     weight: float = Field(1.0, ge=0, le=1e6, description="factor of the task's loss")

@@ -20,9 +20,9 @@ from mtl.data.batches import batches, n_batches, order
 from mtl.data.columns import Rows
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.evaluate import evaluate
-from mtl.evaluation.metrics import Meter, Values, common_headline
+from mtl.evaluation.metrics import Meter, Values
 from mtl.model.layers import derived_seed
-from mtl.recipe.schema import Recipe
+from mtl.recipe.schema import Recipe, common_headline
 from mtl.training.dataset import Dataset
 
 MAX_SKIPS = 10

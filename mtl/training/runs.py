@@ -97,7 +97,7 @@ class RunFolder:
         try:
             record = strict_json((path / RECORD).read_bytes())
         except FileNotFoundError:
-            raise UserError(str(path), f"no run is there: it has no {RECORD}") from None
+            raise UserError(str(path), f"no checkpoint found: it has no {RECORD}, so it is no run") from None
         except (OSError, ValueError) as error:
             raise UserError(str(path / RECORD), f"cannot be read: {error}") from None
         if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:

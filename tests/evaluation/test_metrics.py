@@ -13,7 +13,8 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mtl.build import TaskGroup
-from mtl.evaluation.metrics import Meter, common_headline
+from mtl.evaluation.metrics import Meter
+from mtl.recipe.schema import common_headline
 from mtl.recipe.spec import TaskSpec
 from mtl.tasks import Multiclass
 
