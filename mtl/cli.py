@@ -377,7 +377,7 @@ def _guarded(command: Callable[[], Any], debug: bool) -> int:
         complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}")
         return USER
     except (KeyboardInterrupt, click.Abort) as error:
-        complain("interrupted; the last checkpoint stands: mtl run --resume RUN goes on from it")
+        complain("interrupted")
         cause = error.__cause__ if isinstance(error, click.Abort) else error  # click turns one into the other
         return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
     except (BrokenPipeError, SystemExit):  # click's own way out when nobody reads its output any more

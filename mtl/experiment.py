@@ -250,6 +250,11 @@ def _train(trainer: Trainer, folder: RunFolder, console: Console) -> Result:
         raise
     except KeyboardInterrupt:
         folder.save_record(status="interrupted")
+        saved = checkpoint.steps(folder.checkpoints)
+        kept = f"step {saved[-1]} is saved" if saved else "nothing is saved yet"
+        console.warn(
+            f"stopped at step {trainer.progress.step}; {kept}; `mtl run --resume {folder.path}` goes on"
+        )
         raise
     finally:
         folder.release()

@@ -20,7 +20,7 @@ from typing import IO, Any
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
-from mtl.training.checkpoint import canonical_json, strict_json, write_whole
+from mtl.training.checkpoint import strict_json, write_whole
 
 SCHEMA_VERSION = 1
 RECORD, RESOLVED = "run.json", "recipe.resolved.yaml"
@@ -139,7 +139,9 @@ class RunFolder:
     def save_record(self, **facts: Any) -> None:
         """Bring run.json up to date."""
         self.record.update(facts)
-        write_whole(self.path / RECORD, canonical_json(self.record))
+        # keys stay in their order: towers and results are shown in the recipe's
+        text = json.dumps(self.record, indent=1, allow_nan=False) + "\n"
+        write_whole(self.path / RECORD, text.encode())
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append lines to one of the logs, each in a single write (or more, if the disk takes less).
