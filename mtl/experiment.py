@@ -285,12 +285,13 @@ def _save(trainer: Trainer, folder: RunFolder, console: Console) -> None:
 
 def _timing(trainer: Trainer, epoch: Epoch, saving: float) -> dict[str, Any]:
     seconds = {**epoch.seconds, "save": saving}
-    n_rows = len(trainer.dataset.splits["train"])
+    train = trainer.recipe.train
+    n_rows = min(len(trainer.dataset.splits["train"]), epoch.steps * train.batch_size * train.accumulate)
     return {
         "epoch": trainer.progress.epoch,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "rows_per_second": round(n_rows / epoch.seconds["train"], 1),
-        "steps_per_second": round(trainer.steps_per_epoch / epoch.seconds["train"], 3),
+        "steps_per_second": round(epoch.steps / epoch.seconds["train"], 3),
     }
 
 

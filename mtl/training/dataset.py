@@ -72,7 +72,7 @@ def load_dataset(recipe: Recipe, header: Header, groups: Sequence[TaskGroup]) ->
         for task, outputs in zip(group.tasks, group.outputs, strict=True):
             with recipe.at("tasks", task):
                 encoded.append(_encode(recipe, task, columns, header, splits))
-            notices.extend(_notices(task, outputs, *encoded[-1], splits["train"]))
+                notices.extend(_notices(task, outputs, *encoded[-1], splits["train"]))
         target[group.name] = torch.from_numpy(np.stack([values for values, _ in encoded], axis=1))
         present[group.name] = torch.from_numpy(np.stack([mask for _, mask in encoded], axis=1))
     scale = recipe.data.standardize.kind

@@ -43,6 +43,7 @@ def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
     """Determinism, threads and the global random state for one run; put back afterwards."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
         torch.get_num_threads(),
     )
@@ -56,6 +57,6 @@ def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
         with torch.random.fork_rng():
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
-        torch.set_num_threads(before[2])
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = before[2]
+        torch.set_num_threads(before[3])

@@ -40,6 +40,7 @@ class Progress:
         best_epoch, best_step: when that was.
         stale: evaluations since.
         skipped: steps left out because something was not finite.
+        skipped_in_a_row: how many of them were the last ones.
         stopped: whether early stopping ended the run.
     """
 
@@ -50,14 +51,16 @@ class Progress:
     best_step: int | None = None
     stale: int = 0
     skipped: int = 0
+    skipped_in_a_row: int = 0
     stopped: bool = False
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: rows of metrics, seconds spent, and whether it is the best so far."""
+    """What one epoch gave: rows of metrics, optimizer steps, seconds, and whether it is the best so far."""
 
     rows: list[dict[str, Any]]
+    steps: int
     seconds: dict[str, float]
     is_best: bool
     is_last: bool
@@ -99,7 +102,6 @@ class Trainer:
         order_of_results = list(self.recipe.tasks)
         grouped = [task for group in self.built.groups for task in group.tasks]
         self._to_results = torch.tensor([grouped.index(t) for t in order_of_results], device=self.device)
-        self._skips_in_a_row = 0
 
     @classmethod
     def create(cls, recipe: Recipe, built: Built, dataset: Dataset) -> Trainer:
@@ -122,7 +124,7 @@ def fit(trainer: Trainer) -> Iterator[Epoch]:
     """
     recipe, progress = trainer.recipe, trainer.progress
     while progress.epoch < trainer.epochs and not progress.stopped:
-        began = perf_counter()
+        began, first_step = perf_counter(), progress.step
         values = _train_epoch(trainer)
         trained = perf_counter()
         progress.epoch += 1
@@ -136,7 +138,7 @@ def fit(trainer: Trainer) -> Iterator[Epoch]:
             if recipe.train.monitor == "test":
                 rows.append(row_of(progress, "test", evaluate_split(trainer, "test")))
         seconds = {"train": trained - began, "evaluate": perf_counter() - trained}
-        yield Epoch(rows, seconds, is_best, is_last=last or progress.stopped)
+        yield Epoch(rows, progress.step - first_step, seconds, is_best, is_last=last or progress.stopped)
 
 
 def evaluate_split(trainer: Trainer, split: str) -> Values:
@@ -174,6 +176,8 @@ def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     for group in optimizer.param_groups:
         group["lr"] = recipe.optimizer.lr * group["lr_scale"] * factor
     optimizer.zero_grad(set_to_none=True)
+    buffers = list(trainer.built.model.buffers()) if recipe.train.on_nonfinite == "skip" else []
+    before = [buffer.clone() for buffer in buffers]
     losses: list[Tensor] = []
     seen: list[Seen] = []
     for part in parts:
@@ -183,6 +187,9 @@ def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not _all_finite(trainer, torch.stack(losses), norm):
+        with torch.no_grad():  # the running statistics of norms have seen the batch
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
         return
     for batch in seen:
         meter.update(*batch)
@@ -214,7 +221,7 @@ def _losses(trainer: Trainer, part: Rows, seen: list[Seen]) -> Tensor:
 def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor) -> bool:
     """Whether the step may be taken; raises or counts as `on_nonfinite` says."""
     if bool(torch.isfinite(losses_PN.sum() + norm)):
-        trainer._skips_in_a_row = 0
+        trainer.progress.skipped_in_a_row = 0
         return True
     progress, train = trainer.progress, trainer.recipe.train
     where = (
@@ -227,8 +234,8 @@ def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor) -> bool:
     ]
     what = "; ".join(bad) or f"the gradient's norm is {norm.item():g}"
     progress.skipped += 1
-    trainer._skips_in_a_row += 1
-    if train.on_nonfinite == "stop" or trainer._skips_in_a_row > MAX_SKIPS:
+    progress.skipped_in_a_row += 1
+    if train.on_nonfinite == "stop" or progress.skipped_in_a_row > MAX_SKIPS:
         raise NotFinite("", f"{what} {where}", "lower optimizer.lr, set train.clip_norm, or check the inputs")
     return False
 
@@ -253,7 +260,9 @@ def _select(trainer: Trainer, row: dict[str, Any]) -> bool:
     if metric is not None:
         value = row[metric]
     else:
-        value = sum(spec.weight * row[f"validation/{task}/loss"] for task, spec in recipe.tasks.items())
+        losses = [row[f"validation/{task}/loss"] for task in recipe.tasks]
+        weights = [spec.weight for spec in recipe.tasks.values()]
+        value = None if None in losses else sum(w * x for w, x in zip(weights, losses, strict=True))
     better = value is not None and (
         progress.best is None or (value > progress.best if higher else value < progress.best)
     )
