@@ -17,7 +17,7 @@ def recipe_schema() -> dict[str, Any]:
     whole = Recipe.model_json_schema()
     definitions = whole.pop("$defs")
     partial = {f"partial{name}": _partial(schema) for name, schema in definitions.items()}
-    schema = _partial(whole)
+    schema: dict[str, Any] = _partial(whole)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "mtl recipe"
     schema["required"] = ["name", "schema_version"]
