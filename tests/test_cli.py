@@ -271,7 +271,7 @@ def test_summary(capsys: Capture) -> None:
         ("ls tsak", "mtl ls: no family 'tsak' (did you mean 'task'?)"),
         ("runs a b", "mtl runs: Got unexpected extra argument"),
         ("eval", "mtl eval: Missing argument 'RUN'"),
-        ("eval nosuch", "nosuch: no run is there: it has no run.json"),
+        ("eval nosuch", "nosuch: no checkpoint found: it has no run.json"),
         ("validate .", ".: is a directory"),
     ],
 )
@@ -588,7 +588,7 @@ def test_a_stopped_run_can_go_on(run_mtl: Callable[..., Done], folder: Path) -> 
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=60)
     assert child.returncode == TERMINATED
-    *_, advice, last = err.splitlines()
+    *_, advice, last = filter(None, err.splitlines())
     assert last == "interrupted"
     assert re.fullmatch(
         r"warning: stopped at step \d+; step \d+ is saved; `mtl run --resume out` goes on", advice

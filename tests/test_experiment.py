@@ -361,7 +361,7 @@ def test_evaluate_run_refuses_what_is_not_there(tmp_path: Path, no_plots: None) 
     mtl.run(recipe(), out=tmp_path / "run")
     with pytest.raises(UserError, match=r"no split 'tests' \(did you mean 'test'\?\); train, test"):
         evaluate_run(tmp_path / "run", "tests")
-    with pytest.raises(UserError, match="no run is there"):
+    with pytest.raises(UserError, match="no checkpoint found"):
         evaluate_run(tmp_path)
     (tmp_path / "run/checkpoints/step-00000009/state.json").write_text("{}")
     with pytest.raises(UserError, match=r"step-00000009 is damaged \(state\.json: size differs\)"):

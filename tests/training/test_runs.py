@@ -98,7 +98,7 @@ def test_a_place_that_cannot_be(name: str, recipe: Recipe, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (None, "no run is there: it has no run.json"),
+        (None, "no checkpoint found: it has no run.json"),
         (b"", "cannot be read: Expecting value"),
         (b"{", "cannot be read: Expecting property name"),
         (b'{"a": NaN}', "cannot be read: NaN is not allowed"),
