@@ -107,7 +107,13 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is most like `name`, if any is much like it."""
+    near = difflib.get_close_matches(str(name)[:80], list(known), n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """` (did you mean 'seed'?)` for the nearest known name, or an empty text."""
-    near = difflib.get_close_matches(str(name)[:80], list(known), n=1, cutoff=0.6)
-    return f" (did you mean {quoted(near[0])}?)" if near else ""
+    near = nearest(name, known)
+    return f" (did you mean {quoted(near)}?)" if near is not None else ""

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from mtl.errors import KeyPath, did_you_mean, quoted
+from mtl.errors import KeyPath, did_you_mean, nearest, quoted
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ class Model(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            details = [cls._detail(dict(e)) for e in error.errors(include_url=False)]
+            found = [dict(e) for e in error.errors(include_url=False)]
+            # a key that is missing because it is misspelt is one fault, not two
+            unknown = [e["loc"][0] for e in found if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
+            meant = {(nearest(key, cls.model_fields),) for key in unknown}
+            details = [cls._detail(e) for e in found if e["type"] != "missing" or e["loc"] not in meant]
             raise ValidationError.from_exception_data(cls.__name__, details) from None
 
     @classmethod
