@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 # what is measured is the checkout, not the copies made here
+PACKAGES = sysconfig.get_paths()["purelib"]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_") and k != "PYTHONPATH"}
 
 pytestmark = pytest.mark.xdist_group("packaging")  # one worker builds
@@ -93,7 +95,6 @@ def test_expected_files_are_of_every_sort(checkout: Path) -> None:
         "mtl/recipes/fashion_stitch.yaml",
         "mtl/recipes/recipe.schema.json",
         "mtl/py.typed",
-        ".j2",
         "fashion_mnist_sample/train-images-idx3-ubyte.gz",
     ):
         assert any(name.endswith(ending) for name in names), ending
@@ -123,12 +124,12 @@ def test_editable_install_works_from_another_folder(checkout: Path, tmp_path: Pa
     site = tmp_path / "site"
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(site)
-    # a .pth file counts only in a site folder
+    # a .pth file counts only in a site folder; without this environment's own, where mtl may be installed too
     look = (
-        "import site, sys\nsite.addsitedir(sys.argv[1])\nimport mtl.tasks\n"
+        "import site, sys\nsite.addsitedir(sys.argv[1])\nsys.path.append(sys.argv[2])\nimport mtl.tasks\n"
         "from importlib.resources import files\n"
         "print(mtl.tasks.__file__)\nprint(*(p.name for p in (files('mtl') / 'recipes').iterdir()))"
     )
-    tasks, recipes = run("-I", "-c", look, site, cwd=tmp_path).splitlines()
+    tasks, recipes = run("-I", "-S", "-c", look, site, PACKAGES, cwd=tmp_path).splitlines()
     assert Path(tasks) == checkout / "mtl/tasks/__init__.py"
     assert {path.name for path in (checkout / "recipes").iterdir()} == set(recipes.split())

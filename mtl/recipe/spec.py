@@ -57,7 +57,7 @@ class Model(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            found = [dict(e) for e in error.errors(include_url=False)]
+            found: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
             # a key that is missing because it is misspelt is one fault, not two
             unknown = [e["loc"][0] for e in found if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
             meant = {(nearest(key, cls.model_fields),) for key in unknown}

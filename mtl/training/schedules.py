@@ -65,7 +65,7 @@ class Step(WarmedUp):
 
     reference: ClassVar[str] = "ours"
 
-    at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+    at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.5, 0.75), min_length=1, max_length=1000, description="fractions of the run"
     )
     gamma: float = Field(0.1, gt=0, le=1)
