@@ -14,6 +14,7 @@ _HOME = {
     "load_recipe": "mtl.recipe.load",
     "run": "mtl.experiment",
     "resume": "mtl.experiment",
+    "load": "mtl.evaluation.predict",
     "register_task": "mtl.recipe.spec",
     "register_source": "mtl.recipe.spec",
     "register_backbone": "mtl.recipe.spec",
@@ -34,6 +35,7 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from mtl.errors import UserError as UserError
     from mtl.experiment import resume as resume
+    from mtl.evaluation.predict import load as load
     from mtl.experiment import run as run
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower

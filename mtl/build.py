@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from mtl.data.columns import Header
-from mtl.errors import UserError
+from mtl.data.join import joined_header
+from mtl.data.learned import Constants, Learned
+from mtl.errors import UserError, quoted, raise_all
 from mtl.model.heads import GroupedHead, Heads
+from mtl.model.inputs import TableInputs
 from mtl.model.layers import grouped_norm, init_weights
 from mtl.model.stitched import Standardize, StitchedMultiTower
 from mtl.model.towers import Towers
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import Shape, TaskSpec
+
+
+PROVISIONAL = ("?", "?")
+"""What stands for the classes of a task that are known only once its labels are read."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +34,9 @@ class TaskGroup:
         name: what the model calls their head.
         tasks: the T tasks.
         spec: the settings of one of them; all agree in what head, loss and metrics need.
-        outputs: for each task, the names of its O outputs.
+        outputs: for each task, the names of what is predicted.
         towers: for each task, the number of its tower.
+        constants: numbers that losses, metrics and predictions need, (T,) or (T, ...).
     """
 
     name: str
@@ -35,11 +44,16 @@ class TaskGroup:
     spec: TaskSpec
     outputs: tuple[tuple[str, ...], ...]
     towers: tuple[int, ...]
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_outputs(self) -> int:
         """O."""
-        return len(self.outputs[0])
+        return self.spec.n_outputs(self.outputs[0])
+
+    def constants_of(self, t: int) -> dict[str, Tensor]:
+        """The numbers of task t alone."""
+        return {name: values[t] for name, values in self.constants.items()}
 
 
 @dataclass(frozen=True)
@@ -56,45 +70,76 @@ class Built:
     groups: tuple[TaskGroup, ...]
     shapes: dict[str, Shape]
 
+    def to(self, device: torch.device) -> Built:
+        """The same on another device; the model itself is moved."""
+        self.model.to(device=device)
+        groups = tuple(
+            replace(group, constants={name: v.to(device) for name, v in group.constants.items()})
+            for group in self.groups
+        )
+        return Built(self.model, groups, self.shapes)
 
-def task_groups(recipe: Recipe, header: Header) -> tuple[TaskGroup, ...]:
-    """The tasks of a recipe, gathered into groups in the order of their first tasks.
+
+def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] | None]:
+    """Task -> names of what is predicted, as far as the header tells.
 
     Raises:
         UserError: a task does not fit the data's header; all such faults at once.
     """
-    tower_of = {task: k for k, tasks in enumerate(recipe.towers.values()) for task in tasks}
-    gathered: dict[tuple[object, ...], list[tuple[str, tuple[str, ...]]]] = {}
+    found: dict[str, tuple[str, ...] | None] = {}
     faults: list[UserError] = []
+    inputs = header.layout
+    read = {*inputs.numeric, *inputs.vectors, *inputs.categorical} if inputs is not None else set()
     for task, spec in recipe.tasks.items():
         try:
             with recipe.at("tasks", task):
-                outputs = spec.outputs(header)
-            gathered.setdefault(spec.group(len(outputs)), []).append((task, outputs))
+                found[task] = spec.outputs(header)
+                leak = [column for column in spec.target_columns() if column in read]
+                if leak:
+                    raise UserError(
+                        "", f"column {quoted(leak[0])} is an input too: its label would be read off it", path=("target",)
+                    )
         except UserError as error:
             faults.extend(error.errors)
-    if faults:
-        from mtl.errors import raise_all
+    raise_all(faults)
+    return found
 
-        raise_all(faults)
+
+def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
+    """The tasks of a recipe, gathered into groups in the order of their first tasks."""
+    tower_of = {task: k for k, tasks in enumerate(recipe.towers.values()) for task in tasks}
+    gathered: dict[tuple[object, ...], list[str]] = {}
+    for task, spec in recipe.tasks.items():
+        key = spec.group(spec.n_outputs(learned.outputs[task]))
+        gathered.setdefault((*key, spec.head), []).append(task)
     groups: list[TaskGroup] = []
-    for key, members in gathered.items():
-        stem = f"{key[0]}_{len(members[0][1])}".replace(".", "_")
+    for key, tasks in gathered.items():
+        spec = recipe.tasks[tasks[0]]
+        stem = f"{key[0]}_{spec.n_outputs(learned.outputs[tasks[0]])}".replace(".", "_")
         same = sum(group.name.startswith(stem) for group in groups)
-        tasks = tuple(task for task, _ in members)
+        constants = [learned.constants.get(task, {}) for task in tasks]
         groups.append(
             TaskGroup(
                 name=f"{stem}_{same + 1}" if same else stem,
-                tasks=tasks,
-                spec=recipe.tasks[tasks[0]],
-                outputs=tuple(outputs for _, outputs in members),
+                tasks=tuple(tasks),
+                spec=spec,
+                outputs=tuple(learned.outputs[task] for task in tasks),
                 towers=tuple(tower_of[task] for task in tasks),
+                constants={name: _stacked(name, constants) for name in dict.fromkeys(n for c in constants for n in c)},
             )
         )
     return tuple(groups)
 
 
-def build(recipe: Recipe, header: Header, standardize: tuple[Tensor, Tensor] | None = None) -> Built:
+def _stacked(name: str, constants: Sequence[Constants]) -> Tensor:
+    """(T,) or (T, ...) one number or row per task; a task without this one has ones, as a temperature would."""
+    width = max(len(c[name]) for c in constants if name in c)
+    rows = [c.get(name, (1.0,) * width) for c in constants]
+    stacked = torch.tensor(rows, dtype=torch.float32)
+    return stacked[:, 0] if width == 1 else stacked
+
+
+def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Built:
     """The network of a recipe with its initial weights, on the current default device.
 
     Initial weights are drawn per tower and stage, and per task, from (seed.init, name): another task or
@@ -103,15 +148,24 @@ def build(recipe: Recipe, header: Header, standardize: tuple[Tensor, Tensor] | N
     Args:
         recipe: the checked recipe.
         header: what is known of the data.
-        standardize: mean and std of the training split's inputs; without them, inputs are taken as they are.
+        learned: what was learned from the training rows; without it, classes that the header does not tell
+            are taken to be two, and inputs are taken as they are.
 
     Raises:
         UserError: shapes do not chain, or a task does not fit the data.
     """
-    groups = task_groups(recipe, header)
+    if learned is None:
+        known = known_outputs(recipe, header)
+        learned = Learned({task: names or PROVISIONAL for task, names in known.items()}, layout=header.layout)
+    groups = task_groups(recipe, learned)
     names, backbone = tuple(recipe.towers), recipe.model.backbone
+    inputs = _inputs(learned, len(names))
+    shape = header.input_shape
+    shared = not (isinstance(inputs, TableInputs) and inputs.per_tower)
+    if isinstance(inputs, TableInputs):
+        shape = (inputs.width,)
     with recipe.at("model", "backbone"):
-        stages = backbone.build(len(names), header.input_shape)
+        stages = backbone.build(len(names), shape) if shared else backbone.build(len(names), shape, shared_input=False)
         try:
             towers = Towers(names, [(name, module) for name, module, _ in stages])
         except ValueError as error:
@@ -125,38 +179,80 @@ def build(recipe: Recipe, header: Header, standardize: tuple[Tensor, Tensor] | N
         len(names),
         recipe.model.head.dropout,
     )
-    _initialize(recipe, towers, heads)
-    model = StitchedMultiTower(
-        towers, stitches, heads, tuple(recipe.tasks), Standardize(*standardize) if standardize else None
+    _initialize(recipe, inputs, towers, heads)
+    return Built(StitchedMultiTower(towers, stitches, heads, tuple(recipe.tasks), inputs), groups, shapes)
+
+
+def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
+    """What raw rows go through first."""
+    layout = learned.layout
+    if layout is None:
+        if learned.mean is None or learned.std is None:
+            return None
+        return Standardize(torch.from_numpy(learned.mean), torch.from_numpy(learned.std))
+    zeros, ones = torch.zeros(layout.n_numeric), torch.ones(layout.n_numeric)
+    return TableInputs(
+        torch.from_numpy(learned.mean) if learned.mean is not None else zeros,
+        torch.from_numpy(learned.std) if learned.std is not None else ones,
+        torch.from_numpy(learned.fill) if learned.fill is not None else zeros,
+        learned.indicators,
+        [len(layout.values.get(name, PROVISIONAL)) for name in layout.categorical],
+        layout.embedding,
+        n_towers,
     )
-    return Built(model, groups, shapes)
 
 
 def _head(recipe: Recipe, group: TaskGroup, width: int) -> GroupedHead:
-    norm: nn.Module | None = None
-    if recipe.model.head.norm:
-        kind = recipe.model.backbone.norm
-        norm = grouped_norm(
+    kind, own = recipe.model.backbone.norm, group.spec.head
+
+    def norm(features: int) -> nn.Module | None:
+        return grouped_norm(
             kind.kind,
             len(group.tasks),
-            group.n_outputs,
+            features,
             spatial=False,
             eps=kind.eps,
             momentum=kind.momentum,
             debias=kind.debias,
         )
-    return GroupedHead(group.tasks, group.towers, len(recipe.towers), width, group.n_outputs, norm)
+
+    return GroupedHead(
+        group.tasks,
+        group.towers,
+        len(recipe.towers),
+        width,
+        group.n_outputs,
+        norm(group.n_outputs) if recipe.model.head.norm else None,
+        hidden=[(features, norm(features)) for features in own.hidden],
+        dropout=own.dropout,
+    )
 
 
-def _initialize(recipe: Recipe, towers: Towers, heads: Heads) -> None:
+def _initialize(recipe: Recipe, inputs: nn.Module | None, towers: Towers, heads: Heads) -> None:
     init, seed = recipe.model.backbone.init, recipe.seeds.init
     same = recipe.model.tower_init == "same"
     keys = ("",) * len(towers.names) if same else towers.names
+    if isinstance(inputs, TableInputs):
+        init_weights(inputs, keys, init, seed, "inputs")
     for stage_name, stage in towers.stages.items():
         init_weights(stage, keys, init, seed, "tower", stage_name)
     for head in heads.groups.values():
         assert isinstance(head, GroupedHead)
         init_weights(head.linear, head.tasks, init, seed, "head")
+        init_weights(head.hidden, head.tasks, init, seed, "hidden")
+
+
+def header_of(recipe: Recipe) -> Header:
+    """What all sources together say of themselves.
+
+    Raises:
+        UserError: a source cannot be found, or sources do not give the same inputs.
+    """
+    headers = {}
+    for name, source in recipe.data.by_name.items():
+        with recipe.at("data", *recipe.data.path_of(name)):
+            headers[name] = source.header()
+    return joined_header(headers)
 
 
 def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
@@ -165,12 +261,11 @@ def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
     Raises:
         UserError: shapes do not chain, heads do not fit, or no task reaches a parameter.
     """
-    with recipe.at("data", "source"):
-        header = recipe.data.source.header()
+    header = header_of(recipe)
     _check_early_stopping(recipe, header)
     with torch.device("meta"):
         built = build(recipe, header)
-        x = torch.empty(2, *header.input_shape)
+        x = torch.zeros(2, *header.input_shape)
     built.model.train()
     with recipe.at("model"):
         try:
@@ -186,7 +281,14 @@ def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
 
 
 def _check_early_stopping(recipe: Recipe, header: Header) -> None:
-    has_validation = recipe.data.split.validation is not None or "validation" in header.row_counts
+    split = recipe.data.split
+    given = (split.validation, split.validation_from, split.column)
+    has_validation = any(value is not None for value in given) or "validation" in header.row_counts
+    for task, spec in recipe.tasks.items():
+        for key in ("temperature", "fit_threshold"):
+            if getattr(spec, key, None) and not has_validation:
+                with recipe.at("tasks", task, key):
+                    raise UserError("", "there is no validation split to fit it on", "write data.split: {validation: 0.1}")
     if recipe.train.early_stopping is not None and not has_validation:
         with recipe.at("train", "early_stopping"):
             raise UserError(

@@ -247,15 +247,8 @@ def cp(recipe: str, destination: str | None, force: bool) -> None:
     schema = target.with_name("recipe.schema.json")
     if target.exists() and not force:
         raise UserError(str(target), "is there already", "give another name, or --force")
-    try:
-        target.write_bytes(source.read_bytes())
-        schema.write_bytes((BUILT_IN / "recipe.schema.json").read_bytes())
-    except OSError as error:
-        from mtl.errors import EnvironmentFault
-
-        raise EnvironmentFault(
-            str(target), f"cannot write: {(error.strerror or str(error)).lower()}"
-        ) from error
+    _write(target, source.read_bytes())
+    _write(schema, (BUILT_IN / "recipe.schema.json").read_bytes())
     say(f"{target} (schema: {schema})")
 
 
@@ -282,14 +275,80 @@ def _summarize(recipe: str, overrides: Sequence[str]) -> None:
 @cli.command("eval")
 @click.argument("run_folder", metavar="RUN")
 @click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@click.option("--data", metavar="FILE", help="Another table with labels, all of its rows, instead of a split.")
 @plugin_option
 @debug_option
-def evaluate(run_folder: str, split: str, plugins: tuple[str, ...], debug: bool) -> None:
+def evaluate(run_folder: str, split: str, data: str | None, plugins: tuple[str, ...], debug: bool) -> None:
     """Evaluate the selected weights of RUN again."""
     _load_plugins(plugins)
     from mtl.experiment import evaluate_run
 
-    say(results_table(evaluate_run(run_folder, split), split))
+    say(results_table(evaluate_run(run_folder, split, data), "test" if data is not None else split))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--input", "data", required=True, metavar="FILE", help="CSV, Parquet or npz; needs no labels.")
+@click.option("--output", required=True, metavar="FILE", help="CSV, Parquet or npz, by its suffix.")
+@click.option("--keep", multiple=True, metavar="COLUMN", help="A column of the input to carry through.")
+@click.option("--device", default="cpu", show_default=True, metavar="NAME", help="auto, cpu, cuda, mps.")
+@plugin_option
+@debug_option
+def predict(
+    run_folder: str,
+    data: str,
+    output: str,
+    keep: tuple[str, ...],
+    device: str,
+    plugins: tuple[str, ...],
+    debug: bool,
+) -> None:
+    """Predict for every row of a file: a column per task, and probabilities beside it."""
+    _load_plugins(plugins)
+    from mtl.evaluation.predict import load
+    from mtl.evaluation.writing import write_predictions
+
+    n_rows = write_predictions(load(run_folder, device), data, output, keep)
+    say(f"{output}: {n_rows:,} rows")
+
+
+@cli.command()
+@click.argument("table_file", metavar="TABLE")
+@click.option("--targets", required=True, metavar="A,B,...", help="The label columns.")
+@click.option("--group", metavar="COLUMN", help="People, sites: no value of it on two sides of the split.")
+@click.option("--time", metavar="COLUMN", help="Dates or times: the latest rows are held out.")
+@click.option("-o", "--output", default="recipe.yaml", show_default=True, metavar="FILE", help="The recipe.")
+@click.option("--force", is_flag=True, help="Overwrite.")
+@debug_option
+def init(
+    table_file: str, targets: str, group: str | None, time: str | None, output: str, force: bool, debug: bool
+) -> None:
+    """Write a recipe for TABLE (CSV or Parquet): kinds of tasks and inputs are guessed, with the reasons."""
+    from mtl.recipe.load import BUILT_IN, load_recipe
+    from mtl.training.starter import starter_recipe
+
+    target = Path(output)
+    if target.exists() and not force:
+        raise UserError(output, "is there already", "give another name by -o, or --force")
+    names = [name.strip() for name in targets.split(",") if name.strip()]
+    if not names:
+        raise UserError("--targets", "names no column")
+    text = starter_recipe(table_file, names, target.absolute().parent, group, time)
+    _write(target, text.encode())
+    schema_file = target.with_name("recipe.schema.json")
+    if not schema_file.exists():
+        _write(schema_file, (BUILT_IN / "recipe.schema.json").read_bytes())
+    recipe = load_recipe(str(target))
+    say(f"{target}: {len(recipe.tasks)} tasks; look through it, then: mtl run {target}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        from mtl.errors import EnvironmentFault
+
+        raise EnvironmentFault(str(path), f"cannot write: {(error.strerror or str(error)).lower()}") from error
 
 
 @cli.command()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
 import torch
 
-from mtl.build import Built, build, build_on_meta
-from mtl.errors import KeyPath, NotFinite, UserError, did_you_mean, dotted, quoted
-from mtl.evaluation.evaluate import evaluate
+from mtl.build import build, build_on_meta
+from mtl.errors import KeyPath, NotFinite, UserError, dotted, quoted
+from mtl.evaluation.decisions import fit_decisions, with_decisions
+from mtl.evaluation.predict import load
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.report.plots import plot_run
 from mtl.training import checkpoint, devices, state
-from mtl.training.dataset import Dataset, load_dataset
+from mtl.training.dataset import load_dataset
 from mtl.training.fit import Epoch, Trainer, evaluate_split, fit, row_of
 from mtl.training.runs import RESOLVED, TIMINGS, RunFolder, environment, recipe_of
 
@@ -189,10 +190,9 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     """
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
-    built_on_meta, header = build_on_meta(recipe)
-    dataset = load_dataset(recipe, header, built_on_meta.groups)
-    built = build(recipe, header, dataset.standardize)
-    built.model.to(device=device)
+    _, header = build_on_meta(recipe)
+    dataset = load_dataset(recipe, header)
+    built = build(recipe, dataset.header, dataset.learned).to(device)
     built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
     return Trainer.create(recipe, built, dataset.to(device)), device
 
@@ -209,20 +209,29 @@ def _facts(recipe: Recipe, trainer: Trainer, device: torch.device, plugins: Sequ
         "threads": recipe.train.threads or torch.get_num_threads(),
         "data": {
             "sha256": dataset.fingerprint,
-            "generated": type(recipe.data.source).generated,
+            "generated": any(source.generated_now() for source in recipe.data.by_name.values()),
             "rows": {split: len(rows) for split, rows in dataset.splits.items()},
+            "labels": _label_counts(trainer),
             "best_possible_accuracy": dataset.ceiling,
         },
+        "model": dataset.learned.record(dataset.header),
         "parameters": sum(p.numel() for p in trainer.built.model.parameters()),
-        "classes": {
-            task: list(outputs)
-            for group in trainer.built.groups
-            for task, outputs in zip(group.tasks, group.outputs, strict=True)
-        },
+        "classes": {task: list(dataset.learned.outputs[task]) for task in recipe.tasks},
         "towers": {tower: list(tasks) for tower, tasks in recipe.towers.items()},
         "step": 0,
         "results": {},
     }
+
+
+def _label_counts(trainer: Trainer) -> dict[str, dict[str, int]]:
+    """Task -> split -> labels that are there, of tasks in which some may be missing."""
+    dataset, counts = trainer.dataset, {}
+    for group in trainer.built.groups:
+        present = dataset.present[group.name].cpu().numpy()
+        for t, task in enumerate(group.tasks):
+            if trainer.recipe.tasks[task].missing == "mask":
+                counts[task] = {split: int(present[rows, t].sum()) for split, rows in dataset.splits.items()}
+    return {task: counts[task] for task in trainer.recipe.tasks if task in counts}
 
 
 def _train(trainer: Trainer, folder: RunFolder, console: Console) -> Result:
@@ -299,12 +308,18 @@ def _finish(trainer: Trainer, folder: RunFolder) -> None:
     """Evaluate the test split once, with the epoch that validation chose or else the last one."""
     progress = trainer.progress
     selected = progress.best_step if progress.best_step is not None else progress.step
+    if selected != progress.step:
+        files = checkpoint.read(folder.checkpoints / f"step-{selected:08d}")
+        state.load_weights(trainer.built.model, files)
+    decisions = fit_decisions(trainer.recipe, trainer.built, trainer.dataset)
+    if decisions:
+        groups = with_decisions(trainer.built.groups, decisions)
+        trainer.built = replace(trainer.built, groups=groups)
+        learned = trainer.dataset.learned.decided(decisions)
+        folder.save_record(model=learned.record(trainer.dataset.header), decisions=decisions)
     rows = folder.rows()
     seen = [row for row in rows if row["split"] == "test" and row["step"] == selected]
-    if not seen:
-        if selected != progress.step:
-            files = checkpoint.read(folder.checkpoints / f"step-{selected:08d}")
-            state.load_weights(trainer.built.model, files)
+    if not seen or decisions:
         row = row_of(progress, "test", evaluate_split(trainer, "test"))
         row["epoch"] = progress.best_epoch if selected != progress.step else progress.epoch
         row["step"] = selected
@@ -332,38 +347,12 @@ def _result(folder: RunFolder) -> Result:
     return Result(folder.path, dict(folder.record["results"]), dict(folder.record))
 
 
-def load_run(path: str | os.PathLike[str]) -> tuple[Recipe, Built, Dataset, RunFolder]:
-    """A run's recipe, its model with the selected weights, and its data, on the CPU.
+def evaluate_run(
+    path: str | os.PathLike[str], split: str = "test", data: str | os.PathLike[str] | None = None
+) -> dict[str, float | None]:
+    """Metrics of a run's selected weights on one split of its data, or on another file with labels.
 
     Raises:
-        UserError: there is no such run, or it has no whole checkpoint.
+        UserError: there is no such run, split or file.
     """
-    folder = RunFolder.open(Path(path))
-    recipe = load_recipe(recipe_of(folder))
-    trainer, _ = prepare(recipe)
-    selected = folder.record.get("selected", {}).get("step")
-    if selected is None:
-        _, files, _ = checkpoint.newest(folder.checkpoints)
-    else:
-        try:
-            files = checkpoint.read(folder.checkpoints / f"step-{selected:08d}")
-        except checkpoint.Damaged as reason:
-            raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
-    state.load_weights(trainer.built.model, files)
-    return recipe, trainer.built, trainer.dataset, folder
-
-
-def evaluate_run(path: str | os.PathLike[str], split: str = "test") -> dict[str, float | None]:
-    """Metrics of a run's selected weights on one split of its data.
-
-    Raises:
-        UserError: there is no such run or split.
-    """
-    recipe, built, dataset, folder = load_run(path)
-    if split not in dataset.splits:
-        known = ", ".join(dataset.splits)
-        raise UserError(
-            str(folder.path), f"no split {quoted(split)}{did_you_mean(split, dataset.splits)}", known
-        )
-    with devices.settings(recipe.train.deterministic, folder.record["threads"]):
-        return evaluate(built.model, built.groups, recipe.tasks, dataset, dataset.splits[split], split)
+    return load(path).evaluate(split, data)

@@ -61,12 +61,14 @@ class Layers(BackboneSpec):
     def stage_names(self) -> tuple[str, ...]:
         return tuple(stage.name for stage in self.stages)
 
-    def build(self, n_towers: int, input_shape: Shape) -> list[tuple[str, nn.Module, Shape]]:
+    def build(
+        self, n_towers: int, input_shape: Shape, shared_input: bool = True
+    ) -> list[tuple[str, nn.Module, Shape]]:
         built: list[tuple[str, nn.Module, Shape]] = []
         shape = input_shape
         for i, stage in enumerate(self.stages):
             try:
-                module, shape = stage.build(self, n_towers, shape, first=i == 0)
+                module, shape = stage.build(self, n_towers, shape, first=shared_input and i == 0)
             except UserError as error:
                 path = ("stages", i, *error.path)
                 raise UserError(error.place, error.what, error.todo, path=path) from None

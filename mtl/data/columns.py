@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,61 @@ import numpy.typing as npt
 Array = npt.NDArray[np.generic]
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+How = Literal["classes", "numbers", "lists", "codes", "times"]
+"""How the values of a column are taken: as classes, numbers, several labels a row, groups, or seconds."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a recipe asks of a source that can give many columns.
+
+    Args:
+        labels: label column -> how its values are taken.
+        extra: further column (sample weights, groups, times, ids, the split) -> likewise.
+    """
+
+    labels: Mapping[str, How] = field(default_factory=dict)
+    extra: Mapping[str, How] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The raw input row of a table: numeric columns first, then the codes of categorical ones.
+
+    Args:
+        numeric: names of the numeric columns.
+        vectors: columns that hold a list of numbers each, with its length; after the numeric ones.
+        categorical: names of the categorical columns.
+        values: categorical column -> its values in the order of their codes 1, 2, ...; empty before
+            rows were read. Code 0 is any other value, a missing one included.
+        missing: what stands in for a missing number: nothing (an error), or the training rows' mean or median.
+        indicator: whether a numeric column with missing values gets a 0/1 column that says so.
+        embedding: dimensions of the learned vector of a category; None for one-hot.
+    """
+
+    numeric: tuple[str, ...]
+    vectors: Mapping[str, int] = field(default_factory=dict)
+    categorical: tuple[str, ...] = ()
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    missing: Literal["error", "mean", "median"] = "error"
+    indicator: bool = False
+    embedding: int | None = None
+
+    @property
+    def n_numeric(self) -> int:
+        """Numbers in a raw row before the codes, those of vectors included."""
+        return len(self.numeric) + sum(self.vectors.values())
+
+    @property
+    def width(self) -> int:
+        """Numbers in a raw row."""
+        return self.n_numeric + len(self.categorical)
+
+    def numeric_name(self, position: int) -> str:
+        """The column that a number of the raw row comes from."""
+        names = [*self.numeric, *(f"{v}[{i}]" for v, n in self.vectors.items() for i in range(n))]
+        return names[position]
 
 
 @dataclass(frozen=True)
@@ -23,12 +79,42 @@ class Header:
             value c, or None where the source does not know them.
         row_counts: rows per given split (`train`, `validation`, `test`), where known.
         note: one line the user must see, such as that the data are generated.
+        text: those label columns whose values are text, so that a class is named by its value.
+        layout: how the inputs of a table are laid out; None for inputs that are taken as they are.
+        columns: every column that a task or a split may name; default: the label columns.
     """
 
     input_shape: tuple[int, ...]
     labels: Mapping[str, tuple[str, ...] | None]
     row_counts: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
+    text: frozenset[str] = frozenset()
+    layout: Layout | None = None
+    columns: tuple[str, ...] = ()
+
+
+def row_number(row: int) -> str:
+    """How a row is called where the source has no better name for it."""
+    return f"row {row}"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One label column as read, or several side by side.
+
+    Args:
+        values: (n,) or (n, L) raw values; codes where `names` is given.
+        present: bool of the same shape.
+        names: what the raw values 0, 1, ... are called, if the source knows.
+        text: whether the names are the column's own values.
+        place: row number -> what it is called in messages.
+    """
+
+    values: Array
+    present: Mask
+    names: tuple[str, ...] | None = None
+    text: bool = False
+    place: Callable[[int], str] = row_number
 
 
 @dataclass(frozen=True)
@@ -37,13 +123,19 @@ class Columns:
 
     Args:
         inputs: (n, *input_shape), any real dtype; kept as the source stores it (uint8 for images).
-        labels: column -> (n,) raw values.
+        labels: column -> (n,) raw values, or (n, L) for a column of several labels.
         present: column -> (n,) bool, for those columns only in which a label may be missing.
         splits: `train`, `validation`, `test` -> row numbers, where the source gives them;
             a source without any leaves this empty.
         fingerprint: sha256 over everything above, in hex.
         ceiling: label column -> the best accuracy that any predictor can reach on the test split;
             known for generated data only.
+        header: what is known now that rows were read; None: no more than before.
+        extra: further columns that were asked for -> (n,) numbers or codes (-1: missing).
+        extra_names: extra column read as codes -> what its codes are called.
+        units: (n,) codes; rows of one code always stay on one side of a split.
+        place: row number -> what it is called in messages.
+        notices: what the user should know about the data, one line each.
     """
 
     inputs: Array
@@ -52,3 +144,9 @@ class Columns:
     fingerprint: str
     present: Mapping[str, Mask] = field(default_factory=dict)
     ceiling: Mapping[str, float] = field(default_factory=dict)
+    header: Header | None = None
+    extra: Mapping[str, Array] = field(default_factory=dict)
+    extra_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    units: Rows | None = None
+    place: Callable[[int], str] = row_number
+    notices: tuple[str, ...] = ()

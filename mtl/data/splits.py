@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mtl.data.batches import order
 from mtl.data.columns import Rows
@@ -14,20 +16,43 @@ from mtl.errors import UserError, quoted
 NAMES = ("train", "validation", "test")
 
 
+Codes = npt.NDArray[np.integer[Any]]
+Times = npt.NDArray[np.float64]
+CALLED = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train", "testing": "test"}
+
+
 def make_splits(
-    given: Mapping[str, Rows], n_rows: int, held_out: Mapping[str, float], seed: int
+    given: Mapping[str, Rows],
+    n_rows: int,
+    held_out: Mapping[str, float],
+    seed: int,
+    *,
+    stratify: Codes | None = None,
+    group: Codes | None = None,
+    time: Times | None = None,
+    test_from: float | None = None,
+    validation_from: float | None = None,
+    gap: float = 0.0,
+    units: Codes | None = None,
 ) -> dict[str, Rows]:
     """The rows of `train`, `validation` (if there is one) and `test`, each sorted and without overlap.
 
     A fraction f of n training rows is floor(f * n + 1/2) rows, taken from one seeded permutation:
     test rows from its front, validation rows from its end, so that asking for a validation
-    split leaves the test split as it is.
+    split leaves the test split as it is. With `units` or `group` the same is done with whole units or groups, the
+    cut nearest to the fraction of rows; with `time` the latest rows are held out instead.
 
     Args:
         given: the splits that the source gives; without `train`, that is every row in no other split.
         n_rows: number of all rows.
         held_out: `validation`, `test` -> the fraction of the training rows that becomes this split.
         seed: seed of the permutation.
+        stratify: (n,) a class for each row; each class is split by the same fractions.
+        group: (n,) codes; rows of one group are on one side.
+        time: (n,) when each row was; no training row is later than a validation row, none of those than a test row.
+        test_from, validation_from: with `time`, where these splits begin, instead of a fraction.
+        gap: with `time`, rows closer than this before the start of the next split are in no split.
+        units: (n,) codes; rows of one unit are on one side, whatever else is asked.
 
     Raises:
         UserError: a split is empty, given twice or missing, or given splits overlap; the path is
@@ -35,8 +60,30 @@ def make_splits(
     """
     if n_rows == 0:
         raise UserError("", "the data have no rows")
-    _check_given(given, n_rows, held_out)
-    pool = given["train"] if "train" in given else _in_no_split(given, n_rows)
+    starts = {"validation": validation_from, "test": test_from}
+    asked = {*held_out, *(name for name, start in starts.items() if start is not None)}
+    _check_given(given, n_rows, asked)
+    pool = (given["train"] if "train" in given else _in_no_split(given, n_rows)).astype(np.int64)
+    if time is not None:
+        taken = _by_time(pool, time, held_out, starts, gap, units)
+    elif group is not None:
+        taken = _by_block(pool, _blocks(group, units), held_out, seed, "groups")
+    elif stratify is not None:
+        taken = _stratified(pool, stratify, units, held_out, seed)
+    elif units is not None:
+        taken = _by_block(pool, units, held_out, seed, "units")
+    else:
+        taken = _plain(pool, held_out, seed)
+    splits = {**{name: rows.astype(np.int64) for name, rows in given.items()}, **taken}
+    if len(splits["train"]) == 0:
+        held = f"{len(taken.get('test', ()))} test and {len(taken.get('validation', ()))} validation rows of {len(pool)}"
+        raise UserError("", f"split 'train' is empty ({held} are held out)", "hold out less")
+    if group is not None:
+        _check_sides(group, splits)
+    return {name: np.sort(splits[name]) for name in NAMES if name in splits}
+
+
+def _plain(pool: Rows, held_out: Mapping[str, float], seed: int) -> dict[str, Rows]:
     n = len(pool)
     n_test = _count("test", n, held_out.get("test"))
     n_validation = _count("validation", n, held_out.get("validation"))
@@ -44,13 +91,178 @@ def make_splits(
         held = f"{n_test} test and {n_validation} validation rows of {n}"
         raise UserError("", f"split 'train' is empty ({held} are held out)", "hold out less")
     shuffled = pool[order(n, seed, 0, stream="split")].astype(np.int64)
-    splits = {name: rows.astype(np.int64) for name, rows in given.items()}
-    splits["train"] = shuffled[n_test : n - n_validation]
+    taken = {"train": shuffled[n_test : n - n_validation]}
     if n_test:
-        splits["test"] = shuffled[:n_test]
+        taken["test"] = shuffled[:n_test]
     if n_validation:
-        splits["validation"] = shuffled[n - n_validation :]
-    return {name: np.sort(splits[name]) for name in NAMES if name in splits}
+        taken["validation"] = shuffled[n - n_validation :]
+    return taken
+
+
+def _by_block(
+    pool: Rows, codes: Codes, held_out: Mapping[str, float], seed: int, called: str
+) -> dict[str, Rows]:
+    """Whole blocks in seeded order: test from the front, validation from the end, each cut nearest its share."""
+    _, block = np.unique(codes[pool], return_inverse=True)
+    n, n_blocks = len(pool), int(block.max()) + 1
+    place = np.empty(n_blocks, dtype=np.int64)
+    place[order(n_blocks, seed, 0, stream="split")] = np.arange(n_blocks)
+    ends = np.concatenate([[0], np.cumsum(np.bincount(place[block], minlength=n_blocks))])
+    front = _nearest(ends, held_out.get("test"), n)
+    back = n_blocks - _nearest((n - ends)[::-1], held_out.get("validation"), n)
+    if front >= back:
+        wanted = " and ".join(f"{name} {fraction:g}" for name, fraction in held_out.items())
+        raise UserError("", f"{n_blocks} {called} are too few for {wanted}", path=("group",) if called == "groups" else ())
+    taken = {"train": pool[(place[block] >= front) & (place[block] < back)]}
+    if "test" in held_out:
+        taken["test"] = pool[place[block] < front]
+    if "validation" in held_out:
+        taken["validation"] = pool[place[block] >= back]
+    return taken
+
+
+def _nearest(ends: npt.NDArray[np.int64], fraction: float | None, n: int) -> int:
+    """How many blocks come nearest to a fraction of n rows; at least one, unless none is asked for."""
+    if fraction is None:
+        return 0
+    return max(1, int(np.abs(ends - fraction * n).argmin()))
+
+
+def _blocks(group: Codes, units: Codes | None) -> Codes:
+    if units is not None:
+        _, unit = np.unique(units, return_inverse=True)
+        low, high = np.full(unit.max() + 1, np.iinfo(np.int64).max), np.full(unit.max() + 1, -1)
+        np.minimum.at(low, unit, group)
+        np.maximum.at(high, unit, group)
+        if (low != high).any():
+            raise UserError("", "rows that belong together are in two groups", path=("group",))
+    return group
+
+
+def _stratified(
+    pool: Rows, strata: Codes, units: Codes | None, held_out: Mapping[str, float], seed: int
+) -> dict[str, Rows]:
+    """Each stratum in seeded order by the same fractions, rounded so that totals are those of the plain rule."""
+    if units is None:
+        item, first = np.arange(len(pool)), np.arange(len(pool))
+    else:
+        _, first, item = np.unique(units[pool], return_index=True, return_inverse=True)
+    n = len(first)
+    _, stratum = np.unique(strata[pool[first]], return_inverse=True)
+    sizes = np.bincount(stratum)
+    shuffled = order(n, seed, 0, stream="split")
+    by_stratum = shuffled[np.argsort(stratum[shuffled], kind="stable")]
+    rank = np.empty(n, dtype=np.int64)
+    rank[by_stratum] = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    test = _quotas("test", sizes, held_out.get("test"), n)
+    validation = _quotas("validation", sizes, held_out.get("validation"), n)
+    is_test = rank < test[stratum]
+    is_validation = ~is_test & (rank >= (sizes - validation)[stratum])
+    taken = {"train": pool[~(is_test | is_validation)[item]]}
+    if "test" in held_out:
+        taken["test"] = pool[is_test[item]]
+    if "validation" in held_out:
+        taken["validation"] = pool[is_validation[item]]
+    return taken
+
+
+def _quotas(name: str, sizes: npt.NDArray[np.int64], fraction: float | None, n: int) -> npt.NDArray[np.int64]:
+    """Rows of each stratum, by largest remainders."""
+    if fraction is None:
+        return np.zeros_like(sizes)
+    total = _count(name, n, fraction)
+    exact = sizes * (total / n)
+    quotas = np.floor(exact).astype(np.int64)
+    rest = np.argsort(-(exact - quotas), kind="stable")[: total - int(quotas.sum())]
+    quotas[rest] += 1
+    return quotas
+
+
+def _by_time(
+    pool: Rows,
+    time: Times,
+    held_out: Mapping[str, float],
+    starts: Mapping[str, float | None],
+    gap: float,
+    units: Codes | None,
+) -> dict[str, Rows]:
+    """Test is what is latest, validation what comes before it, train what comes before that."""
+    when = time[pool]
+    wrong = np.flatnonzero(~np.isfinite(when))
+    if wrong.size:
+        raise UserError("", f"row {int(pool[wrong[0]])} has no time, and {wrong.size - 1} more rows", path=("by_time",))
+    if units is not None:
+        _, unit = np.unique(units[pool], return_inverse=True)
+        earliest = np.full(unit.max() + 1, np.inf)
+        np.minimum.at(earliest, unit, when)
+        when = earliest[unit]
+    n, end, taken = len(pool), np.inf, {}
+    for name in ("test", "validation"):
+        start = starts[name]
+        if start is None and name not in held_out:
+            continue
+        free = np.sort(when[when < end])
+        if start is None:
+            count = _count(name, n, held_out[name])
+            start = float(free[max(0, len(free) - count)]) if len(free) else -np.inf
+        rows = pool[(when >= start) & (when < end)]
+        if len(rows) == 0:
+            raise UserError("", f"split {name!r} is empty (no row from {start:g} on)", path=(f"{name}_from",))
+        taken[name] = rows
+        end = start - gap
+    taken["train"] = pool[when < end]
+    if len(taken["train"]) == 0:
+        raise UserError("", "split 'train' is empty: no row is earlier than what is held out", "hold out less", path=("by_time",))
+    return taken
+
+
+def _check_sides(group: Codes, splits: Mapping[str, Rows]) -> None:
+    names = list(splits)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            both = np.intersect1d(group[splits[one]], group[splits[other]])
+            if both.size:
+                raise UserError(
+                    "", f"{both.size} groups are in both {one} and {other}, first code {both[0]}", path=("group",)
+                )
+
+
+def given_by_column(codes: Rows, names: Sequence[str], place: Callable[[int], str]) -> dict[str, Rows]:
+    """The splits that a column of words gives; a row without a word is in none.
+
+    Raises:
+        UserError: a word is none of train, validation (val, valid, dev) and test.
+    """
+    split_of: list[str] = []
+    for code, word in enumerate(names):
+        split = word.strip().lower()
+        split = CALLED.get(split, split)
+        if split not in NAMES:
+            row = int(np.flatnonzero(codes == code)[0])
+            raise UserError(place(row), f"{quoted(word)} is none of {', '.join(NAMES)}", path=("column",))
+        split_of.append(split)
+    given = {}
+    for name in NAMES:
+        members = [code for code, split in enumerate(split_of) if split == name]
+        if members:
+            given[name] = np.flatnonzero(np.isin(codes, members))
+    if "train" not in given:
+        raise UserError("", "split 'train' is empty: no row says train", path=("column",))
+    return given
+
+
+def check_disjoint_ids(ids: Rows, splits: Mapping[str, Rows], names: Sequence[str]) -> None:
+    """Raises:
+    UserError: an id is in two splits.
+    """
+    held = {name: np.unique(ids[rows]) for name, rows in splits.items()}
+    for i, one in enumerate(held):
+        for other in list(held)[i + 1 :]:
+            both = np.intersect1d(held[one], held[other], assume_unique=True)
+            both = both[both >= 0]
+            if both.size:
+                first = quoted(names[int(both[0])]) if names else str(both[0])
+                raise UserError("", f"{both.size} ids are in both {one} and {other}, first {first}")
 
 
 def _in_no_split(given: Mapping[str, Rows], n_rows: int) -> Rows:
@@ -74,7 +286,7 @@ def _count(name: str, n: int, fraction: float | None) -> int:
     return count
 
 
-def _check_given(given: Mapping[str, Rows], n_rows: int, held_out: Mapping[str, float]) -> None:
+def _check_given(given: Mapping[str, Rows], n_rows: int, held_out: Collection[str]) -> None:
     owner = np.zeros(n_rows, dtype=np.int8)
     for number, (name, rows) in enumerate(given.items(), start=1):
         if name not in NAMES:

@@ -36,7 +36,8 @@ def evaluate(
             logits = model.forward_groups(dataset.inputs[index])
             for group in groups:
                 target, present = dataset.target[group.name][index], dataset.present[group.name][index]
-                loss_T = group.spec.loss(logits[group.name], target, present)
+                weight = dataset.weights(group.name, index)
+                loss_T = group.spec.losses(logits[group.name], target, weight, group.constants)
                 meter.update(group.name, logits[group.name], target, present, loss_T)
     return meter.values(split)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from mtl.build import TaskGroup
 from mtl.recipe.schema import common_headline
@@ -28,10 +29,16 @@ class Meter:
     """
 
     def __init__(self, groups: Sequence[TaskGroup], tasks: dict[str, TaskSpec], device: torch.device) -> None:
-        self.groups, self.tasks = tuple(groups), tasks
-        self.metrics = {g.name: g.spec.metrics(len(g.tasks), g.n_outputs).to(device) for g in groups}
+        self.groups, self.tasks, self.device = tuple(groups), tasks, device
+        self.metrics = {g.name: self._meter(g).to(device) for g in groups}
         self.loss_sum = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
         self.count = {g.name: torch.zeros(len(g.tasks), dtype=torch.long, device=device) for g in groups}
+
+    def _meter(self, group: TaskGroup) -> Metric:
+        names = frozenset(name for task in group.tasks for name in self.tasks[task].metric_names)
+        metric = group.spec.meter(len(group.tasks), group.n_outputs, names, group.constants)
+        on_mps = self.device.type == "mps"  # which has no float64
+        return metric.set_dtype(torch.float32) if on_mps else metric
 
     @torch.no_grad()
     def update(
@@ -55,7 +62,8 @@ class Meter:
             columns = {name: values.reshape(-1).tolist() for name, values in metrics.items()}
             counts = count_T.tolist()
             for t, task in enumerate(group.tasks):
-                per_task[task] = {name: _finite(values[t]) for name, values in columns.items()}
+                chosen = ("loss", *self.tasks[task].metric_names)
+                per_task[task] = {name: _finite(columns[name][t]) for name in chosen}
                 if self.tasks[task].missing == "mask":
                     per_task[task]["labels"] = counts[t]
         row = {

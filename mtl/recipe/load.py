@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted, raise_all
 from mtl.recipe import overrides as override_texts
 from mtl.recipe.schema import SCHEMA_VERSION, Recipe
-from mtl.recipe.spec import IsPath
+from mtl.recipe.spec import SOURCES
+from mtl.recipe.base import IsPath, Kind
 from mtl.recipe.yaml import Document, Mark, place_of, read_file
 
 BUILT_IN = Path(__file__).parent.parent / "recipes"
@@ -56,7 +58,7 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     """
     written = _read(source)
     document = override_texts.apply(_merge_bases(written), overrides)
-    document = _spread_task_defaults(document)
+    document = _expand_patterns(_spread_task_defaults(_spread_inputs(document)))
     _check_version(document)
     recipe = _validate(document)
     absolute = _with_absolute_paths(recipe, document)
@@ -138,6 +140,86 @@ def _merge(
 
 def _same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return "kind" not in new or "kind" not in old or new["kind"] == old["kind"]
+
+
+def _spread_inputs(document: Document) -> Document:
+    """`data.inputs` merged under `inputs` of every source."""
+    data = document.value.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("inputs"), dict):
+        return document
+    marks, data = dict(document.marks), dict(data)
+    inputs = data.pop("inputs")
+    below = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("data", "inputs")}
+    for path in _source_paths(data):
+        source = _at(data, path)
+        if isinstance(source, dict):
+            own = {p[1 + len(path) + 1 :]: m for p, m in marks.items() if p[: len(path) + 2] == ("data", *path, "inputs")}
+            joined = dict(below)
+            mine = source.get("inputs")
+            merged = _merge(inputs, mine, joined, own, ()) if isinstance(mine, dict) else inputs
+            data = _replaced(data, path, {**source, "inputs": mine if mine is not None and not isinstance(mine, dict) else merged})
+            marks.update({("data", *path, "inputs", *p): mark for p, mark in joined.items()})
+    return Document(document.file, {**document.value, "data": data}, marks)
+
+
+def _source_paths(data: Mapping[str, Any]) -> list[KeyPath]:
+    """Where sources stand below `data`."""
+    several = data.get("sources")
+    paths: list[KeyPath] = [("source",)] if "source" in data else []
+    return paths + [("sources", name) for name in several] if isinstance(several, dict) else paths
+
+
+def _at(value: Any, path: KeyPath) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def _expand_patterns(document: Document) -> Document:
+    """Tasks such as `"churn_*": {kind: binary}`: one task for each column of that name, its target."""
+    tasks = document.value.get("tasks")
+    if not isinstance(tasks, dict) or not any(set("*?[") & set(name) for name in tasks):
+        return document
+    columns = _columns(document)
+    expanded: dict[str, Any] = {}
+    marks = dict(document.marks)
+    for name, task in tasks.items():
+        if not set("*?[") & set(name):
+            expanded[name] = task
+            continue
+        place = place_of(document.marks, ("tasks", name))
+        found = [c for c in columns if len(name) <= 200 and fnmatchcase(c, name) and c not in tasks]
+        if not found:
+            shown = ", ".join(columns[:20])
+            raise UserError(place, f"no column is called like {quoted(name)}; columns: {shown}", path=("tasks", name))
+        own = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", name)}
+        for column in found:
+            if column in expanded:
+                raise UserError(place, f"column {quoted(column)} has another pattern already", path=("tasks", name))
+            expanded[column] = {**task, "target": column} if isinstance(task, dict) else task
+            marks.update({("tasks", column, *path): mark for path, mark in own.items()})
+    return Document(document.file, {**document.value, "tasks": expanded}, marks)
+
+
+def _columns(document: Document) -> tuple[str, ...]:
+    """Every column of the sources, for patterns."""
+    data = document.value.get("data")
+    names: dict[str, None] = {}
+    for path in _source_paths(data) if isinstance(data, dict) else []:
+        here, value = ("data", *path), _at(data, path)
+        try:
+            kind = Kind(SOURCES)
+            for below, written in _paths(kind.resolve(value), ()):
+                folder = _folder(place_of(document.marks, (*here, *below)))
+                value = _replaced(value, below, str((folder / written).absolute()))
+            header = kind.resolve(value).header()
+        except ValidationError as error:
+            found = [dict(e) | {"loc": (*here, *e["loc"])} for e in error.errors(include_url=False)]
+            raise_all([_user_error(e, document) for e in found])
+        except UserError as error:
+            raise_all([UserError(place_of(document.marks, (*here, *e.path)), e.what, e.todo, path=(*here, *e.path)) for e in error.errors])
+        names.update(dict.fromkeys(header.columns or header.labels))
+    return tuple(names)
 
 
 def _spread_task_defaults(document: Document) -> Document:

@@ -80,3 +80,13 @@ def _number(text: str, place: Place) -> str | float:
     if math.isinf(number):
         raise UserError(place, f"{quoted(text)} is too large")
     return number
+
+
+def plain_text(text: str) -> bool:
+    """Whether text may stand in a recipe without quotes, and is then read as itself."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./\-]*( [A-Za-z0-9_./\-]+)*", text):
+        return False
+    try:
+        return scalar(text, Place(""), plain=True) == text
+    except UserError:
+        return False

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, PrivateAttr, StringConstraints, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, StringConstraints, Tag, model_validator
 
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted, raise_all
 from mtl.recipe.spec import (
@@ -30,6 +32,7 @@ from mtl.recipe.spec import (
     TaskSpec,
     Text,
     WeightingSpec,
+    fault,
     recipe_errors,
 )
 from mtl.recipe.yaml import Mark, place_of
@@ -39,6 +42,7 @@ MAX_TASKS = 256
 
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
+SourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -57,27 +61,92 @@ Seed = Annotated[
 ]
 
 
-class Split(Model):
-    """What is held out of the training rows, as fractions of them."""
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
-    validation: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="fraction of the training rows held out for choosing epochs and settings",
+
+def _moment(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise fault(f"a point in time is a number or a date such as '2024-03-01', got {quoted(value)}")
+    if isinstance(value, str):
+        seconds_of(value)
+    return value
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise fault(f"a gap is a number, or text such as '7d', got {quoted(value)}")
+    duration_of(value)
+    return value
+
+
+Moment = Annotated[int | float | Annotated[str, Field(max_length=40)], BeforeValidator(_moment)]
+Duration = Annotated[int | float | Annotated[str, Field(max_length=20)], BeforeValidator(_duration)]
+
+
+def seconds_of(value: float | str) -> float:
+    """A number as it is; a date or time as seconds since 1970, UTC unless it names a zone."""
+    if not isinstance(value, str):
+        return float(value)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise fault(f"{quoted(value)} is not a date such as '2024-03-01' or '2024-03-01T12:00:00'") from None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def duration_of(value: float | str) -> float:
+    """A number as it is; `30s`, `15m`, `12h`, `7d` or `2w` as seconds."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+    if not isinstance(value, str):
+        number = float(value)
+    elif value[-1:] in units and value[:-1].replace(".", "", 1).isdecimal():
+        number = float(value[:-1]) * units[value[-1]]
+    else:
+        raise fault(f"{quoted(value)} is not a duration such as '7d' or '12h'")
+    if not 0 <= number < 1e12:
+        raise fault(f"a gap is at least 0, got {quoted(value)}")
+    return number
+
+
+class Split(Model):
+    """Which rows are held out of the training rows, by fractions of them or by a column."""
+
+    validation: Fraction | None = Field(
+        None, description="fraction of the training rows held out for choosing epochs and settings"
     )
-    test: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="fraction of the rows held out for the final test, if the source gives none",
+    test: Fraction | None = Field(
+        None, description="fraction of the rows held out for the final test, if the source gives none"
     )
+    column: ColumnName | None = Field(
+        None, description="a column that says train, validation or test; rows with an empty cell are left out"
+    )
+    stratify: str | None = Field(
+        None, max_length=64, description="a task whose classes have the same share of each split"
+    )
+    group: ColumnName | None = Field(
+        None, description="a column whose values (people, sites) are each on one side only"
+    )
+    by_time: ColumnName | None = Field(None, description="a column of times: test is the latest rows")
+    test_from: Moment | None = Field(None, description="with by_time: the first time of test, instead of a fraction")
+    validation_from: Moment | None = Field(None, description="with by_time: likewise of validation")
+    gap: Duration = Field(0.0, description="with by_time: rows this close before the next split are left out")
 
     @model_validator(mode="after")
-    def _leave_some(self) -> Self:
+    def _fit_together(self) -> Self:
         if (self.validation or 0) + (self.test or 0) >= 1:
             what = f"validation {self.validation} and test {self.test} leave no rows for training"
             raise recipe_errors("split", [((), what)])
+        rules = [name for name in ("column", "stratify", "group", "by_time") if getattr(self, name) is not None]
+        if len(rules) > 1:
+            raise recipe_errors("split", [((rules[1],), f"give one of column, stratify, group and by_time, not {' and '.join(rules)}")])
+        if self.by_time is None:
+            for name in ("test_from", "validation_from", "gap"):
+                if getattr(self, name):
+                    raise recipe_errors("split", [((name,), "needs by_time, the column of times")])
+        for name in ("test", "validation"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_from") is not None:
+                raise recipe_errors("split", [((name,), f"give {name} or {name}_from, not both")])
         return self
 
     @property
@@ -100,9 +169,37 @@ class Standardize(Model):
 class Data(Model):
     """Where rows come from, how they are split and scaled."""
 
-    source: Annotated[SourceSpec, Kind(SOURCES)]
+    source: Annotated[SourceSpec, Kind(SOURCES)] | None = None
+    sources: Annotated[dict[SourceName, Annotated[SourceSpec, Kind(SOURCES)]], Field(min_length=1, max_length=64)] | None = (
+        Field(None, description="several sources by name, instead of one; a task may name the one it learns from")
+    )
+    inputs: dict[str, Any] | None = Field(
+        None, description="which columns of a table are read, and how; merged under `inputs` of every source"
+    )
     split: Split = Split()
     standardize: Standardize = Standardize()
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if (self.source is None) == (self.sources is None):
+            state = "neither is" if self.source is None else "both are"
+            raise recipe_errors("data", [((), f"give either source or sources; {state} given")])
+        return self
+
+    @property
+    def by_name(self) -> dict[str, SourceSpec]:
+        """The sources; one that stands alone is called ''."""
+        return dict(self.sources) if self.sources is not None else {"": self.only}
+
+    @property
+    def only(self) -> SourceSpec:
+        """The source, where there is one."""
+        assert self.source is not None
+        return self.source
+
+    def path_of(self, name: str) -> KeyPath:
+        """Where a source stands below `data`."""
+        return ("sources", name) if name else ("source",)
 
 
 class Head(Model):
@@ -154,6 +251,34 @@ class EarlyStopping(Model):
     patience: int = Field(5, ge=1, le=1_000_000, description="evaluations")
 
 
+def _temperature(value: object) -> object:
+    words = ("proportional", "uniform")
+    if value in words:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1e6:
+        raise fault(f"sampling is proportional, uniform, or a temperature of 1 or more, got {quoted(value)}")
+    return float(value)
+
+
+class Batches(Model):
+    """What a training batch is made of."""
+
+    min_labelled: dict[TaskName, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
+        {}, description="task -> rows of each batch that are sure to have its label"
+    )
+    sampling: Annotated[float | Literal["proportional", "uniform"], BeforeValidator(_temperature)] = Field(
+        "proportional",
+        description="how often each of several sources is drawn: by its rows n, evenly, or by n^(1/temperature)",
+    )
+
+    @property
+    def temperature(self) -> float | None:
+        """The exponent's inverse; None for proportional."""
+        if self.sampling == "proportional" or self.sampling == 1:
+            return None
+        return math.inf if self.sampling == "uniform" else float(self.sampling)
+
+
 class Train(Model):
     """The training loop."""
 
@@ -161,6 +286,7 @@ class Train(Model):
     max_steps: int | None = Field(None, ge=1, lt=10**8, description="optimizer steps, instead of epochs")
     batch_size: int = Field(128, ge=1, le=1_000_000, description="rows")
     drop_last: bool = Field(False, description="leave out an epoch's last, smaller batch")
+    batches: Batches = Batches()
     accumulate: int = Field(1, ge=1, le=100_000, description="batches per optimizer step")
     device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -251,6 +377,7 @@ class Recipe(Model):
     def plain(self) -> dict[str, Any]:
         """The recipe as plain values, without what was merged in: it loads again unchanged."""
         values = self.model_dump(mode="json")
+        values["data"].pop("inputs", None)
         return {key: value for key, value in values.items() if key not in ("base", "task_defaults")}
 
     def sha256(self) -> str:
@@ -265,6 +392,7 @@ Problem = tuple[KeyPath, str]
 def _problems(recipe: Recipe) -> Iterator[Problem]:
     """Everything that is wrong between keys, each with its path."""
     yield from _task_problems(recipe)
+    yield from _data_problems(recipe)
     yield from _tower_problems(recipe)
     yield from _sharing_problems(recipe)
     yield from _train_problems(recipe)
@@ -282,6 +410,38 @@ def _task_problems(recipe: Recipe) -> Iterator[Problem]:
         yield ("tasks",), "at least one task must have weight > 0"
     if recipe.name.split(".")[0].upper() in ("CON", "PRN", "AUX", "NUL"):
         yield ("name",), "use letters, digits, '_', '-' and '.'; this one is reserved on Windows"
+
+
+def _data_problems(recipe: Recipe) -> Iterator[Problem]:
+    sources = recipe.data.sources or {}
+    read: dict[tuple[str | None, str], tuple[str, str]] = {}
+    for name, task in recipe.tasks.items():
+        path = ("tasks", name, "source")
+        if task.source is not None and task.source not in sources:
+            known = ", ".join(sources)
+            yield path, f"no source {quoted(task.source)} in data.sources{': ' if known else ''}{known}"
+        for column in task.target_columns():
+            other, how = read.setdefault((task.source, column), (name, task.reads))
+            if how != task.reads:
+                yield (
+                    ("tasks", name, "target"),
+                    f"reads column {quoted(column)} as {task.reads}, task {quoted(other)} reads it as {how}",
+                )
+    split = recipe.data.split
+    if split.stratify is not None:
+        yield from _task_known(recipe, split.stratify, ("data", "split", "stratify"))
+        if split.stratify in recipe.tasks and recipe.tasks[split.stratify].reads != "classes":
+            yield ("data", "split", "stratify"), f"task {quoted(split.stratify)} has no classes to stratify by"
+    batches = recipe.train.batches
+    for name in batches.min_labelled:
+        yield from _task_known(recipe, name, ("train", "batches", "min_labelled", name))
+    if batches.temperature is not None and recipe.data.sources is None:
+        yield ("train", "batches", "sampling"), "is for several sources: data.sources"
+
+
+def _task_known(recipe: Recipe, name: str, path: KeyPath) -> Iterator[Problem]:
+    if name not in recipe.tasks:
+        yield path, f"unknown task {quoted(name)}{did_you_mean(name, recipe.tasks)}"
 
 
 def _tower_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -1,26 +1,26 @@
-"""The base of every recipe model, the Spec base of each family, and how `kind` finds its Spec."""
+"""The Spec base of each family: what a member must say and do, and the registries of all members.
+
+Shapes: B batch, T tasks of a group, O outputs per task.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, LiteralString, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    ModelWrapValidatorHandler,
-    SerializerFunctionWrapHandler,
-    StringConstraints,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+from pydantic import Field, ValidationInfo, field_validator
 
-from mtl.errors import KeyPath, did_you_mean, nearest, quoted
+from mtl.errors import did_you_mean, quoted
+from mtl.recipe.base import FilePath as FilePath
+from mtl.recipe.base import Kind as Kind
+from mtl.recipe.base import Model as Model
+from mtl.recipe.base import Name as Name
+from mtl.recipe.base import Norm as Norm
+from mtl.recipe.base import Shape as Shape
+from mtl.recipe.base import Spec as Spec
+from mtl.recipe.base import Text as Text
+from mtl.recipe.base import fault as fault
+from mtl.recipe.base import recipe_errors as recipe_errors
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
@@ -28,168 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torchmetrics import Metric
 
-    from mtl.data.columns import Array, Columns, Header, Mask
-
-Shape = tuple[int, ...]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ .\-]*$", max_length=64)]
-Text = Annotated[str, StringConstraints(max_length=1000)]
-
-
-class IsPath:
-    """Mark of a field that holds a path on disk."""
-
-
-FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1000), IsPath]
-"""A path on disk; one that is relative is relative to the folder of the recipe that holds it."""
-
-
-class Model(BaseModel):
-    """A part of a recipe: strict, frozen, and without unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False
-    )
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _name_unknown_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Let pydantic validate, and put the near miss into its message on unknown keys."""
-        try:
-            return handler(data)
-        except ValidationError as error:
-            found: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
-            # a key that is missing because it is misspelt is one fault, not two
-            unknown = [e["loc"][0] for e in found if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
-            meant = {(nearest(key, cls.model_fields),) for key in unknown}
-            details = [cls._detail(e) for e in found if e["type"] != "missing" or e["loc"] not in meant]
-            raise ValidationError.from_exception_data(cls.__name__, details) from None
-
-    @classmethod
-    def _detail(cls, error: dict[str, Any]) -> InitErrorDetails:
-        kind: Any = error["type"]
-        if kind == "extra_forbidden" and len(error["loc"]) == 1:
-            key = error["loc"][0]
-            what = f"unknown key {quoted(key)}{cls._for_kind()}{did_you_mean(key, cls.model_fields)}"
-            kind = _custom("unknown_key", what)
-        elif kind in _OWN:
-            kind = _custom(kind, error["msg"])
-        elif kind == "value_error":
-            kind = _custom("value_error", error["msg"].removeprefix("Value error, "))
-        detail = InitErrorDetails(type=kind, loc=tuple(error["loc"]), input=error["input"])
-        if isinstance(kind, str) and "ctx" in error:
-            detail["ctx"] = error["ctx"]
-        return detail
-
-    @classmethod
-    def _for_kind(cls) -> str:
-        return ""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """None is written only where it is not the default."""
-        fields = type(self).model_fields
-        values: dict[str, Any] = handler(self)
-        return {k: v for k, v in values.items() if v is not None or fields[k].default is not None}
-
-
-_OWN = ("unknown_key", "recipe")
-
-
-def _custom(kind: LiteralString, what: str) -> PydanticCustomError:
-    # the text goes in as a value: it may hold braces that belong to the user
-    return PydanticCustomError(kind, "{what}", {"what": what})
-
-
-def recipe_errors(title: str, errors: list[tuple[KeyPath, str]]) -> ValidationError:
-    """Own findings, each with its path, in the form in which pydantic collects them."""
-    details = [
-        InitErrorDetails(type=_custom("recipe", what), loc=tuple(path), input=None) for path, what in errors
-    ]
-    return ValidationError.from_exception_data(title, details)
-
-
-class Spec(Model):
-    """The checked settings of one member of a family.
-
-    `kind` is the registered name; `reference` cites where the member comes from.
-    """
-
-    reference: ClassVar[str] = ""
-    registry: ClassVar[Registry[Any]]
-
-    kind: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_kind(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and "kind" not in data and hasattr(cls, "registry"):
-            return {**data, "kind": cls.registry.name_of(cls) or ""}
-        return data
-
-    @classmethod
-    def _for_kind(cls) -> str:
-        name = cls.registry.name_of(cls) if hasattr(cls, "registry") else None
-        return f" for {name}" if name else ""
-
-
-class Kind:
-    """Annotation of a field that holds a member of a family: `kind` is looked up in its registry."""
-
-    def __init__(self, registry: Registry[Any]) -> None:
-        self.registry = registry
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.resolve,
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda spec: spec.model_dump()),
-        )
-
-    def resolve(self, value: Any) -> Any:
-        """A mapping with `kind` -> the Spec registered under that name."""
-        if isinstance(value, self.registry.base):
-            return value
-        family = self.registry.family
-        if not isinstance(value, Mapping):
-            raise PydanticCustomError(
-                "recipe",
-                "{what}",
-                {"what": f"a {family} is a mapping with a key 'kind', got {quoted(value)}"},
-            )
-        if "kind" not in value:
-            known = ", ".join(self.registry.names())
-            raise recipe_errors(family, [(("kind",), f"missing key 'kind'; known: {known}")])
-        name = value["kind"]
-        if not isinstance(name, str) or name not in self.registry:
-            raise recipe_errors(family, [(("kind",), self.registry.unknown(name))])
-        return self.registry[name].model_validate(value)
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        variants = []
-        for name in self.registry.names():
-            variant = dict(handler.resolve_ref_schema(handler(self.registry[name].__pydantic_core_schema__)))
-            fields = dict(variant.get("properties", {}))
-            fields["kind"] = {"const": name, "description": self.registry[name].reference}
-            variant["properties"] = fields
-            variant["required"] = sorted({"kind", *variant.get("required", [])})
-            variants.append(variant)
-        return {"oneOf": variants}
-
-
-class Norm(Model):
-    """Normalization after each linear map: over the batch, over one tower's row, or none."""
-
-    kind: Literal["batch", "layer", "none"] = "batch"
-    eps: float = Field(1e-5, gt=0, le=1, description="added to the variance")
-    momentum: float = Field(
-        0.1, gt=0, le=1, description="share of the new batch in the running statistics (batch only)"
-    )
-    debias: bool = Field(
-        False, description="correct the running statistics for their start, as Adam does (batch only)"
-    )
+    from mtl.data.columns import Array, Columns, Header, Labels, Wanted
 
 
 class SourceSpec(Spec):
@@ -208,42 +47,143 @@ class SourceSpec(Spec):
         """The data. `seed` is used by generated sources only."""
         raise NotImplementedError
 
+    def read(self, seed: int, wanted: Wanted) -> Columns:
+        """The data, by a source that must be told which columns are asked for and how each is meant."""
+        return self.columns(seed)
+
+    def generated_now(self) -> bool:
+        """Whether the rows are made up, with these settings."""
+        return self.generated
+
+    def row_ids(self) -> str | None:
+        """A column that names rows, no id of which may be in two splits."""
+        return None
+
+
+class TaskHead(Model):
+    """The output layers of one task."""
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
+        (), max_length=16, description="features of each hidden layer between the tower and the output"
+    )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="on what the head reads; default: as in model.head"
+    )
+
 
 class TaskSpec(Spec):
     """What is learned from one label column. Members: `tasks/`.
 
-    Shapes: B batch, T tasks of the group, O outputs per task.
+    A member says which metrics it knows, with the direction that is better, and which of them are
+    measured unless the recipe names others; the first one is the headline.
     """
 
-    headline: ClassVar[str]
-    metric_names: ClassVar[tuple[str, ...]]
-    higher_is_better: ClassVar[bool] = True
+    known_metrics: ClassVar[Mapping[str, bool]]
+    """Metric -> whether higher is better."""
+    default_metrics: ClassVar[tuple[str, ...]]
+    reads: ClassVar[Literal["classes", "numbers", "lists"]] = "classes"
+    """How values of a table's label column are taken."""
 
     weight: float = Field(1.0, ge=0, le=1e6, description="factor of the task's loss")
     target: str = Field(max_length=200, description="the label column")
+    source: str | None = Field(
+        None, max_length=64, description="the one of data.sources that has the label column; default: all that do"
+    )
     missing: Literal["error", "mask"] = Field(
         "error", description="a row without this label: an error, or left out of this task's loss and metrics"
     )
+    sample_weight: str | None = Field(
+        None, max_length=200, description="column with each row's weight in this task's loss"
+    )
+    metrics: tuple[Text, ...] | None = Field(
+        None, min_length=1, max_length=50, description="what is measured; the first is the headline"
+    )
+    head: TaskHead = TaskHead()
+    strict_classes: bool = Field(
+        False, description="a class that no training row has is an error, not a warning"
+    )
 
-    def outputs(self, header: Header) -> tuple[str, ...]:
-        """Names of the O outputs; raises UserError (path relative to the task) if they cannot be known."""
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        for name in value or ():
+            if name not in cls.known_metrics:
+                known = ", ".join(cls.known_metrics)
+                raise fault(f"unknown metric {quoted(name)}; known: {known}{did_you_mean(name, cls.known_metrics)}")
+        return value
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What is measured."""
+        return tuple(dict.fromkeys(self.metrics or self.default_metrics))
+
+    @property
+    def headline(self) -> str:
+        """The metric that stands for the task."""
+        return self.metric_names[0]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the headline metric."""
+        return self.known_metrics[self.headline]
+
+    def target_columns(self) -> tuple[str, ...]:
+        """The label columns."""
+        return (self.target,)
+
+    def outputs(self, header: Header) -> tuple[str, ...] | None:
+        """Names of what is predicted (classes, labels, or the value); None: known once labels are read.
+
+        Raises UserError (path relative to the task) if they cannot be known.
+        """
         raise NotImplementedError
 
-    def encode(self, raw: Array, present: Mask, header: Header) -> Array:
-        """Raw labels (n,) -> targets (n,) as the loss takes them; anything valid where none is present."""
+    def found_outputs(self, labels: Labels) -> tuple[str, ...]:
+        """Names of what is predicted, from the labels themselves, where `outputs` gave None."""
         raise NotImplementedError
 
-    def group(self, n_outputs: int) -> tuple[str | int | float, ...]:
+    def n_outputs(self, outputs: Sequence[str]) -> int:
+        """O: numbers that the head gives per row."""
+        return len(outputs)
+
+    def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
+        """Targets (n,) or (n, O) as the loss takes them; anything valid where no label is present."""
+        raise NotImplementedError
+
+    def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        """Numbers that the loss, metrics and predictions need, from the training targets that are present."""
+        return {}
+
+    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
         """Tasks that agree in this are computed together; the first part names the group."""
         raise NotImplementedError
 
-    def loss(self, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor) -> Tensor:
-        """(T,) mean loss of each task over its present labels; exactly 0 for a task without any."""
+    def losses(
+        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
+    ) -> Tensor:
+        """(T,) weighted mean loss of each task; exactly 0, with zero gradient, for a task whose weights are all 0.
+
+        weight_BT is 0 where a label is missing and the sample's weight (1 unless given) elsewhere;
+        `constants` holds each number of `constants()` for the T tasks, (T,) or (T, ...).
+        """
         raise NotImplementedError
 
-    def metrics(self, n_tasks: int, n_outputs: int) -> Metric:
-        """A torchmetrics Metric: `update(logits_BTO, target_BT, present_BT)`, `compute()` -> name -> (T,)."""
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+        """A torchmetrics Metric that measures `names`.
+
+        `update(logits_BTO, target_BT, present_BT)`; `compute()` gives name -> (T,), NaN where undefined.
+        """
         raise NotImplementedError
+
+    def decode(
+        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
+    ) -> dict[str, Array | list[Any]]:
+        """Predictions of one task by the suffix of their column: "" is the class or value itself."""
+        raise NotImplementedError
+
+    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
+        """Mean negative log likelihood, for tasks whose logits a temperature can calibrate."""
+        return None
 
 
 class BackboneSpec(Spec):
@@ -255,10 +195,13 @@ class BackboneSpec(Spec):
     def stage_names(self) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def build(self, n_towers: int, input_shape: Shape) -> list[tuple[str, nn.Module, Shape]]:
+    def build(
+        self, n_towers: int, input_shape: Shape, shared_input: bool = True
+    ) -> list[tuple[str, nn.Module, Shape]]:
         """Each stage: name, module for all towers at once, output shape per tower.
 
-        The first stage takes the input that all towers share, (B, *input_shape); every other one takes
+        The first stage takes the input that all towers share, (B, *input_shape), or with `shared_input`
+        false, as where categories are embedded for each tower, (B, K*F); every other stage takes
         (B, K*C, H, W) or (B, K*F). Raises UserError with a path relative to the backbone.
         """
         raise NotImplementedError

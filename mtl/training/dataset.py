@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtl.build import TaskGroup
-from mtl.data.columns import Columns, Header, Mask, Rows
-from mtl.data.splits import make_splits
+from mtl.build import TaskGroup, known_outputs, task_groups
+from mtl.data.columns import Array, Header, How, Labels, Mask, Rows, Wanted
+from mtl.data.join import Joined, join
+from mtl.data.learned import Constants, Learned
 from mtl.data.standardize import check_finite
 from mtl.data.standardize import fit as fit_standardize
+from mtl.data.table_inputs import fit_layout
 from mtl.errors import UserError, quoted
 from mtl.recipe.schema import Recipe
+from mtl.recipe.spec import TaskSpec
+from mtl.training.splitting import split_rows
+
+RARE = 1000
+"""Rows of the most frequent class per row of the rarest from which a user is told."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +33,13 @@ class Dataset:
 
     Args:
         inputs: (n, ...) as the source stores them; the model standardizes.
-        target: task group -> (n, T).
+        target: task group -> (n, T), or (n, T, O) for several labels a row.
         present: task group -> (n, T) bool, whether the label is there.
+        weight: task group -> (n, T) weights of rows in the loss, for groups that have such a column.
         splits: split -> row numbers.
-        standardize: mean and std of the training inputs, or None.
+        streams: source -> its rows.
+        header: what is known of the data, now that they are read.
+        learned: what was learned from the training rows.
         fingerprint: sha256 of the data.
         ceiling: task -> the best accuracy that any predictor can reach, where known.
         notices: what the user should know about the data, one line each.
@@ -36,91 +48,293 @@ class Dataset:
     inputs: Tensor
     target: dict[str, Tensor]
     present: dict[str, Tensor]
+    weight: dict[str, Tensor]
     splits: dict[str, Rows]
-    standardize: tuple[Tensor, Tensor] | None
+    streams: dict[str, Rows]
+    header: Header
+    learned: Learned
     fingerprint: str
     ceiling: dict[str, float]
     notices: tuple[str, ...]
 
     def to(self, device: torch.device) -> Dataset:
         """The same rows on another device."""
-        moved = {name: tensor.to(device) for name, tensor in self.target.items()}
-        present = {name: tensor.to(device) for name, tensor in self.present.items()}
-        return Dataset(
-            self.inputs.to(device), moved, present, self.splits, self.standardize, self.fingerprint,
-            self.ceiling, self.notices,
-        )  # fmt: skip
+
+        def moved(tensor: Tensor) -> Tensor:
+            half = device.type == "mps" and tensor.dtype == torch.float64  # which it does not have
+            return (tensor.float() if half else tensor).to(device)
+
+        parts = {
+            name: {group: moved(tensor) for group, tensor in getattr(self, name).items()}
+            for name in ("target", "present", "weight")
+        }
+        return replace(self, inputs=moved(self.inputs), **parts)
+
+    def weights(self, group: str, index: Tensor) -> Tensor:
+        """(B, T) float weights of these rows in the loss: 0 where a label is missing."""
+        present = self.present[group][index]
+        own = self.weight.get(group)
+        return present.float() if own is None else torch.where(present, own[index], 0.0)
 
 
-def load_dataset(recipe: Recipe, header: Header, groups: Sequence[TaskGroup]) -> Dataset:
+def wanted_of(recipe: Recipe) -> Wanted:
+    """Which columns a recipe asks of its sources, and how each is meant."""
+    labels: dict[str, How] = {}
+    extra: dict[str, How] = {}
+    for spec in recipe.tasks.values():
+        labels.update(dict.fromkeys(spec.target_columns(), cast(How, _how(spec))))
+        if spec.sample_weight is not None:
+            extra[spec.sample_weight] = "numbers"
+    split = recipe.data.split
+    for column, how in ((split.column, "codes"), (split.group, "codes"), (split.by_time, "times")):
+        if column is not None:
+            extra[column] = cast(How, how)
+    return Wanted(labels, extra)
+
+
+def _how(spec: TaskSpec) -> str:
+    return "classes" if spec.reads == "lists" and len(spec.target_columns()) > 1 else spec.reads
+
+
+def read_sources(recipe: Recipe) -> Joined:
+    """The columns of all sources that the recipe asks for."""
+    wanted = wanted_of(recipe)
+    columns = {}
+    for name, source in recipe.data.by_name.items():
+        with recipe.at("data", *recipe.data.path_of(name)):
+            ids = source.row_ids()
+            own = wanted if ids is None else Wanted(wanted.labels, {**wanted.extra, ids: "codes"})
+            if recipe.data.sources is not None:
+                known = set(source.header().columns or source.header().labels)
+                mine = {c for s in recipe.tasks.values() if s.source in (None, name) for c in s.target_columns()}
+                own = Wanted(
+                    {c: how for c, how in own.labels.items() if c in mine and c in known},
+                    {c: how for c, how in own.extra.items() if c in known},
+                )
+            columns[name] = source.read(recipe.seeds.labels, own)
+    return join(columns)
+
+
+def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     """Read, split, encode and measure the data of a recipe.
 
     Raises:
         UserError: labels are missing or not allowed, or a split is empty.
     """
-    with recipe.at("data", "source"):
-        columns = recipe.data.source.columns(recipe.seeds.labels)
+    joined = read_sources(recipe)
+    notices = [notice for columns in joined.sources.values() for notice in columns.notices]
+    header = _read_header(joined, header)
+    outputs = known_outputs(recipe, header)
     with recipe.at("data", "split"):
-        splits = make_splits(
-            columns.splits, len(columns.inputs), recipe.data.split.held_out, recipe.seeds.split
-        )
-    target: dict[str, Tensor] = {}
-    present: dict[str, Tensor] = {}
-    notices: list[str] = []
-    for group in groups:
-        encoded = []
-        for task, outputs in zip(group.tasks, group.outputs, strict=True):
-            with recipe.at("tasks", task):
-                encoded.append(_encode(recipe, task, columns, header, splits))
-                notices.extend(_notices(task, outputs, *encoded[-1], splits["train"]))
-        target[group.name] = torch.from_numpy(np.stack([values for values, _ in encoded], axis=1))
-        present[group.name] = torch.from_numpy(np.stack([mask for _, mask in encoded], axis=1))
-    scale = recipe.data.standardize.kind
+        splits, said = split_rows(recipe, joined, header)
+    notices += said
+    tasks = {}
+    for task, spec in recipe.tasks.items():
+        with recipe.at("tasks", task):
+            tasks[task] = _task_labels(task, spec, outputs[task], joined, header, splits)
+            notices += tasks[task].notices
+    learned = Learned(
+        outputs={task: found.outputs for task, found in tasks.items()},
+        constants={task: found.constants for task, found in tasks.items()},
+    )
     with recipe.at("data", "standardize"):
-        check_finite(columns.inputs, np.concatenate(list(splits.values())))
-        mean, std = fit_standardize(columns.inputs, splits["train"], scale)
-    standardize = (torch.from_numpy(mean), torch.from_numpy(std)) if scale != "none" else None
+        learned = _learn_inputs(recipe, joined, splits, learned)
+    return _dataset(recipe, joined, header, splits, learned, tasks, notices)
+
+
+def assembled(
+    recipe: Recipe, joined: Joined, header: Header, splits: Mapping[str, Rows], learned: Learned
+) -> Dataset:
+    """Rows of other data, encoded by what a run has learned of its own."""
+    header = _read_header(joined, header)
+    tasks = {}
+    for task, spec in recipe.tasks.items():
+        with recipe.at("tasks", task):
+            labels = joined.labels(spec.target_columns(), spec.source, header)
+            there = labels.present if labels.present.ndim == 1 else labels.present.any(axis=1)
+            outputs = learned.outputs[task]
+            weight = None
+            if spec.sample_weight is not None:
+                weight = _sample_weights(spec.sample_weight, joined, splits["test"])
+            tasks[task] = TaskLabels(outputs, spec.encode(labels, outputs), there, weight, learned.constants[task], [])
+    return _dataset(recipe, joined, header, dict(splits), learned, tasks, [])
+
+
+def _dataset(
+    recipe: Recipe,
+    joined: Joined,
+    header: Header,
+    splits: dict[str, Rows],
+    learned: Learned,
+    tasks: Mapping[str, TaskLabels],
+    notices: Sequence[str],
+) -> Dataset:
+    target, present, weight = _stacked(task_groups(recipe, learned), tasks)
     ceiling = {
         task: columns.ceiling[spec.target]
+        for columns in joined.sources.values()
         for task, spec in recipe.tasks.items()
         if spec.target in columns.ceiling
     }
-    inputs = torch.from_numpy(columns.inputs)
-    return Dataset(inputs, target, present, splits, standardize, columns.fingerprint, ceiling, tuple(notices))
+    return Dataset(
+        inputs=torch.from_numpy(joined.inputs),
+        target=target,
+        present=present,
+        weight=weight,
+        splits=splits,
+        streams=joined.streams(),
+        header=header,
+        learned=learned,
+        fingerprint=joined.fingerprint,
+        ceiling=ceiling,
+        notices=tuple(notices),
+    )
 
 
-def _encode(
-    recipe: Recipe, task: str, columns: Columns, header: Header, splits: dict[str, Rows]
-) -> tuple[np.ndarray, Mask]:
-    """Targets (n,) and whether they are there, checked against `missing`."""
-    spec = recipe.tasks[task]
-    raw = columns.labels[spec.target]
-    mask = columns.present.get(spec.target)
-    if mask is None:
-        mask = np.ones(len(raw), dtype=bool)
+def _read_header(joined: Joined, header: Header) -> Header:
+    """The header with what is known now that rows were read."""
+    labels, text = dict(header.labels), set(header.text)
+    for columns in joined.sources.values():
+        if columns.header is not None:
+            labels.update({c: columns.header.labels.get(c) for c in columns.labels})
+            text |= columns.header.text & set(columns.labels)
+    for column in text:  # of several sources, the values of all
+        if len(joined.sources) > 1:
+            labels[column] = joined.labels([column], None, header).names
+    return replace(
+        header,
+        input_shape=joined.inputs.shape[1:],
+        labels=labels,
+        text=frozenset(text),
+        layout=joined.layout if joined.layout is not None else header.layout,
+    )
+
+
+@dataclass(frozen=True)
+class TaskLabels:
+    """Targets (n,) or (n, O), which of them are there, weights (n,) if any, and what was learned of them."""
+
+    outputs: tuple[str, ...]
+    targets: Array
+    present: Mask
+    weight: npt.NDArray[np.float32] | None
+    constants: Constants
+    notices: list[str]
+
+
+def _task_labels(
+    task: str,
+    spec: TaskSpec,
+    outputs: tuple[str, ...] | None,
+    joined: Joined,
+    header: Header,
+    splits: Mapping[str, Rows],
+) -> TaskLabels:
+    """One task's labels, checked against what the recipe allows."""
+    labels = joined.labels(spec.target_columns(), spec.source, header)
+    there = labels.present if labels.present.ndim == 1 else labels.present.any(axis=1)
+    _check_missing(task, spec, joined, labels, there, splits)
+    if outputs is None:
+        outputs = spec.found_outputs(labels)
+    targets = spec.encode(labels, outputs)
+    train = splits["train"][there[splits["train"]]]
+    notices = _notices(task, spec, outputs, targets, there, splits)
+    weight = None
+    if spec.sample_weight is not None:
+        weight = _sample_weights(spec.sample_weight, joined, np.concatenate(list(splits.values())))
+    return TaskLabels(outputs, targets, there, weight, spec.constants(targets[train], outputs), notices)
+
+
+def _check_missing(
+    task: str, spec: TaskSpec, joined: Joined, labels: Labels, there: Mask, splits: Mapping[str, Rows]
+) -> None:
     used = np.concatenate(list(splits.values()))
-    lacking = used[~mask[used]]
+    lacking = used[~there[used]] if labels.present.ndim == 1 else used[~labels.present[used].all(axis=1)]
     if lacking.size and spec.missing == "error":
+        column = ", ".join(map(quoted, spec.target_columns()[:3]))
         raise UserError(
-            f"row {int(lacking.min())}",
-            f"no label in column {quoted(spec.target)}, and {lacking.size - 1} more rows like it",
+            joined.place(int(lacking.min())),
+            f"no label in column {column}, and {lacking.size - 1} more rows like it",
             "set `missing: mask` to leave such rows out of this task",
             path=("target",),
         )
     for name, rows in splits.items():
-        if not mask[rows].any():
+        if not there[rows].any():
             raise UserError("", f"task {quoted(task)} has no labels in split {quoted(name)}")
-    return spec.encode(raw, mask, header), mask
 
 
-def _notices(task: str, outputs: Sequence[str], values: np.ndarray, mask: Mask, train: Rows) -> list[str]:
-    """What is unusual about the labels of one task in the training split."""
-    if not np.issubdtype(values.dtype, np.integer):
+def _sample_weights(column: str, joined: Joined, used: Rows) -> npt.NDArray[np.float32]:
+    values, _ = joined.extra(column)
+    weights = np.asarray(values, dtype=np.float64)
+    wrong = used[~(weights[used] >= 0)]
+    if wrong.size:
+        row = int(wrong.min())
+        raise UserError(
+            joined.place(row), f"the weight in column {quoted(column)} is {weights[row]:g}; it must be 0 or more",
+            path=("sample_weight",),
+        )  # fmt: skip
+    return weights.astype(np.float32)
+
+
+def _notices(
+    task: str, spec: TaskSpec, outputs: Sequence[str], targets: Array, there: Mask, splits: Mapping[str, Rows]
+) -> list[str]:
+    """What is unusual about the labels of one task."""
+    rows = {name: part[there[part]] for name, part in splits.items()}
+    if spec.reads == "numbers":
+        values = targets[rows["train"]]
+        if values.min() < values.max():
+            return []
+        return [f"task {quoted(task)}: every label of train is {values[0]:g}; r2 is undefined"]
+    if targets.ndim > 1:
         return []
-    counts = np.bincount(values[train][mask[train]], minlength=len(outputs))
-    if (counts > 0).sum() < 2:
+    counts = {name: np.bincount(targets[part], minlength=len(outputs)) for name, part in rows.items()}
+    train = counts["train"]
+    if (train > 0).sum() < 2:
         raise UserError("", f"task {quoted(task)} has a single class in train: nothing to learn")
-    absent = [name for name, count in zip(outputs, counts, strict=True) if count == 0]
-    if not absent:
-        return []
-    return [f"task {quoted(task)}: no row of train has {', '.join(map(quoted, absent[:5]))}"]
+    notices = []
+    absent = [name for name, count in zip(outputs, train, strict=True) if count == 0]
+    if absent:
+        elsewhere = sum(int(c[train == 0].sum()) for name, c in counts.items() if name != "train")
+        what = f"task {quoted(task)}: no row of train has {', '.join(map(quoted, absent[:5]))}"
+        what += f" ({elsewhere} rows of other splits have)" if elsewhere else ""
+        if spec.strict_classes:
+            raise UserError("", what, "drop strict_classes, or split otherwise", path=("strict_classes",))
+        notices.append(what)
+    rarest, most = int(train[train > 0].min()), int(train.max())
+    if most >= RARE * rarest:
+        name = outputs[int(np.flatnonzero(train == rarest)[0])]
+        notices.append(
+            f"task {quoted(task)}: {rarest} rows of train are {quoted(name)}, {most} are "
+            f"{quoted(outputs[int(train.argmax())])}; accuracy says little here, look at average_precision or macro_f1"
+        )
+    return notices
+
+
+def _learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], learned: Learned) -> Learned:
+    scale = recipe.data.standardize.kind
+    used = np.sort(np.concatenate(list(splits.values())))
+    if joined.layout is not None:
+        layout, mean, std, fill, indicators = fit_layout(
+            cast(npt.NDArray[np.float32], joined.inputs), joined.layout, splits["train"], used, scale != "none", joined.place
+        )
+        return replace(learned, layout=layout, mean=mean, std=std, fill=fill, indicators=indicators)
+    check_finite(joined.inputs, used)
+    mean, std = fit_standardize(joined.inputs, splits["train"], scale)
+    return replace(learned, mean=mean, std=std) if scale != "none" else learned
+
+
+def _stacked(
+    groups: Sequence[TaskGroup], tasks: Mapping[str, TaskLabels]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Target, presence and weight of each group."""
+    target, present, weight = {}, {}, {}
+    for group in groups:
+        own = [tasks[task] for task in group.tasks]
+        target[group.name] = torch.from_numpy(np.stack([labels.targets for labels in own], axis=1))
+        present[group.name] = torch.from_numpy(np.stack([labels.present for labels in own], axis=1))
+        if any(labels.weight is not None for labels in own):
+            ones = np.ones(len(own[0].targets), np.float32)
+            columns = [labels.weight if labels.weight is not None else ones for labels in own]
+            weight[group.name] = torch.from_numpy(np.stack(columns, axis=1))
+    return target, present, weight

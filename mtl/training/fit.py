@@ -6,18 +6,19 @@ Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtl.build import Built, parameter_groups
-from mtl.data.batches import batches, n_batches, order
+from mtl.build import Built, TaskGroup, parameter_groups
 from mtl.data.columns import Rows
+from mtl.data.sampling import Sampler
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.evaluate import evaluate
 from mtl.evaluation.metrics import Meter, Values
@@ -90,10 +91,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         train = self.recipe.train
-        n_rows = len(self.dataset.splits["train"])
         with self.recipe.at():
-            n = n_batches(n_rows, train.batch_size, train.drop_last)
-        self.steps_per_epoch = math.ceil(n / train.accumulate)
+            self.sampler = sampler_of(self.recipe, self.built.groups, self.dataset)
+        self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         with self.recipe.at("schedule"):
@@ -111,6 +111,32 @@ class Trainer:
         weighting = recipe.weighting.build(weights).to(device)
         groups = parameter_groups(recipe, built.model, weighting)
         return cls(recipe, built, dataset, weighting, recipe.optimizer.build(groups))
+
+
+def sampler_of(recipe: Recipe, groups: Sequence[TaskGroup], dataset: Dataset) -> Sampler:
+    """What makes up each batch of a recipe.
+
+    Raises:
+        UserError: no batch comes out, or a task has too few labels for what is asked.
+    """
+    train, rows = recipe.train, dataset.splits["train"]
+    labelled = {}
+    for group in groups:
+        for t, task in enumerate(group.tasks):
+            if task in train.batches.min_labelled:
+                there = dataset.present[group.name][:, t].cpu().numpy()[rows]
+                labelled[task] = (rows[there], train.batches.min_labelled[task])
+    temperature = train.batches.temperature
+    streams = [np.intersect1d(own, rows, assume_unique=True) for own in dataset.streams.values()]
+    return Sampler(
+        rows,
+        train.batch_size,
+        train.drop_last,
+        recipe.seeds.order,
+        min_labelled=labelled,
+        streams=[own for own in streams if len(own)] if temperature is not None else (),
+        temperature=temperature,
+    )
 
 
 def fit(trainer: Trainer) -> Iterator[Epoch]:
@@ -154,9 +180,7 @@ def row_of(progress: Progress, split: str, values: Values) -> dict[str, Any]:
 
 def _train_epoch(trainer: Trainer) -> Values:
     recipe, progress, train = trainer.recipe, trainer.progress, trainer.recipe.train
-    rows = trainer.dataset.splits["train"]
-    shuffled = rows[order(len(rows), recipe.seeds.order, progress.epoch)]
-    parts = batches(shuffled, train.batch_size, train.drop_last)
+    parts = trainer.sampler.batches(progress.epoch)
     n_steps = min(trainer.steps_per_epoch, trainer.total_steps - progress.step)
     meter = Meter(trainer.built.groups, recipe.tasks, trainer.device)
     trainer.built.model.train()
@@ -212,7 +236,7 @@ def _losses(trainer: Trainer, part: Rows, seen: list[Seen]) -> Tensor:
     for group in trainer.built.groups:
         logits_BTO = logits[group.name].float()
         target, present = dataset.target[group.name][index], dataset.present[group.name][index]
-        loss_T = group.spec.loss(logits_BTO, target, present)
+        loss_T = group.spec.losses(logits_BTO, target, dataset.weights(group.name, index), group.constants)
         seen.append((group.name, logits_BTO.detach(), target, present, loss_T.detach()))
         losses.append(loss_T)
     return torch.cat(losses).index_select(0, trainer._to_results)

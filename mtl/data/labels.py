@@ -1,0 +1,84 @@
+"""Raw label values -> the numbers of their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtl.data.columns import Labels, Rows
+from mtl.errors import UserError, quoted
+
+MAX_CLASSES = 100_000
+
+
+def class_codes(labels: Labels, lookup: Mapping[int, int], allowed: str) -> Rows:
+    """(n,) the class of each row; any class where no label is present.
+
+    Args:
+        labels: (n,) raw values.
+        lookup: raw value -> class.
+        allowed: what the message says of the values that have one.
+
+    Raises:
+        UserError: a label that is present has no class; names the first row.
+    """
+    first = next(iter(lookup), 0)
+    values, position = np.unique(np.where(labels.present, labels.values, first), return_inverse=True)
+    codes = np.array([_class(lookup, value) for value in values.tolist()], dtype=np.int64)[position]
+    wrong = np.flatnonzero((codes < 0) & labels.present)
+    if wrong.size:
+        row = int(wrong[0])
+        shown = shown_value(labels, row)
+        raise UserError(labels.place(row), f"label {shown}, allowed {allowed}", path=("target",))
+    return np.maximum(codes, 0)
+
+
+def _class(lookup: Mapping[int, int], value: object) -> int:
+    """The class of a raw value; -1 if it is not a whole number or has none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return lookup.get(int(value), -1) if isinstance(value, int) else -1
+
+
+def shown_value(labels: Labels, row: int) -> str:
+    """A raw label as its user wrote it."""
+    value = labels.values[row].item()
+    if labels.text and labels.names is not None and 0 <= value < len(labels.names):
+        return quoted(labels.names[value])
+    return quoted(value)
+
+
+def found_classes(labels: Labels) -> tuple[str, ...]:
+    """The classes of a column of whole numbers: its distinct values in order, as text.
+
+    Raises:
+        UserError: a value is no whole number, or there are too many.
+    """
+    values = np.unique(labels.values[labels.present])
+    whole = values == np.floor(values)
+    if not whole.all():
+        row = int(np.flatnonzero(labels.present & (labels.values != np.floor(labels.values)))[0])
+        raise UserError(
+            labels.place(row),
+            f"label {shown_value(labels, row)} is not a whole number",
+            "use kind: regression for a quantity",
+            path=("target",),
+        )
+    if len(values) > MAX_CLASSES:
+        raise UserError("", f"{len(values)} distinct labels; at most {MAX_CLASSES} classes", path=("target",))
+    if len(values) < 2:
+        shown = quoted(int(values[0])) if len(values) else "no label at all"
+        raise UserError("", f"the only class is {shown}: nothing to learn", path=("target",))
+    return tuple(str(int(value)) for value in values)
+
+
+def by_name(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
+    """Code of a text value -> class, for the values that are classes."""
+    position = {name: i for i, name in enumerate(classes)}
+    return {code: position[name] for code, name in enumerate(names) if name in position}
+
+
+def written(value: object) -> str:
+    """A label value of a recipe as a text column would hold it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

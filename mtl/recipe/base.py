@@ -1,0 +1,190 @@
+"""The base of every recipe model, the base of all Specs, and how `kind` finds its Spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, LiteralString, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+
+from mtl.errors import KeyPath, did_you_mean, nearest, quoted
+from mtl.registry import Registry
+
+Shape = tuple[int, ...]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ .\-]*$", max_length=64)]
+Text = Annotated[str, StringConstraints(max_length=1000)]
+
+
+class IsPath:
+    """Mark of a field that holds a path on disk."""
+
+
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1000), IsPath]
+"""A path on disk; one that is relative is relative to the folder of the recipe that holds it."""
+
+
+class Model(BaseModel):
+    """A part of a recipe: strict, frozen, and without unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_unknown_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Let pydantic validate, and put the near miss into its message on unknown keys."""
+        try:
+            return handler(data)
+        except ValidationError as error:
+            found: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
+            # a key that is missing because it is misspelt is one fault, not two
+            unknown = [e["loc"][0] for e in found if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
+            meant = {(nearest(key, cls.model_fields),) for key in unknown}
+            details = [cls._detail(e) for e in found if e["type"] != "missing" or e["loc"] not in meant]
+            raise ValidationError.from_exception_data(cls.__name__, details) from None
+
+    @classmethod
+    def _detail(cls, error: dict[str, Any]) -> InitErrorDetails:
+        kind: Any = error["type"]
+        if kind == "extra_forbidden" and len(error["loc"]) == 1:
+            key = error["loc"][0]
+            what = f"unknown key {quoted(key)}{cls._for_kind()}{did_you_mean(key, cls.model_fields)}"
+            kind = _custom("unknown_key", what)
+        elif kind in _OWN:
+            kind = _custom(kind, error["msg"])
+        elif kind == "value_error":
+            kind = _custom("value_error", error["msg"].removeprefix("Value error, "))
+        detail = InitErrorDetails(type=kind, loc=tuple(error["loc"]), input=error["input"])
+        if isinstance(kind, str) and "ctx" in error:
+            detail["ctx"] = error["ctx"]
+        return detail
+
+    @classmethod
+    def _for_kind(cls) -> str:
+        return ""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """None is written only where it is not the default."""
+        fields = type(self).model_fields
+        values: dict[str, Any] = handler(self)
+        return {k: v for k, v in values.items() if v is not None or fields[k].default is not None}
+
+
+_OWN = ("unknown_key", "recipe")
+
+
+def _custom(kind: LiteralString, what: str) -> PydanticCustomError:
+    # the text goes in as a value: it may hold braces that belong to the user
+    return PydanticCustomError(kind, "{what}", {"what": what})
+
+
+def recipe_errors(title: str, errors: list[tuple[KeyPath, str]]) -> ValidationError:
+    """Own findings, each with its path, in the form in which pydantic collects them."""
+    details = [
+        InitErrorDetails(type=_custom("recipe", what), loc=tuple(path), input=None) for path, what in errors
+    ]
+    return ValidationError.from_exception_data(title, details)
+
+
+class Spec(Model):
+    """The checked settings of one member of a family.
+
+    `kind` is the registered name; `reference` cites where the member comes from.
+    """
+
+    reference: ClassVar[str] = ""
+    registry: ClassVar[Registry[Any]]
+
+    kind: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_kind(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "kind" not in data and hasattr(cls, "registry"):
+            return {**data, "kind": cls.registry.name_of(cls) or ""}
+        return data
+
+    @classmethod
+    def _for_kind(cls) -> str:
+        name = cls.registry.name_of(cls) if hasattr(cls, "registry") else None
+        return f" for {name}" if name else ""
+
+
+class Kind:
+    """Annotation of a field that holds a member of a family: `kind` is looked up in its registry."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.resolve,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda spec: spec.model_dump()),
+        )
+
+    def resolve(self, value: Any) -> Any:
+        """A mapping with `kind` -> the Spec registered under that name."""
+        if isinstance(value, self.registry.base):
+            return value
+        family = self.registry.family
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "recipe",
+                "{what}",
+                {"what": f"a {family} is a mapping with a key 'kind', got {quoted(value)}"},
+            )
+        if "kind" not in value:
+            known = ", ".join(self.registry.names())
+            raise recipe_errors(family, [(("kind",), f"missing key 'kind'; known: {known}")])
+        name = value["kind"]
+        if not isinstance(name, str) or name not in self.registry:
+            raise recipe_errors(family, [(("kind",), self.registry.unknown(name))])
+        return self.registry[name].model_validate(value)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        variants = []
+        for name in self.registry.names():
+            variant = dict(handler.resolve_ref_schema(handler(self.registry[name].__pydantic_core_schema__)))
+            fields = dict(variant.get("properties", {}))
+            fields["kind"] = {"const": name, "description": self.registry[name].reference}
+            variant["properties"] = fields
+            variant["required"] = sorted({"kind", *variant.get("required", [])})
+            variants.append(variant)
+        return {"oneOf": variants}
+
+
+class Norm(Model):
+    """Normalization after each linear map: over the batch, over one tower's row, or none."""
+
+    kind: Literal["batch", "layer", "none"] = "batch"
+    eps: float = Field(1e-5, gt=0, le=1, description="added to the variance")
+    momentum: float = Field(
+        0.1, gt=0, le=1, description="share of the new batch in the running statistics (batch only)"
+    )
+    debias: bool = Field(
+        False, description="correct the running statistics for their start, as Adam does (batch only)"
+    )
+
+
+def fault(what: str) -> PydanticCustomError:
+    """What a validator raises: its text goes to the user as it is."""
+    return PydanticCustomError("recipe", "{what}", {"what": what})

@@ -1,0 +1,174 @@
+"""A CSV or Parquet file of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mtl.data.columns import Header, Layout
+from mtl.errors import UserError, did_you_mean, quoted
+from mtl.recipe.base import FilePath
+from mtl.recipe.spec import SOURCES, Model, SourceSpec, recipe_errors
+
+if TYPE_CHECKING:
+    from mtl.data.columns import Columns, Wanted
+    from mtl.data.table import TableFile
+
+ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+
+
+class ImageColumn(Model):
+    """A column of paths of PNG or JPEG files, relative to the table's folder."""
+
+    column: ColumnName
+    size: tuple[Side, Side] | None = Field(None, description="height and width; default: all have one size")
+    mode: Literal["grey", "rgb"] = "rgb"
+
+
+class Inputs(Model):
+    """Which columns a network reads, and how. Names may be patterns such as `sensor_*`."""
+
+    numeric: tuple[ColumnName, ...] = Field((), max_length=100_000, description="columns of numbers")
+    categorical: tuple[ColumnName, ...] = Field((), max_length=10_000, description="columns of classes")
+    vector: tuple[ColumnName, ...] = Field((), max_length=1000, description="columns of lists of numbers")
+    image: ImageColumn | None = Field(None, description="a column of image paths, instead of the others")
+    missing: Literal["error", "mean", "median"] = Field(
+        "error", description="a missing number: an error, or filled with the training rows' mean or median"
+    )
+    indicator: bool = Field(
+        False, description="a 0/1 column beside each numeric column with missing values, saying where"
+    )
+    embedding: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="dimensions of a learned vector per category and tower; default: one-hot"
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        plain = bool(self.numeric or self.categorical or self.vector)
+        if plain == (self.image is not None):
+            what = "an image column stands alone" if plain else "no input columns: give numeric, categorical, vector or image"
+            raise recipe_errors("inputs", [((), what)])
+        return self
+
+
+@SOURCES.register("table")
+class Table(SourceSpec):
+    """Rows of a CSV or Parquet file; labels, weights, groups and times are columns of it too.
+
+    Text becomes classes in a stable order: numerical where all values are whole numbers, else that of their
+    code points. Empty cells are missing; `NA`, `null` and `None` are text unless `na_values` names them.
+    """
+
+    reference: ClassVar[str] = "ours"
+
+    path: FilePath = Field(description="the file: .csv, .tsv, .txt, .parquet or .pq")
+    validation: FilePath | None = Field(None, description="a file of validation rows, with the same columns")
+    test: FilePath | None = Field(None, description="a file of test rows, with the same columns")
+    inputs: Inputs
+    id: ColumnName | None = Field(None, description="a column that names rows; one id may not be in two splits")
+    delimiter: Annotated[str, Field(pattern=r"^[,;\t|: ]$")] | None = Field(
+        None, description="of a CSV; default: a comma, or a tab in .tsv"
+    )
+    na_values: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
+        ("",), max_length=100, description="texts that mean a missing value"
+    )
+    separator: Annotated[str, Field(min_length=1, max_length=5)] = Field(
+        "|", description="between the labels of a column that lists several"
+    )
+
+    def file(self, path: str | None = None) -> TableFile:
+        """The file, or another one of the same form."""
+        from mtl.data.table import TableFile
+
+        name = path or self.path
+        delimiter = self.delimiter or ("\t" if name.endswith(".tsv") else ",")
+        return TableFile(Path(name), delimiter=delimiter, na_values=self.na_values)
+
+    def files(self) -> dict[str, TableFile]:
+        """Split -> its file; the rows of the first are for training and whatever `split` takes from them."""
+        given = {"train": self.path, "validation": self.validation, "test": self.test}
+        return {split: self.file(path) for split, path in given.items() if path is not None}
+
+    def layout(self, file: TableFile) -> Layout:
+        """The raw input row, from the names of columns (and the first row of vectors).
+
+        Raises:
+            UserError: a column is missing, is text throughout, or is named twice.
+        """
+        inputs = self.inputs
+        taken: dict[str, str] = {}
+        found: dict[str, tuple[str, ...]] = {}
+        for role in ("numeric", "categorical", "vector"):
+            found[role] = _matching(getattr(inputs, role), file, ("inputs", role))
+            for i, name in enumerate(found[role]):
+                if name in taken:
+                    raise UserError(
+                        "", f"column {quoted(name)} is {taken[name]} already", path=("inputs", role, min(i, len(getattr(inputs, role)) - 1))
+                    )
+                taken[name] = role
+        for name in found["numeric"]:
+            if file.types[name] in ("list", "time"):
+                raise UserError(
+                    "", f"column {quoted(name)} holds {file.types[name]}s, not numbers", path=("inputs", "numeric")
+                )
+        from mtl.data.table_reading import vector_width
+
+        return Layout(
+            numeric=found["numeric"],
+            vectors={name: vector_width(file, name) for name in found["vector"]},
+            categorical=found["categorical"],
+            missing=inputs.missing,
+            indicator=inputs.indicator,
+            embedding=inputs.embedding,
+        )
+
+    def header(self) -> Header:
+        from mtl.data.table_reading import image_header
+
+        file = self.file()
+        labels: dict[str, tuple[str, ...] | None] = dict.fromkeys(file.column_names)
+        if self.inputs.image is not None:
+            shape, layout = image_header(self, file), None
+        else:
+            layout = self.layout(file)
+            shape = (layout.width,)
+        known = {"validation": self.validation, "test": self.test}
+        counts = dict.fromkeys((name for name, path in known.items() if path is not None), 0)
+        return Header(shape, labels, row_counts=counts, layout=layout, columns=file.column_names)
+
+    def row_ids(self) -> str | None:
+        return self.id
+
+    def columns(self, seed: int) -> Columns:
+        from mtl.data.columns import Wanted
+
+        return self.read(seed, Wanted())
+
+    def read(self, seed: int, wanted: Wanted) -> Columns:
+        from mtl.data.table_reading import read_table
+
+        return read_table(self, wanted)
+
+
+def _matching(patterns: tuple[str, ...], file: TableFile, path: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that a list of names and patterns means, in the order of the list and then of the file."""
+    names: dict[str, None] = {}
+    for i, pattern in enumerate(patterns):
+        if pattern in file.column_names:
+            names[pattern] = None
+            continue
+        found = [name for name in file.column_names if fnmatchcase(name, pattern)] if set(pattern) & set("*?[") else []
+        if not found:
+            shown = ", ".join(file.column_names[:20]) + (", ..." if len(file.column_names) > 20 else "")
+            raise UserError(
+                "",
+                f"{file.name}: no column {quoted(pattern)}{did_you_mean(pattern, file.column_names)}; columns: {shown}",
+                path=(*path, i),
+            )
+        names.update(dict.fromkeys(found))
+    return tuple(names)

@@ -1,0 +1,182 @@
+"""Yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from mtl.data.labels import class_codes, written
+from mtl.errors import UserError, quoted
+from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.tasks.base import balanced_weights, named_labels
+from mtl.tasks.multiclass import LabelValue, label_value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torchmetrics import Metric
+
+    from mtl.data.columns import Array, Header, Labels
+
+USUAL = ({"false", "true"}, {"no", "yes"}, {"n", "y"}, {"f", "t"}, {"0", "1"}, {"neg", "pos"}, {"negative", "positive"})
+"""Pairs of texts of which the second means yes."""
+
+
+def _values(value: object) -> object:
+    for part in value if isinstance(value, tuple) else (value,):
+        label_value(part)
+    return value
+
+
+Positive = Annotated[
+    Annotated[LabelValue, Tag("<value>")]
+    | Annotated[tuple[LabelValue, ...], Field(min_length=1, max_length=100_000), Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, tuple) else "<value>"),
+    BeforeValidator(_values),
+]
+PositiveWeight = Annotated[
+    Annotated[Literal["balanced"], Tag("<word>")] | Annotated[float, Field(gt=0, le=1e6), Tag("<number>")],
+    Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>"),
+]
+
+
+@TASKS.register("binary")
+class Binary(TaskSpec):
+    """Whether the label is one of the positive values: one logit z per row.
+
+    loss = mean_i [ -w y_i log s(z_i) - (1 - y_i) log(1 - s(z_i)) ], s the logistic function, w `positive_weight`.
+    """
+
+    reference: ClassVar[str] = "ours"
+    known_metrics: ClassVar[Mapping[str, bool]] = {
+        "auroc": True,
+        "average_precision": True,
+        "accuracy": True,
+        "balanced_accuracy": True,
+        "f1": True,
+        "precision": True,
+        "recall": True,
+        "specificity": True,
+        "calibration_error": False,
+        "brier": False,
+    }
+    default_metrics: ClassVar[tuple[str, ...]] = ("auroc", "average_precision", "accuracy", "f1")
+
+    positive: Positive | None = Field(
+        None, description="the value or values that mean yes; default: 1, true, yes"
+    )
+    positive_weight: PositiveWeight | None = Field(
+        None, description="weight of positive rows in the loss; balanced: negatives / positives"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="probability from which the answer is yes"
+    )
+    fit_threshold: Literal["f1", "balanced_accuracy", "accuracy"] | None = Field(
+        None, description="choose the threshold on validation, for this metric"
+    )
+    temperature: bool = Field(
+        False, description="fit a temperature on validation, by which predicted probabilities are calibrated"
+    )
+
+    def outputs(self, header: Header) -> tuple[str, ...] | None:
+        names, text = named_labels(self, self.target, header)
+        if not text:
+            if names is not None:
+                self._check_known(range(len(names)), f"0..{len(names) - 1}")
+                if self.positive is None and len(names) != 2:
+                    raise UserError("", f"column {quoted(self.target)} has {len(names)} classes", "say which are `positive`")
+            return ("0", "1") if self.positive is None and names is None else ("no", "yes")
+        return self._text_outputs(names or ())
+
+    def _text_outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        self._check_known(names, ", ".join(names[:10]))
+        if self.positive is None:
+            usual = next((pair for pair in USUAL if {n.lower() for n in names} <= pair), None)
+            if usual is None:
+                shown = ", ".join(map(quoted, names[:5])) + (", ..." if len(names) > 5 else "")
+                raise UserError(
+                    "", f"which value of column {quoted(self.target)} means yes: {shown}?", "give `positive`"
+                )
+            yes = next((n for n in names if n.lower() in ("true", "yes", "y", "t", "1", "pos", "positive")), "yes")
+            no = next((n for n in names if n != yes), "no")
+            return (no, yes)
+        positive = [written(v) for v in self._positive()]
+        others = [n for n in names if n not in positive]
+        return (others[0], positive[0]) if len(others) == len(positive) == 1 else ("no", "yes")
+
+    def _check_known(self, known: Sequence[Any], shown: str) -> None:
+        for i, value in enumerate(self._positive()):
+            if (written(value) if known and isinstance(known[0], str) else value) not in known:
+                path: tuple[str | int, ...] = ("positive", i) if isinstance(self.positive, tuple) else ("positive",)
+                raise UserError("", f"value {quoted(value)} is not in column {quoted(self.target)}: {shown}", path=path)
+
+    def _positive(self) -> tuple[Any, ...]:
+        if self.positive is None:
+            return ()
+        return self.positive if isinstance(self.positive, tuple) else (self.positive,)
+
+    def n_outputs(self, outputs: Sequence[str]) -> int:
+        return 1
+
+    def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
+        if labels.text and labels.names is not None:
+            yes = {written(v) for v in self._positive()} or {outputs[1]}
+            known = {outputs[0]} if self.positive is None else set(labels.names) - yes
+            lookup = {c: int(n in yes) for c, n in enumerate(labels.names) if n in yes or n in known}
+            return class_codes(labels, lookup, f"{quoted(outputs[0])} and {quoted(outputs[1])}")
+        if self.positive is None:
+            return class_codes(labels, {0: 0, 1: 1}, "0 and 1; or give `positive`")
+        numbers = [_number(v) for v in self._positive()]
+        return np.isin(labels.values, [n for n in numbers if n is not None]).astype(np.int64)
+
+    def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        constants = {"threshold": (self.threshold,)}
+        if self.positive_weight == "balanced":
+            no, yes = balanced_weights(targets, 2)
+            constants["positive_weight"] = (yes / no if yes and no else 1.0,)
+        elif isinstance(self.positive_weight, float):
+            constants["positive_weight"] = (self.positive_weight,)
+        return constants
+
+    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+        return ("binary", self.label_smoothing, self.positive_weight is not None)
+
+    def losses(
+        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
+    ) -> Tensor:
+        from mtl.model.losses import binary_cross_entropy
+
+        return binary_cross_entropy(
+            logits_BTO.squeeze(-1),
+            target_BT,
+            weight_BT,
+            label_smoothing=self.label_smoothing,
+            positive_weight_T=constants.get("positive_weight"),
+        )
+
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+        from mtl.model.metrics import GroupedScores
+
+        return GroupedScores(n_tasks, constants.get("threshold"), constants.get("temperature"))
+
+    def decode(
+        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
+    ) -> dict[str, Array | list[Any]]:
+        p = (logits_BO[:, 0] / constants.get("temperature", 1.0)).sigmoid()
+        yes = (p >= constants.get("threshold", 0.5)).long().cpu().numpy()
+        return {"": np.array(outputs, dtype=object)[yes], "_p": p.float().cpu().numpy()}
+
+    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits_BO[:, 0], target_B.to(logits_BO.dtype))
+
+
+def _number(value: object) -> int | None:
+    """A positive value of a column of numbers."""
+    if isinstance(value, str):
+        return int(value) if value.lstrip("-").isdecimal() else None
+    return int(value) if isinstance(value, int) else None

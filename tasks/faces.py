@@ -1,0 +1,26 @@
+"""The two tasks of the face embedding experiment."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mtl.recipe.spec import TASKS
+from mtl.tasks.multiclass import Multiclass
+
+
+@TASKS.register("faces.gender")
+class Gender(Multiclass):
+    """Female or male, as the data set's annotation has it."""
+
+    reference: ClassVar[str] = "Cao et al. 2018, VGGFace2, arXiv:1710.08092"
+
+    target: str = "gender"
+
+
+@TASKS.register("faces.young")
+class Young(Multiclass):
+    """Whether the person looks young, as the data set's annotation has it."""
+
+    reference: ClassVar[str] = "Cao et al. 2018, VGGFace2, arXiv:1710.08092"
+
+    target: str = "young"

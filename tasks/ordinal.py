@@ -1,0 +1,98 @@
+"""One of several classes that have an order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from mtl.data.labels import by_name, class_codes, found_classes
+from mtl.errors import UserError, quoted
+from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.tasks.base import class_columns, named_labels
+from mtl.tasks.multiclass import ClassNames
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torchmetrics import Metric
+
+    from mtl.data.columns import Array, Header, Labels
+
+
+@TASKS.register("ordinal")
+class Ordinal(TaskSpec):
+    """One of C ordered classes by C - 1 cumulative logits, P(y >= c) = s(z_c) with z_1 > z_2 > ... for every row.
+
+    The head gives r_1 ... r_{C-1}; z_1 = r_1 and z_c = z_{c-1} - softplus(r_c), so that probabilities are never
+    negative. loss = - mean_i log P(y_i), P(y = c) = s(z_c) - s(z_{c+1}), s(z_0) = 1, s(z_C) = 0. The model of
+    McCullagh with cut points that may depend on the row.
+    """
+
+    reference: ClassVar[str] = "McCullagh 1980, Journal of the Royal Statistical Society B 42"
+    known_metrics: ClassVar[Mapping[str, bool]] = {
+        "mae": False,
+        "quadratic_kappa": True,
+        "accuracy": True,
+        "balanced_accuracy": True,
+        "macro_f1": True,
+    }
+    default_metrics: ClassVar[tuple[str, ...]] = ("quadratic_kappa", "mae", "accuracy")
+
+    order: ClassNames | None = Field(
+        None, description="the classes from lowest to highest; needed for text, numbers have their own order"
+    )
+
+    def outputs(self, header: Header) -> tuple[str, ...] | None:
+        names, text = named_labels(self, self.target, header)
+        if text and self.order is None:
+            shown = ", ".join(map(quoted, (names or ())[:10]))
+            raise UserError(
+                "", f"column {quoted(self.target)} holds text ({shown}), which has no order of its own",
+                "give `order`, from lowest to highest",
+            )  # fmt: skip
+        if self.order is not None and len(set(self.order)) < len(self.order):
+            raise UserError("", "a class is given twice", path=("order",))
+        if self.order is not None and names is not None and not text and len(self.order) != len(names):
+            raise UserError(
+                "", f"{len(self.order)} classes, but column {quoted(self.target)} has {len(names)}", path=("order",)
+            )
+        return self.order or names
+
+    def found_outputs(self, labels: Labels) -> tuple[str, ...]:
+        return found_classes(labels)
+
+    def n_outputs(self, outputs: Sequence[str]) -> int:
+        return len(outputs) - 1
+
+    def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
+        if labels.text and labels.names is not None:
+            lookup = by_name(labels.names, outputs)
+        elif labels.names is None and all(o.lstrip("-").isdecimal() for o in outputs):
+            lookup = {int(output): i for i, output in enumerate(outputs)}
+        else:
+            lookup = {i: i for i in range(len(outputs))}
+        return class_codes(labels, lookup, ", ".join(map(quoted, outputs[:10])))
+
+    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+        return ("ordinal", n_outputs)
+
+    def losses(
+        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
+    ) -> Tensor:
+        from mtl.model.losses import cumulative_loss
+
+        return cumulative_loss(logits_BTO, target_BT, weight_BT)
+
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+        from mtl.model.losses import cumulative_log_p
+        from mtl.model.metrics import GroupedConfusion
+
+        return GroupedConfusion(n_tasks, n_outputs + 1, log_p=cumulative_log_p, ordered=True)
+
+    def decode(
+        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
+    ) -> dict[str, Array | list[Any]]:
+        from mtl.model.losses import cumulative_log_p
+
+        return class_columns(cumulative_log_p(logits_BO).exp(), outputs)

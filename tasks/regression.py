@@ -1,0 +1,84 @@
+"""A quantity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from mtl.errors import UserError, quoted
+from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.tasks.base import named_labels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torchmetrics import Metric
+
+    from mtl.data.columns import Array, Header, Labels
+
+
+@TASKS.register("regression")
+class Regression(TaskSpec):
+    """A number, standardized inside: the network gives z, and the prediction is mean + std * z.
+
+    With r = z - (y - mean) / std, mean and std of the training labels: mse is mean r^2, mae is mean |r|,
+    huber is mean of r^2 / 2 where |r| <= delta and delta (|r| - delta / 2) elsewhere (Huber 1964).
+    Metrics and predictions are in the label's own unit.
+    """
+
+    reference: ClassVar[str] = "Huber 1964, Annals of Mathematical Statistics 35 (huber); ours"
+    reads: ClassVar[Literal["classes", "numbers", "lists"]] = "numbers"
+    known_metrics: ClassVar[Mapping[str, bool]] = {"rmse": False, "mae": False, "r2": True, "mse": False, "bias": False}
+    default_metrics: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
+
+    loss: Literal["mse", "mae", "huber"] = Field("mse", description="of standardized labels")
+    delta: float = Field(1.0, gt=0, le=1e6, description="where huber turns linear, in standard deviations")
+    unit: str = Field("", max_length=40, description="of the label, for tables and plots")
+
+    def outputs(self, header: Header) -> tuple[str, ...] | None:
+        _, text = named_labels(self, self.target, header)
+        if text:
+            raise UserError("", f"column {quoted(self.target)} holds text", "use kind: multiclass", path=("target",))
+        return (self.unit or "value",)
+
+    def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
+        values = labels.values.astype(np.float64)
+        wrong = np.flatnonzero(~np.isfinite(values) & labels.present)
+        if wrong.size:
+            row = int(wrong[0])
+            raise UserError(labels.place(row), f"label {quoted(labels.values[row].item())} is not finite", path=("target",))
+        return np.where(labels.present, values, 0.0)
+
+    def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        mean, std = float(np.mean(targets)), float(np.std(targets))
+        constant = not len(targets) or targets.min() == targets.max()
+        if not math.isfinite(mean) or not math.isfinite(std):
+            raise UserError("", "labels are too large to be averaged", "scale them down", path=("target",))
+        return {"mean": (mean,), "std": (1.0 if constant else std,)}
+
+    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+        return ("regression", self.loss, self.delta if self.loss == "huber" else 0.0)
+
+    def losses(
+        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
+    ) -> Tensor:
+        from mtl.model.losses import regression_loss
+
+        z_BT = (target_BT - constants["mean"]) / constants["std"]
+        return regression_loss(
+            logits_BTO.squeeze(-1), z_BT.to(logits_BTO.dtype), weight_BT, self.loss, self.delta
+        )
+
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+        from mtl.model.metrics import GroupedMoments
+
+        return GroupedMoments(n_tasks, constants["mean"], constants["std"])
+
+    def decode(
+        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
+    ) -> dict[str, Array | list[Any]]:
+        y = constants["mean"].double() + constants["std"].double() * logits_BO[:, 0].double()
+        return {"": y.cpu().numpy()}
