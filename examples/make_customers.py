@@ -31,21 +31,26 @@ def customers(rows: int, missing: float, seed: int) -> tuple[list[str], list[lis
     traits = rng.standard_normal((rows, 4))
     mixing = np.random.default_rng(0).standard_normal((4, 12)) / 2
     numbers = traits @ mixing + 0.5 * rng.standard_normal((rows, 12))
-    city = np.clip(np.digitize(traits[:, 0] + 0.7 * rng.standard_normal(rows), np.linspace(-1.5, 1.5, 7)), 0, 7)
+    city = np.clip(
+        np.digitize(traits[:, 0] + 0.7 * rng.standard_normal(rows), np.linspace(-1.5, 1.5, 7)), 0, 7
+    )
     plan = np.digitize(traits[:, 1] + 0.7 * rng.standard_normal(rows), [-0.5, 0.7])
     device = rng.integers(0, 4, rows)
 
     def noisy(weights: list[float], noise: float) -> np.ndarray:
         return traits @ np.array(weights) + noise * rng.standard_normal(rows)
 
-    scores = np.stack([noisy(w, 0.4) for w in ([1, 1, 0, 0], [1, -1, 0, 0], [-1, 0, 1, 0], [-1, 0, -1, 0.5])], 1)
+    scores = np.stack(
+        [noisy(w, 0.4) for w in ([1, 1, 0, 0], [1, -1, 0, 0], [-1, 0, 1, 0], [-1, 0, -1, 0.5])], 1
+    )
     segment = scores.argmax(1)
     channel = np.digitize(np.abs(noisy([0, 0, 1, 1], 0.3)), [0.6, 1.5])
     churned = noisy([1, 0.5, 0, -1], 0.6) > 1.2
     clicked = noisy([0, 1, 1, 0.5], 0.6) > 0
     satisfaction = np.digitize(noisy([0.8, 0, 0, 1], 0.5), [-0.8, 0.8])
     interests = np.stack([noisy(w, 0.5) > t for w, t in
-                          (([1, 0, 0, 1], 0.5), ([0, 1, 0, 0], 0), ([0, 0, 1, 0], 0), ([1, 1, 1, 0], 1))], 1)  # fmt: skip
+                          (([1, 0, 0, 1], 0.5), ([0, 1, 0, 0], 0), ([0, 0, 1, 0], 0), ([1, 1, 1, 0], 1))],
+                         axis=1)  # fmt: skip
     spend = np.exp(3 + 0.5 * noisy([1, 0.5, 0, 0], 0.3))
     visits = np.round(np.maximum(0, 20 + 6 * noisy([0, 0.5, 1, 0], 0.4))).astype(int)
 
@@ -54,12 +59,20 @@ def customers(rows: int, missing: float, seed: int) -> tuple[list[str], list[lis
     for i in range(rows):
         labels = [
             SEGMENTS[segment[i]], CHANNELS[channel[i]], "yes" if churned[i] else "no", str(int(clicked[i])),
-            SATISFACTION[satisfaction[i]], "|".join(n for n, there in zip(INTERESTS, interests[i], strict=True) if there) or "none",
+            SATISFACTION[satisfaction[i]],
+            "|".join(n for n, there in zip(INTERESTS, interests[i], strict=True) if there) or "none",
             f"{spend[i]:.2f}", str(visits[i]),
         ]  # fmt: skip
         shown = [label if there else "" for label, there in zip(labels, kept[i], strict=True)]
         table.append(
-            [f"c{i:06d}", *(f"{v:.4f}" for v in numbers[i]), CITIES[city[i]], PLANS[plan[i]], DEVICES[device[i]], *shown]
+            [
+                f"c{i:06d}",
+                *(f"{v:.4f}" for v in numbers[i]),
+                CITIES[city[i]],
+                PLANS[plan[i]],
+                DEVICES[device[i]],
+                *shown,
+            ]
         )
     return ["customer_id", *NUMERIC, "city", "plan", "device", *TARGETS], table
 

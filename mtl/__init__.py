@@ -34,8 +34,8 @@ __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from mtl.errors import UserError as UserError
-    from mtl.experiment import resume as resume
     from mtl.evaluation.predict import load as load
+    from mtl.experiment import resume as resume
     from mtl.experiment import run as run
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower

@@ -21,7 +21,6 @@ from mtl.model.towers import Towers
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import Shape, TaskSpec
 
-
 PROVISIONAL = ("?", "?")
 """What stands for the classes of a task that are known only once its labels are read."""
 
@@ -97,7 +96,9 @@ def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] |
                 leak = [column for column in spec.target_columns() if column in read]
                 if leak:
                     raise UserError(
-                        "", f"column {quoted(leak[0])} is an input too: its label would be read off it", path=("target",)
+                        "",
+                        f"column {quoted(leak[0])} is an input too: its label would be read off it",
+                        path=("target",),
                     )
         except UserError as error:
             faults.extend(error.errors)
@@ -113,9 +114,9 @@ def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
         key = spec.group(spec.n_outputs(learned.outputs[task]))
         gathered.setdefault((*key, spec.head), []).append(task)
     groups: list[TaskGroup] = []
-    for key, tasks in gathered.items():
+    for group_key, tasks in gathered.items():
         spec = recipe.tasks[tasks[0]]
-        stem = f"{key[0]}_{spec.n_outputs(learned.outputs[tasks[0]])}".replace(".", "_")
+        stem = f"{group_key[0]}_{spec.n_outputs(learned.outputs[tasks[0]])}".replace(".", "_")
         same = sum(group.name.startswith(stem) for group in groups)
         constants = [learned.constants.get(task, {}) for task in tasks]
         groups.append(
@@ -125,7 +126,9 @@ def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
                 spec=spec,
                 outputs=tuple(learned.outputs[task] for task in tasks),
                 towers=tuple(tower_of[task] for task in tasks),
-                constants={name: _stacked(name, constants) for name in dict.fromkeys(n for c in constants for n in c)},
+                constants={
+                    name: _stacked(name, constants) for name in dict.fromkeys(n for c in constants for n in c)
+                },
             )
         )
     return tuple(groups)
@@ -165,7 +168,11 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
     if isinstance(inputs, TableInputs):
         shape = (inputs.width,)
     with recipe.at("model", "backbone"):
-        stages = backbone.build(len(names), shape) if shared else backbone.build(len(names), shape, shared_input=False)
+        stages = (
+            backbone.build(len(names), shape)
+            if shared
+            else backbone.build(len(names), shape, shared_input=False)
+        )
         try:
             towers = Towers(names, [(name, module) for name, module, _ in stages])
         except ValueError as error:
@@ -288,7 +295,9 @@ def _check_early_stopping(recipe: Recipe, header: Header) -> None:
         for key in ("temperature", "fit_threshold"):
             if getattr(spec, key, None) and not has_validation:
                 with recipe.at("tasks", task, key):
-                    raise UserError("", "there is no validation split to fit it on", "write data.split: {validation: 0.1}")
+                    raise UserError(
+                        "", "there is no validation split to fit it on", "write data.split: {validation: 0.1}"
+                    )
     if recipe.train.early_stopping is not None and not has_validation:
         with recipe.at("train", "early_stopping"):
             raise UserError(

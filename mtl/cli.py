@@ -275,7 +275,9 @@ def _summarize(recipe: str, overrides: Sequence[str]) -> None:
 @cli.command("eval")
 @click.argument("run_folder", metavar="RUN")
 @click.option("--split", default="test", show_default=True, help="train, validation or test.")
-@click.option("--data", metavar="FILE", help="Another table with labels, all of its rows, instead of a split.")
+@click.option(
+    "--data", metavar="FILE", help="Another table with labels, all of its rows, instead of a split."
+)
 @plugin_option
 @debug_option
 def evaluate(run_folder: str, split: str, data: str | None, plugins: tuple[str, ...], debug: bool) -> None:
@@ -348,7 +350,9 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         from mtl.errors import EnvironmentFault
 
-        raise EnvironmentFault(str(path), f"cannot write: {(error.strerror or str(error)).lower()}") from error
+        raise EnvironmentFault(
+            str(path), f"cannot write: {(error.strerror or str(error)).lower()}"
+        ) from error
 
 
 @cli.command()

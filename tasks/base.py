@@ -26,7 +26,9 @@ def named_labels(task: TaskSpec, column: str, header: Header) -> tuple[tuple[str
         known = header.columns or tuple(header.labels)
         shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
         raise UserError(
-            "", f"no label column {quoted(column)}{did_you_mean(column, known)}; columns: {shown}", path=("target",)
+            "",
+            f"no label column {quoted(column)}{did_you_mean(column, known)}; columns: {shown}",
+            path=("target",),
         )
     return header.labels[column], column in header.text
 

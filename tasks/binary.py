@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from mtl.data.columns import Array, Header, Labels
 
-USUAL = ({"false", "true"}, {"no", "yes"}, {"n", "y"}, {"f", "t"}, {"0", "1"}, {"neg", "pos"}, {"negative", "positive"})
+USUAL = (
+    {"false", "true"},
+    {"no", "yes"},
+    {"n", "y"},
+    {"f", "t"},
+    {"0", "1"},
+    {"neg", "pos"},
+    {"negative", "positive"},
+)
 """Pairs of texts of which the second means yes."""
 
 
@@ -87,7 +95,11 @@ class Binary(TaskSpec):
             if names is not None:
                 self._check_known(range(len(names)), f"0..{len(names) - 1}")
                 if self.positive is None and len(names) != 2:
-                    raise UserError("", f"column {quoted(self.target)} has {len(names)} classes", "say which are `positive`")
+                    raise UserError(
+                        "",
+                        f"column {quoted(self.target)} has {len(names)} classes",
+                        "say which are `positive`",
+                    )
             return ("0", "1") if self.positive is None and names is None else ("no", "yes")
         return self._text_outputs(names or ())
 
@@ -100,7 +112,9 @@ class Binary(TaskSpec):
                 raise UserError(
                     "", f"which value of column {quoted(self.target)} means yes: {shown}?", "give `positive`"
                 )
-            yes = next((n for n in names if n.lower() in ("true", "yes", "y", "t", "1", "pos", "positive")), "yes")
+            yes = next(
+                (n for n in names if n.lower() in ("true", "yes", "y", "t", "1", "pos", "positive")), "yes"
+            )
             no = next((n for n in names if n != yes), "no")
             return (no, yes)
         positive = [written(v) for v in self._positive()]
@@ -110,8 +124,12 @@ class Binary(TaskSpec):
     def _check_known(self, known: Sequence[Any], shown: str) -> None:
         for i, value in enumerate(self._positive()):
             if (written(value) if known and isinstance(known[0], str) else value) not in known:
-                path: tuple[str | int, ...] = ("positive", i) if isinstance(self.positive, tuple) else ("positive",)
-                raise UserError("", f"value {quoted(value)} is not in column {quoted(self.target)}: {shown}", path=path)
+                path: tuple[str | int, ...] = (
+                    ("positive", i) if isinstance(self.positive, tuple) else ("positive",)
+                )
+                raise UserError(
+                    "", f"value {quoted(value)} is not in column {quoted(self.target)}: {shown}", path=path
+                )
 
     def _positive(self) -> tuple[Any, ...]:
         if self.positive is None:
@@ -133,7 +151,7 @@ class Binary(TaskSpec):
         return np.isin(labels.values, [n for n in numbers if n is not None]).astype(np.int64)
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        constants = {"threshold": (self.threshold,)}
+        constants: dict[str, tuple[float, ...]] = {"threshold": (self.threshold,)}
         if self.positive_weight == "balanced":
             no, yes = balanced_weights(targets, 2)
             constants["positive_weight"] = (yes / no if yes and no else 1.0,)
@@ -157,7 +175,9 @@ class Binary(TaskSpec):
             positive_weight_T=constants.get("positive_weight"),
         )
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+    def meter(
+        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
+    ) -> Metric:
         from mtl.model.metrics import GroupedScores
 
         return GroupedScores(n_tasks, constants.get("threshold"), constants.get("temperature"))

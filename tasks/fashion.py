@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from mtl.recipe.spec import TASKS
@@ -24,7 +25,7 @@ class Audience(Multiclass):
     reference: ClassVar[str] = "ours"
 
     target: str = "label"
-    groups: dict[str, tuple[int, ...]] | None = {
+    groups: Mapping[str, tuple[int, ...]] | None = {
         "Shoes": (5, 7, 9),
         "For Women": (3, 6, 8),
         "Other": (0, 1, 2, 4),

@@ -67,7 +67,7 @@ class Multiclass(TaskSpec):
     classes: Classes | None = Field(
         None, description="how many classes, or their names; default: as the source says, or as found"
     )
-    groups: dict[Name, Members] | None = Field(
+    groups: Mapping[Name, Members] | None = Field(
         None, min_length=2, max_length=100_000, description="class name -> the raw values that count as it"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -88,7 +88,9 @@ class Multiclass(TaskSpec):
             return self._text_classes(names or ())
         if self.classes is None:
             return names
-        given = self.classes if isinstance(self.classes, tuple) else tuple(str(c) for c in range(self.classes))
+        given = (
+            self.classes if isinstance(self.classes, tuple) else tuple(str(c) for c in range(self.classes))
+        )
         if names is not None and len(given) != len(names):
             raise UserError(
                 "",
@@ -112,10 +114,14 @@ class Multiclass(TaskSpec):
                 path=("classes",),
             )
         if len(names) < 2:
-            raise UserError("", f"column {quoted(self.target)} has {len(names)} distinct values: nothing to learn")
+            raise UserError(
+                "", f"column {quoted(self.target)} has {len(names)} distinct values: nothing to learn"
+            )
         return names
 
-    def _check_groups(self, groups: dict[str, tuple[Any, ...]], names: tuple[str, ...] | None, text: bool) -> None:
+    def _check_groups(
+        self, groups: Mapping[str, tuple[Any, ...]], names: tuple[str, ...] | None, text: bool
+    ) -> None:
         if self.classes is not None:
             raise UserError("", "give `classes` or `groups`, not both", path=("classes",))
         seen: dict[int | str, str] = {}
@@ -125,7 +131,9 @@ class Multiclass(TaskSpec):
                 path = ("groups", group, i)
                 member = written(written_member) if text else written_member
                 if member in seen:
-                    raise UserError("", f"value {member} is in group {quoted(seen[member])} already", path=path)
+                    raise UserError(
+                        "", f"value {member} is in group {quoted(seen[member])} already", path=path
+                    )
                 if names is not None and member not in known:
                     which = f": 0..{len(names) - 1}" if not text else f"; it has {', '.join(names[:10])}"
                     raise UserError(
@@ -174,7 +182,9 @@ class Multiclass(TaskSpec):
             unknown = [name for name in self.class_weights if name not in outputs]
             if unknown:
                 raise UserError(
-                    "", f"no class {quoted(unknown[0])}; classes: {', '.join(outputs[:10])}", path=("class_weights",)
+                    "",
+                    f"no class {quoted(unknown[0])}; classes: {', '.join(outputs[:10])}",
+                    path=("class_weights",),
                 )
             return {"class_weight": tuple(self.class_weights.get(name, 1.0) for name in outputs)}
         return {"class_weight": balanced_weights(targets, len(outputs))}
@@ -195,10 +205,14 @@ class Multiclass(TaskSpec):
             class_weight_TO=constants.get("class_weight"),
         )
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+    def meter(
+        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
+    ) -> Metric:
         from mtl.model.metrics import GroupedConfusion
 
-        return GroupedConfusion(n_tasks, n_outputs, scores=bool(names & {"auroc", "average_precision", "calibration_error"}))
+        return GroupedConfusion(
+            n_tasks, n_outputs, scores=bool(names & {"auroc", "average_precision", "calibration_error"})
+        )
 
     def decode(
         self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]

@@ -41,7 +41,10 @@ class Multilabel(TaskSpec):
 
     target: str = Field("", max_length=200, description="the column that lists the labels")
     targets: tuple[Annotated[str, Field(max_length=200)], ...] | None = Field(
-        None, min_length=2, max_length=10_000, description="the 0/1 columns, one per label, instead of `target`"
+        None,
+        min_length=2,
+        max_length=10_000,
+        description="the 0/1 columns, one per label, instead of `target`",
     )
     labels: tuple[Name, ...] | None = Field(
         None, min_length=2, max_length=10_000, description="the labels of a list column; default: as found"
@@ -50,7 +53,9 @@ class Multilabel(TaskSpec):
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         if bool(self.target) == (self.targets is not None):
-            raise recipe_errors("multilabel", [(("target",), "give either `target` (a list column) or `targets`")])
+            raise recipe_errors(
+                "multilabel", [(("target",), "give either `target` (a list column) or `targets`")]
+            )
         if self.targets is not None and len(set(self.targets)) < len(self.targets):
             raise recipe_errors("multilabel", [(("targets",), "a column is given twice")])
         return self
@@ -81,8 +86,14 @@ class Multilabel(TaskSpec):
         wrong = np.flatnonzero((~np.isin(values, (0, 1)) & labels.present).any(axis=1))
         if wrong.size:
             row = int(wrong[0])
-            value = next(v for v, there in zip(values[row], labels.present[row], strict=True) if there and v not in (0, 1))
-            raise UserError(labels.place(row), f"label {quoted(value.item())}, allowed 0 and 1", path=("targets",))
+            value = next(
+                v
+                for v, there in zip(values[row], labels.present[row], strict=True)
+                if there and v not in (0, 1)
+            )
+            raise UserError(
+                labels.place(row), f"label {quoted(value.item())}, allowed 0 and 1", path=("targets",)
+            )
         present = labels.present if labels.present.shape == values.shape else labels.present[:, :1]
         return np.where(present, values, -1).astype(np.int8)
 
@@ -109,7 +120,9 @@ class Multilabel(TaskSpec):
 
         return multilabel_loss(logits_BTO, target_BT, weight_BT)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+    def meter(
+        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
+    ) -> Metric:
         from mtl.model.metrics import GroupedLabels
 
         return GroupedLabels(n_tasks, n_outputs)
@@ -119,7 +132,7 @@ class Multilabel(TaskSpec):
     ) -> dict[str, Array | list[Any]]:
         p = logits_BO.sigmoid().float().cpu().numpy()
         columns: dict[str, Array | list[Any]] = {
-            "": [[outputs[o] for o in np.flatnonzero(row >= 0.5)] for row in p]
+            "": [[outputs[int(o)] for o in np.flatnonzero(row >= 0.5)] for row in p]
         }
         columns.update({f"_p_{name}": p[:, o] for o, name in enumerate(outputs)})
         return columns

@@ -55,7 +55,9 @@ class Ordinal(TaskSpec):
             raise UserError("", "a class is given twice", path=("order",))
         if self.order is not None and names is not None and not text and len(self.order) != len(names):
             raise UserError(
-                "", f"{len(self.order)} classes, but column {quoted(self.target)} has {len(names)}", path=("order",)
+                "",
+                f"{len(self.order)} classes, but column {quoted(self.target)} has {len(names)}",
+                path=("order",),
             )
         return self.order or names
 
@@ -84,7 +86,9 @@ class Ordinal(TaskSpec):
 
         return cumulative_loss(logits_BTO, target_BT, weight_BT)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+    def meter(
+        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
+    ) -> Metric:
         from mtl.model.losses import cumulative_log_p
         from mtl.model.metrics import GroupedConfusion
 

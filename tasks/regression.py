@@ -31,7 +31,13 @@ class Regression(TaskSpec):
 
     reference: ClassVar[str] = "Huber 1964, Annals of Mathematical Statistics 35 (huber); ours"
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "numbers"
-    known_metrics: ClassVar[Mapping[str, bool]] = {"rmse": False, "mae": False, "r2": True, "mse": False, "bias": False}
+    known_metrics: ClassVar[Mapping[str, bool]] = {
+        "rmse": False,
+        "mae": False,
+        "r2": True,
+        "mse": False,
+        "bias": False,
+    }
     default_metrics: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
 
     loss: Literal["mse", "mae", "huber"] = Field("mse", description="of standardized labels")
@@ -41,7 +47,9 @@ class Regression(TaskSpec):
     def outputs(self, header: Header) -> tuple[str, ...] | None:
         _, text = named_labels(self, self.target, header)
         if text:
-            raise UserError("", f"column {quoted(self.target)} holds text", "use kind: multiclass", path=("target",))
+            raise UserError(
+                "", f"column {quoted(self.target)} holds text", "use kind: multiclass", path=("target",)
+            )
         return (self.unit or "value",)
 
     def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
@@ -49,12 +57,17 @@ class Regression(TaskSpec):
         wrong = np.flatnonzero(~np.isfinite(values) & labels.present)
         if wrong.size:
             row = int(wrong[0])
-            raise UserError(labels.place(row), f"label {quoted(labels.values[row].item())} is not finite", path=("target",))
+            raise UserError(
+                labels.place(row),
+                f"label {quoted(labels.values[row].item())} is not finite",
+                path=("target",),
+            )
         return np.where(labels.present, values, 0.0)
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        mean, std = float(np.mean(targets)), float(np.std(targets))
-        constant = not len(targets) or targets.min() == targets.max()
+        values = targets.astype(np.float64)
+        mean, std = float(np.mean(values)), float(np.std(values))
+        constant = values.min() == values.max()
         if not math.isfinite(mean) or not math.isfinite(std):
             raise UserError("", "labels are too large to be averaged", "scale them down", path=("target",))
         return {"mean": (mean,), "std": (1.0 if constant else std,)}
@@ -72,7 +85,9 @@ class Regression(TaskSpec):
             logits_BTO.squeeze(-1), z_BT.to(logits_BTO.dtype), weight_BT, self.loss, self.delta
         )
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+    def meter(
+        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
+    ) -> Metric:
         from mtl.model.metrics import GroupedMoments
 
         return GroupedMoments(n_tasks, constants["mean"], constants["std"])

@@ -15,7 +15,7 @@ import torch
 
 import mtl
 from mtl.errors import ENVIRONMENT, NOT_FINITE, EnvironmentFault, NotFinite, UserError
-from mtl.experiment import Silent, evaluate_run, load_run
+from mtl.experiment import Silent, evaluate_run
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.training import checkpoint
 from mtl.training.dataset import Dataset
@@ -266,7 +266,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
     assert set(record) == {
         "schema_version", "id", "name", "description", "status", "started", "recipe_sha256", "seeds",
         "plugins", "environment", "device", "threads", "data", "parameters", "classes", "towers", "step",
-        "epoch", "results", "selected", "stopped_early", "skipped_steps",
+        "model", "epoch", "results", "selected", "stopped_early", "skipped_steps",
     }  # fmt: skip
     assert record["seeds"] == {"init": 1, "order": 2, "split": 3, "labels": 4}
     assert record["status"] == "finished"
@@ -347,14 +347,14 @@ def test_the_test_split_selects_nothing(tmp_path: Path, no_plots: None) -> None:
 
 def test_load_run_gives_the_selected_weights(tmp_path: Path, no_plots: None) -> None:
     mtl.run(recipe(), out=tmp_path / "run")
-    loaded, built, dataset, folder = load_run(tmp_path / "run")
-    assert loaded.sha256() == load_recipe(recipe()).sha256()
+    model = mtl.load(tmp_path / "run")
+    assert model.recipe.sha256() == load_recipe(recipe()).sha256()
     files = checkpoint.read(tmp_path / "run/checkpoints/step-00000009")
     from safetensors.torch import load
 
     tensors = load(files["model.safetensors"])
-    assert all(torch.equal(value, tensors[name]) for name, value in built.model.state_dict().items())
-    assert (len(dataset.inputs), folder.record["status"]) == (80, "finished")
+    assert all(torch.equal(value, tensors[name]) for name, value in model.built.model.state_dict().items())
+    assert model.folder.record["status"] == "finished"
 
 
 def test_evaluate_run_refuses_what_is_not_there(tmp_path: Path, no_plots: None) -> None:

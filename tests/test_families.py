@@ -18,7 +18,9 @@ from mtl.recipe.json_schema import recipe_schema
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.spec import FAMILIES, Spec
 from mtl.registry import Registry
+from tests import task_samples
 
+FOLDER = Path(__file__).parent / "tables"
 REGISTRIES: dict[str, Registry[Any]] = {**FAMILIES, "stage": STAGES}
 
 # One minimal example per member: a new member needs a new line here.
@@ -26,12 +28,11 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "source": {
         "fashion_mnist": {"sample": True},
         "synthetic": {"rows": 20, "test_rows": 10, "features": 8},
+        "face_embeddings": {"people": 4, "images": 4},
+        "table": {"path": str(FOLDER / "four.csv"), "inputs": {"numeric": ("x",), "categorical": ("city",)}},
+        "npz": {"path": str(FOLDER / "four.npz")},
     },
-    "task": {
-        "multiclass": {"target": "label"},
-        "fashion.garment": {},
-        "fashion.audience": {},
-    },
+    "task": task_samples.OPTIONS,
     "backbone": {
         "layers": {"stages": ({"name": "fc", "kind": "linear", "features": 4},)},
     },
@@ -125,7 +126,7 @@ def build_source(spec: Any) -> None:
     assert isinstance(header, Header)
     assert isinstance(columns, Columns)
     assert columns.inputs.shape[1:] == header.input_shape
-    assert set(columns.labels) == set(header.labels)
+    assert set(columns.labels) <= set(header.labels)
     assert all(len(column) == len(columns.inputs) for column in columns.labels.values())
     assert {split: len(rows) for split, rows in columns.splits.items()} == dict(header.row_counts)
     assert spec.columns(0).fingerprint == columns.fingerprint
@@ -133,26 +134,32 @@ def build_source(spec: Any) -> None:
 
 
 def build_task(spec: Any) -> None:
-    n_outputs = len(spec.outputs(HEADER))
-    target = spec.encode(np.array([0, 9, 5, 3]), np.ones(B, bool), HEADER)
+    outputs, target = task_samples.outputs_of(spec), task_samples.encoded(spec)
+    n_outputs = spec.n_outputs(outputs)
+    constants = {
+        name: torch.tensor([list(value)] * T).squeeze(-1)
+        for name, value in spec.constants(target, outputs).items()
+    }
     target_BT = torch.from_numpy(np.stack([target] * T, 1))
     present_BT = torch.ones(B, T, dtype=torch.bool)
     present_BT[:, 1] = False
     logits_BTO = torch.randn(B, T, n_outputs, requires_grad=True)
-    loss_T = spec.loss(logits_BTO, target_BT, present_BT)
+    loss_T = spec.losses(logits_BTO, target_BT, present_BT.float(), constants)
     loss_T.sum().backward()
     assert loss_T.shape == (T,)
     assert loss_T[1] == 0
     assert logits_BTO.grad is not None
     assert logits_BTO.grad[:, 1].eq(0).all()
     assert logits_BTO.grad[:, 0].ne(0).any()
-    metric = spec.metrics(T, n_outputs)
+    metric = spec.meter(T, n_outputs, frozenset(spec.known_metrics), constants)
     metric.update(logits_BTO.detach(), target_BT, present_BT)
     values = metric.compute()
-    assert spec.headline in values
-    assert all(
-        value.shape == (T,) and value.isnan().tolist() == [False, True, False] for value in values.values()
-    )
+    assert set(spec.known_metrics) <= set(values)
+    assert all(values[name].shape == (T,) and values[name][1].isnan() for name in spec.known_metrics)
+    assert not values[spec.headline][[0, 2]].isnan().any()
+    decoded = spec.decode(logits_BTO[:, 0].detach(), outputs, {name: v[0] for name, v in constants.items()})
+    assert "" in decoded
+    assert all(len(values) == B for values in decoded.values())
     assert isinstance(spec.group(n_outputs)[0], str)
 
 

@@ -17,6 +17,7 @@ every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.st
 
 DATA = {
     "fashion_mnist": ["data.source.sample=true"],
+    "face_embeddings": ["data.source.people=8", "data.source.images=10"],
     "synthetic": ["data.source.rows=80", "data.source.test_rows=40", "data.source.labelled=0.5"],
 }
 STEP = ["~train.epochs", "train.max_steps=1", "train.batch_size=16", "train.device=cpu"]
@@ -35,7 +36,7 @@ def small(path: Path) -> Recipe:
 
 
 def test_there_are_recipes() -> None:
-    assert len(RECIPES) >= 8
+    assert len(RECIPES) >= 11
     assert {path.stem for path in RECIPES} == set(built_in_names())
 
 

@@ -116,6 +116,12 @@ class Labels:
     text: bool = False
     place: Callable[[int], str] = row_number
 
+    def any_present(self) -> Mask:
+        """(n,) whether a row has a label at all."""
+        if self.present.ndim == 1:
+            return self.present
+        return np.asarray(self.present.any(axis=1), dtype=bool)
+
 
 @dataclass(frozen=True)
 class Columns:

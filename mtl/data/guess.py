@@ -24,7 +24,18 @@ SCALES = (
     ("low", "mid", "high"),
     ("small", "medium", "large"),
 )
-ORDERED_NAMES = ("rating", "stars", "grade", "level", "severity", "stage", "score", "rank", "priority", "risk")
+ORDERED_NAMES = (
+    "rating",
+    "stars",
+    "grade",
+    "level",
+    "severity",
+    "stage",
+    "score",
+    "rank",
+    "priority",
+    "risk",
+)
 
 Kind = Literal["multiclass", "binary", "ordinal", "multilabel", "regression"]
 
@@ -83,7 +94,11 @@ def _see(seen: Look, file: TableFile, first: int, array: Any, separator: str) ->
 
     seen.n += len(array)
     seen.missing += array.null_count
-    if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type):
+    if (
+        pa.types.is_list(array.type)
+        or pa.types.is_fixed_size_list(array.type)
+        or pa.types.is_large_list(array.type)
+    ):
         inner = array.type.value_type
         seen.type = "texts" if pa.types.is_string(inner) or pa.types.is_large_string(inner) else "vector"
         seen.numeric = False
@@ -126,9 +141,21 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
     if seen.whole and 3 <= seen.distinct <= 20:
         values = sorted(int(float(v)) for v in seen.counts)
         if any(word in seen.name.lower() for word in ORDERED_NAMES):
-            return "ordinal", {}, f"whole numbers {values[0]} to {values[-1]}, and the name speaks of an order"
-        return "multiclass", {}, f"{seen.distinct} whole numbers; if they are ordered grades, write kind: ordinal"
-    return "regression", {}, "numbers" if not seen.whole else f"whole numbers with {_many(seen)} distinct values"
+            return (
+                "ordinal",
+                {},
+                f"whole numbers {values[0]} to {values[-1]}, and the name speaks of an order",
+            )
+        return (
+            "multiclass",
+            {},
+            f"{seen.distinct} whole numbers; if they are ordered grades, write kind: ordinal",
+        )
+    return (
+        "regression",
+        {},
+        "numbers" if not seen.whole else f"whole numbers with {_many(seen)} distinct values",
+    )
 
 
 def _many(seen: Look) -> str:
@@ -137,12 +164,24 @@ def _many(seen: Look) -> str:
 
 def _binary(seen: Look) -> tuple[Kind, dict[str, Any], str]:
     values = sorted(seen.counts)
-    for pair in (("0", "1"), ("no", "yes"), ("false", "true"), ("n", "y"), ("f", "t"), ("neg", "pos"), ("negative", "positive")):
+    for pair in (
+        ("0", "1"),
+        ("no", "yes"),
+        ("false", "true"),
+        ("n", "y"),
+        ("f", "t"),
+        ("neg", "pos"),
+        ("negative", "positive"),
+    ):
         if {value.lower() for value in values} == set(pair):
             return "binary", {}, f"two values, {values[0]} and {values[1]}"
     rarer = min(values, key=lambda value: (seen.counts[value], value))
     positive: Any = int(float(rarer)) if seen.numeric and seen.whole else rarer
-    return "binary", {"positive": positive}, f"two values; the rarer one, {rarer}, is taken to be the positive one"
+    return (
+        "binary",
+        {"positive": positive},
+        f"two values; the rarer one, {rarer}, is taken to be the positive one",
+    )
 
 
 def _scale(seen: Look) -> list[str] | None:

@@ -49,7 +49,9 @@ def read_images(
     free = available_memory() if limit_bytes is None else limit_bytes
     if needed > free:
         raise EnvironmentFault(
-            "", f"{len(paths)} images of {first.shape[1]} x {first.shape[2]} take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            "",
+            f"{len(paths)} images of {first.shape[1]} x {first.shape[2]} take {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free",
             "lower inputs.image.size",
         )  # fmt: skip
     images = np.empty((len(paths), *first.shape), np.uint8)
@@ -59,7 +61,9 @@ def read_images(
         if image.shape != first.shape:
             sizes = [f"{shape[1]} x {shape[2]}" for shape in (first.shape, image.shape)]
             raise UserError(
-                place(row), f"{quoted(path)} is {sizes[1]}, {place(0)} is {sizes[0]}", "give inputs.image.size to resize them"
+                place(row),
+                f"{quoted(path)} is {sizes[1]}, {place(0)} is {sizes[0]}",
+                "give inputs.image.size to resize them",
             )
         images[row] = image
     return images
@@ -85,12 +89,16 @@ def located(path: str | None, root: Path, place: str) -> Path:
         raise UserError(place, "no image is named")
     relative = Path(path)
     if relative.is_absolute() or ".." in relative.parts or "\0" in path or "\\" in path:
-        raise UserError(place, f"{quoted(path)} is outside the data's folder", "name images relative to the table")
+        raise UserError(
+            place, f"{quoted(path)} is outside the data's folder", "name images relative to the table"
+        )
     found = (root / relative).resolve()
     if not found.is_relative_to(root.resolve()):
         raise UserError(place, f"{quoted(path)} leads outside the data's folder", "links must stay inside")
     if not found.exists():
-        raise UserError(place, f"no such file {path if path.isprintable() and len(path) <= 40 else quoted(path)}")
+        raise UserError(
+            place, f"no such file {path if path.isprintable() and len(path) <= 40 else quoted(path)}"
+        )
     if not found.is_file():
         raise UserError(place, f"{quoted(path)} is not a file")
     return found
@@ -106,7 +114,9 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
             warnings.simplefilter("error")
             with Image.open(found, formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise UserError(place, f"{shown} has {image.width * image.height} pixels, at most {MAX_PIXELS}")
+                    raise UserError(
+                        place, f"{shown} has {image.width * image.height} pixels, at most {MAX_PIXELS}"
+                    )
                 if getattr(image, "n_frames", 1) > 1:
                     raise UserError(place, f"{shown} is animated", "give one frame")
                 return _converted(image, size, mode)
@@ -115,7 +125,11 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
     except PermissionError:
         raise UserError(place, f"{shown}: permission denied") from None
     except (OSError, SyntaxError, ValueError, Warning, EOFError) as error:
-        reason = "image is truncated" if "truncated" in str(error) or isinstance(error, EOFError) else f"image is damaged ({error})"
+        reason = (
+            "image is truncated"
+            if "truncated" in str(error) or isinstance(error, EOFError)
+            else f"image is damaged ({error})"
+        )
         raise UserError(place, f"{shown}: {reason}") from None
 
 

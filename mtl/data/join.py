@@ -20,13 +20,15 @@ def joined_header(headers: Mapping[str, Header]) -> Header:
         UserError: they do not give the same inputs; the path is relative to `data`.
     """
     (first_name, first), *others = headers.items()
+    if not others:
+        return first
     labels = dict(first.labels)
     for name, header in others:
         if header.input_shape != first.input_shape or _kinds(header.layout) != _kinds(first.layout):
             raise UserError(
                 "",
-                f"source {quoted(name)} gives inputs {header.input_shape}, source {quoted(first_name)} {first.input_shape}: "
-                "one network reads one kind of input",
+                f"source {quoted(name)} gives inputs {header.input_shape}, source {quoted(first_name)} "
+                f"{first.input_shape}: one network reads one kind of input",
                 path=("data", "sources", name),
             )
         for column, names in header.labels.items():
@@ -101,7 +103,11 @@ class Joined:
     def _column(self, column: str, source: str | None, header: Header) -> Labels:
         held = {n: c for n, c in self.sources.items() if column in c.labels and source in (None, n)}
         if not held:
-            raise UserError("", f"no column {quoted(column)}" + (f" in source {quoted(source)}" if source else ""), path=("target",))
+            raise UserError(
+                "",
+                f"no column {quoted(column)}" + (f" in source {quoted(source)}" if source else ""),
+                path=("target",),
+            )
         names = {n: (c.header or header).labels.get(column) for n, c in held.items()}
         text = any(c.header is not None and column in c.header.text for c in held.values())
         if len(held) == len(self.sources) == 1:
@@ -113,7 +119,11 @@ class Joined:
         return self._over_all(column, held, names, text)
 
     def _over_all(
-        self, column: str, held: Mapping[str, Columns], names: Mapping[str, tuple[str, ...] | None], text: bool
+        self,
+        column: str,
+        held: Mapping[str, Columns],
+        names: Mapping[str, tuple[str, ...] | None],
+        text: bool,
     ) -> Labels:
         called: tuple[str, ...] | None = next(iter(names.values()))
         if text:
@@ -165,7 +175,9 @@ def _like(present: Mask, values: Array) -> Mask:
     return present if present.ndim == values.ndim else np.broadcast_to(present[:, None], values.shape)
 
 
-def _renamed(codes: Array, own: tuple[str, ...] | None, called: tuple[str, ...] | None) -> npt.NDArray[np.int64]:
+def _renamed(
+    codes: Array, own: tuple[str, ...] | None, called: tuple[str, ...] | None
+) -> npt.NDArray[np.int64]:
     """Codes into `own` as codes into `called`; a missing one stays -1. Lists of labels move their columns."""
     position = {name: i for i, name in enumerate(called or ())}
     lookup = np.array([position[name] for name in own or ()] + [-1], dtype=np.int64)
@@ -210,5 +222,3 @@ def _joined_layout(inputs: Array, layouts: Sequence[Layout], starts: Sequence[in
             column[start:end] = lookup[column[start:end].astype(np.int64)]
         values[name] = tuple(every)
     return replace(layouts[0], values=values)
-
-

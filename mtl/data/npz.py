@@ -44,7 +44,10 @@ def arrays(path: Path, wanted: Sequence[str]) -> Mapping[str, Array]:
         infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         for name in wanted:
             if name not in infos:
-                raise UserError(path.name, f"no array {quoted(name)}{did_you_mean(name, infos)}; arrays: {', '.join(infos)}")
+                raise UserError(
+                    path.name,
+                    f"no array {quoted(name)}{did_you_mean(name, infos)}; arrays: {', '.join(infos)}",
+                )
             with _member(archive, infos[name], path, name) as file:
                 _header(file, infos[name], path, name)
             with _member(archive, infos[name], path, name) as file:
@@ -65,7 +68,11 @@ def _opened(path: Path) -> zipfile.ZipFile:
         raise UserError(str(path), f"no such file{did_you_mean(path.name, beside)}", path=("path",)) from None
     except (zipfile.BadZipFile, OSError) as error:
         with_pickle = _starts_like_pickle(path)
-        reason = "holds Python objects, which are never loaded" if with_pickle else f"is not an .npz file ({_short(error)})"
+        reason = (
+            "holds Python objects, which are never loaded"
+            if with_pickle
+            else f"is not an .npz file ({_short(error)})"
+        )
         raise UserError(path.name, reason, path=("path",)) from None
 
 
@@ -89,19 +96,29 @@ def _header(
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of one array, checked against the size that the archive states."""
     try:
-        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
+        version = np.lib.format.read_magic(file)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(file)
     except (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(path.name, f"array {quoted(name)} has no sound header ({_short(error)})") from None
     if dtype.hasobject:
-        raise UserError(path.name, f"array {quoted(name)} holds Python objects, which are never loaded", "save it as numbers or text")
+        raise UserError(
+            path.name,
+            f"array {quoted(name)} holds Python objects, which are never loaded",
+            "save it as numbers or text",
+        )
     if dtype.names is not None:
-        raise UserError(path.name, f"array {quoted(name)} is structured", "save each of its fields as an array")
+        raise UserError(
+            path.name, f"array {quoted(name)} is structured", "save each of its fields as an array"
+        )
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
     held = info.file_size - file.tell()
     if size != held:
-        raise UserError(path.name, f"array {quoted(name)} is truncated: its header says {size} bytes, it holds {held}")
+        raise UserError(
+            path.name, f"array {quoted(name)} is truncated: its header says {size} bytes, it holds {held}"
+        )
     if size > LARGEST:
         raise UserError(path.name, f"array {quoted(name)} would take {size / 1e9:.1f} GB")
     return tuple(shape), dtype

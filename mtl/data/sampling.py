@@ -94,7 +94,10 @@ class Sampler:
         total = sum(count for _, count in min_labelled.values())
         if total >= self.batch_size:
             raise UserError(
-                "", f"{total} rows are reserved of a batch of {self.batch_size}", "leave room for other rows", path=path
+                "",
+                f"{total} rows are reserved of a batch of {self.batch_size}",
+                "leave room for other rows",
+                path=path,
             )
         return [(Endless(own, self.seed, f"labelled/{t}"), count) for t, (own, count) in min_labelled.items()]
 
@@ -114,15 +117,21 @@ class Sampler:
 
     def _mixed(self, step: int) -> Rows:
         """Batch `step` of all epochs: each stream's rows up to its share of the rows so far."""
-        before, after = (np.floor(self.shares * (s * self.batch_size)).astype(np.int64) for s in (step, step + 1))
+        before, after = (
+            np.floor(self.shares * (s * self.batch_size)).astype(np.int64) for s in (step, step + 1)
+        )
         counts = after - before
         lacking = self.batch_size - int(counts.sum())
         if lacking:  # floors may leave a row or two over: to the streams that are furthest behind
-            behind = np.argsort(-(self.shares * ((step + 1) * self.batch_size) - after), kind="stable")[:lacking]
+            behind = np.argsort(-(self.shares * ((step + 1) * self.batch_size) - after), kind="stable")[
+                :lacking
+            ]
             extra = np.bincount(behind, minlength=len(counts))
         else:
             extra = np.zeros_like(counts)
-        parts = [own.take(int(b), int(c)) for own, b, c in zip(self.streams, before, counts + extra, strict=True)]
+        parts = [
+            own.take(int(b), int(c)) for own, b, c in zip(self.streams, before, counts + extra, strict=True)
+        ]
         return np.concatenate(parts)
 
 
@@ -130,5 +139,6 @@ def _shares(sizes: Sequence[int], temperature: float | None) -> npt.NDArray[np.f
     if not sizes or temperature is None:
         return np.zeros(0)
     exponent = 0.0 if math.isinf(temperature) else 1 / temperature
-    weights = np.array(sizes, dtype=np.float64) ** exponent
-    return weights / weights.sum()
+    weights: npt.NDArray[np.float64] = np.array(sizes, dtype=np.float64) ** exponent
+    weights /= weights.sum()
+    return weights

@@ -18,7 +18,13 @@ NAMES = ("train", "validation", "test")
 
 Codes = npt.NDArray[np.integer[Any]]
 Times = npt.NDArray[np.float64]
-CALLED = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train", "testing": "test"}
+CALLED = {
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "training": "train",
+    "testing": "test",
+}
 
 
 def make_splits(
@@ -76,7 +82,8 @@ def make_splits(
         taken = _plain(pool, held_out, seed)
     splits = {**{name: rows.astype(np.int64) for name, rows in given.items()}, **taken}
     if len(splits["train"]) == 0:
-        held = f"{len(taken.get('test', ()))} test and {len(taken.get('validation', ()))} validation rows of {len(pool)}"
+        n_test, n_validation = len(taken.get("test", ())), len(taken.get("validation", ()))
+        held = f"{n_test} test and {n_validation} validation rows of {len(pool)}"
         raise UserError("", f"split 'train' is empty ({held} are held out)", "hold out less")
     if group is not None:
         _check_sides(group, splits)
@@ -112,7 +119,9 @@ def _by_block(
     back = n_blocks - _nearest((n - ends)[::-1], held_out.get("validation"), n)
     if front >= back:
         wanted = " and ".join(f"{name} {fraction:g}" for name, fraction in held_out.items())
-        raise UserError("", f"{n_blocks} {called} are too few for {wanted}", path=("group",) if called == "groups" else ())
+        raise UserError(
+            "", f"{n_blocks} {called} are too few for {wanted}", path=("group",) if called == "groups" else ()
+        )
     taken = {"train": pool[(place[block] >= front) & (place[block] < back)]}
     if "test" in held_out:
         taken["test"] = pool[place[block] < front]
@@ -190,7 +199,9 @@ def _by_time(
     when = time[pool]
     wrong = np.flatnonzero(~np.isfinite(when))
     if wrong.size:
-        raise UserError("", f"row {int(pool[wrong[0]])} has no time, and {wrong.size - 1} more rows", path=("by_time",))
+        raise UserError(
+            "", f"row {int(pool[wrong[0]])} has no time, and {wrong.size - 1} more rows", path=("by_time",)
+        )
     if units is not None:
         _, unit = np.unique(units[pool], return_inverse=True)
         earliest = np.full(unit.max() + 1, np.inf)
@@ -212,7 +223,12 @@ def _by_time(
         end = start - gap
     taken["train"] = pool[when < end]
     if len(taken["train"]) == 0:
-        raise UserError("", "split 'train' is empty: no row is earlier than what is held out", "hold out less", path=("by_time",))
+        raise UserError(
+            "",
+            "split 'train' is empty: no row is earlier than what is held out",
+            "hold out less",
+            path=("by_time",),
+        )
     return taken
 
 
@@ -223,7 +239,9 @@ def _check_sides(group: Codes, splits: Mapping[str, Rows]) -> None:
             both = np.intersect1d(group[splits[one]], group[splits[other]])
             if both.size:
                 raise UserError(
-                    "", f"{both.size} groups are in both {one} and {other}, first code {both[0]}", path=("group",)
+                    "",
+                    f"{both.size} groups are in both {one} and {other}, first code {both[0]}",
+                    path=("group",),
                 )
 
 

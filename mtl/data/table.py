@@ -44,7 +44,9 @@ class TableFile:
         self.delimiter, self.na_values = delimiter, tuple(na_values)
         if path.suffix not in (*TEXT_SUFFIXES, *PARQUET_SUFFIXES):
             known = ", ".join((*TEXT_SUFFIXES, *PARQUET_SUFFIXES))
-            raise UserError(str(path), f"a table is one of {known}, not {quoted(path.suffix)}", path=("path",))
+            raise UserError(
+                str(path), f"a table is one of {known}, not {quoted(path.suffix)}", path=("path",)
+            )
         _require_file(path)
         self.is_parquet = path.suffix in PARQUET_SUFFIXES
         self._checked: Checked | None = None
@@ -157,7 +159,9 @@ class TableFile:
                 ),
             )
         except pa.ArrowInvalid as error:
-            raise UserError(self.name, f"cannot be read as CSV ({str(error).splitlines()[0][:100]})") from None
+            raise UserError(
+                self.name, f"cannot be read as CSV ({str(error).splitlines()[0][:100]})"
+            ) from None
 
 
 def _require_file(path: Path) -> None:
@@ -177,7 +181,8 @@ def _require_file(path: Path) -> None:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
 
 
 def _is_time(kind: pa.DataType) -> bool:
@@ -248,7 +253,9 @@ def _not_a_number(file: TableFile, column: str, first: int, array: pa.Array) -> 
 def inexact(values: npt.NDArray[np.float64]) -> int | None:
     """The first whole number that float32 cannot hold exactly, or None."""
     with np.errstate(over="ignore", invalid="ignore"):
-        wrong = (np.abs(values) > 2**24) & (values == np.floor(values)) & (values.astype(np.float32) != values)
+        wrong = (
+            (np.abs(values) > 2**24) & (values == np.floor(values)) & (values.astype(np.float32) != values)
+        )
     return int(np.argmax(wrong)) if wrong.any() else None
 
 
@@ -273,7 +280,9 @@ def texts(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Strin
         longest = pc.max(pc.utf8_length(text)).as_py() or 0
         if longest > FIELD_LIMIT:
             k = pc.index(pc.utf8_length(text), longest).as_py()
-            raise UserError(_where(file, column, first + k), f"holds {longest} characters, at most {FIELD_LIMIT}")
+            raise UserError(
+                _where(file, column, first + k), f"holds {longest} characters, at most {FIELD_LIMIT}"
+            )
     return text
 
 
@@ -289,7 +298,9 @@ def vectors(
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         array = pa.array([_listed(file, column, first + k, v) for k, v in enumerate(array.to_pylist())])
     if not _is_list(array.type):
-        raise UserError(_where(file, column, first), f"holds {_type_name(array.type)} values, not lists of numbers")
+        raise UserError(
+            _where(file, column, first), f"holds {_type_name(array.type)} values, not lists of numbers"
+        )
     if array.null_count:
         k = pc.index(pc.is_null(array), True).as_py()
         raise UserError(_where(file, column, first + k), "the vector is missing", "remove the row or fill it")
@@ -302,7 +313,9 @@ def vectors(
     wrong = np.flatnonzero(lengths != width)
     if wrong.size:
         k = int(wrong[0])
-        raise UserError(_where(file, column, first + k), f"the vector has {lengths[k]} numbers, the first one {width}")
+        raise UserError(
+            _where(file, column, first + k), f"the vector has {lengths[k]} numbers, the first one {width}"
+        )
     flat = array.flatten()
     try:
         values = pc.cast(flat, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -312,7 +325,9 @@ def vectors(
         rows: npt.NDArray[np.float32] = values.reshape(len(array), width).astype(np.float32)
     wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if wrong.size:
-        raise UserError(_where(file, column, first + int(wrong[0])), "the vector holds a number that is not finite")
+        raise UserError(
+            _where(file, column, first + int(wrong[0])), "the vector holds a number that is not finite"
+        )
     return rows
 
 
@@ -324,7 +339,9 @@ def _listed(file: TableFile, column: str, row: int, text: str | None) -> list[fl
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
-        raise UserError(_where(file, column, row), f"{quoted(text)} is not a list of numbers such as [1, 2.5]")
+        raise UserError(
+            _where(file, column, row), f"{quoted(text)} is not a list of numbers such as [1, 2.5]"
+        )
     return [float(v) for v in values]
 
 
@@ -370,7 +387,8 @@ def times(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDAr
             moment = datetime.fromisoformat(text.strip())
         except ValueError:
             raise UserError(
-                _where(file, column, first + k), f"{quoted(text)} is no date such as 2024-03-01 or 2024-03-01T12:00:00"
+                _where(file, column, first + k),
+                f"{quoted(text)} is no date such as 2024-03-01 or 2024-03-01T12:00:00",
             ) from None
         values[k] = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
     return values
@@ -402,7 +420,8 @@ class Codes:
         encoded = array.dictionary_encode()
         values = self.values
         lookup = np.array(
-            [values.setdefault(value, len(values)) for value in encoded.dictionary.to_pylist()] + [-1], dtype=np.int32
+            [values.setdefault(value, len(values)) for value in encoded.dictionary.to_pylist()] + [-1],
+            dtype=np.int32,
         )
         if len(values) > self.limit:
             raise UserError(

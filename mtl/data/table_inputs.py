@@ -45,7 +45,12 @@ class Known:
 
 
 def input_block(
-    file: TableFile, batch: pa.RecordBatch, first: int, layout: Layout, coders: Mapping[str, Coder], out: Float32
+    file: TableFile,
+    batch: pa.RecordBatch,
+    first: int,
+    layout: Layout,
+    coders: Mapping[str, Coder],
+    out: Float32,
 ) -> None:
     """Fill `out`, (n, layout.width), with the rows of one batch; a missing number is NaN, a missing category 0.
 
@@ -100,7 +105,9 @@ def fit_layout(
     empty = np.flatnonzero(count == 0)
     if empty.size:
         name = layout.numeric_name(int(empty[0]))
-        raise UserError("", f"column {quoted(name)} has no number in any training row", "leave it out of the inputs")
+        raise UserError(
+            "", f"column {quoted(name)} has no number in any training row", "leave it out of the inputs"
+        )
     fill = mean
     if layout.missing == "median":
         fill = np.array([np.nanmedian(inputs[train, i]) for i in range(n)])
@@ -115,7 +122,9 @@ def fit_layout(
         column[:] = renumbered[column.astype(np.int64)]
         values[name] = tuple(value for value, there in zip(known, seen.tolist(), strict=True) if there)
         if not values[name]:
-            raise UserError("", f"column {quoted(name)} has no value in any training row", "leave it out of the inputs")
+            raise UserError(
+                "", f"column {quoted(name)} has no value in any training row", "leave it out of the inputs"
+            )
     if not scale:
         mean, std = np.zeros(n), np.ones(n)
     float32 = [part.astype(np.float32) for part in (mean, std, fill)]

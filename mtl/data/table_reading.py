@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from mtl.errors import UserError, did_you_mean, quoted
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mtl.sources.table import Table
+Image = tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]]
+"""A column of image paths, height and width if they are resized, and the mode."""
 
 MAX_VALUES = 100_000
 """Distinct values of a category or class."""
@@ -57,29 +58,54 @@ def _lists(array: pa.Array, separator: str) -> bool:
     """Whether a column of a multilabel task lists labels, rather than being 0 or 1."""
     import pyarrow as pa
 
-    return not (pa.types.is_integer(array.type) or pa.types.is_boolean(array.type) or pa.types.is_floating(array.type))
+    return not (
+        pa.types.is_integer(array.type) or pa.types.is_boolean(array.type) or pa.types.is_floating(array.type)
+    )
 
 
-def read_table(source: Table, wanted: Wanted) -> Columns:
+@dataclass(frozen=True)
+class TableForm:
+    """What a table source says of its files.
+
+    Args:
+        files: split -> its file; the rows of the first are for training and whatever is taken from them.
+        layout: of the input row; None for images.
+        image: the column of image paths, for images.
+        root: the folder that image paths are relative to.
+        separator: between the labels of a column that lists several.
+        settings: everything else that the rows depend on, for the fingerprint.
+    """
+
+    files: Mapping[str, TableFile]
+    layout: Layout | None
+    image: Image | None
+    root: Path
+    separator: str
+    settings: str
+
+
+def read_table(form: TableForm, wanted: Wanted) -> Columns:
     """Read all rows of a table source.
 
     Raises:
         UserError: a file is not what it should be, or a column or value is missing or wrong.
     """
-    files = source.files()
+    files, _layout = form.files, form.layout
     first = next(iter(files.values()))
     for file in files.values():
         file.check()
         _require(file, first)
-    layout = None if source.inputs.image is not None else source.layout(first)
-    columns = [*wanted.labels.items(), *((n, how) for n, how in wanted.extra.items() if n not in wanted.labels)]
+    columns = [
+        *wanted.labels.items(),
+        *((n, how) for n, how in wanted.extra.items() if n not in wanted.labels),
+    ]
     for name, _ in columns:
         _known(first, name)
     starts, total = {}, 0
     for split, file in files.items():
         starts[split] = total
         total += file.n_rows
-    reading = _Reading(source, layout, [Column(n, how, source.separator) for n, how in columns], total)
+    reading = _Reading(form, [Column(n, how, form.separator) for n, how in columns], total)
     for split, file in files.items():
         reading.read(file, starts[split])
     return reading.finish(wanted, files, starts)
@@ -97,15 +123,17 @@ def _known(file: TableFile, name: str) -> None:
     if name not in file.column_names:
         shown = ", ".join(file.column_names[:20])
         raise UserError(
-            "", f"{file.name}: no column {quoted(name)}{did_you_mean(name, file.column_names)}; columns: {shown}"
+            "",
+            f"{file.name}: no column {quoted(name)}{did_you_mean(name, file.column_names)}; columns: {shown}",
         )
 
 
 class _Reading:
     """All files of a source, read one after the other into one set of columns."""
 
-    def __init__(self, source: Table, layout: Layout | None, columns: Sequence[Column], n_rows: int) -> None:
-        self.source, self.layout, self.columns, self.n_rows = source, layout, columns, n_rows
+    def __init__(self, form: TableForm, columns: Sequence[Column], n_rows: int) -> None:
+        self.form, self.layout, self.columns = form, form.layout, columns
+        layout = form.layout
         self.notices: list[str] = []
         self.warned: set[str] = set()
         self.paths: list[str | None] = []
@@ -114,17 +142,17 @@ class _Reading:
         self.coders = {name: Codes(MAX_VALUES) for name in (layout.categorical if layout is not None else ())}
 
     def read(self, file: TableFile, start: int) -> None:
-        image = self.source.inputs.image
+        image = self.form.image
         names = [column.name for column in self.columns]
         inputs = [*self.layout.numeric, *self.layout.vectors, *self.layout.categorical] if self.layout else []
-        inputs += [image.column] if image is not None else []
+        inputs += [image[0]] if image is not None else []
         for first, batch in file.batches(list(dict.fromkeys([*inputs, *names]))):
             rows = slice(start + first, start + first + batch.num_rows)
             if self.layout is not None:
                 input_block(file, batch, first, self.layout, self.coders, self.inputs[rows])
                 self._note_inexact(file, first, batch)
             elif image is not None:
-                self.paths.extend(texts(file, image.column, first, batch.column(image.column)).to_pylist())
+                self.paths.extend(texts(file, image[0], first, batch.column(image[0])).to_pylist())
             for column in self.columns:
                 column.add(file, first, batch.column(column.name))
 
@@ -178,7 +206,7 @@ class _Reading:
             inputs=inputs,
             labels=labels,
             splits=splits,
-            fingerprint=_fingerprint(files, self.source, wanted),
+            fingerprint=_fingerprint(self.form, wanted),
             present=present,
             header=header,
             extra=extra,
@@ -188,14 +216,11 @@ class _Reading:
         )
 
     def _inputs(self, place: Callable[[int], str]) -> tuple[Array, Layout | None]:
-        image = self.source.inputs.image
-        if image is not None:
+        if self.form.image is not None:
             from mtl.data.images import read_images
 
-            root = Path(self.source.path).parent
-            return read_images(
-                self.paths, root=root, size=image.size, mode=image.mode, place=place, limit_bytes=None
-            ), None
+            _, size, mode = self.form.image
+            return read_images(self.paths, root=self.form.root, size=size, mode=mode, place=place), None
         assert self.layout is not None
         values = {}
         for i, (name, coder) in enumerate(self.coders.items()):
@@ -264,13 +289,12 @@ def _places(files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Callab
     return place
 
 
-def _fingerprint(files: Mapping[str, TableFile], source: Table, wanted: Wanted) -> str:
+def _fingerprint(form: TableForm, wanted: Wanted) -> str:
     """sha256 over the files' bytes and over which columns are read and how."""
     digest = hashlib.sha256()
-    for split, file in files.items():
+    for split, file in form.files.items():
         digest.update(f"{split}={file.sha256()};".encode())
-    settings = source.model_dump(mode="json", exclude={"path", "validation", "test"})
-    digest.update(repr(sorted(settings.items())).encode())
+    digest.update(form.settings.encode())
     digest.update(repr((sorted(wanted.labels.items()), sorted(wanted.extra.items()))).encode())
     return digest.hexdigest()
 
@@ -283,14 +307,13 @@ def vector_width(file: TableFile, name: str) -> int:
     raise UserError(file.name, "no rows")
 
 
-def image_header(source: Table, file: TableFile) -> tuple[int, ...]:
+def image_header(file: TableFile, image: Image, root: Path) -> tuple[int, ...]:
     """Shape of the images, from the first of them."""
     from mtl.data.images import image_shape
 
-    image = source.inputs.image
-    assert image is not None
-    _known(file, image.column)
-    for first, batch in file.batches([image.column]):
-        path = texts(file, image.column, first, batch.column(image.column))[0].as_py()
-        return image_shape(path, Path(source.path).parent, image.size, image.mode, file.row)
+    column, size, mode = image
+    _known(file, column)
+    for first, batch in file.batches([column]):
+        path = texts(file, column, first, batch.column(column))[0].as_py()
+        return image_shape(path, root, size, mode, file.row)
     raise UserError(file.name, "no rows")

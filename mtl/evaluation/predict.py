@@ -18,6 +18,7 @@ from mtl.errors import UserError, did_you_mean, quoted
 from mtl.evaluation.evaluate import evaluation_mode
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
+from mtl.recipe.spec import SourceSpec
 from mtl.training import checkpoint, devices, state
 from mtl.training.runs import RunFolder, recipe_of
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mtl.data.table import TableFile
-    from mtl.sources.table import Table
 
 BATCH = 4096
 """Rows per forward pass."""
@@ -70,7 +70,9 @@ class TrainedModel:
         joined: Predictions = {}
         for name, first in names.items():
             pieces = [part[name] for _, part in parts]
-            joined[name] = [x for piece in pieces for x in piece] if isinstance(first, list) else np.concatenate(pieces)
+            joined[name] = (
+                [x for piece in pieces for x in piece] if isinstance(first, list) else np.concatenate(pieces)
+            )
         return joined
 
     def batches(self, data: Any, keep: Sequence[str] = ()) -> Iterator[tuple[dict[str, Any], Predictions]]:
@@ -91,11 +93,15 @@ class TrainedModel:
             found = spec.decode(logits[group.name][:, t].float(), group.outputs[t], group.constants_of(t))
             for suffix, values in found.items():
                 if task + suffix in columns:
-                    raise UserError("", f"two predictions would be called {quoted(task + suffix)}", "rename a task")
+                    raise UserError(
+                        "", f"two predictions would be called {quoted(task + suffix)}", "rename a task"
+                    )
                 columns[task + suffix] = values
         return columns
 
-    def evaluate(self, split: str = "test", data: str | os.PathLike[str] | None = None) -> dict[str, float | None]:
+    def evaluate(
+        self, split: str = "test", data: str | os.PathLike[str] | None = None
+    ) -> dict[str, float | None]:
         """Metrics on a split of the run's data, or on all rows of another file that has labels.
 
         Raises:
@@ -115,7 +121,9 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> TrainedModel:
     folder = RunFolder.open(Path(path))
     recipe = load_recipe(recipe_of(folder))
     if "model" not in folder.record:
-        raise UserError(str(folder.path), "was made by an earlier mtl that did not record its inputs", "train it again")
+        raise UserError(
+            str(folder.path), "was made by an earlier mtl that did not record its inputs", "train it again"
+        )
     header, learned = from_record(folder.record["model"])
     built = build(recipe, header, learned)
     state.load_weights(built.model, selected_files(folder))
@@ -135,7 +143,9 @@ def selected_files(folder: RunFolder) -> Mapping[str, bytes]:
         raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
 
 
-def _input_batches(model: TrainedModel, data: Any, keep: Sequence[str]) -> Iterator[tuple[dict[str, Any], Array]]:
+def _input_batches(
+    model: TrainedModel, data: Any, keep: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], Array]]:
     """Raw input rows and the columns to carry through, in batches."""
     if isinstance(data, np.ndarray):
         yield from _from_array(model, data, {})
@@ -160,27 +170,28 @@ def _in_memory(data: Any) -> TableFile:
         if not isinstance(data, Mapping):
             to_dict = getattr(data, "to_dict", None)
             if to_dict is None:
-                raise UserError("", f"cannot predict for {quoted(type(data).__name__)}: give an array, a table or a path")
+                raise UserError(
+                    "", f"cannot predict for {quoted(type(data).__name__)}: give an array, a table or a path"
+                )
             data = to_dict(orient="list")
-        data = pa.table({str(name): pa.array(list(values), from_pandas=True) for name, values in data.items()})
+        data = pa.table(
+            {str(name): pa.array(list(values), from_pandas=True) for name, values in data.items()}
+        )
     return MemoryTable(data)
 
 
-def _table_source(model: TrainedModel) -> Table | None:
-    from mtl.sources.table import Table
-
-    sources = list(model.recipe.data.by_name.values())
-    return sources[0] if isinstance(sources[0], Table) else None
+def _source(model: TrainedModel) -> SourceSpec:
+    return next(iter(model.recipe.data.by_name.values()))
 
 
 def _file_of(model: TrainedModel, path: Path) -> TableFile:
-    source = _table_source(model)
-    if source is None:
+    source = _source(model)
+    file = source.table(str(path))
+    if file is None:
         raise UserError(
             str(path), f"the run was trained on arrays of shape {tuple(model.header.input_shape)}",
-            "give an .npz file with an array 'inputs'",
+            f"give an .npz file with an array {quoted(source.input_array())}",
         )  # fmt: skip
-    file = source.file(str(path))
     file.check()
     return file
 
@@ -189,22 +200,25 @@ def _from_array(
     model: TrainedModel, array: Array, kept: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], Array]]:
     shape = tuple(model.header.input_shape)
-    if array.shape[1:] != shape or model.learned.layout is not None and model.learned.layout.categorical:
+    if array.shape[1:] != shape or (model.learned.layout is not None and model.learned.layout.categorical):
         wanted = f"(n, {', '.join(map(str, shape))})"
         raise UserError("inputs", f"shape {array.shape}, the run takes {wanted}" if array.shape[1:] != shape else
                         "the run reads categories by name: give a table")  # fmt: skip
     for start in range(0, len(array), BATCH):
         part = array[start : start + BATCH]
         part = part.astype(np.float32) if part.dtype == np.float64 else part
-        yield {name: values[start : start + BATCH] for name, values in kept.items()}, np.ascontiguousarray(part)
+        yield (
+            {name: values[start : start + BATCH] for name, values in kept.items()},
+            np.ascontiguousarray(part),
+        )
 
 
 def _from_npz(model: TrainedModel, path: Path, keep: Sequence[str]) -> Iterator[tuple[dict[str, Any], Array]]:
     from mtl.data.npz import arrays
 
-    names = list(dict.fromkeys(["inputs", *keep]))
-    found = arrays(path, names)
-    yield from _from_array(model, found["inputs"], {name: found[name] for name in keep})
+    inputs = _source(model).input_array()
+    found = arrays(path, list(dict.fromkeys([inputs, *keep])))
+    yield from _from_array(model, found[inputs], {name: found[name] for name in keep})
 
 
 def _from_table(
@@ -214,24 +228,31 @@ def _from_table(
 
     for name in keep:
         if name not in file.column_names:
-            raise UserError(file.name, f"no column {quoted(name)}{did_you_mean(name, file.column_names)}", "--keep names columns of the input")
-    layout, source = model.learned.layout, _table_source(model)
-    image = source.inputs.image if source is not None else None
+            raise UserError(
+                file.name,
+                f"no column {quoted(name)}{did_you_mean(name, file.column_names)}",
+                "--keep names columns of the input",
+            )
+    layout, image = model.learned.layout, _source(model).image_column()
     if layout is None and image is None:
-        raise UserError(file.name, f"the run was trained on arrays of shape {tuple(model.header.input_shape)}", "give an array")
+        raise UserError(
+            file.name,
+            f"the run was trained on arrays of shape {tuple(model.header.input_shape)}",
+            "give an array",
+        )
     columns = [*layout.numeric, *layout.vectors, *layout.categorical] if layout is not None else []
-    columns += [image.column] if image is not None else []
+    columns += [image[0]] if image is not None else []
     coders = {name: Known(values) for name, values in layout.values.items()} if layout is not None else {}
     for first, whole in file.batches(list(dict.fromkeys([*columns, *keep]))):
         for at in range(0, whole.num_rows, BATCH):
             batch, begin = whole.slice(at, BATCH), first + at
             if layout is not None:
-                rows: Array = np.empty((batch.num_rows, layout.width), np.float32)
-                input_block(file, batch, begin, layout, coders, rows)
-                _refuse_missing(file, begin, model.learned, rows)
+                numbers = np.empty((batch.num_rows, layout.width), np.float32)
+                input_block(file, batch, begin, layout, coders, numbers)
+                _refuse_missing(file, begin, model.learned, numbers)
+                rows: Array = numbers
             else:
-                assert source is not None and image is not None
-                rows = _images(model, source, file, begin, batch)
+                rows = _images(model, file, begin, batch)
             yield {name: batch.column(name) for name in keep}, rows
 
 
@@ -247,15 +268,15 @@ def _refuse_missing(file: TableFile, first: int, learned: Learned, rows: Array) 
         )
 
 
-def _images(model: TrainedModel, source: Table, file: TableFile, first: int, batch: pa.RecordBatch) -> Array:
+def _images(model: TrainedModel, file: TableFile, first: int, batch: pa.RecordBatch) -> Array:
     from mtl.data.images import read_images
     from mtl.data.table import texts
 
-    image = source.inputs.image
+    image = _source(model).image_column()
     assert image is not None
-    paths = texts(file, image.column, first, batch.column(image.column)).to_pylist()
-    root = file.path.parent
-    size = image.size or (model.header.input_shape[1], model.header.input_shape[2])
+    column, size, mode = image
+    paths = texts(file, column, first, batch.column(column)).to_pylist()
+    size = size or (model.header.input_shape[1], model.header.input_shape[2])
     return read_images(
-        paths, root=root, size=size, mode=image.mode, place=lambda row: file.row(first + row), limit_bytes=None
+        paths, root=file.path.parent, size=size, mode=mode, place=lambda row: file.row(first + row)
     )

@@ -32,11 +32,15 @@ def rescore(model: TrainedModel, split: str, data: str | os.PathLike[str] | None
             if split not in dataset.splits:
                 known = ", ".join(dataset.splits)
                 raise UserError(
-                    str(model.folder.path), f"no split {quoted(split)}{did_you_mean(split, dataset.splits)}", known
+                    str(model.folder.path),
+                    f"no split {quoted(split)}{did_you_mean(split, dataset.splits)}",
+                    known,
                 )
         device = next(model.built.model.parameters()).device
         dataset = dataset.to(device)
-        return evaluate(model.built.model, model.built.groups, recipe.tasks, dataset, dataset.splits[split], split)
+        return evaluate(
+            model.built.model, model.built.groups, recipe.tasks, dataset, dataset.splits[split], split
+        )
 
 
 def other_data(model: TrainedModel, path: Path) -> Dataset:
@@ -45,12 +49,9 @@ def other_data(model: TrainedModel, path: Path) -> Dataset:
     Raises:
         UserError: the run's source is no table, or the file lacks columns or labels.
     """
-    from mtl.sources.table import Table
-
-    source = next(iter(model.recipe.data.by_name.values()))
-    if not isinstance(source, Table):
-        raise UserError(str(path), "only runs on a table can be evaluated on another file", "use --split")
-    own = source.model_copy(update={"path": str(path), "validation": None, "test": None})
+    own = next(iter(model.recipe.data.by_name.values())).elsewhere(str(path))
+    if own is None:
+        raise UserError(str(path), "only runs on a file can be evaluated on another one", "use --split")
     wanted = wanted_of(model.recipe)
     labels = Wanted(wanted.labels, {c: how for c, how in wanted.extra.items() if how == "numbers"})
     joined = join({"": own.read(model.recipe.seeds.labels, labels)})

@@ -58,7 +58,9 @@ def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequenc
         writer.close()
         os.replace(temporary, target)
     except OSError as error:
-        raise EnvironmentFault(str(target), f"cannot write: {(error.strerror or str(error)).lower()}") from error
+        raise EnvironmentFault(
+            str(target), f"cannot write: {(error.strerror or str(error)).lower()}"
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -66,7 +68,12 @@ def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequenc
 
 
 def _writer(path: Path, suffix: str) -> Writer:
-    return {".csv": _Csv, ".parquet": _Parquet, ".npz": _Npz}[suffix](path)
+    kinds: dict[str, type[_Csv] | type[_Parquet] | type[_Npz]] = {
+        ".csv": _Csv,
+        ".parquet": _Parquet,
+        ".npz": _Npz,
+    }
+    return kinds[suffix](path)
 
 
 def _arrow(columns: dict[str, Any], text_lists: bool) -> pa.Table:
@@ -93,7 +100,9 @@ class _Csv:
 
         table = _arrow(columns, text_lists=True)
         if self.writer is None:
-            self.writer = pc.CSVWriter(str(self.path), table.schema, write_options=pc.WriteOptions(quoting_style="needed"))
+            self.writer = pc.CSVWriter(
+                str(self.path), table.schema, write_options=pc.WriteOptions(quoting_style="needed")
+            )
         self.writer.write_table(table)
 
     def close(self) -> None:
@@ -128,7 +137,10 @@ class _Npz:
     def write(self, columns: dict[str, Any]) -> None:
         for name, values in columns.items():
             numbers = self.parts.setdefault(name, [])
-            part = Path(self.folder.name) / f"{len(self.parts)}-{len(numbers)}-{list(self.parts).index(name)}.npy"
+            part = (
+                Path(self.folder.name)
+                / f"{len(self.parts)}-{len(numbers)}-{list(self.parts).index(name)}.npy"
+            )
             np.save(part, _plain(values), allow_pickle=False)
             numbers.append(part)
 
@@ -157,7 +169,7 @@ def _join_arrays(parts: list[Path], member: Any) -> None:
         tail = array.shape[1:]
     dtype = np.result_type(*dtypes)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows, *tail)}
-    np.lib.format.write_array_header_2_0(member, header)  # type: ignore[no-untyped-call]
+    np.lib.format.write_array_header_2_0(member, header)
     for array in _parts(parts):
         member.write(np.ascontiguousarray(array.astype(dtype)).tobytes())
 

@@ -48,7 +48,9 @@ class GroupedHead(nn.Module):
         self.hidden = nn.Sequential()
         for number, (features, hidden_norm) in enumerate(hidden):
             shared = n_towers == 1 and number == 0
-            layer = GroupedLinear(len(self.tasks), width, features, shared_input=shared, bias=hidden_norm is None)
+            layer = GroupedLinear(
+                len(self.tasks), width, features, shared_input=shared, bias=hidden_norm is None
+            )
             parts = [layer, hidden_norm, nn.ReLU(), nn.Dropout(dropout) if dropout else None]
             self.hidden.append(nn.Sequential(*(part for part in parts if part is not None)))
             width = features

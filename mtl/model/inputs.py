@@ -50,7 +50,9 @@ class TableInputs(nn.Module):
         self.embedding = embedding if n_values else None
         for name, values in (("mean", mean), ("std", std), ("fill", fill)):
             self.register_buffer(name, values)
-        self.register_buffer("indicators", torch.tensor(tuple(indicators), dtype=torch.long), persistent=False)
+        self.register_buffer(
+            "indicators", torch.tensor(tuple(indicators), dtype=torch.long), persistent=False
+        )
         starts = [sum(self.n_values[:j]) for j in range(len(self.n_values))]
         self.register_buffer("offsets", torch.tensor(starts, dtype=torch.long), persistent=False)
         self.n_codes = sum(self.n_values)

@@ -69,7 +69,9 @@ class GroupedConfusion(Metric):
             odds_BTC = torch.logit(p_BTC.double(), eps=1e-9)
             is_class_BTC = target_BT.unsqueeze(-1) == torch.arange(self.n_classes, device=target_BT.device)
             there_BTC = present_BT.unsqueeze(-1).expand_as(is_class_BTC)
-            self.scores.update(odds_BTC.flatten(1).unsqueeze(-1), is_class_BTC.long().flatten(1), there_BTC.flatten(1))
+            self.scores.update(
+                odds_BTC.flatten(1).unsqueeze(-1), is_class_BTC.long().flatten(1), there_BTC.flatten(1)
+            )
             top_BT = odds_BTC.max(-1).values
             self.top.update(top_BT.unsqueeze(-1), (predicted_BT == target_BT).long(), present_BT)
 
@@ -100,7 +102,9 @@ class GroupedConfusion(Metric):
             values["calibration_error"] = self.top.compute()["calibration_error"].reshape(-1)
         return values
 
-    def _ordered(self, n_TCC: Tensor, true_TC: Tensor, predicted_TC: Tensor, n_T: Tensor) -> dict[str, Tensor]:
+    def _ordered(
+        self, n_TCC: Tensor, true_TC: Tensor, predicted_TC: Tensor, n_T: Tensor
+    ) -> dict[str, Tensor]:
         c = torch.arange(self.n_classes, dtype=torch.float64)
         gap_CC = (c[:, None] - c).abs()
         expected_TCC = true_TC.unsqueeze(2) * predicted_TC.unsqueeze(1) / n_T[:, None, None]
@@ -125,15 +129,25 @@ class GroupedScores(Metric):
     histogram: Tensor
     answers: Tensor
     squares: Tensor
+    threshold: Tensor
+    temperature: Tensor
 
     def __init__(
-        self, n_tasks: int, threshold_T: Tensor | None = None, temperature_T: Tensor | None = None, **kwargs: Any
+        self,
+        n_tasks: int,
+        threshold_T: Tensor | None = None,
+        temperature_T: Tensor | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.n_tasks = n_tasks
         ones = torch.ones(n_tasks)
-        self.register_buffer("threshold", ones / 2 if threshold_T is None else threshold_T.reshape(-1).float())
-        self.register_buffer("temperature", ones if temperature_T is None else temperature_T.reshape(-1).float())
+        self.register_buffer(
+            "threshold", ones / 2 if threshold_T is None else threshold_T.reshape(-1).float()
+        )
+        self.register_buffer(
+            "temperature", ones if temperature_T is None else temperature_T.reshape(-1).float()
+        )
         zeros = torch.zeros(n_tasks, 2, N_BINS, dtype=torch.long)
         self.add_state("histogram", default=zeros, dist_reduce_fx="sum")
         self.add_state("answers", default=torch.zeros(n_tasks, 2, 2, dtype=torch.long), dist_reduce_fx="sum")
@@ -221,7 +235,9 @@ class GroupedLabels(Metric):
         """Count scores of the labels that are known."""
         known_BTO = (target_BTO >= 0) & present_BT.unsqueeze(-1)
         self.scores.update(
-            logits_BTO.flatten(1).unsqueeze(-1), target_BTO.clamp(min=0).long().flatten(1), known_BTO.flatten(1)
+            logits_BTO.flatten(1).unsqueeze(-1),
+            target_BTO.clamp(min=0).long().flatten(1),
+            known_BTO.flatten(1),
         )
 
     def reset(self) -> None:
@@ -234,11 +250,12 @@ class GroupedLabels(Metric):
         each = {name: v.view(self.n_tasks, -1) for name, v in self.scores.compute().items()}
         answers = self.scores.answers.cpu().double().view(self.n_tasks, self.n_outputs, 4)
         tn_T, fp_T, fn_T, tp_T = answers.sum(1).unbind(1)
-        f1_TO = torch.nan_to_num(each["f1"], 0.0)
+        known_TO = answers.sum(-1) > 0
+        f1_TO = torch.where(known_TO, torch.nan_to_num(each["f1"], 0.0), torch.nan)
         return {
             "macro_auroc": each["auroc"].nanmean(-1),
             "macro_average_precision": each["average_precision"].nanmean(-1),
-            "macro_f1": f1_TO.mean(-1),
+            "macro_f1": f1_TO.nanmean(-1),
             "micro_f1": 2 * tp_T / (2 * tp_T + fp_T + fn_T),
             "accuracy": (tp_T + tn_T) / (tp_T + tn_T + fp_T + fn_T),
             "calibration_error": each["calibration_error"].nanmean(-1),
@@ -255,6 +272,8 @@ class GroupedMoments(Metric):
 
     full_state_update = False
     sums: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, n_tasks: int, mean_T: Tensor, std_T: Tensor, **kwargs: Any) -> None:
         super().__init__(**kwargs)

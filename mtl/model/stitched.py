@@ -45,7 +45,7 @@ class StitchedMultiTower(nn.Module):
         stitches: stage name -> the unit that mixes the towers after it, (B, K*C, ...) to the same.
         heads: the heads of all N tasks.
         tasks: the N tasks, in the order in which results are shown.
-        standardize: applied to the raw input first; none if left out.
+        standardize: applied to the raw input first, `Standardize` or `TableInputs`; none if left out.
 
     Raises:
         ValueError: a site is not a stage of the towers.
@@ -57,7 +57,7 @@ class StitchedMultiTower(nn.Module):
         stitches: Mapping[str, nn.Module],
         heads: Heads,
         tasks: Sequence[str],
-        standardize: Standardize | None = None,
+        standardize: nn.Module | None = None,
     ) -> None:
         super().__init__()
         unknown = set(stitches) - set(towers.stage_names)

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted, raise_all
 from mtl.recipe import overrides as override_texts
+from mtl.recipe.base import IsPath, Kind
 from mtl.recipe.schema import SCHEMA_VERSION, Recipe
 from mtl.recipe.spec import SOURCES
-from mtl.recipe.base import IsPath, Kind
 from mtl.recipe.yaml import Document, Mark, place_of, read_file
 
 BUILT_IN = Path(__file__).parent.parent / "recipes"
@@ -153,11 +153,19 @@ def _spread_inputs(document: Document) -> Document:
     for path in _source_paths(data):
         source = _at(data, path)
         if isinstance(source, dict):
-            own = {p[1 + len(path) + 1 :]: m for p, m in marks.items() if p[: len(path) + 2] == ("data", *path, "inputs")}
+            own = {
+                p[1 + len(path) + 1 :]: m
+                for p, m in marks.items()
+                if p[: len(path) + 2] == ("data", *path, "inputs")
+            }
             joined = dict(below)
             mine = source.get("inputs")
             merged = _merge(inputs, mine, joined, own, ()) if isinstance(mine, dict) else inputs
-            data = _replaced(data, path, {**source, "inputs": mine if mine is not None and not isinstance(mine, dict) else merged})
+            data = _replaced(
+                data,
+                path,
+                {**source, "inputs": mine if mine is not None and not isinstance(mine, dict) else merged},
+            )
             marks.update({("data", *path, "inputs", *p): mark for p, mark in joined.items()})
     return Document(document.file, {**document.value, "data": data}, marks)
 
@@ -191,11 +199,15 @@ def _expand_patterns(document: Document) -> Document:
         found = [c for c in columns if len(name) <= 200 and fnmatchcase(c, name) and c not in tasks]
         if not found:
             shown = ", ".join(columns[:20])
-            raise UserError(place, f"no column is called like {quoted(name)}; columns: {shown}", path=("tasks", name))
+            raise UserError(
+                place, f"no column is called like {quoted(name)}; columns: {shown}", path=("tasks", name)
+            )
         own = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", name)}
         for column in found:
             if column in expanded:
-                raise UserError(place, f"column {quoted(column)} has another pattern already", path=("tasks", name))
+                raise UserError(
+                    place, f"column {quoted(column)} has another pattern already", path=("tasks", name)
+                )
             expanded[column] = {**task, "target": column} if isinstance(task, dict) else task
             marks.update({("tasks", column, *path): mark for path, mark in own.items()})
     return Document(document.file, {**document.value, "tasks": expanded}, marks)
@@ -217,7 +229,14 @@ def _columns(document: Document) -> tuple[str, ...]:
             found = [dict(e) | {"loc": (*here, *e["loc"])} for e in error.errors(include_url=False)]
             raise_all([_user_error(e, document) for e in found])
         except UserError as error:
-            raise_all([UserError(place_of(document.marks, (*here, *e.path)), e.what, e.todo, path=(*here, *e.path)) for e in error.errors])
+            raise_all(
+                [
+                    UserError(
+                        place_of(document.marks, (*here, *e.path)), e.what, e.todo, path=(*here, *e.path)
+                    )
+                    for e in error.errors
+                ]
+            )
         names.update(dict.fromkeys(header.columns or header.labels))
     return tuple(names)
 

@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, StringConstraints, Tag, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted, raise_all
 from mtl.recipe.spec import (
@@ -80,8 +88,17 @@ def _duration(value: object) -> object:
     return value
 
 
-Moment = Annotated[int | float | Annotated[str, Field(max_length=40)], BeforeValidator(_moment)]
-Duration = Annotated[int | float | Annotated[str, Field(max_length=20)], BeforeValidator(_duration)]
+Time = Annotated[float, Field(ge=-1e12, le=1e12)]
+Moment = Annotated[
+    Annotated[int, Field(ge=-(10**12), le=10**12)] | Time | Annotated[str, Field(max_length=40)],
+    BeforeValidator(_moment),
+]
+Duration = Annotated[
+    Annotated[int, Field(ge=0, le=10**12)]
+    | Annotated[float, Field(ge=0, le=1e12)]
+    | Annotated[str, Field(max_length=20)],
+    BeforeValidator(_duration),
+]
 
 
 def seconds_of(value: float | str) -> float:
@@ -128,7 +145,9 @@ class Split(Model):
         None, description="a column whose values (people, sites) are each on one side only"
     )
     by_time: ColumnName | None = Field(None, description="a column of times: test is the latest rows")
-    test_from: Moment | None = Field(None, description="with by_time: the first time of test, instead of a fraction")
+    test_from: Moment | None = Field(
+        None, description="with by_time: the first time of test, instead of a fraction"
+    )
     validation_from: Moment | None = Field(None, description="with by_time: likewise of validation")
     gap: Duration = Field(0.0, description="with by_time: rows this close before the next split are left out")
 
@@ -137,9 +156,19 @@ class Split(Model):
         if (self.validation or 0) + (self.test or 0) >= 1:
             what = f"validation {self.validation} and test {self.test} leave no rows for training"
             raise recipe_errors("split", [((), what)])
-        rules = [name for name in ("column", "stratify", "group", "by_time") if getattr(self, name) is not None]
+        rules = [
+            name for name in ("column", "stratify", "group", "by_time") if getattr(self, name) is not None
+        ]
         if len(rules) > 1:
-            raise recipe_errors("split", [((rules[1],), f"give one of column, stratify, group and by_time, not {' and '.join(rules)}")])
+            raise recipe_errors(
+                "split",
+                [
+                    (
+                        (rules[1],),
+                        f"give one of column, stratify, group and by_time, not {' and '.join(rules)}",
+                    )
+                ],
+            )
         if self.by_time is None:
             for name in ("test_from", "validation_from", "gap"):
                 if getattr(self, name):
@@ -170,8 +199,11 @@ class Data(Model):
     """Where rows come from, how they are split and scaled."""
 
     source: Annotated[SourceSpec, Kind(SOURCES)] | None = None
-    sources: Annotated[dict[SourceName, Annotated[SourceSpec, Kind(SOURCES)]], Field(min_length=1, max_length=64)] | None = (
-        Field(None, description="several sources by name, instead of one; a task may name the one it learns from")
+    sources: (
+        Annotated[dict[SourceName, Annotated[SourceSpec, Kind(SOURCES)]], Field(min_length=1, max_length=64)]
+        | None
+    ) = Field(
+        None, description="several sources by name, instead of one; a task may name the one it learns from"
     )
     inputs: dict[str, Any] | None = Field(
         None, description="which columns of a table are read, and how; merged under `inputs` of every source"
@@ -266,7 +298,10 @@ class Batches(Model):
     min_labelled: dict[TaskName, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
         {}, description="task -> rows of each batch that are sure to have its label"
     )
-    sampling: Annotated[float | Literal["proportional", "uniform"], BeforeValidator(_temperature)] = Field(
+    sampling: Annotated[
+        Annotated[float, Field(ge=1, le=1e6)] | Literal["proportional", "uniform"],
+        BeforeValidator(_temperature),
+    ] = Field(
         "proportional",
         description="how often each of several sources is drawn: by its rows n, evenly, or by n^(1/temperature)",
     )
@@ -431,7 +466,10 @@ def _data_problems(recipe: Recipe) -> Iterator[Problem]:
     if split.stratify is not None:
         yield from _task_known(recipe, split.stratify, ("data", "split", "stratify"))
         if split.stratify in recipe.tasks and recipe.tasks[split.stratify].reads != "classes":
-            yield ("data", "split", "stratify"), f"task {quoted(split.stratify)} has no classes to stratify by"
+            yield (
+                ("data", "split", "stratify"),
+                f"task {quoted(split.stratify)} has no classes to stratify by",
+            )
     batches = recipe.train.batches
     for name in batches.min_labelled:
         yield from _task_known(recipe, name, ("train", "batches", "min_labelled", name))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
     from mtl.data.columns import Array, Columns, Header, Labels, Wanted
+    from mtl.data.table import TableFile
 
 
 class SourceSpec(Spec):
@@ -54,6 +55,22 @@ class SourceSpec(Spec):
     def generated_now(self) -> bool:
         """Whether the rows are made up, with these settings."""
         return self.generated
+
+    def table(self, path: str | None = None) -> TableFile | None:
+        """The table that is read, or another one of the same form; None for a source of arrays."""
+        return None
+
+    def image_column(self) -> tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]] | None:
+        """Of a table whose inputs are images: the column of paths, height and width, and the mode."""
+        return None
+
+    def input_array(self) -> str:
+        """What the array of inputs is called in an .npz file of the same form."""
+        return "inputs"
+
+    def elsewhere(self, path: str) -> SourceSpec | None:
+        """The same source with its rows in another file; None if it reads no file of the user's."""
+        return None
 
     def row_ids(self) -> str | None:
         """A column that names rows, no id of which may be in two splits."""
@@ -87,7 +104,9 @@ class TaskSpec(Spec):
     weight: float = Field(1.0, ge=0, le=1e6, description="factor of the task's loss")
     target: str = Field(max_length=200, description="the label column")
     source: str | None = Field(
-        None, max_length=64, description="the one of data.sources that has the label column; default: all that do"
+        None,
+        max_length=64,
+        description="the one of data.sources that has the label column; default: all that do",
     )
     missing: Literal["error", "mask"] = Field(
         "error", description="a row without this label: an error, or left out of this task's loss and metrics"
@@ -109,7 +128,9 @@ class TaskSpec(Spec):
         for name in value or ():
             if name not in cls.known_metrics:
                 known = ", ".join(cls.known_metrics)
-                raise fault(f"unknown metric {quoted(name)}; known: {known}{did_you_mean(name, cls.known_metrics)}")
+                raise fault(
+                    f"unknown metric {quoted(name)}; known: {known}{did_you_mean(name, cls.known_metrics)}"
+                )
         return value
 
     @property
@@ -168,7 +189,9 @@ class TaskSpec(Spec):
         """
         raise NotImplementedError
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]) -> Metric:
+    def meter(
+        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
+    ) -> Metric:
         """A torchmetrics Metric that measures `names`.
 
         `update(logits_BTO, target_BT, present_BT)`; `compute()` gives name -> (T,), NaN where undefined.

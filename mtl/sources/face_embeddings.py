@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,6 +46,12 @@ class FaceEmbeddings(SourceSpec):
 
     def generated_now(self) -> bool:
         return self.path is None
+
+    def input_array(self) -> str:
+        return "embedding"
+
+    def elsewhere(self, path: str) -> SourceSpec | None:
+        return self.model_copy(update={"path": path})
 
     def header(self) -> Header:
         note = "the data are generated (vectors in the form of face embeddings)" if self.path is None else ""
@@ -115,12 +122,15 @@ class FaceEmbeddings(SourceSpec):
 
 
 def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    unit: npt.NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def _embeddings(file: str, name: str, values: Array) -> npt.NDArray[np.float32]:
     if values.ndim != 2 or values.shape[1] != WIDTH or values.dtype.kind not in "fiu":
-        raise UserError(file, f"{quoted(name)} has shape {values.shape} of {values.dtype}, expected (n, {WIDTH}) numbers")
+        raise UserError(
+            file, f"{quoted(name)} has shape {values.shape} of {values.dtype}, expected (n, {WIDTH}) numbers"
+        )
     if len(values) == 0:
         raise UserError(file, "no rows")
     wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -135,21 +145,27 @@ def _labels(file: str, task: str, values: Array, n: int) -> npt.NDArray[np.int64
         raise UserError(file, f"{quoted(task)} has shape {values.shape}, expected ({n},)")
     texts, position = np.unique(np.asarray(values).astype(str), return_inverse=True)
     known = SPELLINGS[task]
-    codes = np.array([known.get(text.strip().lower().removesuffix(".0"), -1) for text in texts.tolist()])[position]
+    codes = np.array([known.get(text.strip().lower().removesuffix(".0"), -1) for text in texts.tolist()])[
+        position
+    ]
     wrong = np.flatnonzero(codes < 0)
     if wrong.size:
         allowed = ", ".join(known)
-        raise UserError(f"{file}:row {wrong[0]}", f"{task} is {quoted(str(values[wrong[0]]))}, allowed {allowed}")
+        raise UserError(
+            f"{file}:row {wrong[0]}", f"{task} is {quoted(str(values[wrong[0]]))}, allowed {allowed}"
+        )
     return codes.astype(np.int64)
 
 
-def _file_arrays(path: Path) -> dict[str, Array]:
+def _file_arrays(path: Path) -> Mapping[str, Array]:
     """`embedding`, `gender`, `young`, and `mirrored` and `person` where they are there."""
     if path.suffix == ".npz":
         from mtl.data.npz import arrays, names
 
         there = names(path)
-        return arrays(path, ["embedding", "gender", "young", *(n for n in ("mirrored", "person") if n in there)])
+        return arrays(
+            path, ["embedding", "gender", "young", *(n for n in ("mirrored", "person") if n in there)]
+        )
     from mtl.data.table import TableFile, texts, vectors
 
     file = TableFile(path)
@@ -162,5 +178,7 @@ def _file_arrays(path: Path) -> dict[str, Array]:
             if name in ("embedding", "mirrored"):
                 parts[name].append(vectors(file, name, first, array, WIDTH))
             else:
-                parts[name].append(np.array(["" if t is None else t for t in texts(file, name, first, array).to_pylist()]))
+                parts[name].append(
+                    np.array(["" if t is None else t for t in texts(file, name, first, array).to_pylist()])
+                )
     return {name: np.concatenate(values) for name, values in parts.items()}

@@ -20,13 +20,21 @@ ArrayName = Annotated[str, Field(min_length=1, max_length=200)]
 class Npz(SourceSpec):
     """Inputs (n, F) or (n, C, H, W) and label arrays (n,) by name; objects are never unpickled.
 
-    A label is a number or text; NaN and empty text are missing.    """
+    A label is a number or text; NaN and empty text are missing."""
 
     reference: ClassVar[str] = "ours"
 
     path: FilePath = Field(description="the .npz file")
     inputs: ArrayName = Field("inputs", description="the array of inputs")
-    id: ArrayName | None = Field(None, description="an array that names rows; one id may not be in two splits")
+    id: ArrayName | None = Field(
+        None, description="an array that names rows; one id may not be in two splits"
+    )
+
+    def input_array(self) -> str:
+        return self.inputs
+
+    def elsewhere(self, path: str) -> SourceSpec | None:
+        return self.model_copy(update={"path": path})
 
     def row_ids(self) -> str | None:
         return self.id
@@ -112,7 +120,7 @@ def typed(file: str, name: str, values: Array) -> tuple[Array, Mask, tuple[str, 
 
 def coded(values: Array) -> tuple[Rows, tuple[str, ...]]:
     """Values as codes in the order of their texts, -1 for an empty one."""
-    texts = values.astype(str) if values.dtype.kind != "S" else np.char.decode(values, "utf-8")
+    texts = values.astype(str)  # bytes are taken as ASCII
     distinct, codes = np.unique(texts, return_inverse=True)
     if len(distinct) and distinct[0] == "":
         return codes.astype(np.int64) - 1, tuple(distinct[1:].tolist())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,7 +50,11 @@ class Inputs(Model):
     def _something(self) -> Self:
         plain = bool(self.numeric or self.categorical or self.vector)
         if plain == (self.image is not None):
-            what = "an image column stands alone" if plain else "no input columns: give numeric, categorical, vector or image"
+            what = (
+                "an image column stands alone"
+                if plain
+                else "no input columns: give numeric, categorical, vector or image"
+            )
             raise recipe_errors("inputs", [((), what)])
         return self
 
@@ -70,7 +73,9 @@ class Table(SourceSpec):
     validation: FilePath | None = Field(None, description="a file of validation rows, with the same columns")
     test: FilePath | None = Field(None, description="a file of test rows, with the same columns")
     inputs: Inputs
-    id: ColumnName | None = Field(None, description="a column that names rows; one id may not be in two splits")
+    id: ColumnName | None = Field(
+        None, description="a column that names rows; one id may not be in two splits"
+    )
     delimiter: Annotated[str, Field(pattern=r"^[,;\t|: ]$")] | None = Field(
         None, description="of a CSV; default: a comma, or a tab in .tsv"
     )
@@ -81,8 +86,7 @@ class Table(SourceSpec):
         "|", description="between the labels of a column that lists several"
     )
 
-    def file(self, path: str | None = None) -> TableFile:
-        """The file, or another one of the same form."""
+    def table(self, path: str | None = None) -> TableFile:
         from mtl.data.table import TableFile
 
         name = path or self.path
@@ -92,7 +96,7 @@ class Table(SourceSpec):
     def files(self) -> dict[str, TableFile]:
         """Split -> its file; the rows of the first are for training and whatever `split` takes from them."""
         given = {"train": self.path, "validation": self.validation, "test": self.test}
-        return {split: self.file(path) for split, path in given.items() if path is not None}
+        return {split: self.table(path) for split, path in given.items() if path is not None}
 
     def layout(self, file: TableFile) -> Layout:
         """The raw input row, from the names of columns (and the first row of vectors).
@@ -108,13 +112,17 @@ class Table(SourceSpec):
             for i, name in enumerate(found[role]):
                 if name in taken:
                     raise UserError(
-                        "", f"column {quoted(name)} is {taken[name]} already", path=("inputs", role, min(i, len(getattr(inputs, role)) - 1))
+                        "",
+                        f"column {quoted(name)} is {taken[name]} already",
+                        path=("inputs", role, min(i, len(getattr(inputs, role)) - 1)),
                     )
                 taken[name] = role
         for name in found["numeric"]:
             if file.types[name] in ("list", "time"):
                 raise UserError(
-                    "", f"column {quoted(name)} holds {file.types[name]}s, not numbers", path=("inputs", "numeric")
+                    "",
+                    f"column {quoted(name)} holds {file.types[name]}s, not numbers",
+                    path=("inputs", "numeric"),
                 )
         from mtl.data.table_reading import vector_width
 
@@ -130,16 +138,25 @@ class Table(SourceSpec):
     def header(self) -> Header:
         from mtl.data.table_reading import image_header
 
-        file = self.file()
+        file = self.table()
         labels: dict[str, tuple[str, ...] | None] = dict.fromkeys(file.column_names)
         if self.inputs.image is not None:
-            shape, layout = image_header(self, file), None
+            image = self.image_column()
+            assert image is not None
+            shape, layout = image_header(file, image, Path(self.path).parent), None
         else:
             layout = self.layout(file)
             shape = (layout.width,)
         known = {"validation": self.validation, "test": self.test}
         counts = dict.fromkeys((name for name, path in known.items() if path is not None), 0)
         return Header(shape, labels, row_counts=counts, layout=layout, columns=file.column_names)
+
+    def image_column(self) -> tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]] | None:
+        image = self.inputs.image
+        return None if image is None else (image.column, image.size, image.mode)
+
+    def elsewhere(self, path: str) -> SourceSpec | None:
+        return self.model_copy(update={"path": path, "validation": None, "test": None})
 
     def row_ids(self) -> str | None:
         return self.id
@@ -150,9 +167,19 @@ class Table(SourceSpec):
         return self.read(seed, Wanted())
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
-        from mtl.data.table_reading import read_table
+        from mtl.data.table_reading import TableForm, read_table
 
-        return read_table(self, wanted)
+        files = self.files()
+        settings = self.model_dump(mode="json", exclude={"path", "validation", "test"})
+        form = TableForm(
+            files=files,
+            layout=None if self.inputs.image is not None else self.layout(next(iter(files.values()))),
+            image=self.image_column(),
+            root=Path(self.path).parent,
+            separator=self.separator,
+            settings=repr(sorted(settings.items())),
+        )
+        return read_table(form, wanted)
 
 
 def _matching(patterns: tuple[str, ...], file: TableFile, path: tuple[str, ...]) -> tuple[str, ...]:
@@ -162,7 +189,11 @@ def _matching(patterns: tuple[str, ...], file: TableFile, path: tuple[str, ...])
         if pattern in file.column_names:
             names[pattern] = None
             continue
-        found = [name for name in file.column_names if fnmatchcase(name, pattern)] if set(pattern) & set("*?[") else []
+        found = (
+            [name for name in file.column_names if fnmatchcase(name, pattern)]
+            if set(pattern) & set("*?[")
+            else []
+        )
         if not found:
             shown = ", ".join(file.column_names[:20]) + (", ..." if len(file.column_names) > 20 else "")
             raise UserError(

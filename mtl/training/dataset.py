@@ -64,11 +64,16 @@ class Dataset:
             half = device.type == "mps" and tensor.dtype == torch.float64  # which it does not have
             return (tensor.float() if half else tensor).to(device)
 
-        parts = {
-            name: {group: moved(tensor) for group, tensor in getattr(self, name).items()}
-            for name in ("target", "present", "weight")
-        }
-        return replace(self, inputs=moved(self.inputs), **parts)
+        def all_moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {group: moved(tensor) for group, tensor in tensors.items()}
+
+        return replace(
+            self,
+            inputs=moved(self.inputs),
+            target=all_moved(self.target),
+            present=all_moved(self.present),
+            weight=all_moved(self.weight),
+        )
 
     def weights(self, group: str, index: Tensor) -> Tensor:
         """(B, T) float weights of these rows in the loss: 0 where a label is missing."""
@@ -106,7 +111,9 @@ def read_sources(recipe: Recipe) -> Joined:
             own = wanted if ids is None else Wanted(wanted.labels, {**wanted.extra, ids: "codes"})
             if recipe.data.sources is not None:
                 known = set(source.header().columns or source.header().labels)
-                mine = {c for s in recipe.tasks.values() if s.source in (None, name) for c in s.target_columns()}
+                mine = {
+                    c for s in recipe.tasks.values() if s.source in (None, name) for c in s.target_columns()
+                }
                 own = Wanted(
                     {c: how for c, how in own.labels.items() if c in mine and c in known},
                     {c: how for c, how in own.extra.items() if c in known},
@@ -151,12 +158,14 @@ def assembled(
     for task, spec in recipe.tasks.items():
         with recipe.at("tasks", task):
             labels = joined.labels(spec.target_columns(), spec.source, header)
-            there = labels.present if labels.present.ndim == 1 else labels.present.any(axis=1)
+            there = labels.any_present()
             outputs = learned.outputs[task]
             weight = None
             if spec.sample_weight is not None:
                 weight = _sample_weights(spec.sample_weight, joined, splits["test"])
-            tasks[task] = TaskLabels(outputs, spec.encode(labels, outputs), there, weight, learned.constants[task], [])
+            tasks[task] = TaskLabels(
+                outputs, spec.encode(labels, outputs), there, weight, learned.constants[task], []
+            )
     return _dataset(recipe, joined, header, dict(splits), learned, tasks, [])
 
 
@@ -232,7 +241,7 @@ def _task_labels(
 ) -> TaskLabels:
     """One task's labels, checked against what the recipe allows."""
     labels = joined.labels(spec.target_columns(), spec.source, header)
-    there = labels.present if labels.present.ndim == 1 else labels.present.any(axis=1)
+    there = labels.any_present()
     _check_missing(task, spec, joined, labels, there, splits)
     if outputs is None:
         outputs = spec.found_outputs(labels)
@@ -297,7 +306,7 @@ def _notices(
     if absent:
         elsewhere = sum(int(c[train == 0].sum()) for name, c in counts.items() if name != "train")
         what = f"task {quoted(task)}: no row of train has {', '.join(map(quoted, absent[:5]))}"
-        what += f" ({elsewhere} rows of other splits have)" if elsewhere else ""
+        what += f" ({elsewhere} rows of other splits do)" if elsewhere else ""
         if spec.strict_classes:
             raise UserError("", what, "drop strict_classes, or split otherwise", path=("strict_classes",))
         notices.append(what)
@@ -316,7 +325,12 @@ def _learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], le
     used = np.sort(np.concatenate(list(splits.values())))
     if joined.layout is not None:
         layout, mean, std, fill, indicators = fit_layout(
-            cast(npt.NDArray[np.float32], joined.inputs), joined.layout, splits["train"], used, scale != "none", joined.place
+            cast(npt.NDArray[np.float32], joined.inputs),
+            joined.layout,
+            splits["train"],
+            used,
+            scale != "none",
+            joined.place,
         )
         return replace(learned, layout=layout, mean=mean, std=std, fill=fill, indicators=indicators)
     check_finite(joined.inputs, used)

@@ -72,7 +72,7 @@ def _group(column: str | None, joined: Joined) -> Rows | None:
     if column is None:
         return None
     codes, _ = joined.extra(column)
-    wrong = np.flatnonzero(np.asarray(codes) < 0)
+    wrong = np.flatnonzero(_as_codes(codes) < 0)
     if wrong.size:
         row = int(wrong[0])
         raise UserError(

@@ -41,9 +41,17 @@ def starter_recipe(
         for name in names:
             if name is not None and name not in looks:
                 known = ", ".join(list(looks)[:20])
-                raise UserError(option, f"{file.name} has no column {quoted(name)}{did_you_mean(name, looks)}; columns: {known}")
+                raise UserError(
+                    option,
+                    f"{file.name} has no column {quoted(name)}{did_you_mean(name, looks)}; columns: {known}",
+                )
     inputs = {name: seen for name, seen in looks.items() if name not in (*targets, group, time)}
-    lines = [*_head(file, path, folder), *_data(path, folder, inputs, looks, file, group, time), "", *_tasks(targets, looks)]
+    lines = [
+        *_head(file, path, folder),
+        *_data(path, folder, inputs, looks, file, group, time),
+        "",
+        *_tasks(targets, looks),
+    ]
     lines += ["", *_model(len(targets)), "", *_training(file.n_rows)]
     return "\n".join(lines) + "\n"
 
@@ -52,7 +60,8 @@ def _head(file: TableFile, path: Path, folder: Path) -> Iterator[str]:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") or "table"
     yield "# yaml-language-server: $schema=recipe.schema.json"
     yield "#"
-    yield f"# Written by `mtl init` from a look at {file.name} ({file.n_rows:,} rows). Each guess says why; change what is wrong."
+    yield f"# Written by `mtl init` from a look at {file.name} ({file.n_rows:,} rows)."
+    yield "# Each guess says why; change what is wrong."
     yield "schema_version: 1"
     yield f"name: {name[:80]}"
     yield "seed: 0"
@@ -74,7 +83,10 @@ def _data(
     if ids:
         yield f"    id: {_scalar(ids[0])}    # {roles[ids[0]][1]}; not an input"
     yield "    inputs:"
-    chosen = {kind: [n for n, (role, _) in roles.items() if role == kind] for kind in ("numeric", "categorical", "vector", "image")}
+    chosen = {
+        kind: [n for n, (role, _) in roles.items() if role == kind]
+        for kind in ("numeric", "categorical", "vector", "image")
+    }
     tabular = chosen["numeric"] or chosen["categorical"] or chosen["vector"]
     if chosen["image"] and not tabular:
         yield f"      image: {{column: {_scalar(chosen['image'][0])}, size: [64, 64], mode: rgb}}    # paths of images"
@@ -88,7 +100,8 @@ def _data(
         if lacking:
             most = max(lacking, key=lambda n: looks[n].missing)
             share = looks[most].missing / max(1, looks[most].n)
-            yield f"      missing: mean     # {len(lacking)} columns have missing numbers, {_comment(most)} most of all ({share:.0%})"
+            why = f"{len(lacking)} columns have missing numbers, {_comment(most)} most of all ({share:.0%})"
+            yield f"      missing: mean     # {why}"
             yield "      indicator: true   # and a 0/1 input beside each of them says where"
     for name, (role, why) in roles.items():
         if role == "none" or (role == "id" and name not in ids[:1]) or (role == "image" and tabular):
@@ -150,7 +163,13 @@ def _scalar(value: Any) -> str:
     """A value as YAML on one line."""
     if isinstance(value, str) and plain_text(value):
         return value
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, default_style='"' if isinstance(value, str) else None)
+    text = yaml.safe_dump(
+        value,
+        default_flow_style=True,
+        width=10**6,
+        allow_unicode=True,
+        default_style='"' if isinstance(value, str) else None,
+    )
     return text.strip().removesuffix("...").strip()
 
 

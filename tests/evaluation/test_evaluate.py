@@ -31,9 +31,9 @@ RECIPE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def made() -> tuple[Recipe, Built, Dataset]:
     recipe = load_recipe(RECIPE)
-    built, header = build_on_meta(recipe)
-    dataset = load_dataset(recipe, header, built.groups)
-    return recipe, build(recipe, header, dataset.standardize), dataset
+    _built, header = build_on_meta(recipe)
+    dataset = load_dataset(recipe, header)
+    return recipe, build(recipe, dataset.header, dataset.learned), dataset
 
 
 def values(made: tuple[Recipe, Built, Dataset], split: str) -> dict[str, float | None]:

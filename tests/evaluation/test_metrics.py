@@ -40,7 +40,7 @@ def data(present: float = 0.6) -> tuple[Tensor, Tensor, Tensor]:
 
 def fed(meter: Meter, tensors: tuple[Tensor, Tensor, Tensor], sizes: Sequence[int], name: str = "g") -> Meter:
     for logits, target, present in zip(*(t.split(list(sizes)) for t in tensors), strict=True):
-        loss_T = Multiclass(target="x").loss(logits, target, present)
+        loss_T = Multiclass(target="x").losses(logits, target, present.float(), {})
         meter.update(name, logits, target, present, loss_T)
     return meter
 
@@ -140,7 +140,10 @@ def test_values_can_be_asked_twice_and_updates_keep_no_graph() -> None:
     [(["accuracy"], "accuracy"), (["accuracy", "accuracy"], "accuracy"), (["accuracy", "r2"], None)],
 )
 def test_a_mean_only_where_headlines_agree(headlines: list[str], expected: str | None) -> None:
-    tasks: Any = {f"t{i}": SimpleNamespace(headline=h, missing="error") for i, h in enumerate(headlines)}
+    tasks: Any = {
+        f"t{i}": SimpleNamespace(headline=h, metric_names=("accuracy",), missing="error")
+        for i, h in enumerate(headlines)
+    }
     assert common_headline(tasks) == expected
     n = len(tasks)
     meter = Meter([group_of(tasks, O)], tasks, CPU)

@@ -37,8 +37,8 @@ def ops_of(built: Built, x: torch.Tensor) -> Counter[str]:
         for group in built.groups:
             target = torch.zeros(len(x), len(group.tasks), dtype=torch.long)
             present = torch.ones_like(target, dtype=torch.bool)
-            group.spec.loss(logits[group.name], target, present).sum().backward()
-            group.spec.metrics(len(group.tasks), group.n_outputs).update(
+            group.spec.losses(logits[group.name], target, present.float(), {}).sum().backward()
+            group.spec.meter(len(group.tasks), group.n_outputs, frozenset(), {}).update(
                 logits[group.name].detach(), target, present
             )
     return count.ops

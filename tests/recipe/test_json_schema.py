@@ -184,7 +184,10 @@ def test_every_kind_is_offered(family: str, schema: dict[str, Any]) -> None:
     inner: Any = schema["$defs"]["whole"]
     for key in FAMILY_OF[family]:
         inner = inner["properties"][key]
-        while "$ref" in inner:
+        while "$ref" in inner or "anyOf" in inner:
+            inner = inner["anyOf"][0] if "anyOf" in inner else inner
+            if "$ref" not in inner:
+                break
             inner = schema["$defs"][inner["$ref"].removeprefix("#/$defs/")]
     kinds = [variant["properties"]["kind"]["const"] for variant in inner["oneOf"]]
     assert kinds == list(FAMILIES[family].names())

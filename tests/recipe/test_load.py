@@ -146,8 +146,9 @@ def test_a_fault_points_to_the_file_that_wrote_it() -> None:
     assert [str(error).split(": Input")[0] for error in caught.value.errors] == [
         "command line: seed",
         "r.yaml:4:21: train.batch_size",
-        "r.yaml:5:19: tasks.c.kind: unknown task 'multiclas'; known: fashion.audience, fashion.garment, "
-        "multiclass (did you mean 'multiclass'?)",
+        "r.yaml:5:19: tasks.c.kind: unknown task 'multiclas'; known: binary, faces.gender, faces.young, "
+        "fashion.audience, fashion.garment, multiclass, multilabel, ordinal, regression "
+        "(did you mean 'multiclass'?)",
         "valid.yaml:9:28: optimizer.lr",
     ]
 

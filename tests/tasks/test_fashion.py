@@ -2,23 +2,29 @@
 
 import numpy as np
 
+from mtl.data.columns import Array, Labels
 from mtl.recipe.load import load_recipe
-from mtl.recipe.spec import SOURCES, TASKS
+from mtl.recipe.spec import SOURCES, TASKS, TaskSpec
 
 HEADER = SOURCES["fashion_mnist"](sample=True).header()
+
+
+def encoded(spec: TaskSpec, raw: Array) -> Array:
+    labels = Labels(raw, np.ones(len(raw), bool), HEADER.labels["label"])
+    return spec.encode(labels, spec.outputs(HEADER) or ())
 
 
 def test_garments_are_the_ten_of_the_source() -> None:
     spec = TASKS["fashion.garment"]()
     assert spec.outputs(HEADER) == HEADER.labels["label"]
     raw = np.arange(10)
-    assert spec.encode(raw, np.ones(10, bool), HEADER).tolist() == raw.tolist()
+    assert encoded(spec, raw).tolist() == raw.tolist()
 
 
 def test_the_audience_is_a_function_of_the_garment() -> None:
     spec = TASKS["fashion.audience"]()
-    outputs = spec.outputs(HEADER)
-    codes = spec.encode(np.arange(10), np.ones(10, bool), HEADER)
+    outputs = spec.outputs(HEADER) or ()
+    codes = encoded(spec, np.arange(10))
     names = dict(zip(HEADER.labels["label"] or (), (outputs[code] for code in codes), strict=True))
     assert names == {
         "T-shirt/top": "Other",

@@ -9,12 +9,18 @@ from pydantic import ValidationError
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from mtl.data.columns import Header
+from mtl.data.columns import Array, Header, Labels
 from mtl.errors import UserError
 from mtl.recipe.spec import TASKS, TaskSpec
 
 HEADER = Header(input_shape=(4,), labels={"named": ("a", "b", "c"), "raw": None})
 GROUPS = {"odd": (1, 3), "even": (2, 0)}
+
+
+def encoded(spec: TaskSpec, raw: Array, present: Array | None = None) -> Array:
+    there = np.ones(len(raw), bool) if present is None else present
+    labels = Labels(raw, there, HEADER.labels[spec.target])
+    return spec.encode(labels, spec.outputs(HEADER) or spec.found_outputs(labels))
 
 
 def task(**options: Any) -> TaskSpec:
@@ -49,7 +55,7 @@ def test_outputs_are_the_names_of_the_classes(options: dict[str, Any], outputs: 
 def test_raw_values_become_the_numbers_of_their_classes(
     options: dict[str, Any], raw: list[int], codes: list[int], dtype: Any
 ) -> None:
-    found = task(**options).encode(np.array(raw, dtype), np.ones(len(raw), bool), HEADER)
+    found = encoded(task(**options), np.array(raw, dtype))
     assert found.tolist() == codes
     assert found.dtype == np.int64
 
@@ -58,7 +64,7 @@ def test_raw_values_become_the_numbers_of_their_classes(
 def test_a_missing_label_becomes_some_class(options: dict[str, Any]) -> None:
     spec = task(**options)
     raw = np.array([next(iter(options["groups"]["b"])) if options else 1, -1, 99])
-    found = spec.encode(raw, np.array([True, False, False]), HEADER)
+    found = encoded(spec, raw, np.array([True, False, False]))
     assert found.min() >= 0
     assert found.max() < len(spec.outputs(HEADER))
 
@@ -76,7 +82,7 @@ def test_the_first_row_with_another_label_is_named(
     options: dict[str, Any], raw: list[float], text: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        task(**options).encode(np.array(raw), np.ones(len(raw), bool), HEADER)
+        encoded(task(**options), np.array(raw))
     assert str(caught.value) == text
 
 
@@ -113,8 +119,8 @@ def test_loss_and_metrics_of_a_group_are_those_of_its_tasks(label_smoothing: flo
     B, T, O = 12, 3, 4  # noqa: E741 - shape letters
     logits_BTO, target_BT = torch.randn(B, T, O), torch.randint(O, (B, T))
     present_BT = torch.rand(B, T) < 0.7
-    loss_T = spec.loss(logits_BTO, target_BT, present_BT)
-    metric = spec.metrics(T, O)
+    loss_T = spec.losses(logits_BTO, target_BT, present_BT.float(), {})
+    metric = spec.meter(T, O, frozenset(), {})
     metric.update(logits_BTO, target_BT, present_BT)
     found = metric.compute()
     assert spec.headline in found

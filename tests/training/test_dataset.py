@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from mtl.build import TaskGroup, task_groups
 from mtl.data.columns import Columns, Header
 from mtl.errors import USER, ManyErrors, UserError
 from mtl.recipe.load import load_recipe
@@ -60,8 +59,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     def loading(given: Columns, recipe: Recipe | None = None, header: Header = HEADER) -> Dataset:
         recipe = recipe or recipe_of()
         monkeypatch.setattr(Synthetic, "columns", lambda self, seed: given)
-        groups: tuple[TaskGroup, ...] = task_groups(recipe, header)
-        return load_dataset(recipe, header, groups)
+        return load_dataset(recipe, header)
 
     return loading
 
@@ -121,11 +119,13 @@ def test_splits_and_standardization(load: Load) -> None:
         "test": 4,
     }
     assert sorted(np.concatenate(list(dataset.splits.values()))) == list(range(N))
-    assert dataset.standardize is not None
+    mean, std = dataset.learned.mean, dataset.learned.std
+    assert mean is not None
+    assert std is not None
     train = dataset.inputs[torch.from_numpy(dataset.splits["train"])].double()
-    torch.testing.assert_close(dataset.standardize[0].double(), train.mean(0))
-    torch.testing.assert_close(dataset.standardize[1].double(), train.std(0, correction=0))
-    assert load(columns(), recipe_of(standardize={"kind": "none"})).standardize is None
+    torch.testing.assert_close(torch.from_numpy(mean).double(), train.mean(0))
+    torch.testing.assert_close(torch.from_numpy(std).double(), train.std(0, correction=0))
+    assert load(columns(), recipe_of(standardize={"kind": "none"})).learned.mean is None
 
 
 def test_integers_stay_as_they_are_stored(load: Load) -> None:
@@ -203,12 +203,13 @@ def test_a_single_class_in_train(load: Load) -> None:
 def test_a_class_that_train_lacks_is_a_notice(load: Load) -> None:
     labels: Mapping[str, Any] = {**columns().labels, "three": np.array([0, 1] * 4 + [2] * 4)}
     dataset = load(columns(labels=labels))
-    assert dataset.notices == ("task 'a': no row of train has 'blue'",)
+    assert dataset.notices == ("task 'a': no row of train has 'blue' (4 rows of other splits do)",)
 
 
 def test_a_class_whose_labels_are_missing_in_train_is_absent(load: Load) -> None:
     given = masked("three", 2, 5)
-    assert load(given, recipe_of("mask")).notices == ("task 'a': no row of train has 'blue'",)
+    notice = "task 'a': no row of train has 'blue' (2 rows of other splits do)"
+    assert load(given, recipe_of("mask")).notices == (notice,)
 
 
 def test_many_absent_classes_are_named_up_to_five(load: Load) -> None:

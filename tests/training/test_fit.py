@@ -70,8 +70,8 @@ def trainer_of(
 ) -> Trainer:
     """A trainer as `mtl.run` makes it; `change` may spoil the inputs after they were checked."""
     built, header = build_on_meta(recipe)
-    dataset = load_dataset(recipe, header, built.groups)
-    built = build(recipe, header, dataset.standardize)
+    dataset = load_dataset(recipe, header)
+    built = build(recipe, dataset.header, dataset.learned)
     if change is not None:
         change(dataset.inputs)
     trainer = Trainer.create(recipe, built, dataset)
@@ -136,9 +136,11 @@ def test_one_task_is_a_plain_loop_bit_for_bit(optimizer: dict[str, Any], make: A
     recipe = toy(**ONE_TASK, optimizer=optimizer)
     trainer = trainer_of(recipe)
     dataset = trainer.dataset
-    assert dataset.standardize is not None
+    mean, std = dataset.learned.mean, dataset.learned.std
+    assert mean is not None
+    assert std is not None
     (target,) = dataset.target.values()
-    plain = Plain(*dataset.standardize)
+    plain = Plain(torch.from_numpy(mean), torch.from_numpy(std))
     own = list(trainer.built.model.parameters())
     with torch.no_grad():
         for theirs, ours in zip(plain.parameters(), own, strict=True):

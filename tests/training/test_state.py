@@ -40,9 +40,9 @@ def trainer_of(optimizer: str = "adam", **train: Any) -> Trainer:
             "train": {"epochs": 2, "batch_size": 10, "device": "cpu", **train},
         }
     )
-    built, header = build_on_meta(recipe)
-    dataset = load_dataset(recipe, header, built.groups)
-    return Trainer.create(recipe, build(recipe, header, dataset.standardize), dataset)
+    _built, header = build_on_meta(recipe)
+    dataset = load_dataset(recipe, header)
+    return Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
 
 
 def test_what_is_captured() -> None:
