@@ -180,8 +180,8 @@ def _quotas(name: str, sizes: npt.NDArray[np.int64], fraction: float | None, n: 
     if fraction is None:
         return np.zeros_like(sizes)
     total = _count(name, n, fraction)
-    exact = sizes * (total / n)
-    quotas = np.floor(exact).astype(np.int64)
+    exact = sizes.astype(np.float64) * (total / n)
+    quotas: npt.NDArray[np.int64] = np.floor(exact).astype(np.int64)
     rest = np.argsort(-(exact - quotas), kind="stable")[: total - int(quotas.sum())]
     quotas[rest] += 1
     return quotas

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -370,15 +371,11 @@ def times(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDAr
         return _seconds(pc.cast(array, pa.timestamp("us"), safe=False))
     if not pa.types.is_string(array.type):
         return numbers(file, column, first, array)
-    for attempt in (
-        lambda: numbers(file, column, first, array),
-        lambda: _seconds(pc.cast(array, pa.timestamp("us"))),
-        lambda: _seconds(pc.cast(array, pa.timestamp("us", "UTC"))),
-    ):
-        try:
-            return attempt()
-        except (UserError, pa.ArrowInvalid):
-            continue
+    with suppress(UserError):
+        return numbers(file, column, first, array)
+    for zone in (None, "UTC"):
+        with suppress(pa.ArrowInvalid):
+            return _seconds(pc.cast(array, pa.timestamp("us", zone)))
     values = np.full(len(array), np.nan)
     for k, text in enumerate(array.to_pylist()):
         if text is None:

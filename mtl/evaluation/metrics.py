@@ -17,6 +17,8 @@ from mtl.recipe.schema import common_headline
 from mtl.recipe.spec import TaskSpec
 
 Values = dict[str, float | None]
+PENDING = 2048
+"""Rows that are counted at once: a metric's update costs more in calls than in arithmetic."""
 
 
 class Meter:
@@ -33,6 +35,7 @@ class Meter:
         self.metrics = {g.name: self._meter(g).to(device) for g in groups}
         self.loss_sum = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
         self.count = {g.name: torch.zeros(len(g.tasks), dtype=torch.long, device=device) for g in groups}
+        self.pending: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {g.name: [] for g in groups}
 
     def _meter(self, group: TaskGroup) -> Metric:
         names = frozenset(name for task in group.tasks for name in self.tasks[task].metric_names)
@@ -46,14 +49,25 @@ class Meter:
     ) -> None:
         """Take in one batch of one group."""
         count_T = present_BT.sum(0)
-        self.metrics[group].update(logits_BTO, target_BT, present_BT)
         self.loss_sum[group] += loss_T * count_T
         self.count[group] += count_T
+        pending = self.pending[group]
+        pending.append((logits_BTO, target_BT, present_BT))
+        if sum(len(present) for *_, present in pending) >= PENDING:
+            self._count(group)
+
+    @torch.no_grad()
+    def _count(self, group: str) -> None:
+        """Hand what is pending to the metric."""
+        if self.pending[group]:
+            self.metrics[group].update(*(torch.cat(parts) for parts in zip(*self.pending[group], strict=True)))
+            self.pending[group].clear()
 
     def values(self, split: str) -> Values:
         """`<split>/<task>/<metric>` and `<split>/mean/<metric>`; None where it is not defined."""
         per_task: dict[str, Values] = {}
         for group in self.groups:
+            self._count(group.name)
             count_T = self.count[group.name]
             with warnings.catch_warnings():  # no update at all is no fault: every step may have been skipped
                 warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)

@@ -58,12 +58,8 @@ class GroupedConfusion(Metric):
         """Count predictions; rows without a label are left out."""
         log_p_BTC = logits_BTO if self.log_p is None else self.log_p(logits_BTO)
         predicted_BT = log_p_BTC.argmax(-1)
-        size = self.n_tasks * self.n_classes**2
         first_bin_T = torch.arange(self.n_tasks, device=target_BT.device) * self.n_classes**2
-        bin_BT = first_bin_T + target_BT * self.n_classes + predicted_BT
-        bin_BT = torch.where(present_BT, bin_BT, size)
-        counts = torch.bincount(bin_BT.flatten(), minlength=size + 1)[:size]
-        self.confusion += counts.view_as(self.confusion)
+        _count(self.confusion, first_bin_T + target_BT * self.n_classes + predicted_BT, present_BT)
         if self.scores is not None and self.top is not None:
             p_BTC = log_p_BTC.softmax(-1)
             odds_BTC = torch.logit(p_BTC.double(), eps=1e-9)
@@ -159,17 +155,12 @@ class GroupedScores(Metric):
         bin_BT = ((z_BT.clamp(-LARGEST, LARGEST) + LARGEST) * ((N_BINS - 1) / (2 * LARGEST))).round().long()
         first_T = torch.arange(self.n_tasks, device=z_BT.device)
         pair_BT = first_T * 2 + target_BT
-        self.histogram += self._count(pair_BT * N_BINS + bin_BT, present_BT, self.histogram)
+        _count(self.histogram, pair_BT * N_BINS + bin_BT, present_BT)
         p_BT = z_BT.sigmoid()
         yes_BT = (p_BT >= self.threshold).long()
-        self.answers += self._count(pair_BT * 2 + yes_BT, present_BT, self.answers)
+        _count(self.answers, pair_BT * 2 + yes_BT, present_BT)
         error_BT = torch.where(present_BT, (p_BT - target_BT).square(), 0.0)
         self.squares += error_BT.to(self.squares.dtype).sum(0)
-
-    def _count(self, index_BT: Tensor, present_BT: Tensor, like: Tensor) -> Tensor:
-        size = like.numel()
-        index = torch.where(present_BT, index_BT, size).flatten()
-        return torch.bincount(index, minlength=size + 1)[:size].view_as(like)
 
     def compute(self) -> dict[str, Tensor]:
         """Metric name -> (T,); NaN where it is not defined, as an AUROC of one class."""
@@ -190,6 +181,11 @@ class GroupedScores(Metric):
             "calibration_error": calibration_error(no_TS, yes_TS),
             "brier": self.squares.cpu().double() / n_T,
         }
+
+
+def _count(counts: Tensor, bin_BT: Tensor, present_BT: Tensor) -> None:
+    """Add one to the bin of each present entry, in place: the cost does not grow with the number of bins."""
+    counts.view(-1).scatter_add_(0, bin_BT.flatten(), present_BT.flatten().to(counts.dtype))
 
 
 def auroc(no_TS: Tensor, yes_TS: Tensor) -> Tensor:

@@ -34,8 +34,9 @@ class FaceEmbeddings(SourceSpec):
     split) and `person`. Without a file, vectors are generated, as many as the published experiment had: 100 people,
     20 images each, half of them young. They say nothing about faces.
 
-    Generated: x = unit(p + 0.5 g u + 0.4 y v + 0.9 n), with a vector p of the person, signs g and y of the labels, two
-    directions u and v with cosine 0.5, and noise n of the image; the mirror image has another noise of half the size.
+    Generated: x = unit(p + 0.16 g u + 0.12 y v + 0.9 n), with a vector p of the person, signs g and y of the labels,
+    two directions u and v with cosine 0.5, and noise n of the image; the mirror image has another noise of half the
+    size.
     """
 
     reference: ClassVar[str] = "Cao et al. 2018, VGGFace2, arXiv:1710.08092"
@@ -109,7 +110,7 @@ class FaceEmbeddings(SourceSpec):
         w -= (w @ u) * u
         v = 0.5 * u + np.sqrt(0.75) * w / np.linalg.norm(w)
         of_person = draw((self.people, WIDTH))[person] / np.sqrt(WIDTH)
-        signs = 0.5 * np.outer(2 * gender - 1, u) + 0.4 * np.outer(2 * young - 1, v)
+        signs = 0.16 * np.outer(2 * gender - 1, u) + 0.12 * np.outer(2 * young - 1, v)
         center = of_person + signs + 0.9 * draw((n, WIDTH)) / np.sqrt(WIDTH)
         mirrored = center + 0.45 * draw((n, WIDTH)) / np.sqrt(WIDTH)
         return {

@@ -24,6 +24,7 @@ from mtl.evaluation.evaluate import evaluate
 from mtl.evaluation.metrics import Meter, Values
 from mtl.model.layers import derived_seed
 from mtl.recipe.schema import Recipe, common_headline
+from mtl.training import devices
 from mtl.training.dataset import Dataset
 
 MAX_SKIPS = 10
@@ -195,7 +196,7 @@ def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     """One optimizer step on the mean gradient of `parts`, which are the batches of this step."""
     recipe, step, optimizer = trainer.recipe, trainer.progress.step, trainer.optimizer
     # random draws (dropout) are a pure function of seed and step: there is no generator state to resume
-    torch.manual_seed(derived_seed(recipe.seeds.order, "step", step))
+    devices.seed(trainer.device, derived_seed(recipe.seeds.order, "step", step))
     factor = recipe.schedule.factor(step, trainer.total_steps)
     for group in optimizer.param_groups:
         group["lr"] = recipe.optimizer.lr * group["lr_scale"] * factor
