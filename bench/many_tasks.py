@@ -9,6 +9,7 @@ metrics, no schedule, no check for NaN. Both are timed in turn in one process; t
 from __future__ import annotations
 
 import argparse
+import itertools
 from statistics import median
 from time import perf_counter
 
@@ -32,7 +33,7 @@ class ByHand(nn.Module):
         widths = [FEATURES, WIDTH, WIDTH, WIDTH]
         self.n_towers, self.n_tasks = n_towers, n_tasks
         self.weights = nn.ParameterList(
-            torch.randn(n_towers, i, o) / i**0.5 for i, o in zip(widths[:-1], widths[1:], strict=True)
+            torch.randn(n_towers, i, o) / i**0.5 for i, o in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(n_towers * WIDTH) for _ in range(SITES))
         self.alphas = nn.ParameterList(torch.eye(n_towers) for _ in range(SITES if n_towers > 1 else 0))
@@ -111,7 +112,8 @@ def main() -> None:
               f"{1000 * values[len(values) // 4]:.2f} to {1000 * values[3 * len(values) // 4]:.2f}")  # fmt: skip
     ratio = median(times["mtl"][10:]) / median(times["by hand"][10:])
     print(
-        f"{given.tasks} tasks, towers {given.towers}, batch {BATCH}, {torch.get_num_threads()} threads: ratio {ratio:.2f}"
+        f"{given.tasks} tasks, towers {given.towers}, batch {BATCH}, "
+        f"{torch.get_num_threads()} threads: ratio {ratio:.2f}"
     )
 
 
