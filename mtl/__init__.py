@@ -27,6 +27,7 @@ _HOME = {
     "WeightingSpec": "mtl.recipe.spec",
     "StitchedMultiTower": "mtl.model.stitched",
     "CrossStitch": "mtl.model.stitch",
+    "SeparateTowers": "mtl.model.towers",
     "UserError": "mtl.errors",
 }
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mtl.experiment import run as run
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower
+    from mtl.model.towers import SeparateTowers as SeparateTowers
     from mtl.recipe.load import load_recipe as load_recipe
     from mtl.recipe.schema import Recipe as Recipe
     from mtl.recipe.spec import BackboneSpec as BackboneSpec

@@ -15,9 +15,19 @@ from mtl.data.learned import Constants, Learned
 from mtl.errors import UserError, quoted, raise_all
 from mtl.model.heads import GroupedHead, Heads
 from mtl.model.inputs import TableInputs
-from mtl.model.layers import grouped_norm, init_weights
+from mtl.model.layers import drawn_from, grouped_norm, init_weights
 from mtl.model.stitched import Standardize, StitchedMultiTower
 from mtl.model.towers import Towers
+from mtl.promises import (
+    check_activation,
+    check_alphas,
+    check_header,
+    check_options,
+    check_outputs,
+    check_slices,
+    check_stages,
+    check_unit,
+)
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import Shape, TaskSpec
 
@@ -92,7 +102,7 @@ def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] |
     for task, spec in recipe.tasks.items():
         try:
             with recipe.at("tasks", task):
-                found[task] = spec.outputs(header)
+                found[task] = check_outputs(spec, spec.outputs(header))
                 leak = [column for column in spec.target_columns() if column in read]
                 if leak:
                     raise UserError(
@@ -167,20 +177,21 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
     shared = not (isinstance(inputs, TableInputs) and inputs.per_tower)
     if isinstance(inputs, TableInputs):
         shape = (inputs.width,)
-    with recipe.at("model", "backbone"):
-        stages = (
-            backbone.build(len(names), shape)
-            if shared
-            else backbone.build(len(names), shape, shared_input=False)
-        )
+    with recipe.at("model", "backbone"), drawn_from(recipe.seeds.init, "backbone"):
+        options = {} if shared else {"shared_input": False}
+        check_options(backbone, "build", options, "categories are embedded for each tower")
+        stages = backbone.build(len(names), shape, **options)
+        check_stages(backbone, stages)
         try:
             towers = Towers(names, [(name, module) for name, module, _ in stages])
         except ValueError as error:
             raise UserError("", str(error), path=("stages",)) from None
     shapes = {name: shape for name, _, shape in stages}
     sharing = recipe.model.sharing
-    with recipe.at("model", "sharing"):
+    with recipe.at("model", "sharing"), drawn_from(recipe.seeds.init, "sharing"):
         stitches = {site: sharing.build(len(names), shapes[site]) for site in sharing.sites()}
+        for unit in stitches.values():
+            check_unit(sharing, unit)
     heads = Heads(
         {group.name: _head(recipe, group, math.prod(stages[-1][2])) for group in groups},
         len(names),
@@ -241,8 +252,10 @@ def _initialize(recipe: Recipe, inputs: nn.Module | None, towers: Towers, heads:
     keys = ("",) * len(towers.names) if same else towers.names
     if isinstance(inputs, TableInputs):
         init_weights(inputs, keys, init, seed, "inputs")
-    for stage_name, stage in towers.stages.items():
-        init_weights(stage, keys, init, seed, "tower", stage_name)
+    with recipe.at("model", "backbone"):
+        for stage_name, stage in towers.stages.items():
+            check_slices(recipe.model.backbone, stage_name, stage, len(keys))
+            init_weights(stage, keys, init, seed, "tower", stage_name)
     for head in heads.groups.values():
         assert isinstance(head, GroupedHead)
         init_weights(head.linear, head.tasks, init, seed, "head")
@@ -258,7 +271,7 @@ def header_of(recipe: Recipe) -> Header:
     headers = {}
     for name, source in recipe.data.by_name.items():
         with recipe.at("data", *recipe.data.path_of(name)):
-            headers[name] = source.header()
+            headers[name] = check_header(source, source.header())
     return joined_header(headers)
 
 
@@ -275,16 +288,38 @@ def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
         x = torch.zeros(2, *header.input_shape)
     built.model.train()
     with recipe.at("model"):
-        try:
-            logits = built.model.forward_groups(x)
-        except (RuntimeError, ValueError) as error:
-            first_line = str(error).splitlines()[0]
-            raise UserError("", f"shapes do not chain: {first_line}", path=("backbone",)) from error
+        logits = _forward_checked(recipe, built, x)
         torch.stack([output.sum() for output in logits.values()]).sum().backward()
         for name, parameter in built.model.named_parameters():
             if parameter.grad is None:
                 raise UserError("", f"{name} gets no gradient from any task", path=("backbone",))
+    with recipe.at("model", "sharing"):
+        for unit in built.model.stitches.values():
+            check_alphas(recipe.model.sharing, unit, len(recipe.towers))
     return built, header
+
+
+def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> dict[str, Tensor]:
+    """The forward pass on the meta device; each stage and unit must give the shape that was announced."""
+    model, n_towers = built.model, len(recipe.towers)
+    path, what = "backbone", "the input"
+    try:
+        h = model.standardize(x)
+        for name, stage in model.towers.stages.items():
+            wanted = (len(x), n_towers * built.shapes[name][0], *built.shapes[name][1:])
+            path, what = "backbone", f"stage {quoted(name)}"
+            h = stage(h)
+            check_activation(recipe.model.backbone, what, h, wanted, path)
+            if name in model.stitches:
+                path, what = "sharing", f"the unit after {quoted(name)}"
+                h = model.stitches[name](h)
+                check_activation(recipe.model.sharing, what, h, wanted, path)
+        path, what = "backbone", "the heads"
+        logits: dict[str, Tensor] = model.heads(h)
+        return logits
+    except (RuntimeError, ValueError) as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError("", f"shapes do not chain: {what}: {first_line}", path=(path,)) from error
 
 
 def _check_early_stopping(recipe: Recipe, header: Header) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import sys
@@ -215,7 +216,7 @@ def list_(what: str | None, plugins: tuple[str, ...]) -> None:
             "mtl ls", f"no family {quoted(what)}{did_you_mean(what, known)}", f"one of {', '.join(known)}"
         )
     members = [(name, family[name]) for name in family.names()]
-    rows = [[name, (m.__doc__ or "").strip().splitlines()[0], m.reference] for name, m in members]
+    rows = [[name, (inspect.getdoc(m) or "").partition("\n")[0], m.reference] for name, m in members]
     say(table([family.family, "what it is", "reference"], rows, left=3))
 
 
@@ -457,6 +458,11 @@ def _guarded(command: Callable[[], Any], debug: bool) -> int:
             return ENVIRONMENT
         if debug:
             traceback.print_exc()
+        from mtl.registry import fault_of_plugin
+
+        if (fault := fault_of_plugin(error)) is not None:
+            _print_errors(fault)
+            return fault.code
         with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:
             traceback.print_exc(file=file)
         complain(

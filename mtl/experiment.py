@@ -14,13 +14,14 @@ import torch
 from mtl.build import build, build_on_meta
 from mtl.errors import KeyPath, NotFinite, UserError, dotted, quoted
 from mtl.evaluation.decisions import fit_decisions, with_decisions
-from mtl.evaluation.predict import load
+from mtl.evaluation.predict import check_columns, load
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.report.plots import plot_run
 from mtl.training import checkpoint, devices, state
 from mtl.training.dataset import load_dataset
 from mtl.training.fit import Epoch, Trainer, evaluate_split, fit, row_of
+from mtl.training.rehearsal import rehearse
 from mtl.training.runs import RESOLVED, TIMINGS, RunFolder, environment, recipe_of
 
 
@@ -194,7 +195,10 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned).to(device)
     built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
-    return Trainer.create(recipe, built, dataset.to(device)), device
+    trainer = Trainer.create(recipe, built, dataset.to(device))
+    rehearse(trainer)
+    check_columns(recipe, built)
+    return trainer, device
 
 
 def _facts(recipe: Recipe, trainer: Trainer, device: torch.device, plugins: Sequence[str]) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import pkgutil
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
@@ -30,10 +32,11 @@ class Registry(Generic[T]):
         family: what one member is called in messages, such as `sharing`.
         base: the class that each member must extend.
         package: the dotted name of the folder (or module) whose files hold the shipped members.
+        needs: the methods and class variables of `base` that each member must give.
     """
 
-    def __init__(self, family: str, base: type[T], package: str) -> None:
-        self.family, self.base, self.package = family, base, package
+    def __init__(self, family: str, base: type[T], package: str, needs: Sequence[str] = ()) -> None:
+        self.family, self.base, self.package, self.needs = family, base, package, tuple(needs)
         self._members: dict[str, type[T]] = {}
         self._complete = False
 
@@ -41,7 +44,8 @@ class Registry(Generic[T]):
         """Class decorator that adds a member under `name`.
 
         Raises:
-            UserError: the class does not extend the family's base, or another class has that name.
+            UserError: the class does not extend the family's base or lacks what the family needs, or another
+                class has that name.
         """
 
         def add(member: C) -> C:
@@ -58,6 +62,8 @@ class Registry(Generic[T]):
                     f"{self.family} {quoted(name)} is already registered by {_owner(taken)}",
                     "choose another name",
                 )
+            if lacking := _lacking(member, self.base, self.needs):
+                raise UserError(_owner(member), f"{self.family} {quoted(name)}: {lacking}")
             self._members[name] = member
             return cast(C, member)
 
@@ -122,6 +128,30 @@ def _identity(member: type) -> tuple[str, str]:
     return member.__module__, member.__qualname__
 
 
+def _lacking(member: type, base: type, needs: Sequence[str]) -> str:
+    """What a class lacks of what its family needs, in words; nothing if it has it all."""
+    for name in needs:
+        own, theirs = getattr(member, name, None), getattr(base, name, None)
+        if own is theirs:
+            return f"{member.__name__} has no {'method' if theirs is not None else 'class variable'} `{name}`"
+        if inspect.isfunction(own) and inspect.isfunction(theirs):
+            called = [p for p in inspect.signature(theirs).parameters.values() if p.default is p.empty]
+            try:
+                inspect.signature(own).bind(*called)
+            except TypeError:
+                wanted = ", ".join(p.name for p in called)
+                return (
+                    f"{member.__name__}.{name}{inspect.signature(own)} cannot be called as {name}({wanted})"
+                )
+    if not getattr(member, "reference", "none needed"):
+        return f"{member.__name__} has no `reference`: the paper that it comes from, or 'ours'"
+    return ""
+
+
+_LOADED: dict[str, str] = {}
+"""Top-level module of a plug-in -> the name by which the user asked for it."""
+
+
 def load_plugin(name: str) -> str:
     """Run a plug-in's code, so that what it registers can be named in recipes.
 
@@ -140,6 +170,7 @@ def load_plugin(name: str) -> str:
         return _load_file(path, name)
     points = importlib.metadata.entry_points(group=PLUGIN_GROUP)
     for point in points.select(name=name):
+        _LOADED[point.module.split(".")[0]] = name
         _run_plugin(name, point.load)
         return name
     installed = sorted(point.name for point in points)
@@ -161,7 +192,7 @@ def _load_file(path: Path, name: str) -> str:
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
+        sys.modules[module_name], _LOADED[module_name] = module, name
         try:
             _run_plugin(name, lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
         except BaseException:
@@ -180,3 +211,20 @@ def _run_plugin(name: str, run: Callable[[], object]) -> None:
             f"plugin {quoted(name)}",
             f"raised {type(error).__name__}: {quoted(str(error))} while it was loaded",
         ) from error
+
+
+def fault_of_plugin(error: BaseException) -> UserError | None:
+    """An exception that a plug-in's own code raised, or something that it called, as the user's error.
+
+    Names the innermost class and method of a plug-in on the way to where it was raised; None if there is none.
+    """
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        plugin = _LOADED.get(str(frame.f_globals.get("__name__", "")).split(".")[0])
+        if plugin is not None:
+            where = frame.f_code.co_qualname.replace(".<locals>", "")
+            return UserError(
+                f"plugin {quoted(plugin)}",
+                f"{where} raised {type(error).__name__}: {quoted(str(error))} at line {line}",
+                "--debug shows the traceback",
+            )
+    return None

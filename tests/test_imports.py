@@ -18,6 +18,7 @@ ORDER = (
     ("recipe",),
     ("model", "data"),
     FAMILIES,
+    ("promises",),
     ("build",),
     ("training", "evaluation"),
     ("experiment", "compare", "report"),

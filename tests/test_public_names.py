@@ -13,7 +13,7 @@ import pytest
 import mtl
 
 NAMES = """
-Recipe load_recipe run resume UserError StitchedMultiTower CrossStitch __version__
+Recipe load_recipe run resume UserError StitchedMultiTower CrossStitch SeparateTowers __version__
 register_task register_source register_backbone register_sharing register_weighting
 TaskSpec SourceSpec BackboneSpec SharingSpec WeightingSpec
 """

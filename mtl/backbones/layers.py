@@ -34,7 +34,7 @@ class StageSpec(Spec):
         raise NotImplementedError
 
 
-STAGES: Registry[StageSpec] = Registry("stage", StageSpec, "mtl.backbones.layers")
+STAGES: Registry[StageSpec] = Registry("stage", StageSpec, "mtl.backbones.layers", ("build",))
 StageSpec.registry = STAGES
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +138,17 @@ def derived_seed(*parts: object) -> int:
     """A 63-bit seed that depends on every part: the first bytes of the sha256 of their texts."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def drawn_from(*parts: object) -> Iterator[None]:
+    """Random draws inside come from a seed of their own, whatever was drawn before; after it, nothing has changed.
+
+    For modules that draw their parameters when they are made, as torch's own do.
+    """
+    with torch.random.fork_rng(devices=[]):  # parameters are made on the CPU
+        torch.manual_seed(derived_seed(*parts))
+        yield
 
 
 # the standard deviation of a standard normal that is cut at 2: the draw is divided by it

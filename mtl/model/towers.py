@@ -56,7 +56,7 @@ class SeparateTowers(nn.Module):
         if self.pretrained:
             return
         for tower, seed in zip(self.towers, seeds, strict=True):
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=[]):  # parameters are made on the CPU
                 torch.manual_seed(seed)
                 for part in tower.modules():
                     if callable(reset := getattr(part, "reset_parameters", None)):

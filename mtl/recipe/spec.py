@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torchmetrics import Metric
 
-    from mtl.data.columns import Array, Columns, Header, Labels, Wanted
+    from mtl.data.columns import Array, Columns, Header, Labels, Layout, Wanted
     from mtl.data.table import TableFile
 
 
@@ -68,8 +68,11 @@ class SourceSpec(Spec):
         """What the array of inputs is called in an .npz file of the same form."""
         return "inputs"
 
-    def elsewhere(self, path: str) -> SourceSpec | None:
-        """The same source with its rows in another file; None if it reads no file of the user's."""
+    def elsewhere(self, path: str, layout: Layout | None) -> SourceSpec | None:
+        """The same source with its rows in another file; None if it reads no file of the user's.
+
+        `layout` names the columns that a run on a table has read, whatever patterns would find in the file.
+        """
         return None
 
     def row_ids(self) -> str | None:
@@ -283,13 +286,22 @@ class ScheduleSpec(Spec):
         """Raise UserError (path relative to the schedule) if it cannot serve a run of `total` steps."""
 
 
-SOURCES: Registry[SourceSpec] = Registry("source", SourceSpec, "mtl.sources")
-TASKS: Registry[TaskSpec] = Registry("task", TaskSpec, "mtl.tasks")
-BACKBONES: Registry[BackboneSpec] = Registry("backbone", BackboneSpec, "mtl.backbones")
-SHARING: Registry[SharingSpec] = Registry("sharing", SharingSpec, "mtl.sharing")
-WEIGHTINGS: Registry[WeightingSpec] = Registry("weighting", WeightingSpec, "mtl.weightings")
-OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer", OptimizerSpec, "mtl.training.optimizers")
-SCHEDULES: Registry[ScheduleSpec] = Registry("schedule", ScheduleSpec, "mtl.training.schedules")
+SOURCES: Registry[SourceSpec] = Registry("source", SourceSpec, "mtl.sources", ("header", "columns"))
+TASKS: Registry[TaskSpec] = Registry(
+    "task",
+    TaskSpec,
+    "mtl.tasks",
+    ("known_metrics", "default_metrics", "outputs", "encode", "group", "losses", "meter", "decode"),
+)
+BACKBONES: Registry[BackboneSpec] = Registry(
+    "backbone", BackboneSpec, "mtl.backbones", ("stage_names", "build")
+)
+SHARING: Registry[SharingSpec] = Registry("sharing", SharingSpec, "mtl.sharing", ("sites",))
+WEIGHTINGS: Registry[WeightingSpec] = Registry("weighting", WeightingSpec, "mtl.weightings", ("build",))
+OPTIMIZERS: Registry[OptimizerSpec] = Registry(
+    "optimizer", OptimizerSpec, "mtl.training.optimizers", ("build",)
+)
+SCHEDULES: Registry[ScheduleSpec] = Registry("schedule", ScheduleSpec, "mtl.training.schedules", ("factor",))
 
 FAMILIES: dict[str, Registry[Any]] = {
     r.family: r for r in (SOURCES, TASKS, BACKBONES, SHARING, WEIGHTINGS, OPTIMIZERS, SCHEDULES)
