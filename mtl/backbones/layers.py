@@ -44,8 +44,10 @@ class Layers(BackboneSpec):
 
     reference: ClassVar[str] = "ours"
 
-    activation: Activation = "relu"
-    stages: tuple[Annotated[StageSpec, Kind(STAGES)], ...] = Field(min_length=1, max_length=200)
+    activation: Activation = Field("relu", description="after each norm")
+    stages: tuple[Annotated[StageSpec, Kind(STAGES)], ...] = Field(
+        min_length=1, max_length=200, description="from the input to what the heads read"
+    )
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
@@ -113,9 +115,9 @@ class MappedStage(StageSpec):
 class Conv(MappedStage):
     """Convolution, (C, H, W) -> (channels, H', W')."""
 
-    channels: int = Field(ge=1, le=65536)
+    channels: int = Field(ge=1, le=65536, description="channels of each tower's output")
     kernel: int = Field(ge=1, le=255, description="height and width, in pixels")
-    stride: int = Field(1, ge=1, le=255)
+    stride: int = Field(1, ge=1, le=255, description="pixels from one position to the next")
     padding: int | None = Field(None, ge=0, le=255, description="zeros on each side; default: kernel // 2")
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
@@ -147,7 +149,7 @@ class Conv(MappedStage):
 class Linear(MappedStage):
     """Fully connected layer, any shape -> (features,); an image is flattened first."""
 
-    features: int = Field(ge=1, le=1_000_000)
+    features: int = Field(ge=1, le=1_000_000, description="features of each tower's output")
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
         from torch import nn
@@ -219,7 +221,7 @@ class GlobalAvgPool(StageSpec):
 class Dropout(StageSpec):
     """Sets each value to 0 with probability p in training, and scales the rest by 1 / (1 - p)."""
 
-    p: float = Field(ge=0, lt=1)
+    p: float = Field(ge=0, lt=1, description="probability")
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
         from torch import nn

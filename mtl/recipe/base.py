@@ -175,7 +175,7 @@ class Kind:
 class Norm(Model):
     """Normalization after each linear map: over the batch, over one tower's row, or none."""
 
-    kind: Literal["batch", "layer", "none"] = "batch"
+    kind: Literal["batch", "layer", "none"] = Field("batch", description="over what is normalized")
     eps: float = Field(1e-5, gt=0, le=1, description="added to the variance")
     momentum: float = Field(
         0.1, gt=0, le=1, description="share of the new batch in the running statistics (batch only)"

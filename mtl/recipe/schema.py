@@ -263,7 +263,7 @@ class Network(Model):
 class Every(Model):
     """How often, in epochs."""
 
-    epochs: int = Field(1, ge=1, le=1_000_000)
+    epochs: int = Field(1, ge=1, le=1_000_000, description="from one time to the next")
 
 
 class Checkpoints(Model):
@@ -317,14 +317,18 @@ class Batches(Model):
 class Train(Model):
     """The training loop."""
 
-    epochs: int | None = Field(None, ge=1, le=1_000_000)
+    epochs: int | None = Field(None, ge=1, le=1_000_000, description="times that every row is seen")
     max_steps: int | None = Field(None, ge=1, lt=10**8, description="optimizer steps, instead of epochs")
     batch_size: int = Field(128, ge=1, le=1_000_000, description="rows")
     drop_last: bool = Field(False, description="leave out an epoch's last, smaller batch")
     batches: Batches = Batches()
     accumulate: int = Field(1, ge=1, le=100_000, description="batches per optimizer step")
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
+        "auto", description="auto: the first GPU if there is one, else the CPU"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of matrix products and convolutions; weights and losses stay float32"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: as torch decides")
     deterministic: bool = Field(True, description="the same bits in every run on the same machine")
     clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest norm of the whole gradient")
@@ -342,11 +346,13 @@ class Train(Model):
 class Recipe(Model):
     """One experiment, declared."""
 
-    schema_version: int = Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
+    schema_version: int = Field(
+        ge=SCHEMA_VERSION, le=SCHEMA_VERSION, description="the form of recipes in which this one is written"
+    )
     base: Text | None = Field(None, description="another recipe, merged underneath")
-    name: RecipeName
-    description: Text = ""
-    seed: Seed = 0
+    name: RecipeName = Field(description="of the experiment; run folders are called after it")
+    description: Text = Field("", description="one line for lists and reports")
+    seed: Seed = Field(0, description="of everything random; or one seed for each purpose")
     data: Data
     task_defaults: dict[str, Any] = Field({}, description="merged under every task")
     tasks: dict[TaskName, Annotated[TaskSpec, Kind(TASKS)]] = Field(

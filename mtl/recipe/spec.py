@@ -216,7 +216,7 @@ class BackboneSpec(Spec):
     """The shape of one tower. Members: `mtl/backbones/`. The heads follow its norm and init."""
 
     norm: Norm = Norm()
-    init: Literal["he", "xavier"] = "he"
+    init: Literal["he", "xavier"] = Field("he", description="how weights start; heads start alike")
 
     def stage_names(self) -> tuple[str, ...]:
         raise NotImplementedError

@@ -26,9 +26,11 @@ class Adam(OptimizerSpec):
 
     reference: ClassVar[str] = "Kingma and Ba 2015, arXiv:1412.6980"
 
-    l2: float = Field(0.0, ge=0, le=1e3)
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0, le=1)
+    l2: float = Field(0.0, ge=0, le=1e3, description="factor of the penalty")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="what stays of the running means of the gradient and of its square"
+    )
+    eps: float = Field(1e-8, gt=0, le=1, description="added to the root of the mean square")
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
@@ -44,9 +46,11 @@ class AdamW(OptimizerSpec):
 
     reference: ClassVar[str] = "Loshchilov and Hutter 2019, arXiv:1711.05101"
 
-    weight_decay: float = Field(0.01, ge=0, le=1e3)
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0, le=1)
+    weight_decay: float = Field(0.01, ge=0, le=1e3, description="factor of the shrinking")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="what stays of the running means of the gradient and of its square"
+    )
+    eps: float = Field(1e-8, gt=0, le=1, description="added to the root of the mean square")
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
@@ -62,9 +66,9 @@ class SGD(OptimizerSpec):
 
     reference: ClassVar[str] = "Robbins and Monro 1951; Sutskever et al. 2013"
 
-    l2: float = Field(0.0, ge=0, le=1e3)
-    momentum: float = Field(0.0, ge=0, lt=1)
-    nesterov: bool = False
+    l2: float = Field(0.0, ge=0, le=1e3, description="factor of the penalty")
+    momentum: float = Field(0.0, ge=0, lt=1, description="what stays of the last step")
+    nesterov: bool = Field(False, description="look ahead along the momentum")
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:

@@ -68,7 +68,7 @@ class Step(WarmedUp):
     at: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.5, 0.75), min_length=1, max_length=1000, description="fractions of the run"
     )
-    gamma: float = Field(0.1, gt=0, le=1)
+    gamma: float = Field(0.1, gt=0, le=1, description="factor at each of them")
 
     def after_warmup(self, step: int, total: int) -> float:
         # rounded: 0.07 * 100 is a bit above 7
@@ -85,8 +85,8 @@ class OneCycle(ScheduleSpec):
     reference: ClassVar[str] = "Smith and Topin 2018, arXiv:1708.07120"
 
     rise: float = Field(0.3, gt=0, lt=1, description="the fraction of the run that goes up")
-    start_div: float = Field(25.0, ge=1, le=1e6)
-    final_div: float = Field(1e4, ge=1, le=1e9)
+    start_div: float = Field(25.0, ge=1, le=1e6, description="the peak rate over the first one")
+    final_div: float = Field(1e4, ge=1, le=1e9, description="the first rate over the last one")
 
     def factor(self, step: int, total: int) -> float:
         first, last = 1 / self.start_div, 1 / (self.start_div * self.final_div)
