@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtl.build import header_of
-from mtl.data.columns import Wanted
-from mtl.data.join import join
+from mtl.data.columns import Layout, Wanted
+from mtl.data.join import Joined, join
+from mtl.data.standardize import check_finite
 from mtl.errors import UserError, did_you_mean, quoted
 from mtl.evaluation.evaluate import evaluate
+from mtl.recipe.schema import Recipe
 from mtl.training import devices
 from mtl.training.dataset import Dataset, assembled, load_dataset, wanted_of
 
@@ -22,20 +24,17 @@ if TYPE_CHECKING:
 
 
 def rescore(model: TrainedModel, split: str, data: str | os.PathLike[str] | None) -> dict[str, float | None]:
-    """Metrics of `split` of the run's data, or of all rows of `data`."""
+    """Metrics of `split` of the run's data, or of all rows of `data`.
+
+    Raises:
+        UserError: there is no such split, the run's data are not what they were, or the file is not like them.
+    """
     recipe = model.recipe
     with devices.settings(recipe.train.deterministic, model.folder.record["threads"]):
         if data is not None:
             dataset, split = other_data(model, Path(data)), "test"
         else:
-            dataset = load_dataset(recipe, header_of(recipe))
-            if split not in dataset.splits:
-                known = ", ".join(dataset.splits)
-                raise UserError(
-                    str(model.folder.path),
-                    f"no split {quoted(split)}{did_you_mean(split, dataset.splits)}",
-                    known,
-                )
+            dataset = own_data(model, split)
         device = next(model.built.model.parameters()).device
         dataset = dataset.to(device)
         return evaluate(
@@ -43,30 +42,68 @@ def rescore(model: TrainedModel, split: str, data: str | os.PathLike[str] | None
         )
 
 
+def own_data(model: TrainedModel, split: str) -> Dataset:
+    """The data of the run, which must be those it was trained on: other rows would be split otherwise."""
+    record = model.folder.record["data"]
+    place = str(model.folder.path)
+    if split not in record["rows"]:
+        near, known = did_you_mean(split, record["rows"]), ", ".join(record["rows"])
+        raise UserError(place, f"no split {quoted(split)}{near}", f"one of {known}")
+    dataset = load_dataset(model.recipe, header_of(model.recipe))
+    if dataset.fingerprint != record["sha256"]:
+        raise UserError(
+            place,
+            f"data changed since this run began (sha256 {dataset.fingerprint[:12]}..., "
+            f"was {record['sha256'][:12]}...)",
+            "to evaluate on other rows, give them by --data",
+        )
+    return dataset
+
+
 def other_data(model: TrainedModel, path: Path) -> Dataset:
     """All rows of another file as one split, encoded as the run's own rows were.
 
+    Of a run with several sources, the file has the form of the first and the label columns of all tasks.
+
     Raises:
-        UserError: the run's source is no table, or the file lacks columns or labels.
+        UserError: the run's source is no file, or this one lacks columns or labels.
     """
-    own = next(iter(model.recipe.data.by_name.values())).elsewhere(str(path))
+    recipe = _without_sources(model.recipe)
+    own = next(iter(recipe.data.by_name.values())).elsewhere(str(path), model.learned.layout)
     if own is None:
         raise UserError(str(path), "only runs on a file can be evaluated on another one", "use --split")
-    wanted = wanted_of(model.recipe)
+    wanted = wanted_of(recipe)
     labels = Wanted(wanted.labels, {c: how for c, how in wanted.extra.items() if how == "numbers"})
-    joined = join({"": own.read(model.recipe.seeds.labels, labels)})
+    joined = join({"": own.read(recipe.seeds.labels, labels)})
     if joined.layout is not None:
-        joined = replace(joined, inputs=_recoded(joined.inputs, joined.layout, model))
+        joined = replace(joined, inputs=_recoded(joined, joined.layout, model))
+    else:
+        check_finite(joined.inputs, np.arange(joined.n_rows))
+    if joined.inputs.shape[1:] != tuple(model.header.input_shape):
+        shape, wants = joined.inputs.shape[1:], tuple(model.header.input_shape)
+        raise UserError(str(path), f"gives inputs of shape {shape}, the run takes {wants}")
     everything = {"test": np.arange(joined.n_rows)}
-    return assembled(model.recipe, joined, model.header, everything, model.learned)
+    return assembled(recipe, joined, model.header, everything, model.learned)
 
 
-def _recoded(inputs: np.ndarray, layout: object, model: TrainedModel) -> np.ndarray:
+def _without_sources(recipe: Recipe) -> Recipe:
+    """The recipe with tasks that take their labels from whatever file is given."""
+    tasks = {task: spec.model_copy(update={"source": None}) for task, spec in recipe.tasks.items()}
+    return recipe.model_copy(update={"tasks": tasks})
+
+
+def _recoded(joined: Joined, layout: Layout, model: TrainedModel) -> np.ndarray:
     """The file's own codes of categories as those that the run learned; 0 for values it does not know."""
-    from mtl.data.columns import Layout
-
-    known = model.learned.layout
-    assert isinstance(layout, Layout) and known is not None
+    known, inputs = model.learned.layout, joined.inputs
+    assert known is not None
+    lacking = np.isnan(inputs[:, : layout.n_numeric])
+    if known.missing == "error" and lacking.any():
+        row, i = np.argwhere(lacking)[0]
+        raise UserError(
+            f"{joined.place(int(row))}, column {quoted(layout.numeric_name(int(i)))}",
+            "the value is missing",
+            "the run was trained with inputs.missing: error",
+        )
     for i, name in enumerate(layout.categorical):
         position = {value: code for code, value in enumerate(known.values[name], start=1)}
         lookup = np.array([0, *(position.get(value, 0) for value in layout.values[name])], dtype=np.float32)

@@ -58,7 +58,7 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     """
     written = _read(source)
     document = override_texts.apply(_merge_bases(written), overrides)
-    document = _expand_patterns(_spread_task_defaults(_spread_inputs(document)))
+    document = _spread_task_defaults(_expand_patterns(_spread_inputs(document)))
     _check_version(document)
     recipe = _validate(document)
     absolute = _with_absolute_paths(recipe, document)
@@ -184,33 +184,88 @@ def _at(value: Any, path: KeyPath) -> Any:
 
 
 def _expand_patterns(document: Document) -> Document:
-    """Tasks such as `"churn_*": {kind: binary}`: one task for each column of that name, its target."""
+    """Tasks such as `"churn_*": {kind: binary}`: one task for each column of that name, its target.
+
+    A task that is named itself keeps what it says; the pattern is merged underneath, as `task_defaults` are, and
+    null leaves the column out.
+    """
     tasks = document.value.get("tasks")
-    if not isinstance(tasks, dict) or not any(set("*?[") & set(name) for name in tasks):
+    if not isinstance(tasks, dict) or not any(map(_is_pattern, tasks)):
         return document
     columns = _columns(document)
-    expanded: dict[str, Any] = {}
     marks = dict(document.marks)
+    expanded: dict[str, Any] = {}
+    owner: dict[str, str] = {}
     for name, task in tasks.items():
-        if not set("*?[") & set(name):
-            expanded[name] = task
+        if not _is_pattern(name):
+            expanded.setdefault(name, task)
             continue
         place = place_of(document.marks, ("tasks", name))
-        found = [c for c in columns if len(name) <= 200 and fnmatchcase(c, name) and c not in tasks]
-        if not found:
-            shown = ", ".join(columns[:20])
+        if isinstance(task, dict) and "target" in task:
+            what = "the target of a pattern is each column that it finds"
             raise UserError(
-                place, f"no column is called like {quoted(name)}; columns: {shown}", path=("tasks", name)
-            )
-        own = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", name)}
-        for column in found:
-            if column in expanded:
-                raise UserError(
-                    place, f"column {quoted(column)} has another pattern already", path=("tasks", name)
-                )
-            expanded[column] = {**task, "target": column} if isinstance(task, dict) else task
-            marks.update({("tasks", column, *path): mark for path, mark in own.items()})
-    return Document(document.file, {**document.value, "tasks": expanded}, marks)
+                place_of(document.marks, ("tasks", name, "target")), what, "leave it out",
+                path=("tasks", name, "target"),
+            )  # fmt: skip
+        for column in _found(name, columns, place):
+            if column in owner:
+                what = f"column {quoted(column)} has the pattern {quoted(owner[column])} already"
+                raise UserError(place, what, path=("tasks", name))
+            owner[column] = name
+            own = tasks.get(column, {})
+            expanded[column] = _under(name, task, column, own, marks) if isinstance(own, dict) else own
+    for column in owner:
+        if expanded[column] is None:
+            del expanded[column]
+    return Document(document.file, _with_towers({**document.value, "tasks": expanded}), marks)
+
+
+def _is_pattern(name: str) -> bool:
+    return bool(set("*?[") & set(name))
+
+
+def _found(pattern: str, columns: Sequence[str], place: Place | str) -> list[str]:
+    found = [column for column in columns if len(pattern) <= 200 and fnmatchcase(column, pattern)]
+    if not found:
+        shown = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
+        what = f"no column is called like {quoted(pattern)}; columns: {shown}"
+        raise UserError(place, what, path=("tasks", pattern))
+    return found
+
+
+def _under(
+    pattern: str, task: Any, column: str, own: Mapping[str, Any], marks: dict[KeyPath, Mark]
+) -> Mapping[str, Any] | Any:
+    """What a pattern says of one column, below what the recipe says of the task of that name."""
+    if not isinstance(task, dict) or not _same_kind(task, own):
+        if not own:
+            marks[("tasks", column)] = marks[("tasks", pattern)]
+        return own or task
+    joined = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", pattern)}
+    above = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", column)}
+    merged = _merge({**task, "target": column}, own, joined, above, ())
+    marks.update({("tasks", column, *path): mark for path, mark in joined.items()})
+    return merged
+
+
+def _with_towers(value: dict[str, Any]) -> dict[str, Any]:
+    """Patterns in the lists of `model.towers`, as the tasks that they mean."""
+    model = value.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("towers"), dict):
+        return value
+    plan = {
+        tower: tuple(name for item in members for name in _meant(item, value["tasks"]))
+        if isinstance(members, tuple)
+        else members
+        for tower, members in model["towers"].items()
+    }
+    return {**value, "model": {**model, "towers": plan}}
+
+
+def _meant(item: Any, tasks: Mapping[str, Any]) -> Sequence[Any]:
+    if not isinstance(item, str) or not _is_pattern(item) or len(item) > 200:
+        return (item,)
+    return [task for task in tasks if fnmatchcase(task, item)] or (item,)
 
 
 def _columns(document: Document) -> tuple[str, ...]:

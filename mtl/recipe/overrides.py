@@ -60,7 +60,7 @@ def _keys(text: str, override: str) -> tuple[str, ...]:
     keys = tuple(text.split("."))
     if len(keys) > MAX_DEPTH:
         raise UserError(COMMAND_LINE, f"{quoted(override)} is nested deeper than {MAX_DEPTH}")
-    if not all(0 < len(key) <= MAX_KEY and all(c.isalnum() or c in "_-" for c in key) for key in keys):
+    if not all(0 < len(key) <= MAX_KEY and all(c.isalnum() or c in "_-*?" for c in key) for key in keys):
         raise UserError(COMMAND_LINE, f"{quoted(override)} has no usable key", _FORM)
     return keys
 
