@@ -317,7 +317,9 @@ def predict(
 
 @cli.command()
 @click.argument("table_file", metavar="TABLE")
-@click.option("--targets", required=True, metavar="A,B,...", help="The label columns.")
+@click.option(
+    "--targets", required=True, metavar="A,B,...", help='The label columns; "a, b" if one has a comma.'
+)
 @click.option("--group", metavar="COLUMN", help="People, sites: no value of it on two sides of the split.")
 @click.option("--time", metavar="COLUMN", help="Dates or times: the latest rows are held out.")
 @click.option("-o", "--output", default="recipe.yaml", show_default=True, metavar="FILE", help="The recipe.")
@@ -327,21 +329,16 @@ def init(
     table_file: str, targets: str, group: str | None, time: str | None, output: str, force: bool, debug: bool
 ) -> None:
     """Write a recipe for TABLE (CSV or Parquet): kinds of tasks and inputs are guessed, with the reasons."""
-    from mtl.recipe.load import BUILT_IN, load_recipe
-    from mtl.training.starter import starter_recipe
+    from mtl.recipe.load import BUILT_IN
+    from mtl.training.starter import target_names, write_starter
 
     target = Path(output)
     if target.exists() and not force:
         raise UserError(output, "is there already", "give another name by -o, or --force")
-    names = [name.strip() for name in targets.split(",") if name.strip()]
-    if not names:
-        raise UserError("--targets", "names no column")
-    text = starter_recipe(table_file, names, target.absolute().parent, group, time)
-    _write(target, text.encode())
+    recipe = write_starter(table_file, target_names(targets), target, group, time)
     schema_file = target.with_name("recipe.schema.json")
     if not schema_file.exists():
         _write(schema_file, (BUILT_IN / "recipe.schema.json").read_bytes())
-    recipe = load_recipe(str(target))
     say(f"{target}: {len(recipe.tasks)} tasks; look through it, then: mtl run {target}")
 
 

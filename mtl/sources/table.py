@@ -24,9 +24,9 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 class ImageColumn(Model):
     """A column of paths of PNG or JPEG files, relative to the table's folder."""
 
-    column: ColumnName
+    column: ColumnName = Field(description="the column")
     size: tuple[Side, Side] | None = Field(None, description="height and width; default: all have one size")
-    mode: Literal["grey", "rgb"] = "rgb"
+    mode: Literal["grey", "rgb"] = Field("rgb", description="one channel or three")
 
 
 class Inputs(Model):
@@ -155,8 +155,16 @@ class Table(SourceSpec):
         image = self.inputs.image
         return None if image is None else (image.column, image.size, image.mode)
 
-    def elsewhere(self, path: str) -> SourceSpec | None:
-        return self.model_copy(update={"path": path, "validation": None, "test": None})
+    def elsewhere(self, path: str, layout: Layout | None) -> SourceSpec | None:
+        changed: dict[str, object] = {"path": path, "validation": None, "test": None}
+        if layout is not None:
+            read = {
+                "numeric": layout.numeric,
+                "vector": tuple(layout.vectors),
+                "categorical": layout.categorical,
+            }
+            changed["inputs"] = self.inputs.model_copy(update=read)
+        return self.model_copy(update=changed)
 
     def row_ids(self) -> str | None:
         return self.id
