@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted, raise_all
 from mtl.recipe import overrides as override_texts
 from mtl.recipe.base import IsPath, Kind
+from mtl.recipe.scalars import scalar
 from mtl.recipe.schema import SCHEMA_VERSION, Recipe
 from mtl.recipe.spec import SOURCES
 from mtl.recipe.yaml import Document, Mark, place_of, read_file
@@ -450,6 +451,18 @@ class _Flow(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def _text(dumper: _Flow, text: str) -> yaml.Node:
+    """Quoted wherever our reader would not take it as this text: `y` is a word to YAML 1.1 and to us."""
+    try:
+        plain = scalar(text, Place(""), plain=True) == text
+    except UserError:
+        plain = False
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else "'")
+
+
+_Flow.add_representer(str, _text)
 
 
 def to_yaml(recipe: Recipe) -> str:
