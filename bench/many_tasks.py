@@ -89,7 +89,8 @@ def main() -> None:
     n_towers = given.tasks if given.towers == "per_task" else 1
     hand = ByHand(n_towers, given.tasks).train()
     adam = torch.optim.Adam(hand.parameters(), lr=1e-3, fused=True)
-    (target,) = dataset.target.values()
+    (group_name,) = dataset.target
+    target = dataset.targets(group_name, torch.arange(len(dataset.inputs)))
     batches = list(trainer.sampler.batches(0))
     times: dict[str, list[float]] = {"by hand": [], "mtl": []}
     for step in range(given.steps):

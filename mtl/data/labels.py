@@ -6,13 +6,31 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtl.data.columns import Labels, Rows
+from mtl.data.columns import Array, Labels
 from mtl.errors import UserError, quoted
 
 MAX_CLASSES = 100_000
 
 
-def class_codes(labels: Labels, lookup: Mapping[int, int], allowed: str) -> Rows:
+def narrow(values: Array) -> Array:
+    """The same numbers in the smallest type that holds each of them exactly, down to int8 and float32.
+
+    Rows of labels stay in memory for the whole run: a class of ten takes one byte instead of eight.
+    """
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            short = values.astype(np.float32)
+        return short if np.array_equal(short, values, equal_nan=True) else values
+    if values.dtype.kind not in "iu" or values.size == 0:
+        return values
+    low, high = int(values.min()), int(values.max())
+    for kind in (np.int8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return values.astype(kind)
+    return values
+
+
+def class_codes(labels: Labels, lookup: Mapping[int, int], allowed: str) -> Array:
     """(n,) the class of each row; any class where no label is present.
 
     Args:
@@ -24,14 +42,16 @@ def class_codes(labels: Labels, lookup: Mapping[int, int], allowed: str) -> Rows
         UserError: a label that is present has no class; names the first row.
     """
     first = next(iter(lookup), 0)
-    values, position = np.unique(np.where(labels.present, labels.values, first), return_inverse=True)
-    codes = np.array([_class(lookup, value) for value in values.tolist()], dtype=np.int64)[position]
+    values = np.where(labels.present, labels.values, np.asarray(first, labels.values.dtype))
+    distinct = np.unique(values)
+    classes = narrow(np.array([_class(lookup, value) for value in distinct.tolist()], dtype=np.int64))
+    codes = classes[np.searchsorted(distinct, values)]
     wrong = np.flatnonzero((codes < 0) & labels.present)
     if wrong.size:
         row = int(wrong[0])
         shown = shown_value(labels, row)
         raise UserError(labels.place(row), f"label {shown}, allowed {allowed}", path=("target",))
-    return np.maximum(codes, 0)
+    return np.maximum(codes, 0, out=codes)
 
 
 def _class(lookup: Mapping[int, int], value: object) -> int:

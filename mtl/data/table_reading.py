@@ -9,9 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from mtl.data.columns import Array, Columns, Header, How, Layout, Mask, Rows, Wanted
-from mtl.data.table import Codes, TableFile, inexact, lists_of_text, numbers, texts, times, vectors
+from mtl.data.labels import narrow
+from mtl.data.table import (
+    Codes,
+    TableFile,
+    inexact,
+    lists_of_text,
+    numbers,
+    release_memory,
+    texts,
+    times,
+    vectors,
+)
 from mtl.data.table_inputs import input_block
 from mtl.errors import UserError, did_you_mean, quoted
 
@@ -31,27 +43,36 @@ class Column:
 
     Args:
         how: how its values are taken.
-        values: what was read, batch by batch.
+        n_rows: rows of all files.
+        values: (n_rows,) numbers or codes; made at once, for chunks of many columns would leave holes in memory.
+        lists: rows of labels, of a column that lists them.
+        codes: what the codes stand for.
     """
 
     name: str
     how: How
     separator: str
-    values: list[Any] = field(default_factory=list)
+    n_rows: int
+    values: npt.NDArray[Any] | None = None
+    lists: list[list[str] | None] = field(default_factory=list)
     codes: Codes | None = None
-    numeric: bool = True
 
-    def add(self, file: TableFile, first: int, array: pa.Array) -> None:
-        """Take in one batch."""
+    def add(self, file: TableFile, first: int, at: int, array: pa.Array) -> None:
+        """Take in one batch: the rows from `first` on of a file, which are those from `at` on of all files."""
         if self.how == "numbers":
-            self.values.append(numbers(file, self.name, first, array))
+            self._put(at, numbers(file, self.name, first, array))
         elif self.how == "times":
-            self.values.append(times(file, self.name, first, array))
+            self._put(at, times(file, self.name, first, array))
         elif self.how == "lists" and _lists(array, self.separator):
-            self.values.append(lists_of_text(file, self.name, first, array, self.separator))
+            self.lists.extend(lists_of_text(file, self.name, first, array, self.separator))
         else:
             self.codes = self.codes or Codes(MAX_VALUES if self.how == "classes" else 1 << 31)
-            self.values.append(self.codes.add(texts(file, self.name, first, array)))
+            self._put(at, self.codes.add(texts(file, self.name, first, array)))
+
+    def _put(self, at: int, part: npt.NDArray[Any]) -> None:
+        if self.values is None:
+            self.values = np.empty(self.n_rows, part.dtype)
+        self.values[at : at + len(part)] = part
 
 
 def _lists(array: pa.Array, separator: str) -> bool:
@@ -105,9 +126,10 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
     for split, file in files.items():
         starts[split] = total
         total += file.n_rows
-    reading = _Reading(form, [Column(n, how, form.separator) for n, how in columns], total)
+    reading = _Reading(form, [Column(n, how, form.separator, total) for n, how in columns], total)
     for split, file in files.items():
         reading.read(file, starts[split])
+    release_memory()
     return reading.finish(wanted, files, starts)
 
 
@@ -154,7 +176,7 @@ class _Reading:
             elif image is not None:
                 self.paths.extend(texts(file, image[0], first, batch.column(image[0])).to_pylist())
             for column in self.columns:
-                column.add(file, first, batch.column(column.name))
+                column.add(file, first, start + first, batch.column(column.name))
 
     def _note_inexact(self, file: TableFile, first: int, batch: pa.RecordBatch) -> None:
         """One warning for each column that holds whole numbers too large for float32."""
@@ -188,7 +210,8 @@ class _Reading:
                 extra[column.name] = values
                 if called is not None and wanted.extra[column.name] == "codes":
                     extra_names[column.name] = called
-            column.values.clear()
+            column.values = None
+            column.lists.clear()
         inputs, layout = self._inputs(place)
         every = dict.fromkeys(next(iter(files.values())).column_names)
         header = Header(
@@ -244,21 +267,20 @@ def _may_be_large(inputs: Any, position: int, array: pa.Array) -> bool:
 def _finished(column: Column) -> tuple[Array, Mask, tuple[str, ...] | None]:
     """Values, which of them are there, and what codes are called (None for numbers)."""
     if column.how in ("numbers", "times"):
-        values = np.concatenate(column.values)
-        return values, ~np.isnan(values), None
+        assert column.values is not None
+        return narrow(column.values), ~np.isnan(column.values), None
     if column.codes is None:
         return _listed(column)
     names, remap = column.codes.finish()
-    codes = np.concatenate(column.values)
+    codes = column.values
+    assert codes is not None
     there = codes >= 0
     # the remap has a place for -1 at its end
-    values = np.append(np.asarray(remap, np.int64), -1)[codes]
-    if column.how == "codes":
-        return values, there, names
-    if names and all(_whole(name) for name in names):
-        table = np.array([int(name) for name in names] + [0], dtype=np.int64)
-        return table[values], there, None
-    return values, there, names
+    number = np.append(np.asarray(remap, np.int64), -1)
+    if column.how == "classes" and names and all(_whole(name) for name in names):
+        value = np.array([int(name) for name in names] + [0], dtype=np.int64)
+        return narrow(value[number])[codes], there, None
+    return narrow(number)[codes], there, names
 
 
 def _whole(name: str) -> bool:
@@ -267,7 +289,7 @@ def _whole(name: str) -> bool:
 
 def _listed(column: Column) -> tuple[Array, Mask, tuple[str, ...]]:
     """A column that lists labels: (n, L) of 0 and 1, L distinct labels in order."""
-    rows: list[list[str] | None] = [row for part in column.values for row in part]
+    rows = column.lists
     names = sorted({name for row in rows if row is not None for name in row})
     position = {name: i for i, name in enumerate(names)}
     if len(names) > 10_000:

@@ -35,10 +35,10 @@ def evaluate(
             index = torch.from_numpy(rows[start : start + BATCH]).to(device)
             logits = model.forward_groups(dataset.inputs[index])
             for group in groups:
-                target, present = dataset.target[group.name][index], dataset.present[group.name][index]
+                target, present = dataset.targets(group.name, index), dataset.present[group.name][index]
                 weight = dataset.weights(group.name, index)
                 loss_T = group.spec.losses(logits[group.name], target, weight, group.constants)
-                meter.update(group.name, logits[group.name], target, present, loss_T)
+                meter.update(group.name, logits[group.name], target, present, loss_T, weight.sum(0))
     return meter.values(split)
 
 

@@ -14,11 +14,13 @@ from torch import Tensor
 from mtl.build import TaskGroup, known_outputs, task_groups
 from mtl.data.columns import Array, Header, How, Labels, Mask, Rows, Wanted
 from mtl.data.join import Joined, join
+from mtl.data.labels import narrow
 from mtl.data.learned import Constants, Learned
 from mtl.data.standardize import check_finite
 from mtl.data.standardize import fit as fit_standardize
 from mtl.data.table_inputs import fit_layout
 from mtl.errors import UserError, quoted
+from mtl.promises import check_columns, check_targets
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import TaskSpec
 from mtl.training.splitting import split_rows
@@ -33,7 +35,7 @@ class Dataset:
 
     Args:
         inputs: (n, ...) as the source stores them; the model standardizes.
-        target: task group -> (n, T), or (n, T, O) for several labels a row.
+        target: task group -> (n, T), or (n, T, O) for several labels a row; in the smallest type that fits.
         present: task group -> (n, T) bool, whether the label is there.
         weight: task group -> (n, T) weights of rows in the loss, for groups that have such a column.
         splits: split -> row numbers.
@@ -74,6 +76,13 @@ class Dataset:
             present=all_moved(self.present),
             weight=all_moved(self.weight),
         )
+
+    def targets(self, group: str, index: Tensor) -> Tensor:
+        """(B, T) or (B, T, O) targets of these rows as the losses take them: int64, or float64 (MPS: float32)."""
+        target = self.target[group][index]
+        if not target.is_floating_point():
+            return target.long()
+        return target if target.device.type == "mps" else target.double()
 
     def weights(self, group: str, index: Tensor) -> Tensor:
         """(B, T) float weights of these rows in the loss: 0 where a label is missing."""
@@ -118,7 +127,8 @@ def read_sources(recipe: Recipe) -> Joined:
                     {c: how for c, how in own.labels.items() if c in mine and c in known},
                     {c: how for c, how in own.extra.items() if c in known},
                 )
-            columns[name] = source.read(recipe.seeds.labels, own)
+            found = source.read(recipe.seeds.labels, own)
+            columns[name] = check_columns(source, found, tuple(own.labels))
     return join(columns)
 
 
@@ -245,7 +255,7 @@ def _task_labels(
     _check_missing(task, spec, joined, labels, there, splits)
     if outputs is None:
         outputs = spec.found_outputs(labels)
-    targets = spec.encode(labels, outputs)
+    targets = narrow(check_targets(spec, spec.encode(labels, outputs), len(labels.values)))
     train = splits["train"][there[splits["train"]]]
     notices = _notices(task, spec, outputs, targets, there, splits)
     weight = None
@@ -338,6 +348,13 @@ def _learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], le
     return replace(learned, mean=mean, std=std) if scale != "none" else learned
 
 
+def _present(columns: Sequence[Mask]) -> Tensor:
+    """(n, T) which labels are there; a single row seen n times where all are."""
+    if all(there.all() for there in columns):
+        return torch.ones(1, len(columns), dtype=torch.bool).expand(len(columns[0]), -1)
+    return torch.from_numpy(np.stack(columns, axis=1))
+
+
 def _stacked(
     groups: Sequence[TaskGroup], tasks: Mapping[str, TaskLabels]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
@@ -346,7 +363,7 @@ def _stacked(
     for group in groups:
         own = [tasks[task] for task in group.tasks]
         target[group.name] = torch.from_numpy(np.stack([labels.targets for labels in own], axis=1))
-        present[group.name] = torch.from_numpy(np.stack([labels.present for labels in own], axis=1))
+        present[group.name] = _present([labels.present for labels in own])
         if any(labels.weight is not None for labels in own):
             ones = np.ones(len(own[0].targets), np.float32)
             columns = [labels.weight if labels.weight is not None else ones for labels in own]

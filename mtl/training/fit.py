@@ -128,14 +128,15 @@ def sampler_of(recipe: Recipe, groups: Sequence[TaskGroup], dataset: Dataset) ->
                 there = dataset.present[group.name][:, t].cpu().numpy()[rows]
                 labelled[task] = (rows[there], train.batches.min_labelled[task])
     temperature = train.batches.temperature
-    streams = [np.intersect1d(own, rows, assume_unique=True) for own in dataset.streams.values()]
+    several = dataset.streams.values() if temperature is not None else ()
+    streams = [np.intersect1d(own, rows, assume_unique=True) for own in several]
     return Sampler(
         rows,
         train.batch_size,
         train.drop_last,
         recipe.seeds.order,
         min_labelled=labelled,
-        streams=[own for own in streams if len(own)] if temperature is not None else (),
+        streams=[own for own in streams if len(own)],
         temperature=temperature,
     )
 
@@ -236,7 +237,7 @@ def _losses(trainer: Trainer, part: Rows, seen: list[Seen]) -> Tensor:
     losses = []
     for group in trainer.built.groups:
         logits_BTO = logits[group.name].float()
-        target, present = dataset.target[group.name][index], dataset.present[group.name][index]
+        target, present = dataset.targets(group.name, index), dataset.present[group.name][index]
         loss_T = group.spec.losses(logits_BTO, target, dataset.weights(group.name, index), group.constants)
         seen.append((group.name, logits_BTO.detach(), target, present, loss_T.detach()))
         losses.append(loss_T)
@@ -272,7 +273,7 @@ def selecting_metric(recipe: Recipe) -> tuple[str | None, bool]:
     if stopping is not None and stopping.metric is not None:
         _, task, metric = stopping.metric.split("/")
         spec = recipe.tasks.get(task, next(iter(recipe.tasks.values())))
-        return stopping.metric, metric != "loss" and spec.higher_is_better
+        return stopping.metric, metric != "loss" and spec.known_metrics[metric]
     if headline is not None:
         return f"validation/mean/{headline}", next(iter(recipe.tasks.values())).higher_is_better
     return None, False

@@ -99,7 +99,8 @@ def test_targets_and_masks_per_group(load: Load) -> None:
     }
     assert dataset.present.keys() == dataset.target.keys()
     three = dataset.target["multiclass_3"]
-    assert three.dtype == torch.int64
+    assert three.dtype == torch.int8  # the smallest that holds the classes
+    assert dataset.targets("multiclass_3", torch.arange(2)).dtype == torch.int64
     assert three[:, 0].tolist() == [i % 3 for i in range(N)]
     there = torch.from_numpy(present)
     assert three[:, 1][there].tolist() == [(i + 1) % 3 for i in range(N) if present[i]]

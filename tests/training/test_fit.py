@@ -139,7 +139,7 @@ def test_one_task_is_a_plain_loop_bit_for_bit(optimizer: dict[str, Any], make: A
     mean, std = dataset.learned.mean, dataset.learned.std
     assert mean is not None
     assert std is not None
-    (target,) = dataset.target.values()
+    (target,) = (t.long() for t in dataset.target.values())
     plain = Plain(torch.from_numpy(mean), torch.from_numpy(std))
     own = list(trainer.built.model.parameters())
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_accumulation_is_the_mean_gradient(batch_size: int) -> None:
         other.built.model.zero_grad()
         index = torch.from_numpy(part)
         logits = other.built.model(other.dataset.inputs[index])
-        (target,) = other.dataset.target.values()
+        (target,) = (t.long() for t in other.dataset.target.values())
         loss = sum(nn.functional.cross_entropy(logits[t], target[index, i]) for i, t in enumerate("ab"))
         assert isinstance(loss, Tensor)
         loss.backward()
