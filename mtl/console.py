@@ -10,6 +10,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 
+from mtl.errors import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
@@ -64,7 +66,7 @@ def complain(text: str) -> None:
 
 def _print(text: str, stream: IO[str]) -> None:
     try:
-        print(text, file=stream, flush=True)
+        print(printable(text), file=stream, flush=True)
     except BrokenPipeError:  # nobody reads on (`| head -1`): the work itself goes on
         mute(stream)
 

@@ -95,6 +95,13 @@ def quoted(value: object) -> str:
     return text if len(text) <= 40 else text[:36] + "..." + text[-1:]
 
 
+def printable(text: str) -> str:
+    """A text whose control characters, which a terminal would obey, are written as escapes; line ends stay."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def dotted(path: KeyPath) -> str:
     """`("model", "after", 0)` as `model.after[0]`, each key printable and of bounded length."""
     text = ""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mtl.errors import EnvironmentFault, UserError, quoted
+from mtl.data.memory import require_memory
+from mtl.errors import UserError, quoted
 
 MAX_PIXELS = 50_000_000
+CHUNK = 256
+"""Images that one thread decodes before it takes others."""
 Mode = Literal["grey", "rgb"]
 Images = npt.NDArray[np.uint8]
 
@@ -30,7 +35,8 @@ def read_images(
     """(n, C, H, W) the images of all rows, 0..255.
 
     An orientation stored in the file is applied; transparent pixels lie on black; 16-bit grey is scaled to 8 bits;
-    palettes, 1-bit and CMYK are converted as Pillow does. With `size` they are resized (bilinear, antialiased).
+    palettes, 1-bit and CMYK are converted as Pillow does; of a JPEG with several pictures the first is taken. With
+    `size` they are resized (bilinear, antialiased). Decoded by as many threads as there are cores.
 
     Args:
         paths: relative to `root`, below which they stay.
@@ -39,34 +45,45 @@ def read_images(
         limit_bytes: most memory; default: what the machine has free.
 
     Raises:
-        UserError: a file is missing, outside `root`, no PNG or JPEG, damaged or too large; names the row.
+        UserError: a file is missing, outside `root`, no PNG or JPEG, damaged or too large; names the first such row.
         EnvironmentFault: the images do not fit into memory.
     """
     if not paths:
         raise UserError("", "no rows")
-    first = _image(paths[0], root, size, mode, place(0))
-    needed = len(paths) * first.size
-    free = available_memory() if limit_bytes is None else limit_bytes
-    if needed > free:
-        raise EnvironmentFault(
-            "",
-            f"{len(paths)} images of {first.shape[1]} x {first.shape[2]} take {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free",
-            "lower inputs.image.size",
-        )  # fmt: skip
-    images = np.empty((len(paths), *first.shape), np.uint8)
-    images[0] = first
-    for row, path in enumerate(paths[1:], start=1):
-        image = _image(path, root, size, mode, place(row))
-        if image.shape != first.shape:
-            sizes = [f"{shape[1]} x {shape[2]}" for shape in (first.shape, image.shape)]
-            raise UserError(
-                place(row),
-                f"{quoted(path)} is {sizes[1]}, {place(0)} is {sizes[0]}",
-                "give inputs.image.size to resize them",
-            )
-        images[row] = image
+    root = root.resolve()
+    with _warnings_as_errors():
+        first = _image(paths[0], root, size, mode, place(0))
+        what = f"{len(paths)} images of {first.shape[1]} x {first.shape[2]}"
+        require_memory(len(paths) * first.size, "", what, "lower inputs.image.size", limit_bytes)
+        images = np.empty((len(paths), *first.shape), np.uint8)
+
+        def decode(start: int) -> None:
+            for row in range(start, min(start + CHUNK, len(paths))):
+                image = _image(paths[row], root, size, mode, place(row))
+                if image.shape != first.shape:
+                    here, there = (f"{shape[1]} x {shape[2]}" for shape in (image.shape, first.shape))
+                    raise UserError(
+                        place(row),
+                        f"{quoted(paths[row])} is {here}, {place(0)} is {there}",
+                        "give inputs.image.size to resize them",
+                    )
+                images[row] = image
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(
+                decode, range(0, len(paths), CHUNK)
+            ):  # in order, so that the first fault is told
+                pass
     return images
+
+
+@contextmanager
+def _warnings_as_errors() -> Iterator[None]:
+    """What Pillow finds wrong with a file is an error; set once for all threads, which share the filters."""
+    with warnings.catch_warnings():
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("error", category)
+        yield
 
 
 def image_shape(
@@ -75,12 +92,13 @@ def image_shape(
     """(C, H, W) of all images, from the first row's."""
     if size is not None:
         return (1 if mode == "grey" else 3, *size)
-    channels, height, width = _image(path, root, size, mode, place(0)).shape
+    with _warnings_as_errors():
+        channels, height, width = _image(path, root.resolve(), size, mode, place(0)).shape
     return channels, height, width
 
 
 def located(path: str | None, root: Path, place: str) -> Path:
-    """The file of a path in a table, which must lie below `root`.
+    """The file of a path in a table, which must lie below `root`, itself without links.
 
     Raises:
         UserError: it does not, or there is no such file.
@@ -92,45 +110,64 @@ def located(path: str | None, root: Path, place: str) -> Path:
         raise UserError(
             place, f"{quoted(path)} is outside the data's folder", "name images relative to the table"
         )
-    found = (root / relative).resolve()
-    if not found.is_relative_to(root.resolve()):
-        raise UserError(place, f"{quoted(path)} leads outside the data's folder", "links must stay inside")
-    if not found.exists():
-        raise UserError(
-            place, f"no such file {path if path.isprintable() and len(path) <= 40 else quoted(path)}"
-        )
-    if not found.is_file():
-        raise UserError(place, f"{quoted(path)} is not a file")
+    try:
+        found = (root / relative).resolve(strict=True)
+        if not found.is_relative_to(root):
+            raise UserError(
+                place, f"{quoted(path)} leads outside the data's folder", "links must stay inside"
+            )
+        if not found.is_file():
+            raise UserError(place, f"{quoted(path)} is not a file")
+    except PermissionError:
+        raise UserError(place, f"{_shown(path)}: permission denied") from None
+    except (OSError, RuntimeError):  # RuntimeError: a circle of links, before Python 3.13
+        raise UserError(place, f"no such file {_shown(path)}") from None
     return found
 
 
+def _shown(path: str) -> str:
+    return path if path.isprintable() and len(path) <= 40 else quoted(path)
+
+
 def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mode, place: str) -> Images:
+    """(C, H, W) one image; whatever Pillow raises on it means that the file is damaged."""
     from PIL import Image, UnidentifiedImageError
 
     found = located(path, root, place)
-    shown = path if path and path.isprintable() and len(path) <= 40 else quoted(path)
+    shown = _shown(path or "")
+    too_large = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with Image.open(found, formats=("PNG", "JPEG")) as image:
+        with found.open("rb") as file:
+            with Image.open(file, formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UserError(
                         place, f"{shown} has {image.width * image.height} pixels, at most {MAX_PIXELS}"
                     )
-                if getattr(image, "n_frames", 1) > 1:
+                if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
                     raise UserError(place, f"{shown} is animated", "give one frame")
+                if image.format != "PNG":
+                    return _converted(image, size, mode)
+                image.verify()  # the checksum of every part, and the end; after it the file is opened anew
+            file.seek(0)
+            with Image.open(file, formats=("PNG",)) as image:
                 return _converted(image, size, mode)
+    except (UserError, MemoryError):
+        raise
     except UnidentifiedImageError:
         raise UserError(place, f"{shown} is not PNG or JPEG") from None
+    except too_large:
+        raise UserError(place, f"{shown} has more than {MAX_PIXELS} pixels") from None
     except PermissionError:
         raise UserError(place, f"{shown}: permission denied") from None
-    except (OSError, SyntaxError, ValueError, Warning, EOFError) as error:
-        reason = (
-            "image is truncated"
-            if "truncated" in str(error) or isinstance(error, EOFError)
-            else f"image is damaged ({error})"
+    except Exception as error:
+        reason = " ".join(str(error).split())[:80]
+        reason = reason if reason.isprintable() else quoted(reason)
+        cut = isinstance(error, EOFError) or any(
+            word in reason.lower() for word in ("truncated", "incomplete")
         )
-        raise UserError(place, f"{shown}: {reason}") from None
+        raise UserError(
+            place, f"{shown}: image is truncated" if cut else f"{shown}: image is damaged ({reason})"
+        ) from None
 
 
 def _converted(image: Any, size: tuple[int, int] | None, mode: Mode) -> Images:
@@ -149,18 +186,3 @@ def _converted(image: Any, size: tuple[int, int] | None, mode: Mode) -> Images:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels: Images = np.asarray(image, dtype=np.uint8)
     return pixels[np.newaxis] if mode == "grey" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def available_memory() -> int:
-    """Bytes of memory that are free, as far as the system tells."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return 1 << 62

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from mtl.data.array_columns import coded, require_one_each
 from mtl.data.batches import generator_bits
-from mtl.data.columns import Array, Columns, Header, Wanted
+from mtl.data.columns import Array, Columns, Header, Layout, Wanted
 from mtl.data.fingerprint import fingerprint
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import SOURCES, FilePath, SourceSpec
-from mtl.sources.npz import coded
+from mtl.recipe.spec import SOURCES, FilePath, SourceSpec, recipe_errors
+
+if TYPE_CHECKING:
+    from mtl.data.table import TableFile
 
 WIDTH = 128
 GENDER, YOUNG = ("female", "male"), ("no", "yes")
+NORM_TOLERANCE = 0.01
+EMBEDDINGS = ("embedding", "mirrored")
+REQUIRED, OPTIONAL = ("embedding", "gender", "young"), ("mirrored", "person")
+MAX_IMAGES = 1_000_000
+"""Generated ones; their vectors and those of their mirror images take 1 GB."""
 SPELLINGS = {
     "gender": {"f": 0, "female": 0, "0": 0, "m": 1, "male": 1, "1": 1},
     "young": {"no": 0, "n": 0, "false": 0, "0": 0, "yes": 1, "y": 1, "true": 1, "1": 1},
@@ -30,9 +39,9 @@ class FaceEmbeddings(SourceSpec):
     """Embeddings (n, 128) with `gender` and `young`, from an .npz or Parquet file, or generated.
 
     The file has `embedding` (n x 128), `gender` (f, m), `young` (yes, no), and may have `mirrored` (n x 128: the
-    embedding of each image's mirror image, which becomes a row of its own on the same side of every
-    split) and `person`. Without a file, vectors are generated, as many as the published experiment had: 100 people,
-    20 images each, half of them young. They say nothing about faces.
+    embedding of each image's mirror image, which becomes a row of its own on the same side of every split) and
+    `person`. An empty gender or young is a missing label. Without a file, vectors are generated, as many as the
+    published experiment had: 100 people, 20 images each, half of them young. They say nothing about faces.
 
     Generated: x = unit(p + 0.16 g u + 0.12 y v + 0.9 n), with a vector p of the person, signs g and y of the labels,
     two directions u and v with cosine 0.5, and noise n of the image; the mirror image has another noise of half the
@@ -45,61 +54,61 @@ class FaceEmbeddings(SourceSpec):
     people: int = Field(100, ge=4, le=100_000, description="generated: people, half of each gender")
     images: int = Field(20, ge=2, le=1000, description="generated: images per person, half of them young")
 
+    @model_validator(mode="after")
+    def _fits_in_memory(self) -> Self:
+        if self.people * self.images > MAX_IMAGES:
+            what = f"{self.people} people x {self.images} images are too many: at most {MAX_IMAGES} are generated"
+            raise recipe_errors("face_embeddings", [(("people",), what)])
+        return self
+
     def generated_now(self) -> bool:
         return self.path is None
 
     def input_array(self) -> str:
         return "embedding"
 
-    def elsewhere(self, path: str) -> SourceSpec | None:
+    def elsewhere(self, path: str, layout: Layout | None) -> SourceSpec | None:
         return self.model_copy(update={"path": path})
 
     def header(self) -> Header:
+        columns = (*SPELLINGS, "person") if self.path is None else _checked_columns(Path(self.path))
         note = "the data are generated (vectors in the form of face embeddings)" if self.path is None else ""
-        return Header(
-            (WIDTH,),
-            {"gender": GENDER, "young": YOUNG},
-            note=note,
-            columns=("gender", "young", "person"),
-        )
+        return Header((WIDTH,), {"gender": GENDER, "young": YOUNG}, note=note, columns=columns)
 
     def columns(self, seed: int) -> Columns:
         return self.read(seed, Wanted())
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
-        arrays = self._generated(seed) if self.path is None else _file_arrays(Path(self.path))
-        name = "generated" if self.path is None else Path(self.path).name
-        inputs = _embeddings(name, "embedding", arrays["embedding"])
-        n = len(inputs)
-        units = np.arange(n)
-        labels = {task: _labels(name, task, arrays[task], n) for task in SPELLINGS}
+        faces = self._generated(seed) if self.path is None else _from_file(Path(self.path))
+        arrays, n = faces.arrays, len(faces.arrays["embedding"])
+        inputs = {name: _embeddings(faces, name, n) for name in EMBEDDINGS if name in arrays}
+        notices = [_norm_notice(faces, name, rows) for name, rows in inputs.items()]
+        times = len(inputs)
+        labels = {task: np.tile(_labels(faces, task, n), times) for task in SPELLINGS}
         extra: dict[str, Array] = {}
         extra_names: dict[str, tuple[str, ...]] = {}
         if "person" in arrays:
-            extra["person"], extra_names["person"] = coded(np.asarray(arrays["person"]))
+            require_one_each(faces.name, "person", arrays["person"], n)
+            codes, extra_names["person"] = coded(faces.name, "person", arrays["person"])
+            extra["person"] = np.tile(codes, times)
         elif "person" in wanted.extra:
-            raise UserError(name, "has no 'person'", "leave out split.group, or add it to the file")
-        if "mirrored" in arrays:
-            mirrored = _embeddings(name, "mirrored", arrays["mirrored"])
-            if len(mirrored) != n:
-                raise UserError(name, f"{n} embeddings but {len(mirrored)} mirrored ones")
-            inputs = np.concatenate([inputs, mirrored])
-            units = np.concatenate([units, units])
-            labels = {task: np.concatenate([codes, codes]) for task, codes in labels.items()}
-            extra = {column: np.concatenate([codes, codes]) for column, codes in extra.items()}
+            raise UserError(faces.name, "has no 'person'", "leave out split.group, or add it to the file")
+        rows = np.concatenate(list(inputs.values()))
         return Columns(
-            inputs,
+            rows,
             labels,
             {},
-            fingerprint(inputs, {**labels, **extra}, {}, {}),
+            fingerprint(rows, {**labels, **extra}, {}),
+            present={task: codes >= 0 for task, codes in labels.items() if (codes < 0).any()},
             extra=extra,
             extra_names=extra_names,
-            units=units,
-            place=lambda row: f"{name}:row {row % n}" + (" (mirrored)" if row >= n else ""),
+            units=np.tile(np.arange(n), times),
+            place=lambda row: faces.row(row % n) + (" (mirrored)" if row >= n else ""),
+            notices=tuple(filter(None, notices)),
         )
 
-    def _generated(self, seed: int) -> dict[str, Array]:
-        """The arrays of a file, made up."""
+    def _generated(self, seed: int) -> _Faces:
+        """What a file holds, made up."""
         draw = np.random.Generator(generator_bits(seed, 0, "face embeddings")).standard_normal
         n = self.people * self.images
         person = np.repeat(np.arange(self.people), self.images)
@@ -113,13 +122,28 @@ class FaceEmbeddings(SourceSpec):
         signs = 0.16 * np.outer(2 * gender - 1, u) + 0.12 * np.outer(2 * young - 1, v)
         center = of_person + signs + 0.9 * draw((n, WIDTH)) / np.sqrt(WIDTH)
         mirrored = center + 0.45 * draw((n, WIDTH)) / np.sqrt(WIDTH)
-        return {
+        arrays: dict[str, Array] = {
             "embedding": _unit(center),
             "mirrored": _unit(mirrored),
             "gender": np.array(["f", "m"])[gender],
             "young": np.array(["no", "yes"])[young],
             "person": np.char.add("person ", person.astype(str)),
         }
+        return _Faces("generated", arrays, lambda i: f"generated:row {i}")
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """The arrays of a file, as they are.
+
+    Args:
+        name: what messages call the file.
+        row: row number -> what it is called.
+    """
+
+    name: str
+    arrays: Mapping[str, Array]
+    row: Callable[[int], str]
 
 
 def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -127,59 +151,103 @@ def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return unit
 
 
-def _embeddings(file: str, name: str, values: Array) -> npt.NDArray[np.float32]:
-    if values.ndim != 2 or values.shape[1] != WIDTH or values.dtype.kind not in "fiu":
-        raise UserError(
-            file, f"{quoted(name)} has shape {values.shape} of {values.dtype}, expected (n, {WIDTH}) numbers"
-        )
-    if len(values) == 0:
+def _embeddings(faces: _Faces, name: str, n: int) -> npt.NDArray[np.float32]:
+    values = faces.arrays[name]
+    _check_form(faces.name, name, values.shape, values.dtype)
+    if len(values) != n:
+        raise UserError(faces.name, f"{n} embeddings but {len(values)} mirrored ones")
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(values, dtype=np.float32)
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if wrong.size:
+        raise UserError(faces.row(int(wrong[0])), f"{quoted(name)} holds a value that is not finite")
+    return rows
+
+
+def _check_form(file: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if len(shape) != 2 or shape[1] != WIDTH or dtype.kind not in "fiu":
+        raise UserError(file, f"{quoted(name)} has shape {shape} of {dtype}, expected (n, {WIDTH}) numbers")
+    if shape[0] == 0:
         raise UserError(file, "no rows")
-    wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+
+
+def _norm_notice(faces: _Faces, name: str, rows: npt.NDArray[np.float32]) -> str:
+    """What to tell of vectors that are not as long as a face network's are."""
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(np.einsum("nf,nf->n", rows, rows))
+    far = np.flatnonzero(np.abs(norms - 1) > NORM_TOLERANCE)
+    if not far.size:
+        return ""
+    first = f"{faces.row(int(far[0]))}: {quoted(name)} has length {norms[far[0]]:.3g}"
+    more = f", and {far.size - 1} more rows are not of length 1 either" if far.size > 1 else ""
+    return f"{first}{more}; face embeddings have length 1: they are taken as they are"
+
+
+def _labels(faces: _Faces, task: str, n: int) -> npt.NDArray[np.int64]:
+    """0 and 1 from any of the spellings that are known, -1 where the label is missing."""
+    values, known = faces.arrays[task], SPELLINGS[task]
+    require_one_each(faces.name, task, values, n)
+    codes, names = coded(faces.name, task, values)
+    found = np.array([known.get(text.strip().lower().removesuffix(".0"), -2) for text in names] + [-1])[codes]
+    wrong = np.flatnonzero(found == -2)
     if wrong.size:
-        raise UserError(f"{file}:row {wrong[0]}", f"{quoted(name)} holds a value that is not finite")
-    return np.ascontiguousarray(values, dtype=np.float32)
+        row, allowed = int(wrong[0]), ", ".join(known)
+        raise UserError(faces.row(row), f"{task} is {quoted(names[codes[row]])}, allowed {allowed}")
+    return found.astype(np.int64)
 
 
-def _labels(file: str, task: str, values: Array, n: int) -> npt.NDArray[np.int64]:
-    """0 and 1 from any of the spellings that are known."""
-    if values.shape != (n,):
-        raise UserError(file, f"{quoted(task)} has shape {values.shape}, expected ({n},)")
-    texts, position = np.unique(np.asarray(values).astype(str), return_inverse=True)
-    known = SPELLINGS[task]
-    codes = np.array([known.get(text.strip().lower().removesuffix(".0"), -1) for text in texts.tolist()])[
-        position
-    ]
-    wrong = np.flatnonzero(codes < 0)
-    if wrong.size:
-        allowed = ", ".join(known)
-        raise UserError(
-            f"{file}:row {wrong[0]}", f"{task} is {quoted(str(values[wrong[0]]))}, allowed {allowed}"
-        )
-    return codes.astype(np.int64)
+def _checked_columns(path: Path) -> tuple[str, ...]:
+    """The label columns and `person` if it is there, after a look at the names (of an .npz, the shapes too)."""
+    if path.suffix.lower() == ".npz":
+        from mtl.data.npz import names, require_array
+
+        headers = names(path)
+        for name in REQUIRED:
+            require_array(path.name, name, headers)
+        for name in EMBEDDINGS:
+            if name in headers:
+                _check_form(path.name, name, *headers[name])
+        there = tuple(headers)
+    else:
+        file = _table(path)
+        file.require(REQUIRED)
+        there = file.column_names
+    return tuple(name for name in (*SPELLINGS, "person") if name in there)
 
 
-def _file_arrays(path: Path) -> Mapping[str, Array]:
+def _from_file(path: Path) -> _Faces:
     """`embedding`, `gender`, `young`, and `mirrored` and `person` where they are there."""
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         from mtl.data.npz import arrays, names
 
         there = names(path)
-        return arrays(
-            path, ["embedding", "gender", "young", *(n for n in ("mirrored", "person") if n in there)]
-        )
-    from mtl.data.table import TableFile, texts, vectors
+        return _Faces(
+            path.name, arrays(path, [*REQUIRED, *(n for n in OPTIONAL if n in there)]),
+            lambda i: f"{path.name}:row {i}",
+        )  # fmt: skip
+    from mtl.data.table import texts, vectors
 
-    file = TableFile(path)
+    file = _table(path)
     file.check()
-    columns = ["embedding", "gender", "young", *(n for n in ("mirrored", "person") if n in file.column_names)]
+    columns = [*REQUIRED, *(n for n in OPTIONAL if n in file.column_names)]
     parts: dict[str, list[Array]] = {column: [] for column in columns}
     for first, batch in file.batches(columns):
         for name in columns:
             array = batch.column(name)
-            if name in ("embedding", "mirrored"):
-                parts[name].append(vectors(file, name, first, array, WIDTH))
+            if name in EMBEDDINGS:
+                width = parts[name][0].shape[1] if parts[name] else None
+                parts[name].append(vectors(file, name, first, array, width))
             else:
-                parts[name].append(
-                    np.array(["" if t is None else t for t in texts(file, name, first, array).to_pylist()])
-                )
-    return {name: np.concatenate(values) for name, values in parts.items()}
+                listed = texts(file, name, first, array).to_pylist()
+                parts[name].append(np.array(["" if text is None else text for text in listed]))
+    return _Faces(file.name, {name: np.concatenate(values) for name, values in parts.items()}, file.row)
+
+
+def _table(path: Path) -> TableFile:
+    from mtl.data.table import PARQUET_SUFFIXES, TEXT_SUFFIXES, TableFile
+
+    if path.suffix not in (*TEXT_SUFFIXES, *PARQUET_SUFFIXES):
+        raise UserError(
+            str(path), f"embeddings are read from .npz, .parquet or .csv, not {quoted(path.suffix)}", path=("path",)
+        )  # fmt: skip
+    return TableFile(path)
