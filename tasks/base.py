@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from mtl.data.labels import by_name, written
 from mtl.errors import UserError, did_you_mean, quoted
-from mtl.recipe.spec import TaskSpec
+from mtl.recipe.spec import TaskSpec, fault
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.columns import Array, Header
+    from mtl.data.columns import Array, Header, Labels
 
 
-def named_labels(task: TaskSpec, column: str, header: Header) -> tuple[tuple[str, ...] | None, bool]:
+def label_value(value: object) -> object:
+    """One message for a value that is neither a whole number nor text."""
+    if not isinstance(value, bool | int | str):
+        raise fault(f"a label value is a whole number, text or true/false, got {quoted(value)}")
+    return value
+
+
+def _class_name(value: object) -> object:
+    return written(value) if isinstance(value, bool | int) else value
+
+
+LabelValue = Annotated[bool | int | Annotated[str, Field(max_length=1000)], BeforeValidator(label_value)]
+ClassName = Annotated[
+    str,
+    Field(min_length=1, max_length=200),
+    BeforeValidator(_class_name, json_schema_input_type=bool | int | str),
+]
+"""Any text, as label columns hold it (`>50K`); a whole number or true/false stands for its text."""
+ClassNames = Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=100_000)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+ClassWeights = Annotated[
+    Annotated[Literal["balanced"], Tag("<word>")] | Annotated[dict[str, Weight], Tag("<mapping>")],
+    Discriminator(lambda value: "<mapping>" if isinstance(value, dict) else "<word>"),
+]
+
+
+def listed(names: Sequence[object], most: int = 10) -> str:
+    """Values of the user's, as a message shows them."""
+    return ", ".join(map(quoted, names[:most])) + (", ..." if len(names) > most else "")
+
+
+def refuse_twice(names: Sequence[str], *path: str) -> None:
+    """Refuse a name that is given twice.
+
+    Raises:
+        UserError: names it, with its path relative to the task.
+    """
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        if name in seen:
+            raise UserError("", f"{quoted(name)} is given twice", path=(*path, i))
+        seen.add(name)
+
+
+def whole_number(value: object) -> int | None:
+    """A label value as a column of numbers holds it; None for other text."""
+    if isinstance(value, int):
+        return int(value)
+    digits = str(value).removeprefix("-")
+    return int(str(value)) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
+
+
+def named_labels(
+    task: TaskSpec, column: str, header: Header, *path: str | int
+) -> tuple[tuple[str, ...] | None, bool]:
     """The names of a label column's classes, if known, and whether they are its own values.
 
     Raises:
-        UserError: there is no such column.
+        UserError: there is no such column; its path is `path`, or `target`.
     """
     if column not in header.labels:
         known = header.columns or tuple(header.labels)
@@ -28,19 +84,64 @@ def named_labels(task: TaskSpec, column: str, header: Header) -> tuple[tuple[str
         raise UserError(
             "",
             f"no label column {quoted(column)}{did_you_mean(column, known)}; columns: {shown}",
-            path=("target",),
+            path=path or ("target",),
         )
     return header.labels[column], column in header.text
 
 
+def class_lookup(labels: Labels, outputs: Sequence[str]) -> dict[int, int]:
+    """Raw value -> class: by name where the column or the classes have names, else by position."""
+    if labels.names is not None:
+        if labels.text or set(labels.names) == set(outputs):
+            return by_name(labels.names, outputs)
+        return {i: i for i in range(len(outputs))}
+    numbers = [whole_number(output) for output in outputs]
+    return {i if number is None or None in numbers else number: i for i, number in enumerate(numbers)}
+
+
+def allowed_values(lookup: Mapping[int, int], labels: Labels, outputs: Sequence[str]) -> str:
+    """What a message says of the raw values that have a class."""
+    if not labels.text and list(lookup) == list(range(len(outputs))):
+        return f"0..{len(outputs) - 1}"
+    return listed(outputs)
+
+
 def balanced_weights(targets: Array, n_classes: int) -> tuple[float, ...]:
-    """n / (C * count of the class), as in scikit-learn; 0 for a class that no row has.
+    """n / (C * count of the class), as in scikit-learn, C the classes that rows have; 0 for one that none has.
 
     Source: King and Zeng 2001, "Logistic regression in rare events data".
     """
     counts = np.bincount(targets.astype(np.int64), minlength=n_classes)[:n_classes]
     present = np.count_nonzero(counts)
     return tuple(len(targets) / (present * c) if c else 0.0 for c in counts.tolist())
+
+
+def weights_by_name(
+    given: Mapping[str, float], names: Sequence[str], what: str, key: str
+) -> tuple[float, ...]:
+    """The weight of each class or label; 1 where none is given.
+
+    Raises:
+        UserError: a weight is for something that is not there.
+    """
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        near = did_you_mean(unknown[0], names)
+        raise UserError(
+            "", f"no {what} {quoted(unknown[0])}{near}; known: {listed(names)}", path=(key, unknown[0])
+        )
+    return tuple(given.get(name, 1.0) for name in names)
+
+
+def class_weights(
+    given: Mapping[str, float] | str | None, targets: Array, classes: Sequence[str]
+) -> dict[str, tuple[float, ...]]:
+    """`class_weight`, the weight of each class in the loss, if any is asked for."""
+    if given is None:
+        return {}
+    if isinstance(given, str):
+        return {"class_weight": balanced_weights(targets, len(classes))}
+    return {"class_weight": weights_by_name(given, classes, "class", "class_weights")}
 
 
 def class_columns(p_BO: Tensor, classes: Sequence[str]) -> dict[str, Array | list[Any]]:

@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from mtl.data.labels import class_codes, written
 from mtl.errors import UserError, quoted
 from mtl.recipe.spec import TASKS, TaskSpec
-from mtl.tasks.base import balanced_weights, named_labels
-from mtl.tasks.multiclass import LabelValue, label_value
+from mtl.tasks.base import LabelValue, label_value, listed, named_labels, whole_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
     from mtl.data.columns import Array, Header, Labels
 
 USUAL = (
-    {"false", "true"},
-    {"no", "yes"},
-    {"n", "y"},
-    {"f", "t"},
-    {"0", "1"},
-    {"neg", "pos"},
-    {"negative", "positive"},
+    ("false", "true"),
+    ("no", "yes"),
+    ("n", "y"),
+    ("f", "t"),
+    ("0", "1"),
+    ("neg", "pos"),
+    ("negative", "positive"),
 )
 """Pairs of texts of which the second means yes."""
 
@@ -78,7 +77,9 @@ class Binary(TaskSpec):
     positive_weight: PositiveWeight | None = Field(
         None, description="weight of positive rows in the loss; balanced: negatives / positives"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each row's target that goes evenly to yes and no"
+    )
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="probability from which the answer is yes"
     )
@@ -104,17 +105,15 @@ class Binary(TaskSpec):
         return self._text_outputs(names or ())
 
     def _text_outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        self._check_known(names, ", ".join(names[:10]))
+        self._check_known(names, listed(names))
         if self.positive is None:
-            usual = next((pair for pair in USUAL if {n.lower() for n in names} <= pair), None)
+            usual = next((pair for pair in USUAL if {n.lower() for n in names} <= set(pair)), None)
             if usual is None:
-                shown = ", ".join(map(quoted, names[:5])) + (", ..." if len(names) > 5 else "")
+                shown = listed(names, 5)
                 raise UserError(
                     "", f"which value of column {quoted(self.target)} means yes: {shown}?", "give `positive`"
                 )
-            yes = next(
-                (n for n in names if n.lower() in ("true", "yes", "y", "t", "1", "pos", "positive")), "yes"
-            )
+            yes = next((n for n in names if n.lower() == usual[1]), "yes")
             no = next((n for n in names if n != yes), "no")
             return (no, yes)
         positive = [written(v) for v in self._positive()]
@@ -124,12 +123,11 @@ class Binary(TaskSpec):
     def _check_known(self, known: Sequence[Any], shown: str) -> None:
         for i, value in enumerate(self._positive()):
             if (written(value) if known and isinstance(known[0], str) else value) not in known:
-                path: tuple[str | int, ...] = (
-                    ("positive", i) if isinstance(self.positive, tuple) else ("positive",)
-                )
-                raise UserError(
-                    "", f"value {quoted(value)} is not in column {quoted(self.target)}: {shown}", path=path
-                )
+                what = f"value {quoted(value)} is not in column {quoted(self.target)}: {shown}"
+                raise UserError("", what, path=self._path_of(i))
+
+    def _path_of(self, i: int) -> tuple[str | int, ...]:
+        return ("positive", i) if isinstance(self.positive, tuple) else ("positive",)
 
     def _positive(self) -> tuple[Any, ...]:
         if self.positive is None:
@@ -147,14 +145,20 @@ class Binary(TaskSpec):
             return class_codes(labels, lookup, f"{quoted(outputs[0])} and {quoted(outputs[1])}")
         if self.positive is None:
             return class_codes(labels, {0: 0, 1: 1}, "0 and 1; or give `positive`")
-        numbers = [_number(v) for v in self._positive()]
-        return np.isin(labels.values, [n for n in numbers if n is not None]).astype(np.int64)
+        numbers: list[int] = []
+        for i, value in enumerate(self._positive()):
+            number = whole_number(value)
+            if number is None:
+                what = f"value {quoted(value)} is not in column {quoted(self.target)}, which holds numbers"
+                raise UserError("", what, path=self._path_of(i))
+            numbers.append(number)
+        return np.isin(labels.values, numbers).astype(np.int64)
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         constants: dict[str, tuple[float, ...]] = {"threshold": (self.threshold,)}
         if self.positive_weight == "balanced":
-            no, yes = balanced_weights(targets, 2)
-            constants["positive_weight"] = (yes / no if yes and no else 1.0,)
+            yes = np.count_nonzero(targets)
+            constants["positive_weight"] = ((len(targets) - yes) / yes if 0 < yes < len(targets) else 1.0,)
         elif isinstance(self.positive_weight, float):
             constants["positive_weight"] = (self.positive_weight,)
         return constants
@@ -178,9 +182,15 @@ class Binary(TaskSpec):
     def meter(
         self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
     ) -> Metric:
-        from mtl.model.metrics import GroupedScores
+        from mtl.model.scores import GroupedScores
 
-        return GroupedScores(n_tasks, constants.get("threshold"), constants.get("temperature"))
+        return GroupedScores(
+            n_tasks,
+            constants.get("threshold"),
+            constants.get("temperature"),
+            curves=bool(names & {"auroc", "average_precision"}),
+            calibration="calibration_error" in names,
+        )
 
     def decode(
         self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
@@ -193,10 +203,3 @@ class Binary(TaskSpec):
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         return binary_cross_entropy_with_logits(logits_BO[:, 0], target_B.to(logits_BO.dtype))
-
-
-def _number(value: object) -> int | None:
-    """A positive value of a column of numbers."""
-    if isinstance(value, str):
-        return int(value) if value.lstrip("-").isdecimal() else None
-    return int(value) if isinstance(value, int) else None

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
-from mtl.data.labels import by_name, class_codes, found_classes, written
+from mtl.data.labels import class_codes, found_classes, written
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import TASKS, Name, TaskSpec, fault
-from mtl.tasks.base import named_labels
+from mtl.recipe.spec import TASKS, Name, TaskSpec
+from mtl.tasks.base import (
+    ClassNames,
+    ClassWeights,
+    LabelValue,
+    allowed_values,
+    class_columns,
+    class_lookup,
+    class_weights,
+    listed,
+    named_labels,
+    refuse_twice,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,27 +31,11 @@ if TYPE_CHECKING:
     from mtl.data.columns import Array, Header, Labels
 
 Count = Annotated[int, Field(ge=2, le=100_000)]
-ClassNames = Annotated[tuple[Name, ...], Field(min_length=2, max_length=100_000)]
 Classes = Annotated[
     Annotated[Count, Tag("<number>")] | Annotated[ClassNames, Tag("<list>")],
     Discriminator(lambda value: "<list>" if isinstance(value, tuple) else "<number>"),
 ]
-
-
-def label_value(value: object) -> object:
-    """One message for a value that is neither a whole number nor text."""
-    if not isinstance(value, bool | int | str):
-        raise fault(f"a label value is a whole number, text or true/false, got {quoted(value)}")
-    return value
-
-
-LabelValue = Annotated[bool | int | Annotated[str, Field(max_length=1000)], BeforeValidator(label_value)]
 Members = Annotated[tuple[LabelValue, ...], Field(min_length=1, max_length=100_000)]
-ClassWeights = Annotated[
-    Annotated[Literal["balanced"], Tag("<word>")]
-    | Annotated[dict[str, Annotated[float, Field(ge=0, le=1e6)]], Tag("<mapping>")],
-    Discriminator(lambda value: "<mapping>" if isinstance(value, dict) else "<word>"),
-]
 
 
 @TASKS.register("multiclass")
@@ -70,7 +66,9 @@ class Multiclass(TaskSpec):
     groups: Mapping[Name, Members] | None = Field(
         None, min_length=2, max_length=100_000, description="class name -> the raw values that count as it"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each row's target that goes evenly to all classes"
+    )
     class_weights: ClassWeights | None = Field(
         None,
         description="balanced: n / (O * count of the class); or class name -> weight in the loss, others 1",
@@ -84,6 +82,8 @@ class Multiclass(TaskSpec):
         if self.groups is not None:
             self._check_groups(self.groups, names, text)
             return tuple(self.groups)
+        if isinstance(self.classes, tuple):
+            refuse_twice(self.classes, "classes")
         if text:
             return self._text_classes(names or ())
         if self.classes is None:
@@ -92,12 +92,7 @@ class Multiclass(TaskSpec):
             self.classes if isinstance(self.classes, tuple) else tuple(str(c) for c in range(self.classes))
         )
         if names is not None and len(given) != len(names):
-            raise UserError(
-                "",
-                f"{len(given)} classes, but column {quoted(self.target)} has {len(names)}",
-                "leave `classes` out to use the column's own",
-                path=("classes",),
-            )
+            raise self._other_number(len(given), len(names), "leave `classes` out to use the column's own")
         return names if names is not None and not isinstance(self.classes, tuple) else given
 
     def found_outputs(self, labels: Labels) -> tuple[str, ...]:
@@ -107,17 +102,16 @@ class Multiclass(TaskSpec):
         if isinstance(self.classes, tuple):
             return self.classes
         if self.classes is not None and self.classes != len(names):
-            raise UserError(
-                "",
-                f"{self.classes} classes, but column {quoted(self.target)} has {len(names)}",
-                "leave `classes` out, or list their names",
-                path=("classes",),
-            )
+            raise self._other_number(self.classes, len(names), "leave `classes` out, or list their names")
         if len(names) < 2:
             raise UserError(
                 "", f"column {quoted(self.target)} has {len(names)} distinct values: nothing to learn"
             )
         return names
+
+    def _other_number(self, given: int, found: int, todo: str) -> UserError:
+        what = f"{given} classes, but column {quoted(self.target)} has {found}"
+        return UserError("", what, todo, path=("classes",))
 
     def _check_groups(
         self, groups: Mapping[str, tuple[Any, ...]], names: tuple[str, ...] | None, text: bool
@@ -125,69 +119,58 @@ class Multiclass(TaskSpec):
         if self.classes is not None:
             raise UserError("", "give `classes` or `groups`, not both", path=("classes",))
         seen: dict[int | str, str] = {}
-        known: set[int | str] = set() if names is None else set(names if text else range(len(names)))
+        known: dict[int | str, None] = dict.fromkeys(
+            () if names is None else names if text else range(len(names))
+        )
         for group, members in groups.items():
-            for i, written_member in enumerate(members):
+            for i, given in enumerate(members):
                 path = ("groups", group, i)
-                member = written(written_member) if text else written_member
+                number = None if text else whole_number(given)
+                member = written(given) if number is None else number
                 if member in seen:
-                    raise UserError(
-                        "", f"value {member} is in group {quoted(seen[member])} already", path=path
-                    )
+                    what = f"value {quoted(member)} is in group {quoted(seen[member])} already"
+                    raise UserError("", what, path=path)
                 if names is not None and member not in known:
-                    which = f": 0..{len(names) - 1}" if not text else f"; it has {', '.join(names[:10])}"
+                    which = f"; it has {listed(names)}" if text else f": 0..{len(names) - 1}"
                     raise UserError(
                         "", f"value {quoted(member)} is not in column {quoted(self.target)}{which}", path=path
                     )
                 seen[member] = group
-        left = [value for value in sorted(known, key=str) if value not in seen]
+        left = [value for value in known if value not in seen]
         if left:
             raise UserError(
                 "",
-                f"values {', '.join(map(str, left[:5]))} of column {quoted(self.target)} are in no group",
+                f"values {listed(left, 5)} of column {quoted(self.target)} are in no group",
                 "put each value into a group",
                 path=("groups",),
             )
 
     def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
-        return class_codes(labels, self._lookup(labels, outputs), self._allowed(labels, outputs))
-
-    def _lookup(self, labels: Labels, outputs: Sequence[str]) -> dict[int, int]:
-        """Raw value -> class."""
         if self.groups is not None:
-            if labels.text and labels.names is not None:
-                group_of = {written(v): i for i, members in enumerate(self.groups.values()) for v in members}
-                return {code: group_of[name] for code, name in enumerate(labels.names) if name in group_of}
-            pairs = [(v, i) for i, members in enumerate(self.groups.values()) for v in members]
-            return {int(v): i for v, i in pairs if not isinstance(v, str) or v.lstrip("-").isdecimal()}
+            return class_codes(labels, self._group_of(labels), "what stands in `groups`")
+        lookup = class_lookup(labels, outputs)
+        return class_codes(labels, lookup, allowed_values(lookup, labels, outputs))
+
+    def _group_of(self, labels: Labels) -> dict[int, int]:
+        """Raw value -> number of its group."""
+        groups = self.groups or {}
         if labels.text and labels.names is not None:
-            return by_name(labels.names, outputs)
-        if labels.names is None and self.classes is None and all(o.lstrip("-").isdecimal() for o in outputs):
-            return {int(output): i for i, output in enumerate(outputs)}
-        return {i: i for i in range(len(outputs))}
-
-    def _allowed(self, labels: Labels, outputs: Sequence[str]) -> str:
-        if self.groups is not None:
-            return "what stands in `groups`"
-        if labels.text or (labels.names is None and self.classes is None):
-            return ", ".join(map(quoted, outputs[:10])) + (", ..." if len(outputs) > 10 else "")
-        return f"0..{len(outputs) - 1}"
+            group_of = {written(v): i for i, members in enumerate(groups.values()) for v in members}
+            return {code: group_of[name] for code, name in enumerate(labels.names) if name in group_of}
+        lookup = {}
+        for number, (group, members) in enumerate(groups.items()):
+            for i, member in enumerate(members):
+                value = whole_number(member)
+                if value is None:
+                    what = (
+                        f"value {quoted(member)} is not in column {quoted(self.target)}, which holds numbers"
+                    )
+                    raise UserError("", what, path=("groups", group, i))
+                lookup[value] = number
+        return lookup
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        from mtl.tasks.base import balanced_weights
-
-        if self.class_weights is None:
-            return {}
-        if isinstance(self.class_weights, dict):
-            unknown = [name for name in self.class_weights if name not in outputs]
-            if unknown:
-                raise UserError(
-                    "",
-                    f"no class {quoted(unknown[0])}; classes: {', '.join(outputs[:10])}",
-                    path=("class_weights",),
-                )
-            return {"class_weight": tuple(self.class_weights.get(name, 1.0) for name in outputs)}
-        return {"class_weight": balanced_weights(targets, len(outputs))}
+        return class_weights(self.class_weights, targets, outputs)
 
     def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
         return ("multiclass", n_outputs, self.label_smoothing, self.class_weights is not None)
@@ -208,17 +191,19 @@ class Multiclass(TaskSpec):
     def meter(
         self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
     ) -> Metric:
-        from mtl.model.metrics import GroupedConfusion
+        from mtl.model.metrics import GroupedClasses
 
-        return GroupedConfusion(
-            n_tasks, n_outputs, scores=bool(names & {"auroc", "average_precision", "calibration_error"})
+        return GroupedClasses(
+            n_tasks,
+            n_outputs,
+            curves=bool(names & {"auroc", "average_precision"}),
+            calibration="calibration_error" in names,
+            temperature_T=constants.get("temperature"),
         )
 
     def decode(
         self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
     ) -> dict[str, Array | list[Any]]:
-        from mtl.tasks.base import class_columns
-
         return class_columns((logits_BO / constants.get("temperature", 1.0)).softmax(-1), outputs)
 
     def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import TASKS, Name, TaskSpec, recipe_errors
-from mtl.tasks.base import named_labels
+from mtl.recipe.spec import TASKS, TaskSpec, recipe_errors
+from mtl.tasks.base import ClassNames, Weight, listed, named_labels, refuse_twice, weights_by_name
+from mtl.tasks.binary import USUAL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +20,26 @@ if TYPE_CHECKING:
     from mtl.data.columns import Array, Header, Labels
 
 
+def _form(value: object) -> str:
+    return "<word>" if isinstance(value, str) else "<mapping>" if isinstance(value, dict) else "<number>"
+
+
+PositiveWeights = Annotated[
+    Annotated[Literal["balanced"], Tag("<word>")]
+    | Annotated[float, Field(gt=0, le=1e6), Tag("<number>")]
+    | Annotated[dict[str, Weight], Tag("<mapping>")],
+    Discriminator(_form),
+]
+
+
 @TASKS.register("multilabel")
 class Multilabel(TaskSpec):
-    """Any number of O labels: one logit for each, the loss is the mean of their binary cross entropies.
+    """Any number of O labels: one logit z_o for each, the loss is the mean of their binary cross entropies.
 
-    The labels are several 0/1 columns (`targets`), or one column that lists them (`target`, texts
-    separated by `separator`, or a list column).
+    loss = mean_i mean_o [ -w_o y_io log s(z_io) - (1 - y_io) log(1 - s(z_io)) ], s the logistic function, w_o
+    `positive_weight`, the inner mean over the labels that are known of row i. The labels are several 0/1 columns
+    (`targets`), or one column that lists them (`target`, texts separated by the source's `separator`, or a list
+    column).
     """
 
     reference: ClassVar[str] = "ours"
@@ -46,8 +61,23 @@ class Multilabel(TaskSpec):
         max_length=10_000,
         description="the 0/1 columns, one per label, instead of `target`",
     )
-    labels: tuple[Name, ...] | None = Field(
-        None, min_length=2, max_length=10_000, description="the labels of a list column; default: as found"
+    labels: ClassNames | None = Field(None, description="the labels of a list column; default: as found")
+    positive_weight: PositiveWeights | None = Field(
+        None,
+        description="weight of labels that are there in the loss: a number, label -> number (others 1), "
+        "or balanced: rows without it / rows with it",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each label's target that goes evenly to there and not there"
+    )
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="probability from which a label is there"
+    )
+    fit_threshold: Literal["f1", "balanced_accuracy", "accuracy"] | None = Field(
+        None, description="choose each label's threshold on validation, for this metric"
+    )
+    temperature: bool = Field(
+        False, description="fit a temperature on validation, by which predicted probabilities are calibrated"
     )
 
     @model_validator(mode="after")
@@ -64,15 +94,23 @@ class Multilabel(TaskSpec):
         return self.targets or (self.target,)
 
     def outputs(self, header: Header) -> tuple[str, ...] | None:
-        if self.targets is not None:
-            for i, column in enumerate(self.targets):
-                try:
-                    named_labels(self, column, header)
-                except UserError as error:
-                    raise UserError(error.place, error.what, error.todo, path=("targets", i)) from None
-            return self.targets
-        names, _ = named_labels(self, self.target, header)
-        return self.labels or names
+        if self.targets is None:
+            names, _ = named_labels(self, self.target, header)
+            if self.labels is not None:
+                refuse_twice(self.labels, "labels")
+            return self.labels or names
+        for i, column in enumerate(self.targets):
+            names, text = named_labels(self, column, header, "targets", i)
+            # codes of text are in the order of its values, so that they are 0 and 1 for these pairs alone
+            lower = [name.lower() for name in names or ()]
+            if text and not any(lower == list(pair)[: len(lower)] for pair in USUAL):
+                raise UserError(
+                    "",
+                    f"column {quoted(column)} holds text ({listed(names or (), 5)}), not 0 and 1",
+                    "write it as 0 and 1, no and yes, or false and true",
+                    path=("targets", i),
+                )
+        return self.targets
 
     def found_outputs(self, labels: Labels) -> tuple[str, ...]:
         raise UserError("", f"column {quoted(self.target)} holds no lists of labels", path=("target",))
@@ -92,7 +130,9 @@ class Multilabel(TaskSpec):
                 if there and v not in (0, 1)
             )
             raise UserError(
-                labels.place(row), f"label {quoted(value.item())}, allowed 0 and 1", path=("targets",)
+                labels.place(row),
+                f"label {quoted(value.item())}, allowed 0 and 1",
+                path=("targets" if self.targets is not None else "target",),
             )
         present = labels.present if labels.present.shape == values.shape else labels.present[:, :1]
         return np.where(present, values, -1).astype(np.int8)
@@ -104,35 +144,70 @@ class Multilabel(TaskSpec):
             if name not in outputs and (labels.values[:, c] == 1).any():
                 row = int(np.flatnonzero(labels.values[:, c] == 1)[0])
                 raise UserError(
-                    labels.place(row), f"label {quoted(name)}, allowed {', '.join(map(quoted, outputs[:10]))}",
+                    labels.place(row), f"label {quoted(name)}, allowed {listed(outputs)}",
                     path=("target",),
                 )  # fmt: skip
         zeros = np.zeros(len(labels.values), dtype=np.int8)
         return np.stack([labels.values[:, names.index(o)] if o in names else zeros for o in outputs], axis=1)
 
+    def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        constants = {"threshold": (self.threshold,) * len(outputs)}
+        if self.positive_weight == "balanced":
+            yes, no = (targets == 1).sum(axis=0), (targets == 0).sum(axis=0)
+            both = (yes > 0) & (no > 0)
+            constants["positive_weight"] = tuple(np.where(both, no / np.maximum(yes, 1), 1.0).tolist())
+        elif isinstance(self.positive_weight, Mapping):
+            constants["positive_weight"] = weights_by_name(
+                self.positive_weight, outputs, "label", "positive_weight"
+            )
+        elif isinstance(self.positive_weight, float):
+            constants["positive_weight"] = (self.positive_weight,) * len(outputs)
+        return constants
+
     def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
-        return ("multilabel", n_outputs)
+        return ("multilabel", n_outputs, self.label_smoothing, self.positive_weight is not None)
 
     def losses(
         self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
     ) -> Tensor:
         from mtl.model.losses import multilabel_loss
 
-        return multilabel_loss(logits_BTO, target_BT, weight_BT)
+        return multilabel_loss(
+            logits_BTO,
+            target_BT,
+            weight_BT,
+            label_smoothing=self.label_smoothing,
+            positive_weight_TO=constants.get("positive_weight"),
+        )
 
     def meter(
         self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
     ) -> Metric:
         from mtl.model.metrics import GroupedLabels
 
-        return GroupedLabels(n_tasks, n_outputs)
+        return GroupedLabels(
+            n_tasks,
+            n_outputs,
+            constants.get("threshold"),
+            constants.get("temperature"),
+            curves=bool(names & {"macro_auroc", "macro_average_precision"}),
+            calibration="calibration_error" in names,
+        )
 
     def decode(
         self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
     ) -> dict[str, Array | list[Any]]:
-        p = logits_BO.sigmoid().float().cpu().numpy()
+        p_BO = (logits_BO / constants.get("temperature", 1.0)).sigmoid()
+        there = (p_BO >= constants.get("threshold", 0.5)).cpu().numpy()
+        p = p_BO.float().cpu().numpy()
         columns: dict[str, Array | list[Any]] = {
-            "": [[outputs[int(o)] for o in np.flatnonzero(row >= 0.5)] for row in p]
+            "": [[outputs[o] for o in np.flatnonzero(row).tolist()] for row in there]
         }
         columns.update({f"_p_{name}": p[:, o] for o, name in enumerate(outputs)})
         return columns
+
+    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        known = target_B >= 0
+        return binary_cross_entropy_with_logits(logits_BO[known], target_B[known].to(logits_BO.dtype))

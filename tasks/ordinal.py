@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mtl.data.labels import by_name, class_codes, found_classes
+from mtl.data.labels import class_codes, found_classes
 from mtl.errors import UserError, quoted
 from mtl.recipe.spec import TASKS, TaskSpec
-from mtl.tasks.base import class_columns, named_labels
-from mtl.tasks.multiclass import ClassNames
+from mtl.tasks.base import (
+    ClassNames,
+    ClassWeights,
+    allowed_values,
+    class_columns,
+    class_lookup,
+    class_weights,
+    listed,
+    named_labels,
+    refuse_twice,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +34,8 @@ class Ordinal(TaskSpec):
     """One of C ordered classes by C - 1 cumulative logits, P(y >= c) = s(z_c) with z_1 > z_2 > ... for every row.
 
     The head gives r_1 ... r_{C-1}; z_1 = r_1 and z_c = z_{c-1} - softplus(r_c), so that probabilities are never
-    negative. loss = - mean_i log P(y_i), P(y = c) = s(z_c) - s(z_{c+1}), s(z_0) = 1, s(z_C) = 0. The model of
-    McCullagh with cut points that may depend on the row.
+    negative. loss = - sum_i w(y_i) log P(y_i) / sum_i w(y_i), P(y = c) = s(z_c) - s(z_{c+1}), s(z_0) = 1,
+    s(z_C) = 0, w the class weights. The model of McCullagh with cut points that may depend on the row.
     """
 
     reference: ClassVar[str] = "McCullagh 1980, Journal of the Royal Statistical Society B 42"
@@ -36,6 +45,7 @@ class Ordinal(TaskSpec):
         "accuracy": True,
         "balanced_accuracy": True,
         "macro_f1": True,
+        "calibration_error": False,
     }
     default_metrics: ClassVar[tuple[str, ...]] = ("quadratic_kappa", "mae", "accuracy")
 
@@ -43,16 +53,24 @@ class Ordinal(TaskSpec):
         None, description="the classes from lowest to highest; needed for text, numbers have their own order"
     )
 
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each row's target that goes evenly to all classes"
+    )
+    class_weights: ClassWeights | None = Field(
+        None,
+        description="balanced: n / (C * count of the class); or class name -> weight in the loss, others 1",
+    )
+
     def outputs(self, header: Header) -> tuple[str, ...] | None:
         names, text = named_labels(self, self.target, header)
         if text and self.order is None:
-            shown = ", ".join(map(quoted, (names or ())[:10]))
             raise UserError(
-                "", f"column {quoted(self.target)} holds text ({shown}), which has no order of its own",
+                "",
+                f"column {quoted(self.target)} holds text ({listed(names or ())}), which has no order of its own",
                 "give `order`, from lowest to highest",
-            )  # fmt: skip
-        if self.order is not None and len(set(self.order)) < len(self.order):
-            raise UserError("", "a class is given twice", path=("order",))
+            )
+        if self.order is not None:
+            refuse_twice(self.order, "order")
         if self.order is not None and names is not None and not text and len(self.order) != len(names):
             raise UserError(
                 "",
@@ -68,31 +86,41 @@ class Ordinal(TaskSpec):
         return len(outputs) - 1
 
     def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
-        if labels.text and labels.names is not None:
-            lookup = by_name(labels.names, outputs)
-        elif labels.names is None and all(o.lstrip("-").isdecimal() for o in outputs):
-            lookup = {int(output): i for i, output in enumerate(outputs)}
-        else:
-            lookup = {i: i for i in range(len(outputs))}
-        return class_codes(labels, lookup, ", ".join(map(quoted, outputs[:10])))
+        lookup = class_lookup(labels, outputs)
+        return class_codes(labels, lookup, allowed_values(lookup, labels, outputs))
+
+    def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        return class_weights(self.class_weights, targets, outputs)
 
     def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
-        return ("ordinal", n_outputs)
+        return ("ordinal", n_outputs, self.label_smoothing, self.class_weights is not None)
 
     def losses(
         self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
     ) -> Tensor:
         from mtl.model.losses import cumulative_loss
 
-        return cumulative_loss(logits_BTO, target_BT, weight_BT)
+        return cumulative_loss(
+            logits_BTO,
+            target_BT,
+            weight_BT,
+            label_smoothing=self.label_smoothing,
+            class_weight_TC=constants.get("class_weight"),
+        )
 
     def meter(
         self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
     ) -> Metric:
         from mtl.model.losses import cumulative_log_p
-        from mtl.model.metrics import GroupedConfusion
+        from mtl.model.metrics import GroupedClasses
 
-        return GroupedConfusion(n_tasks, n_outputs + 1, log_p=cumulative_log_p, ordered=True)
+        return GroupedClasses(
+            n_tasks,
+            n_outputs + 1,
+            log_p=cumulative_log_p,
+            ordered=True,
+            calibration="calibration_error" in names,
+        )
 
     def decode(
         self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.spec import TASKS, TaskSpec, fault
 from mtl.tasks.base import named_labels
+
+LARGEST_NUMBER = 1e37
+"""Of a mean or a standard deviation, and 1 / it the smallest: the network computes in float32."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +46,13 @@ class Regression(TaskSpec):
     delta: float = Field(1.0, gt=0, le=1e6, description="where huber turns linear, in standard deviations")
     unit: str = Field("", max_length=40, description="of the label, for tables and plots")
 
+    @field_validator("metrics")
+    @classmethod
+    def _has_direction(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if value is not None and value[0] == "bias":
+            raise fault("bias has no better direction (0 is best), so that it cannot come first")
+        return value
+
     def outputs(self, header: Header) -> tuple[str, ...] | None:
         _, text = named_labels(self, self.target, header)
         if text:
@@ -66,11 +75,15 @@ class Regression(TaskSpec):
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         values = targets.astype(np.float64)
-        mean, std = float(np.mean(values)), float(np.std(values))
-        constant = values.min() == values.max()
-        if not math.isfinite(mean) or not math.isfinite(std):
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, std = float(np.mean(values)), float(np.std(values))
+        if not abs(mean) < LARGEST_NUMBER or not std < LARGEST_NUMBER:
             raise UserError("", "labels are too large to be averaged", "scale them down", path=("target",))
-        return {"mean": (mean,), "std": (1.0 if constant else std,)}
+        if values.min() == values.max():
+            std = 1.0
+        elif std < 1 / LARGEST_NUMBER:
+            raise UserError("", f"labels differ by {std:g} only", "scale them up", path=("target",))
+        return {"mean": (mean,), "mean_rest": (mean - float(np.float32(mean)),), "std": (std,)}
 
     def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
         return ("regression", self.loss, self.delta if self.loss == "huber" else 0.0)
@@ -80,7 +93,8 @@ class Regression(TaskSpec):
     ) -> Tensor:
         from mtl.model.losses import regression_loss
 
-        z_BT = (target_BT - constants["mean"]) / constants["std"]
+        # in the labels' float64: in float32 an offset of 1e6 would leave no digits beyond 0.06
+        z_BT = (target_BT - constants["mean"] - constants["mean_rest"]) / constants["std"]
         return regression_loss(
             logits_BTO.squeeze(-1), z_BT.to(logits_BTO.dtype), weight_BT, self.loss, self.delta
         )
@@ -90,10 +104,10 @@ class Regression(TaskSpec):
     ) -> Metric:
         from mtl.model.metrics import GroupedMoments
 
-        return GroupedMoments(n_tasks, constants["mean"], constants["std"])
+        return GroupedMoments(n_tasks, constants["mean"], constants["std"], constants["mean_rest"])
 
     def decode(
         self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
     ) -> dict[str, Array | list[Any]]:
-        y = constants["mean"].double() + constants["std"].double() * logits_BO[:, 0].double()
-        return {"": y.cpu().numpy()}
+        mean = constants["mean"].double() + constants["mean_rest"].double()
+        return {"": (mean + constants["std"].double() * logits_BO[:, 0].double()).cpu().numpy()}

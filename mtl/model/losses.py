@@ -27,7 +27,11 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     class_weight_TO: Tensor | None = None,
 ) -> Tensor:
-    """(T,) mean of -log softmax(logits)[target], each row weighted by its class's weight too; in nats."""
+    """(T,) mean of -log softmax(logits)[target], each row weighted by its class's weight too; in nats.
+
+    Smoothing moves its share of a row's target evenly to all classes.
+    """
+    target_BT = target_BT.long()
     loss_BT = F.cross_entropy(
         logits_BTO.transpose(1, 2), target_BT, reduction="none", label_smoothing=label_smoothing
     )
@@ -45,23 +49,33 @@ def binary_cross_entropy(
     positive_weight_T: Tensor | None = None,
 ) -> Tensor:
     """(T,) mean of -w y log s(z) - (1 - y) log(1 - s(z)); in nats. Smoothing moves y to its share towards 1/2."""
-    y_BT = target_BT.to(logits_BT.dtype)
-    if label_smoothing:
-        y_BT = y_BT * (1 - label_smoothing) + label_smoothing / 2
+    y_BT = _smoothed(target_BT.to(logits_BT.dtype), label_smoothing)
     loss_BT = F.binary_cross_entropy_with_logits(
         logits_BT, y_BT, reduction="none", pos_weight=positive_weight_T
     )
     return masked_mean(loss_BT, weight_BT)
 
 
-def multilabel_loss(logits_BTO: Tensor, target_BTO: Tensor, weight_BT: Tensor) -> Tensor:
+def multilabel_loss(
+    logits_BTO: Tensor,
+    target_BTO: Tensor,
+    weight_BT: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    positive_weight_TO: Tensor | None = None,
+) -> Tensor:
     """(T,) mean over rows of the mean binary cross entropy over the row's known labels; target -1 is unknown."""
     known_BTO = target_BTO >= 0
+    y_BTO = _smoothed(target_BTO.clamp(min=0).to(logits_BTO.dtype), label_smoothing)
     loss_BTO = F.binary_cross_entropy_with_logits(
-        logits_BTO, target_BTO.clamp(min=0).to(logits_BTO.dtype), reduction="none"
+        logits_BTO, y_BTO, reduction="none", pos_weight=positive_weight_TO
     )
     loss_BT = torch.where(known_BTO, loss_BTO, 0.0).sum(-1) / known_BTO.sum(-1).clamp(min=1)
     return masked_mean(loss_BT, weight_BT)
+
+
+def _smoothed(y: Tensor, label_smoothing: float) -> Tensor:
+    return y * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else y
 
 
 def regression_loss(z_BT: Tensor, y_BT: Tensor, weight_BT: Tensor, kind: str, delta: float) -> Tensor:
@@ -90,10 +104,22 @@ def cumulative_log_p(r: Tensor) -> Tensor:
     return torch.cat([low, middle, high], dim=-1)
 
 
-def cumulative_loss(logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor) -> Tensor:
-    """(T,) mean of -log P(y) of ordered classes; in nats."""
-    log_p_BT = cumulative_log_p(logits_BTO).gather(-1, target_BT.unsqueeze(-1)).squeeze(-1)
-    return masked_mean(-log_p_BT, weight_BT)
+def cumulative_loss(
+    logits_BTO: Tensor,
+    target_BT: Tensor,
+    weight_BT: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weight_TC: Tensor | None = None,
+) -> Tensor:
+    """(T,) mean of -log P(y) of ordered classes, smoothed and weighted as in `cross_entropy`; in nats."""
+    log_p_BTC, target_BT = cumulative_log_p(logits_BTO), target_BT.long()
+    loss_BT = -log_p_BTC.gather(-1, target_BT.unsqueeze(-1)).squeeze(-1)
+    if label_smoothing:
+        loss_BT = (1 - label_smoothing) * loss_BT - label_smoothing * log_p_BTC.mean(-1)
+    if class_weight_TC is not None:
+        weight_BT = weight_BT * class_weight_TC.T.gather(0, target_BT)
+    return masked_mean(loss_BT, weight_BT)
 
 
 class WeightedSum(nn.Module):

@@ -57,7 +57,7 @@ def test_raw_values_become_the_numbers_of_their_classes(
 ) -> None:
     found = encoded(task(**options), np.array(raw, dtype))
     assert found.tolist() == codes
-    assert found.dtype == np.int64
+    assert found.dtype.kind == "i"
 
 
 @pytest.mark.parametrize("options", [{}, {"target": "raw", "groups": {"b": (5, 6), "a": (3,)}}])
