@@ -24,6 +24,7 @@ from mtl.promises import (
     check_header,
     check_options,
     check_outputs,
+    check_sites,
     check_slices,
     check_stages,
     check_unit,
@@ -193,6 +194,7 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
     shapes = {name: shape for name, _, shape in stages}
     sharing = recipe.model.sharing
     with recipe.at("model", "sharing"), drawn_from(recipe.seeds.init, "sharing"):
+        check_sites(sharing)
         stitches = {site: sharing.build(len(names), shapes[site]) for site in sharing.sites()}
         for unit in stitches.values():
             check_unit(sharing, unit)

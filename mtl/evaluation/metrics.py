@@ -17,12 +17,15 @@ from mtl.recipe.schema import common_headline
 from mtl.recipe.spec import TaskSpec
 
 Values = dict[str, float | None]
-PENDING = 2048
-"""Rows that are counted at once: a metric's update costs more in calls than in arithmetic."""
+PENDING, PENDING_NUMBERS = 2048, 2**22
+"""Rows, and logits, that are counted at once: a metric's update costs more in calls than in arithmetic."""
 
 
 class Meter:
     """Mean loss and metrics per task over everything it has seen.
+
+    The loss is the mean over batches, weighted by their labels or by the rows' weights: exactly the mean over
+    rows, but for class weights, which differ from batch to batch.
 
     Args:
         groups: the task groups.
@@ -34,33 +37,48 @@ class Meter:
         self.groups, self.tasks, self.device = tuple(groups), tasks, device
         self.metrics = {g.name: self._meter(g).to(device) for g in groups}
         self.loss_sum = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
+        self.weight = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
         self.count = {g.name: torch.zeros(len(g.tasks), dtype=torch.long, device=device) for g in groups}
         self.pending: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {g.name: [] for g in groups}
 
     def _meter(self, group: TaskGroup) -> Metric:
         names = frozenset(name for task in group.tasks for name in self.tasks[task].metric_names)
         metric = group.spec.meter(len(group.tasks), group.n_outputs, names, group.constants)
-        on_mps = self.device.type == "mps"  # which has no float64
-        return metric.set_dtype(torch.float32) if on_mps else metric
+        if self.device.type == "mps":  # which has no float64
+            for part in metric.modules():
+                if isinstance(part, Metric):
+                    part.set_dtype(torch.float32)
+        return metric
 
     @torch.no_grad()
     def update(
-        self, group: str, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor, loss_T: Tensor
+        self,
+        group: str,
+        logits_BTO: Tensor,
+        target_BT: Tensor,
+        present_BT: Tensor,
+        loss_T: Tensor,
+        weight_T: Tensor | None = None,
     ) -> None:
-        """Take in one batch of one group."""
+        """Take in one batch of one group; `weight_T` is what its mean losses count, by default their labels."""
         count_T = present_BT.sum(0)
-        self.loss_sum[group] += loss_T * count_T
+        weight_T = count_T if weight_T is None else weight_T
+        self.loss_sum[group] += loss_T * weight_T
+        self.weight[group] += weight_T
         self.count[group] += count_T
         pending = self.pending[group]
         pending.append((logits_BTO, target_BT, present_BT))
-        if sum(len(present) for *_, present in pending) >= PENDING:
+        n_rows = sum(len(present) for *_, present in pending)
+        if n_rows >= PENDING or n_rows * logits_BTO[0].numel() >= PENDING_NUMBERS:
             self._count(group)
 
     @torch.no_grad()
     def _count(self, group: str) -> None:
         """Hand what is pending to the metric."""
         if self.pending[group]:
-            self.metrics[group].update(*(torch.cat(parts) for parts in zip(*self.pending[group], strict=True)))
+            self.metrics[group].update(
+                *(torch.cat(parts) for parts in zip(*self.pending[group], strict=True))
+            )
             self.pending[group].clear()
 
     def values(self, split: str) -> Values:
@@ -71,13 +89,17 @@ class Meter:
             count_T = self.count[group.name]
             with warnings.catch_warnings():  # no update at all is no fault: every step may have been skipped
                 warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
-                metrics = {"loss": self.loss_sum[group.name] / count_T, **self.metrics[group.name].compute()}
+                metrics = {
+                    "loss": self.loss_sum[group.name] / self.weight[group.name],
+                    **self.metrics[group.name].compute(),
+                }
             # torchmetrics squeezes the results of a group of one task to scalars
             columns = {name: values.reshape(-1).tolist() for name, values in metrics.items()}
-            counts = count_T.tolist()
+            counts, broken = count_T.tolist(), self.loss_sum[group.name].isnan().tolist()
             for t, task in enumerate(group.tasks):
                 chosen = ("loss", *self.tasks[task].metric_names)
-                per_task[task] = {name: _finite(columns[name][t]) for name in chosen}
+                # where a loss is NaN, predictions are, and no metric of theirs is true
+                per_task[task] = {name: None if broken[t] else _finite(columns[name][t]) for name in chosen}
                 if self.tasks[task].missing == "mask":
                     per_task[task]["labels"] = counts[t]
         row = {

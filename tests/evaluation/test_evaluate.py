@@ -90,7 +90,7 @@ def test_agrees_with_the_model_called_by_hand(made: tuple[Recipe, Built, Dataset
     given = values(made, "train")
     for t, task in enumerate("ab"):
         there = dataset.present[group.name][rows, t]
-        ours, truth = logits[task][there], dataset.target[group.name][rows, t][there]
+        ours, truth = logits[task][there], dataset.targets(group.name, rows)[:, t][there]
         loss = torch.nn.functional.cross_entropy(ours, truth).item()
         assert given[f"train/{task}/labels"] == int(there.sum()) == (100, 30)[t]
         assert given[f"train/{task}/accuracy"] == pytest.approx(
