@@ -234,6 +234,44 @@ def test_a_sharing_scheme_with_sites_and_nothing_to_put_there(tmp_path: Path, ca
     check(NO_BUILD, "model.sharing={kind: mine}", expected, tmp_path, capsys)
 
 
+def test_a_backbone_for_one_input_and_categories_embedded_per_tower(tmp_path: Path, capsys: Capture) -> None:
+    table = "a,b,city\n" + "".join(f"{i % 2},{i % 3 % 2},{'xyz'[i % 3]}\n" for i in range(40))
+    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
+    source = "{kind: table, path: t.csv, inputs: {categorical: [city], embedding: 2}}"
+    data = f"data={{source: {source}, split: {{test: 0.25}}}}; tasks.a.target=a; tasks.b.target=b"
+    code = BACKBONE.replace(", shared_input=True):", "):")
+    expected = (
+        "model.backbone: Mine.build has no parameter 'shared_input', which is needed as categories are embedded "
+        "for each tower"
+    )
+    check(code, f"{data}; model.backbone={{kind: mine}}", expected, tmp_path, capsys)
+
+
+def test_a_parameter_that_is_drawn_as_it_is_made(tmp_path: Path, capsys: Capture) -> None:
+    """Two runs start alike although the module draws from torch's own generator."""
+    code = BACKBONE.replace('"raises": lambda: [][1]', '"": lambda: [("fc1", Scaled(), (4,))]') + (
+        "\n\nclass Scaled(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.scale = nn.Parameter(torch.randn(8))\n\n"
+        "    def forward(self, x):\n        return x[:, :8] * self.scale\n"
+    )
+    (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "p.py").write_text(HEAD + code, encoding="utf-8")
+    for out in ("one", "two"):
+        done = called(
+            capsys, "run", "r.yaml", AS_BACKBONE, "--plugin", "p.py", "--out", out, "--quiet"
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one/metrics.jsonl").read_bytes() == (tmp_path / "two/metrics.jsonl").read_bytes()
+
+
+def test_a_class_without_words_of_its_own_is_listed(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "p.py").write_text(HEAD + TASK, encoding="utf-8")
+    done = called(capsys, "ls", "tasks", "--plugin", "p.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("mine ")]
+    assert line.split() == ["mine", "Exactly", *line.split()[2:]]
+
+
 # -- found in the data ---------------------------------------------------------------------------------------
 
 SOURCE = """
