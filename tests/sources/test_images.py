@@ -62,6 +62,18 @@ def test_a_run_on_images(image: dict[str, object], shape: list[int], folder: Pat
     assert record["model"]["input_shape"] == shape
 
 
+def test_a_run_does_not_go_on_when_a_pixel_changed(folder: Path, capsys: Capture) -> None:
+    assert called(capsys, "run", "r.yaml", "--out", "out", "--quiet").returncode == OK
+    record = json.loads((folder / "out" / "run.json").read_text())
+    (folder / "out" / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    pixels = np.array(Image.open(folder / "img" / "3.png"))
+    pixels[2, 2, 1] ^= 1
+    Image.fromarray(pixels).save(folder / "img" / "3.png")
+    done = called(capsys, "run", "--resume", "out", "--quiet")
+    assert done.returncode == 2
+    assert "data changed since this run began" in done.stderr
+
+
 def broken(folder: Path, data: bytes, at: int = 9) -> None:
     (folder / "img" / f"{at}.png").write_bytes(data)
 
