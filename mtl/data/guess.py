@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mtl.data.table import TableFile, texts
+from mtl.data.table import TableFile
+from mtl.data.values import texts
 from mtl.errors import UserError, quoted
 
 SEEN_ROWS = 200_000
