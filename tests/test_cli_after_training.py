@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import mtl
+import mtl.experiment
 from mtl.errors import ENVIRONMENT, OK
 from tests.evaluation.shop import recipe, shop_rows, write_csv
 from tests.test_errors import Capture, called, plugins_undone, refused
@@ -36,8 +37,16 @@ class Dear(mtl.tasks.Binary):
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_plots() -> Iterator[None]:
+    """Runs end without their figures, which take most of the time of a run on a small table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mtl.experiment, "plot_run", lambda folder: None)
+        yield
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(_no_plots: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with shop.csv, the finished run `run` on it, and `arrays` on a.npz."""
     folder = tmp_path_factory.mktemp("made")
     data = write_csv(folder / "shop.csv", shop_rows(100))
@@ -241,8 +250,8 @@ def test_predict_needs_no_labels(suffix: str, folder: Path, capsys: Capture) -> 
         (["--input", "no.csv", "--output", "p.csv"], "no.csv: no such file"),
         (["--input", "shop.csv", "--output", "p.xlsx"], "--output: 'p.xlsx' is none of .csv, .parquet, .npz"),
         (["--input", "shop.csv", "--output", "shop.csv"], "--output: 'shop.csv' is the input; give another name"),
-        (["--input", "shop.csv", "--output", "p.csv", "--keep", "idd"], "shop.csv: no column 'idd' (did you mean 'id'?)"),
-        (["--input", "shop.csv", "--output", "p.csv", "--keep", "yes"], "--keep: column 'yes' is the name of a prediction"),
+        (["--input", "shop.csv", "--output", "p.csv", "--keep", "idd"], "no column 'idd' (did you mean 'id'?)"),
+        (["--input", "shop.csv", "--output", "p.csv", "--keep", "yes"], "--keep: column 'yes' is the name of"),
         (["--input", "lacks.csv", "--output", "p.csv"], "lacks.csv: no column 'city'; columns: x, y"),
         (["--input", "bad.csv", "--output", "p.csv"], "bad.csv:row 7, column 'x': 'abc' is not a number"),
         (["--input", "bad.csv", "--output", "p.npz"], "bad.csv:row 7, column 'x': 'abc' is not a number"),
@@ -327,7 +336,7 @@ def test_the_plug_ins_of_a_run_are_asked_for(folder: Path, made: Path, capsys: C
     ("arguments", "text"),
     [
         (["no.csv", "--targets", "a"], "no.csv: no such file"),
-        (["shop.csv", "--targets", "yess"], "--targets: shop.csv has no column 'yess' (did you mean 'yes'?); columns: id,"),
+        (["shop.csv", "--targets", "yess"], "--targets: shop.csv has no column 'yess' (did you mean 'yes'?); columns:"),
         (["shop.csv", "--targets", " , "], "--targets: names no column"),
         (["shop.csv", "--targets", "yes,yes"], "--targets: column 'yes' is given twice"),
         (["shop.csv"], "mtl init: Missing option '--targets'."),

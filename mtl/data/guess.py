@@ -367,8 +367,8 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "image", "paths of images"
     if _dates(seen.counts, _like_a_date):
         return "none", "dates; --time holds out the latest rows"
-    if seen.distinct > MANY or seen.distinct > 0.5 * seen.there:
-        return "none", f"text with {seen.many} distinct values"
+    if seen.distinct > min(MANY, 0.5 * seen.there, max(FEW, 0.2 * seen.there)):
+        return "none", f"text with {seen.many} distinct values in {seen.there} rows"
     return "categorical", f"{seen.distinct} values"
 
 

@@ -113,6 +113,8 @@ ROLES: dict[str, tuple[list[Any], str, str]] = {
     "nothing": ([""] * N, "v", "none"),
     "nearly nothing": ([*range(5), *[""] * (N - 5)], "v", "none"),
     "free text": ([f"text {i}" for i in range(N)], "v", "none"),
+    "pairs of rows": ([f"h{i // 2}" for i in range(N)], "household", "none"),
+    "fifty towns": (cycle(*(f"t{i}" for i in range(50))), "v", "categorical"),
     "days": (cycle("2024-01-01", "2024-01-02", "2024-02-01"), "v", "none"),
     "days of another form": (cycle("01/02/2024", "03/02/2024", "07/02/2024"), "v", "none"),
     "too large": (cycle("1e39", "1", "2"), "v", "none"),
