@@ -25,7 +25,7 @@ FEW = 20
 LONGEST = 200
 """Characters of a column's name in a recipe."""
 MARKERS = ("NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None", "none", "-", "?", ".", "missing")
-"""What stands for a missing number in a column of a CSV that else holds numbers."""
+"""What stands for a missing number in a column of text that else holds numbers."""
 SCALES = (
     ("very low", "low", "medium", "high", "very high"),
     ("none", "mild", "moderate", "severe", "critical"),
@@ -148,7 +148,7 @@ def look(file: TableFile, separator: str = "|") -> Looks:
             break
     found: set[str] = set()
     for seen in looks.values():
-        if seen.numeric and seen.markers and (file.is_parquet or not seen.numbers):
+        if seen.numeric and seen.markers and not seen.numbers:
             seen.numeric = seen.whole = False
         elif seen.numeric:
             found |= set(seen.markers)

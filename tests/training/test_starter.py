@@ -195,6 +195,7 @@ def test_parquet(tmp_path: Path) -> None:
             "tags": pa.array([[["a"], ["a", "b"], []][i % 3] for i in range(N)]),
             "rating": pa.array([i % 5 + 1 for i in range(N)], pa.int8()),
             "level": pa.array([float(i % 3) for i in range(N)]),
+            "words": pa.array([str(i) if i % 6 else "NA" for i in range(N)]),
         }
     )
     pq.write_table(table, tmp_path / "t.parquet")
@@ -203,6 +204,7 @@ def test_parquet(tmp_path: Path) -> None:
     _, header = build_on_meta(recipe)
     assert header.layout is not None
     assert (dict(header.layout.vectors), header.layout.categorical) == ({"vector": 5}, ("flag",))
+    assert header.layout.numeric == ("words",)
     assert "# left out: when (times" in text_of(tmp_path / "r.yaml")
     one_step(recipe)
 
