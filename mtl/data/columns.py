@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.generic]
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+DIGITS = 1000
+"""Most digits of a whole number that orders values: Python refuses to read those of more than 4300."""
 
 How = Literal["classes", "numbers", "lists", "codes", "times"]
 """How the values of a column are taken: as classes, numbers, several labels a row, groups, or seconds."""
@@ -82,6 +85,7 @@ class Header:
         text: those label columns whose values are text, so that a class is named by its value.
         layout: how the inputs of a table are laid out; None for inputs that are taken as they are.
         columns: every column that a task or a split may name; default: the label columns.
+        by_source: of several sources, what is known of each.
     """
 
     input_shape: tuple[int, ...]
@@ -91,6 +95,19 @@ class Header:
     text: frozenset[str] = frozenset()
     layout: Layout | None = None
     columns: tuple[str, ...] = ()
+    by_source: Mapping[str, Header] = field(default_factory=dict)
+
+    def of(self, source: str | None) -> Header:
+        """What a task sees that learns from one of several sources, or (None) from all of them."""
+        return self if source is None else self.by_source.get(source, self)
+
+
+def stable_order(texts: Iterable[str]) -> tuple[str, ...]:
+    """Texts in the order of their codes: as numbers where all are whole numbers, else by code points."""
+    found = set(texts)
+    if all(v.removeprefix("-").isdecimal() and v.isascii() and len(v) <= DIGITS for v in found):
+        return tuple(sorted(found, key=lambda v: (int(v), v)))
+    return tuple(sorted(found))
 
 
 def row_number(row: int) -> str:

@@ -93,7 +93,7 @@ def found_classes(labels: Labels) -> tuple[str, ...]:
 
 
 def _are_whole(values: Array) -> Mask:
-    return np.isfinite(values) & (values == np.floor(values))
+    return np.asarray(np.isfinite(values) & (values == np.floor(values)), dtype=bool)
 
 
 def by_name(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:

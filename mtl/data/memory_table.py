@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.data.csv_check import refuse_twice
-from mtl.data.table import PARQUET_ROWS, TableFile, with_nulls
+from mtl.data.table import PARQUET_ROWS, TableFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,5 +36,4 @@ class MemoryTable(TableFile):
         """Nothing can be wrong with the form of a table that is in memory."""
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for batch in self.table.select(list(columns)).to_batches(PARQUET_ROWS):
-            yield with_nulls(batch, self.na_values)
+        yield from self.table.select(list(columns)).to_batches(PARQUET_ROWS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.csv_check import LINE_LIMIT, Checked, check_csv, file_sha256, read_header, refuse_twice
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.errors import UserError, did_you_mean, printable, quoted
 
 TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 PARQUET_ROWS = 16_384
@@ -146,12 +146,13 @@ class TableFile:
         A CSV's values are text. A text is null where it is one of `na_values`.
 
         Raises:
-            UserError: the file lacks a column, cannot be read to its end, or has other rows than when it was checked.
+            UserError: the file lacks a column, cannot be read to its end, holds text that is not UTF-8, or has
+                other rows than when it was checked.
         """
         self.require(columns)
         expected, first = self.n_rows, 0
         for batch in self._batches(columns):
-            yield first, batch
+            yield first, self._with_plain_texts(first, batch) if self.is_parquet else batch
             first += batch.num_rows
             if first > expected:
                 break
@@ -162,6 +163,35 @@ class TableFile:
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         return self._parquet_batches(columns) if self.is_parquet else self._csv_batches(columns)
+
+    def _with_plain_texts(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """No dictionaries, texts of one type, and null for those that mean a missing value: as a CSV is read."""
+        missing = pa.array(self.na_values, pa.string())
+        for i, name in enumerate(batch.schema.names):
+            array = batch.column(i)
+            if pa.types.is_dictionary(array.type):
+                array = array.dictionary_decode()
+            if is_text(array.type):
+                array = self.as_text(name, first, array)
+                array = pc.if_else(pc.is_in(array, value_set=missing), None, array)
+            batch = batch.set_column(i, batch.schema.field(i).with_type(array.type), array)
+        return batch
+
+    def as_text(self, column: str, first: int, array: pa.Array) -> pa.StringArray:
+        """Text or bytes of any form as text.
+
+        Raises:
+            UserError: one is not UTF-8; names its row.
+        """
+
+        def read(part: pa.Array) -> pa.StringArray:
+            part = part if pa.types.is_string(part.type) else part.cast(pa.string())
+            part.validate(full=True)
+            return part
+
+        with suppress(pa.ArrowInvalid):
+            return read(array)
+        raise UserError(self.where(column, first + first_bad(array, read)), "not UTF-8 text")
 
     def _parquet(self) -> Any:
         import pyarrow.parquet as pq
@@ -181,7 +211,7 @@ class TableFile:
                 raise UserError(self.name, f"cannot be read to its end ({_first_line(error)})") from None
             if batch is None:
                 return
-            yield with_nulls(batch, self.na_values)
+            yield batch.select(list(columns))  # a name such as a.b means the field b of a column a as well
 
     def _block(self) -> int:
         """Bytes that are parsed at once: the reader is up to 32 of them ahead, and a row must fit into one."""
@@ -212,17 +242,17 @@ def release_memory() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def with_nulls(batch: pa.RecordBatch, na_values: Sequence[str]) -> pa.RecordBatch:
-    """Texts that mean a missing value as null, in plain and in dictionary columns."""
-    missing = pa.array(na_values, pa.string())
-    for i, array in enumerate(batch.columns):
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        if is_text(array.type):
-            texts = array if pa.types.is_string(array.type) else array.cast(pa.string())
-            array = pc.if_else(pc.is_in(texts, value_set=missing), None, texts)
-        batch = batch.set_column(i, batch.schema.field(i).with_type(array.type), array)
-    return batch
+def first_bad(array: pa.Array, read: Callable[[pa.Array], object]) -> int:
+    """The first value that `read` fails for, by halving."""
+    low, high = 0, len(array)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            read(array.slice(low, middle - low))
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low
 
 
 def _require_file(path: Path) -> None:
@@ -246,7 +276,7 @@ def _require_file(path: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:100]
+    return printable((str(error).splitlines() or [type(error).__name__])[0][:100])
 
 
 def is_text(kind: pa.DataType) -> bool:

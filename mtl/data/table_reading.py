@@ -113,10 +113,7 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
     for file in files.values():
         file.check()
         _require(file, first)
-    columns = [
-        *wanted.labels.items(),
-        *((n, how) for n, how in wanted.extra.items() if n not in wanted.labels),
-    ]
+    columns = list(dict.fromkeys([*wanted.labels.items(), *wanted.extra.items()]))
     first.require([name for name, _ in columns])
     starts, total = {}, 0
     for split, file in files.items():
@@ -196,13 +193,13 @@ class _Reading:
         extra_names: dict[str, tuple[str, ...]] = {}
         for column in self.columns:
             values, there, called = _finished(column)
-            if column.name in wanted.labels:
+            if wanted.labels.get(column.name) == column.how:
                 labels[column.name], names[column.name] = values, called
                 if not there.all():
                     present[column.name] = there
-            if column.name in wanted.extra:
+            if wanted.extra.get(column.name) == column.how:
                 extra[column.name] = values
-                if called is not None and wanted.extra[column.name] == "codes":
+                if called is not None:
                     extra_names[column.name] = called
             column.values = None  # the next column needs the memory
             column.listed.clear()

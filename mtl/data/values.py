@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -13,12 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl.data.columns import stable_order
 from mtl.data.csv_check import FIELD_LIMIT
-from mtl.data.table import TableFile, is_bytes, is_list, is_text, type_name
+from mtl.data.table import TableFile, first_bad, is_bytes, is_list, is_text, type_name
 from mtl.errors import UserError, quoted
 
-DIGITS = 1000
-"""Most digits of a whole number that orders values: Python refuses to read those of more than 4300."""
 MISSING = "if it stands for a missing value, add it to na_values"
 SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
@@ -33,30 +31,9 @@ def plain(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Array
         array = array.dictionary_decode()
     if pa.types.is_float16(array.type):
         return array.cast(pa.float32())
-    if not is_text(array.type) and not is_bytes(array.type):
-        return array
-
-    def as_text(part: pa.Array) -> pa.Array:
-        part = part if pa.types.is_string(part.type) else part.cast(pa.string())
-        part.validate(full=True)
-        return part
-
-    with suppress(pa.ArrowInvalid):
-        return as_text(array)
-    raise UserError(file.where(column, first + _first_bad(array, as_text)), "not UTF-8 text")
-
-
-def _first_bad(array: pa.Array, read: Callable[[pa.Array], object]) -> int:
-    """The first value that `read` fails for, by halving."""
-    low, high = 0, len(array)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            read(array.slice(low, middle - low))
-            low = middle
-        except pa.ArrowInvalid:
-            high = middle
-    return low
+    if is_bytes(array.type) or (is_text(array.type) and not pa.types.is_string(array.type)):
+        return file.as_text(column, first, array)
+    return array
 
 
 def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
@@ -82,7 +59,7 @@ def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.ND
     try:
         cast = as_numbers(source)
     except pa.ArrowInvalid:
-        k = _first_bad(source, as_numbers)
+        k = first_bad(source, as_numbers)
         value = quoted(array[k].as_py())
         raise UserError(file.where(column, first + k), f"{value} is not a number", MISSING) from None
     values: npt.NDArray[np.float64] = cast.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
@@ -287,12 +264,7 @@ class Codes:
         return codes
 
     def finish(self) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-        """The values in their stable order, and the new code of each old one.
-
-        The order is numerical where all values are whole numbers, and that of code points elsewhere.
-        """
-        found = list(self.values)
-        whole = all(v.removeprefix("-").isdecimal() and v.isascii() and len(v) <= DIGITS for v in found)
-        ordered = sorted(found, key=lambda v: (int(v), v)) if whole else sorted(found)
+        """The values in their stable order, and the new code of each old one."""
+        ordered = stable_order(self.values)
         position = {value: i for i, value in enumerate(ordered)}
-        return tuple(ordered), np.array([position[value] for value in found], dtype=np.int32)
+        return ordered, np.array([position[value] for value in self.values], dtype=np.int32)
