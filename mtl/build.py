@@ -106,7 +106,7 @@ def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] |
     for task, spec in recipe.tasks.items():
         try:
             with recipe.at("tasks", task):
-                found[task] = check_outputs(spec, spec.outputs(header))
+                found[task] = check_outputs(spec, spec.outputs(header.of(spec.source)))
                 leak = [column for column in spec.target_columns() if column in read]
                 if leak:
                     raise UserError(

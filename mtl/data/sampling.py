@@ -8,47 +8,57 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.batches import batches, n_batches, order
+from mtl.data.batches import batches, generator_bits, n_batches, order
 from mtl.data.columns import Rows
 from mtl.errors import UserError, quoted
+
+BLOCK = 1024
+"""Rows of a sequence that are shuffled in one go, at least."""
 
 
 class Endless:
     """An endless sequence of rows: one seeded permutation of them after the other.
 
+    Permutations of few rows are drawn several at a time, `k = ceil(BLOCK / n)`: block b is the argsort of each
+    of k x n raw draws of `generator_bits(seed, b, stream)`. From BLOCK rows on it is `order(n, seed, b, stream)`.
+
     Args:
         rows: the n rows.
-        seed: seed of the permutations; cycle c is `order(n, seed, c, stream)`.
+        seed: seed of the permutations.
         stream: what they are for.
     """
 
     def __init__(self, rows: Rows, seed: int, stream: str) -> None:
         self.rows, self.seed, self.stream = rows, seed, stream
-        self._cycle = -1
+        self._number = -1
         self._shuffled = rows
 
     def take(self, start: int, count: int) -> Rows:
         """The rows from position `start` on."""
-        parts = []
+        parts = [self.rows[:0]]
+        n = len(self.rows)
+        times = -(-BLOCK // n)
         while count > 0:
-            cycle, at = divmod(start, len(self.rows))
-            if cycle != self._cycle:
-                self._cycle = cycle
-                self._shuffled = self.rows[order(len(self.rows), self.seed, cycle, self.stream)]
-            part = self._shuffled[at : at + count]
-            parts.append(part)
-            start, count = start + len(part), count - len(part)
-        return np.concatenate(parts) if parts else self.rows[:0]
+            number, at = divmod(start, times * n)
+            if number != self._number:
+                draws = generator_bits(self.seed, number, self.stream).random_raw(times * n)
+                orders = np.argsort(draws.reshape(times, n), axis=1, kind="stable")
+                self._number, self._shuffled = number, self.rows[orders.ravel()]
+            parts.append(self._shuffled[at : at + count])
+            start, count = start + len(parts[-1]), count - len(parts[-1])
+        return np.concatenate(parts)
 
 
 class Sampler:
-    """The batches of every epoch.
+    """The batches of every epoch, of which each has as many rows as there are.
 
-    Plain: one permutation of all rows an epoch. With `min_labelled`, m slots of each batch are filled from an
-    endless sequence of the rows that have the task's label, and the epoch's permutation fills the others, so that an
-    epoch still shows every row once and takes more batches. With a `temperature` T, stream s of n_s rows has the
-    share n_s^(1/T) / sum_r n_r^(1/T) of every batch (T5: Raffel et al. 2020, section 3.5.2), its rows drawn from an
-    endless sequence; an epoch is as many batches as all rows would make.
+    Plain: one permutation of all rows an epoch. With a `temperature` T, stream s of n_s rows has the share
+    n_s^(1/T) / sum_r n_r^(1/T) of an epoch (T5: Raffel et al. 2020, section 3.5.2), rounded to whole rows, which
+    come from an endless sequence and are spread evenly: any first m rows of the epoch hold a number of them
+    that differs from their share by less than 1/2 + share * S / 2, S the number of streams.
+
+    With `min_labelled`, m slots of each batch are filled from an endless sequence of the rows that have the
+    task's label, and the epoch's rows fill the others, so that an epoch takes more batches.
 
     Args:
         rows: the training rows.
@@ -56,11 +66,12 @@ class Sampler:
         drop_last: leave out a last batch that is not full.
         seed: seed of the order.
         min_labelled: task -> rows that have its label, and how many each batch has at least.
-        streams: the rows of each source, which together are `rows`; for a temperature only.
-        temperature: 1: by size; inf: evenly; None: the plain permutation, by size too.
+        streams: source -> its rows, which together are `rows`; for a temperature only.
+        temperature: above 1, up to inf: evenly; None: the plain permutation, which is by size.
 
     Raises:
-        UserError: no batch comes out, a task has no labelled row, or slots are reserved for more than a batch.
+        UserError: no batch comes out, a task has too few labelled rows, or slots are reserved for more than a
+            batch.
     """
 
     def __init__(
@@ -71,26 +82,41 @@ class Sampler:
         seed: int,
         *,
         min_labelled: Mapping[str, tuple[Rows, int]] | None = None,
-        streams: Sequence[Rows] = (),
+        streams: Mapping[str, Rows] | None = None,
         temperature: float | None = None,
     ) -> None:
         self.rows, self.batch_size, self.drop_last, self.seed = rows, batch_size, drop_last, seed
         self.reserved = self._reserve(min_labelled or {})
         self.free = batch_size - sum(count for _, count in self.reserved)
-        self.streams = [Endless(own, seed, f"source/{s}") for s, own in enumerate(streams)]
-        self.shares = _shares([len(own) for own in streams], temperature)
-        if self.reserved and len(self.streams) > 0:
+        self.streams: list[Endless] = []
+        if temperature is not None and streams:
+            self.streams = [Endless(own, seed, f"source/{name}") for name, own in streams.items()]
+            self.quotas = quotas([len(own) for own in streams.values()], temperature)
+            self.owner = interleaved(self.quotas)
+        if drop_last and self.reserved and len(rows) < self.free:
             raise UserError(
-                "", "min_labelled and a sampling of sources cannot be combined yet", "use one of them",
-                path=("train", "batches"),
-            )  # fmt: skip
+                "",
+                f"drop_last leaves no batch: {len(rows)} rows, {self.free} of each batch are not reserved",
+                "lower batch_size, or set drop_last: false",
+                path=("train", "batch_size"),
+            )
         self.n_batches = n_batches(len(rows), self.free, drop_last)
+
+    @property
+    def smallest(self) -> int:
+        """Rows of the smallest batch."""
+        full, rest = divmod(len(self.rows), self.free)
+        least = self.free if full and (self.drop_last or rest < 2) else rest
+        return least + self.batch_size - self.free
 
     def _reserve(self, min_labelled: Mapping[str, tuple[Rows, int]]) -> list[tuple[Endless, int]]:
         path = ("train", "batches", "min_labelled")
-        for task, (labelled, _) in min_labelled.items():
+        for task, (labelled, count) in min_labelled.items():
             if len(labelled) == 0:
                 raise UserError("", f"no row of train has a label of task {quoted(task)}", path=(*path, task))
+            if len(labelled) < count:
+                what = f"{count} rows are asked for in each batch, train has {len(labelled)} with this label"
+                raise UserError("", what, f"ask for {len(labelled)} or fewer", path=(*path, task))
         total = sum(count for _, count in min_labelled.values())
         if total >= self.batch_size:
             raise UserError(
@@ -103,42 +129,40 @@ class Sampler:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Rows]:
         """The batches of one epoch from batch `start` on; each is the same wherever one starts."""
-        if self.streams:
-            return (self._mixed(epoch * self.n_batches + step) for step in range(start, self.n_batches))
-        shuffled = self.rows[order(len(self.rows), self.seed, epoch)]
-        plain = batches(shuffled, self.free, self.drop_last, start)
+        plain = batches(self._epoch(epoch), self.free, self.drop_last, start)
         if not self.reserved:
             return plain
         return (self._filled(epoch * self.n_batches + start + i, part) for i, part in enumerate(plain))
 
+    def _epoch(self, epoch: int) -> Rows:
+        """The rows of one epoch in their order, but for those in reserved slots."""
+        if not self.streams:
+            return self.rows[order(len(self.rows), self.seed, epoch)]
+        rows = np.empty_like(self.rows)
+        for s, (own, quota) in enumerate(zip(self.streams, self.quotas.tolist(), strict=True)):
+            rows[self.owner == s] = own.take(epoch * quota, quota)
+        return rows
+
     def _filled(self, step: int, part: Rows) -> Rows:
-        """A batch of the plain permutation with the reserved slots added."""
+        """A batch with the reserved slots added."""
         return np.concatenate([part, *(own.take(step * count, count) for own, count in self.reserved)])
 
-    def _mixed(self, step: int) -> Rows:
-        """Batch `step` of all epochs: each stream's rows up to its share of the rows so far."""
-        before, after = (
-            np.floor(self.shares * (s * self.batch_size)).astype(np.int64) for s in (step, step + 1)
-        )
-        counts = after - before
-        lacking = self.batch_size - int(counts.sum())
-        if lacking:  # floors may leave a row or two over: to the streams that are furthest behind
-            behind = np.argsort(-(self.shares * ((step + 1) * self.batch_size) - after), kind="stable")[
-                :lacking
-            ]
-            extra = np.bincount(behind, minlength=len(counts))
-        else:
-            extra = np.zeros_like(counts)
-        parts = [
-            own.take(int(b), int(c)) for own, b, c in zip(self.streams, before, counts + extra, strict=True)
-        ]
-        return np.concatenate(parts)
 
+def quotas(sizes: Sequence[int], temperature: float) -> npt.NDArray[np.int64]:
+    """Rows of each stream in an epoch of as many rows as all have, by largest remainders.
 
-def _shares(sizes: Sequence[int], temperature: float | None) -> npt.NDArray[np.float64]:
-    if not sizes or temperature is None:
-        return np.zeros(0)
+    A share is at least the smallest stream's, and that is at least its share of rows: no stream gets none.
+    """
     exponent = 0.0 if math.isinf(temperature) else 1 / temperature
-    weights: npt.NDArray[np.float64] = np.array(sizes, dtype=np.float64) ** exponent
-    weights /= weights.sum()
-    return weights
+    weights = np.array(sizes, dtype=np.float64) ** exponent
+    exact = sum(sizes) * (weights / weights.sum())
+    found: npt.NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    found[np.argsort(found - exact, kind="stable")[: sum(sizes) - int(found.sum())]] += 1
+    return found
+
+
+def interleaved(quotas: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+    """(n,) to which stream each row of an epoch belongs: row j of q falls due at (j + 1/2) / q of the epoch."""
+    due = np.concatenate([(np.arange(quota) + 0.5) / quota for quota in quotas.tolist()])
+    owner = np.repeat(np.arange(len(quotas), dtype=np.int16), quotas)
+    return owner[np.argsort(due, kind="stable")]

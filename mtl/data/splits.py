@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtl.data.batches import order
-from mtl.data.columns import Rows
-from mtl.errors import UserError, quoted
+from mtl.data.columns import Rows, row_number
+from mtl.errors import KeyPath, UserError, quoted
 
 NAMES = ("train", "validation", "test")
 
-
 Codes = npt.NDArray[np.integer[Any]]
+Counts = npt.NDArray[np.int64]
 Times = npt.NDArray[np.float64]
 CALLED = {
     "val": "validation",
@@ -40,6 +41,7 @@ def make_splits(
     validation_from: float | None = None,
     gap: float = 0.0,
     units: Codes | None = None,
+    place: Callable[[int], str] = row_number,
 ) -> dict[str, Rows]:
     """The rows of `train`, `validation` (if there is one) and `test`, each sorted and without overlap.
 
@@ -59,6 +61,7 @@ def make_splits(
         test_from, validation_from: with `time`, where these splits begin, instead of a fraction.
         gap: with `time`, rows closer than this before the start of the next split are in no split.
         units: (n,) codes; rows of one unit are on one side, whatever else is asked.
+        place: row number -> what it is called in messages.
 
     Raises:
         UserError: a split is empty, given twice or missing, or given splits overlap; the path is
@@ -71,9 +74,11 @@ def make_splits(
     _check_given(given, n_rows, asked)
     pool = (given["train"] if "train" in given else _in_no_split(given, n_rows)).astype(np.int64)
     if time is not None:
+        _require_times(pool, time, place)
         taken = _by_time(pool, time, held_out, starts, gap, units)
     elif group is not None:
-        taken = _by_block(pool, _blocks(group, units), held_out, seed, "groups")
+        _require_whole_units(group, units, place)
+        taken = _by_block(pool, group, held_out, seed, "groups")
     elif stratify is not None:
         taken = _stratified(pool, stratify, units, held_out, seed)
     elif units is not None:
@@ -85,8 +90,6 @@ def make_splits(
         n_test, n_validation = len(taken.get("test", ())), len(taken.get("validation", ()))
         held = f"{n_test} test and {n_validation} validation rows of {len(pool)}"
         raise UserError("", f"split 'train' is empty ({held} are held out)", "hold out less")
-    if group is not None:
-        _check_sides(group, splits)
     return {name: np.sort(splits[name]) for name in NAMES if name in splits}
 
 
@@ -130,22 +133,22 @@ def _by_block(
     return taken
 
 
-def _nearest(ends: npt.NDArray[np.int64], fraction: float | None, n: int) -> int:
+def _nearest(ends: Counts, fraction: float | None, n: int) -> int:
     """How many blocks come nearest to a fraction of n rows; at least one, unless none is asked for."""
     if fraction is None:
         return 0
     return max(1, int(np.abs(ends - fraction * n).argmin()))
 
 
-def _blocks(group: Codes, units: Codes | None) -> Codes:
-    if units is not None:
-        _, unit = np.unique(units, return_inverse=True)
-        low, high = np.full(unit.max() + 1, np.iinfo(np.int64).max), np.full(unit.max() + 1, -1)
-        np.minimum.at(low, unit, group)
-        np.maximum.at(high, unit, group)
-        if (low != high).any():
-            raise UserError("", "rows that belong together are in two groups", path=("group",))
-    return group
+def _require_whole_units(group: Codes, units: Codes | None, place: Callable[[int], str]) -> None:
+    if units is None:
+        return
+    _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+    apart = np.flatnonzero(group != group[first][unit])
+    if apart.size:
+        one, other = int(first[unit[apart[0]]]), int(apart[0])
+        what = f"{place(one)} and {place(other)} belong together, but are in two groups"
+        raise UserError("", what, path=("group",))
 
 
 def _stratified(
@@ -163,10 +166,10 @@ def _stratified(
     by_stratum = shuffled[np.argsort(stratum[shuffled], kind="stable")]
     rank = np.empty(n, dtype=np.int64)
     rank[by_stratum] = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    test = _quotas("test", sizes, held_out.get("test"), n)
-    validation = _quotas("validation", sizes, held_out.get("validation"), n)
+    test = _quotas("test", sizes, sizes, held_out.get("test"))
+    validation = _quotas("validation", sizes, sizes - test, held_out.get("validation"))
     is_test = rank < test[stratum]
-    is_validation = ~is_test & (rank >= (sizes - validation)[stratum])
+    is_validation = rank >= (sizes - validation)[stratum]
     taken = {"train": pool[~(is_test | is_validation)[item]]}
     if "test" in held_out:
         taken["test"] = pool[is_test[item]]
@@ -175,15 +178,19 @@ def _stratified(
     return taken
 
 
-def _quotas(name: str, sizes: npt.NDArray[np.int64], fraction: float | None, n: int) -> npt.NDArray[np.int64]:
-    """Rows of each stratum, by largest remainders."""
+def _quotas(name: str, sizes: Counts, free: Counts, fraction: float | None) -> Counts:
+    """Rows of each stratum, by largest remainders among the strata that have rows left."""
+    quotas: Counts = np.zeros_like(sizes)
     if fraction is None:
-        return np.zeros_like(sizes)
+        return quotas
+    n = int(sizes.sum())
     total = _count(name, n, fraction)
     exact = sizes.astype(np.float64) * (total / n)
-    quotas: npt.NDArray[np.int64] = np.floor(exact).astype(np.int64)
-    rest = np.argsort(-(exact - quotas), kind="stable")[: total - int(quotas.sum())]
-    quotas[rest] += 1
+    quotas = np.minimum(np.floor(exact).astype(np.int64), free)
+    while (lacking := min(total, int(free.sum())) - int(quotas.sum())) > 0:
+        behind = np.where(quotas < free, exact - quotas, -np.inf)
+        rest = np.argsort(-behind, kind="stable")[:lacking]
+        quotas[rest[np.isfinite(behind[rest])]] += 1
     return quotas
 
 
@@ -197,11 +204,6 @@ def _by_time(
 ) -> dict[str, Rows]:
     """Test is what is latest, validation what comes before it, train what comes before that."""
     when = time[pool]
-    wrong = np.flatnonzero(~np.isfinite(when))
-    if wrong.size:
-        raise UserError(
-            "", f"row {int(pool[wrong[0]])} has no time, and {wrong.size - 1} more rows", path=("by_time",)
-        )
     if units is not None:
         _, unit = np.unique(units[pool], return_inverse=True)
         earliest = np.full(unit.max() + 1, np.inf)
@@ -212,40 +214,34 @@ def _by_time(
         start = starts[name]
         if start is None and name not in held_out:
             continue
-        free = np.sort(when[when < end])
+        key = name if start is None else f"{name}_from"
         if start is None:
+            free = np.sort(when[when < end])
             count = _count(name, n, held_out[name])
-            start = float(free[max(0, len(free) - count)]) if len(free) else -np.inf
+            start = float(free[max(0, len(free) - count)]) if len(free) else np.inf
         rows = pool[(when >= start) & (when < end)]
         if len(rows) == 0:
-            raise UserError("", f"split {name!r} is empty (no row from {start:g} on)", path=(f"{name}_from",))
+            what = "no row is that late" if end == np.inf else "no row is earlier than test and its gap"
+            if end < np.inf and key == "validation_from":
+                what = "no row is from then on and earlier than test and its gap"
+            raise UserError("", f"split {name!r} is empty: {what}", path=(key,))
         taken[name] = rows
         end = start - gap
     taken["train"] = pool[when < end]
     if len(taken["train"]) == 0:
-        raise UserError(
-            "",
-            "split 'train' is empty: no row is earlier than what is held out",
-            "hold out less",
-            path=("by_time",),
-        )
+        what = "split 'train' is empty: no row is earlier than what is held out and its gap"
+        raise UserError("", what, "hold out less", path=("by_time",))
     return taken
 
 
-def _check_sides(group: Codes, splits: Mapping[str, Rows]) -> None:
-    names = list(splits)
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            both = np.intersect1d(group[splits[one]], group[splits[other]])
-            if both.size:
-                raise UserError(
-                    "",
-                    f"{both.size} groups are in both {one} and {other}, first code {both[0]}",
-                    path=("group",),
-                )
+def _require_times(pool: Rows, time: Times, place: Callable[[int], str]) -> None:
+    wrong = pool[~np.isfinite(time[pool])]
+    if wrong.size:
+        more = f", and {wrong.size - 1} more rows" if wrong.size > 1 else ""
+        raise UserError(place(int(wrong.min())), f"has no time{more}", path=("by_time",))
 
 
-def given_by_column(codes: Rows, names: Sequence[str], place: Callable[[int], str]) -> dict[str, Rows]:
+def given_by_column(codes: Codes, names: Sequence[str], place: Callable[[int], str]) -> dict[str, Rows]:
     """The splits that a column of words gives; a row without a word is in none.
 
     Raises:
@@ -269,18 +265,30 @@ def given_by_column(codes: Rows, names: Sequence[str], place: Callable[[int], st
     return given
 
 
-def check_disjoint_ids(ids: Rows, splits: Mapping[str, Rows], names: Sequence[str]) -> None:
-    """Raises:
-    UserError: an id is in two splits.
+def check_apart(
+    codes: Codes, splits: Mapping[str, Rows], names: Sequence[str], what: str, path: KeyPath = ()
+) -> None:
+    """Refuse rows of one id, or of one group, in two splits.
+
+    Args:
+        codes: (n,) codes into `names`; -1 for a row without one.
+        splits: split -> its rows.
+        names: what the codes are called.
+        what: what they are codes of, in the plural.
+        path: the key that asks for it.
+
+    Raises:
+        UserError: a code is in two splits.
     """
-    held = {name: np.unique(ids[rows]) for name, rows in splits.items()}
-    for i, one in enumerate(held):
-        for other in list(held)[i + 1 :]:
-            both = np.intersect1d(held[one], held[other], assume_unique=True)
-            both = both[both >= 0]
-            if both.size:
-                first = quoted(names[int(both[0])]) if names else str(both[0])
-                raise UserError("", f"{both.size} ids are in both {one} and {other}, first {first}")
+    held = {}
+    for split, rows in splits.items():
+        own = codes[rows]
+        held[split] = np.bincount(own[own >= 0], minlength=len(names)) > 0
+    for one, other in combinations(held, 2):
+        both = np.flatnonzero(held[one] & held[other])
+        if both.size:
+            first = quoted(names[int(both[0])])
+            raise UserError("", f"{both.size} {what} are in both {one} and {other}, first {first}", path=path)
 
 
 def _in_no_split(given: Mapping[str, Rows], n_rows: int) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,13 @@ CHUNK = 1 << 20
 """Values held in float64 at once (8 MB)."""
 
 
-def fit(inputs: Array, rows: Rows, kind: Scale) -> tuple[Float32, Float32]:
+def _place(row: int) -> str:
+    return f"inputs:row {row}"
+
+
+def fit(
+    inputs: Array, rows: Rows, kind: Scale, place: Callable[[int], str] = _place
+) -> tuple[Float32, Float32]:
     """Mean and standard deviation for `(x - mean) / std`.
 
         mean = 1/n sum_i x_i        std = sqrt(1/n sum_i (x_i - mean)^2)
@@ -32,6 +38,7 @@ def fit(inputs: Array, rows: Rows, kind: Scale) -> tuple[Float32, Float32]:
         inputs: (n, C, H, W) or (n, F), any real dtype.
         rows: the training rows.
         kind: what one mean is taken over.
+        place: row number -> what it is called in messages.
 
     Returns:
         mean and std, float32, to be broadcast to one row: the row's shape (`per_feature`), (C, 1, 1)
@@ -41,7 +48,7 @@ def fit(inputs: Array, rows: Rows, kind: Scale) -> tuple[Float32, Float32]:
         UserError: a value is NaN or infinite, or too large for float32; or vectors are scaled
             per channel.
     """
-    check_finite(inputs, rows)
+    check_finite(inputs, rows, place)
     n_axes = inputs.ndim - 1
     if kind == "none":
         return np.zeros((1,) * n_axes, np.float32), np.ones((1,) * n_axes, np.float32)
@@ -62,7 +69,7 @@ def fit(inputs: Array, rows: Rows, kind: Scale) -> tuple[Float32, Float32]:
     return mean32, std32
 
 
-def check_finite(inputs: Array, rows: Rows) -> None:
+def check_finite(inputs: Array, rows: Rows, place: Callable[[int], str] = _place) -> None:
     """Raises:
     UserError: one of these rows holds NaN or an infinite value; names the first.
     """
@@ -73,7 +80,7 @@ def check_finite(inputs: Array, rows: Rows) -> None:
         if bad.any():
             row = int(part[np.argmax(bad)])
             values = inputs[row][~np.isfinite(inputs[row])]
-            raise UserError(f"inputs:row {row}", f"holds {values[0]}", "remove the row or fill the value")
+            raise UserError(place(row), f"holds {values[0]}", "remove the row or fill the value")
 
 
 def _moments(inputs: Array, rows: Rows, axes: tuple[int, ...]) -> tuple[Float64, Float64]:

@@ -455,19 +455,24 @@ def _task_problems(recipe: Recipe) -> Iterator[Problem]:
 
 def _data_problems(recipe: Recipe) -> Iterator[Problem]:
     sources = recipe.data.sources or {}
-    read: dict[tuple[str | None, str], tuple[str, str]] = {}
+    read: dict[str, list[tuple[str, TaskSpec]]] = {}
     for name, task in recipe.tasks.items():
         path = ("tasks", name, "source")
         if task.source is not None and task.source not in sources:
             known = ", ".join(sources)
             yield path, f"no source {quoted(task.source)} in data.sources{': ' if known else ''}{known}"
         for column in task.target_columns():
-            other, how = read.setdefault((task.source, column), (name, task.reads))
-            if how != task.reads:
-                yield (
-                    ("tasks", name, "target"),
-                    f"reads column {quoted(column)} as {task.reads}, task {quoted(other)} reads it as {how}",
-                )
+            others = read.setdefault(column, [])
+            for other, spec in others:
+                same = None in (task.source, spec.source) or task.source == spec.source
+                if same and spec.reads != task.reads:
+                    yield (
+                        ("tasks", name, "target"),
+                        f"reads column {quoted(column)} as {task.reads}, "
+                        f"task {quoted(other)} reads it as {spec.reads}",
+                    )
+                    break
+            others.append((name, task))
     split = recipe.data.split
     if split.stratify is not None:
         yield from _task_known(recipe, split.stratify, ("data", "split", "stratify"))

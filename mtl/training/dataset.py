@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -19,7 +19,7 @@ from mtl.data.learned import Constants, Learned
 from mtl.data.standardize import check_finite
 from mtl.data.standardize import fit as fit_standardize
 from mtl.data.table_inputs import fit_layout
-from mtl.errors import UserError, quoted
+from mtl.errors import UserError, quoted, raise_all
 from mtl.promises import check_columns, check_targets
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import TaskSpec
@@ -52,7 +52,7 @@ class Dataset:
     present: dict[str, Tensor]
     weight: dict[str, Tensor]
     splits: dict[str, Rows]
-    streams: dict[str, Rows]
+    streams: dict[str, range]
     header: Header
     learned: Learned
     fingerprint: str
@@ -91,14 +91,15 @@ class Dataset:
         return present.float() if own is None else torch.where(present, own[index], 0.0)
 
 
-def wanted_of(recipe: Recipe) -> Wanted:
-    """Which columns a recipe asks of its sources, and how each is meant."""
+def wanted_of(recipe: Recipe, source: str | None = None) -> Wanted:
+    """Which columns a recipe asks of one source, or of all that it has, and how each is meant."""
     labels: dict[str, How] = {}
     extra: dict[str, How] = {}
     for spec in recipe.tasks.values():
-        labels.update(dict.fromkeys(spec.target_columns(), cast(How, _how(spec))))
-        if spec.sample_weight is not None:
-            extra[spec.sample_weight] = "numbers"
+        if source is None or spec.source in (None, source):
+            labels.update(dict.fromkeys(spec.target_columns(), cast(How, _how(spec))))
+            if spec.sample_weight is not None:
+                extra[spec.sample_weight] = "numbers"
     split = recipe.data.split
     for column, how in ((split.column, "codes"), (split.group, "codes"), (split.by_time, "times")):
         if column is not None:
@@ -112,31 +113,34 @@ def _how(spec: TaskSpec) -> str:
 
 def read_sources(recipe: Recipe) -> Joined:
     """The columns of all sources that the recipe asks for."""
-    wanted = wanted_of(recipe)
     columns = {}
     for name, source in recipe.data.by_name.items():
         with recipe.at("data", *recipe.data.path_of(name)):
+            own = wanted_of(recipe, name if recipe.data.sources is not None else None)
             ids = source.row_ids()
-            own = wanted if ids is None else Wanted(wanted.labels, {**wanted.extra, ids: "codes"})
+            if ids is not None:
+                own = Wanted(own.labels, {**own.extra, ids: "codes"})
             if recipe.data.sources is not None:
-                known = set(source.header().columns or source.header().labels)
-                mine = {
-                    c for s in recipe.tasks.values() if s.source in (None, name) for c in s.target_columns()
-                }
-                own = Wanted(
-                    {c: how for c, how in own.labels.items() if c in mine and c in known},
-                    {c: how for c, how in own.extra.items() if c in known},
-                )
+                own = _held(own, source.header())
             found = source.read(recipe.seeds.labels, own)
             columns[name] = check_columns(source, found, tuple(own.labels))
     return join(columns)
+
+
+def _held(wanted: Wanted, header: Header) -> Wanted:
+    """Of what is asked of all sources, what one of them has."""
+    known = set(header.columns or header.labels)
+    return Wanted(
+        {c: how for c, how in wanted.labels.items() if c in known},
+        {c: how for c, how in wanted.extra.items() if c in known},
+    )
 
 
 def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     """Read, split, encode and measure the data of a recipe.
 
     Raises:
-        UserError: labels are missing or not allowed, or a split is empty.
+        UserError: labels are missing or not allowed, or a split is empty; the faults of all tasks at once.
     """
     joined = read_sources(recipe)
     notices = [notice for columns in joined.sources.values() for notice in columns.notices]
@@ -145,11 +149,16 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     with recipe.at("data", "split"):
         splits, said = split_rows(recipe, joined, header)
     notices += said
-    tasks = {}
+    tasks: dict[str, TaskLabels] = {}
+    faults: list[UserError] = []
     for task, spec in recipe.tasks.items():
-        with recipe.at("tasks", task):
-            tasks[task] = _task_labels(task, spec, outputs[task], joined, header, splits)
-            notices += tasks[task].notices
+        try:
+            with recipe.at("tasks", task):
+                tasks[task] = _task_labels(task, spec, outputs[task], joined, header, splits)
+                notices += tasks[task].notices
+        except UserError as error:
+            faults.extend(error.errors)
+    raise_all(faults)
     learned = Learned(
         outputs={task: found.outputs for task, found in tasks.items()},
         constants={task: found.constants for task, found in tasks.items()},
@@ -172,7 +181,7 @@ def assembled(
             outputs = learned.outputs[task]
             weight = None
             if spec.sample_weight is not None:
-                weight = _sample_weights(spec.sample_weight, joined, splits["test"])
+                weight = _sample_weights(spec.sample_weight, joined, _labelled(splits, there))
             tasks[task] = TaskLabels(
                 outputs, spec.encode(labels, outputs), there, weight, learned.constants[task], []
             )
@@ -212,21 +221,34 @@ def _dataset(
 
 def _read_header(joined: Joined, header: Header) -> Header:
     """The header with what is known now that rows were read."""
-    labels, text = dict(header.labels), set(header.text)
-    for columns in joined.sources.values():
-        if columns.header is not None:
-            labels.update({c: columns.header.labels.get(c) for c in columns.labels})
-            text |= columns.header.text & set(columns.labels)
-    for column in text:  # of several sources, the values of all
-        if len(joined.sources) > 1:
-            labels[column] = joined.labels([column], None, header).names
+    seen = {
+        name: header.of(name)
+        if columns.header is None
+        else _with_labels(header.of(name), columns.header, columns.labels)
+        for name, columns in joined.sources.items()
+    }
+    if len(seen) == 1:
+        ((_, only),) = seen.items()
+        labels, text = dict(only.labels), set(only.text)
+    else:
+        labels, text = dict(header.labels), set(header.text)
+        for column in dict.fromkeys(c for columns in joined.sources.values() for c in columns.labels):
+            labels[column], is_text = joined.called(column, None, header)
+            text = text | {column} if is_text else text - {column}
     return replace(
         header,
         input_shape=joined.inputs.shape[1:],
         labels=labels,
         text=frozenset(text),
         layout=joined.layout if joined.layout is not None else header.layout,
+        by_source=seen if len(seen) > 1 else {},
     )
+
+
+def _with_labels(header: Header, read: Header, columns: Iterable[str]) -> Header:
+    """A source's header with what was read of its label columns."""
+    names = {column: read.labels.get(column) for column in columns}
+    return replace(header, labels={**header.labels, **names}, text=header.text | (read.text & set(names)))
 
 
 @dataclass(frozen=True)
@@ -260,39 +282,53 @@ def _task_labels(
     notices = _notices(task, spec, outputs, targets, there, splits)
     weight = None
     if spec.sample_weight is not None:
-        weight = _sample_weights(spec.sample_weight, joined, np.concatenate(list(splits.values())))
+        weight = _sample_weights(spec.sample_weight, joined, _labelled(splits, there))
+        if not weight[train].any():
+            what = f"column {quoted(spec.sample_weight)} is 0 in every labelled row of train"
+            raise UserError("", what, path=("sample_weight",))
     return TaskLabels(outputs, targets, there, weight, spec.constants(targets[train], outputs), notices)
+
+
+def _labelled(splits: Mapping[str, Rows], there: Mask) -> Rows:
+    """Rows of all splits that have a label."""
+    return np.concatenate([rows[there[rows]] for rows in splits.values()])
 
 
 def _check_missing(
     task: str, spec: TaskSpec, joined: Joined, labels: Labels, there: Mask, splits: Mapping[str, Rows]
 ) -> None:
-    used = np.concatenate(list(splits.values()))
-    lacking = used[~there[used]] if labels.present.ndim == 1 else used[~labels.present[used].all(axis=1)]
-    if lacking.size and spec.missing == "error":
-        column = ", ".join(map(quoted, spec.target_columns()[:3]))
-        raise UserError(
-            joined.place(int(lacking.min())),
-            f"no label in column {column}, and {lacking.size - 1} more rows like it",
-            "set `missing: mask` to leave such rows out of this task",
-            path=("target",),
-        )
+    if spec.missing == "error" and not labels.present.all():
+        whole = np.asarray(labels.present.all(axis=tuple(range(1, labels.present.ndim))))
+        lacking = np.concatenate([rows[~whole[rows]] for rows in splits.values()])
+        if lacking.size:
+            column = ", ".join(map(quoted, spec.target_columns()[:3]))
+            more = f", and {lacking.size - 1} more rows like it" if lacking.size > 1 else ""
+            raise UserError(
+                joined.place(int(lacking.min())),
+                f"no label in column {column}{more}",
+                "set `missing: mask` to leave such rows out of this task",
+                path=("target",),
+            )
     for name, rows in splits.items():
         if not there[rows].any():
-            raise UserError("", f"task {quoted(task)} has no labels in split {quoted(name)}")
+            what = f"task {quoted(task)} has no labels in split {quoted(name)}"
+            todo = "" if name == "train" else "split otherwise, such as by data.split.stratify"
+            raise UserError("", what, todo)
 
 
 def _sample_weights(column: str, joined: Joined, used: Rows) -> npt.NDArray[np.float32]:
     values, _ = joined.extra(column)
     weights = np.asarray(values, dtype=np.float64)
-    wrong = used[~(weights[used] >= 0)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = weights.astype(np.float32)
+    wrong = used[~((weights[used] >= 0) & (single[used] < np.inf))]
     if wrong.size:
         row = int(wrong.min())
         raise UserError(
             joined.place(row), f"the weight in column {quoted(column)} is {weights[row]:g}; it must be 0 or more",
             path=("sample_weight",),
         )  # fmt: skip
-    return weights.astype(np.float32)
+    return single
 
 
 def _notices(
@@ -306,7 +342,7 @@ def _notices(
             return []
         return [f"task {quoted(task)}: every label of train is {values[0]:g}; r2 is undefined"]
     if targets.ndim > 1:
-        return []
+        return _label_notices(task, outputs, targets[rows["train"]])
     counts = {name: np.bincount(targets[part], minlength=len(outputs)) for name, part in rows.items()}
     train = counts["train"]
     if (train > 0).sum() < 2:
@@ -330,21 +366,34 @@ def _notices(
     return notices
 
 
+def _label_notices(task: str, outputs: Sequence[str], targets: Array) -> list[str]:
+    """Labels of which train has one side only; -1 in targets is unknown."""
+    notices = []
+    for value, said in ((1, "no row of train has"), (0, "every row of train has")):
+        lacking = ~(targets == value).any(axis=0)
+        names = [quoted(name) for name, there in zip(outputs, lacking.tolist(), strict=True) if there]
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            notices.append(f"task {quoted(task)}: {said} {', '.join(names[:5])}{more}")
+    return notices
+
+
 def _learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], learned: Learned) -> Learned:
     scale = recipe.data.standardize.kind
-    used = np.sort(np.concatenate(list(splits.values())))
     if joined.layout is not None:
         layout, mean, std, fill, indicators = fit_layout(
             cast(npt.NDArray[np.float32], joined.inputs),
             joined.layout,
             splits["train"],
-            used,
+            np.sort(np.concatenate(list(splits.values()))),
             scale != "none",
             joined.place,
         )
         return replace(learned, layout=layout, mean=mean, std=std, fill=fill, indicators=indicators)
-    check_finite(joined.inputs, used)
-    mean, std = fit_standardize(joined.inputs, splits["train"], scale)
+    mean, std = fit_standardize(joined.inputs, splits["train"], scale, joined.place)
+    for name, rows in splits.items():
+        if name != "train":  # whose rows have been looked at
+            check_finite(joined.inputs, rows, joined.place)
     return replace(learned, mean=mean, std=std) if scale != "none" else learned
 
 

@@ -12,7 +12,6 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -121,23 +120,25 @@ def sampler_of(recipe: Recipe, groups: Sequence[TaskGroup], dataset: Dataset) ->
         UserError: no batch comes out, or a task has too few labels for what is asked.
     """
     train, rows = recipe.train, dataset.splits["train"]
-    labelled = {}
+    asked, found = train.batches.min_labelled, {}
     for group in groups:
         for t, task in enumerate(group.tasks):
-            if task in train.batches.min_labelled:
-                there = dataset.present[group.name][:, t].cpu().numpy()[rows]
-                labelled[task] = (rows[there], train.batches.min_labelled[task])
-    temperature = train.batches.temperature
-    several = dataset.streams.values() if temperature is not None else ()
-    streams = [np.intersect1d(own, rows, assume_unique=True) for own in several]
+            if task in asked:
+                found[task] = rows[dataset.present[group.name][:, t].cpu().numpy()[rows]]
+    streams = {}
+    if train.batches.temperature is not None:
+        for name, own in dataset.streams.items():
+            mine = rows[(rows >= own.start) & (rows < own.stop)]
+            if len(mine):  # a source may be for testing only
+                streams[name] = mine
     return Sampler(
         rows,
         train.batch_size,
         train.drop_last,
         recipe.seeds.order,
-        min_labelled=labelled,
-        streams=[own for own in streams if len(own)],
-        temperature=temperature,
+        min_labelled={task: (found[task], asked[task]) for task in recipe.tasks if task in asked},
+        streams=streams,
+        temperature=train.batches.temperature,
     )
 
 

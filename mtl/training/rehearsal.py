@@ -9,6 +9,7 @@ import copy
 
 import torch
 
+from mtl.errors import UserError
 from mtl.evaluation.evaluate import evaluation_mode
 from mtl.promises import broken, check_decoded, check_losses, check_metrics
 from mtl.training.fit import Trainer
@@ -23,6 +24,8 @@ def rehearse(trainer: Trainer) -> None:
         UserError: a part does not give what its family promises.
     """
     index = torch.from_numpy(trainer.dataset.splits["train"][:ROWS].copy()).to(trainer.device)
+    if trainer.sampler.smallest == 1:
+        _rehearse_single_row(trainer, index[:1])
     with evaluation_mode(trainer.built.model):
         logits = trainer.built.model.forward_groups(trainer.dataset.inputs[index])
     losses = [_rehearse_group(trainer, number, logits, index) for number in range(len(trainer.built.groups))]
@@ -32,6 +35,21 @@ def rehearse(trainer: Trainer) -> None:
         if getattr(total, "shape", None) != ():
             got = tuple(total.shape) if hasattr(total, "shape") else type(total).__name__
             raise broken(trainer.recipe.weighting, "build", f"weighs the losses to {got}, not to one number")
+
+
+def _rehearse_single_row(trainer: Trainer, index: torch.Tensor) -> None:
+    """Batch norm has no variance of one value."""
+    model = copy.deepcopy(trainer.built.model).train()
+    with trainer.recipe.at("train", "batch_size"):
+        try:
+            model.forward_groups(trainer.dataset.inputs[index])
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "", "a batch of one row cannot be normalized over the batch",
+                "take model.backbone.norm.kind: layer or none, or batches of more rows",
+            ) from None  # fmt: skip
 
 
 def _rehearse_group(

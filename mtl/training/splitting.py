@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl.data.columns import Header, Rows
+from mtl.data.columns import Array, Header, Rows
 from mtl.data.join import Joined
-from mtl.data.splits import NAMES, check_disjoint_ids, given_by_column, make_splits
+from mtl.data.splits import Codes, check_apart, given_by_column, make_splits
 from mtl.errors import UserError, quoted
 from mtl.recipe.schema import Recipe, duration_of, seconds_of
 
@@ -23,38 +23,46 @@ def split_rows(recipe: Recipe, joined: Joined, header: Header) -> tuple[dict[str
     if split.column is not None:
         if given:
             raise UserError("", "the source gives splits already", "remove this key", path=("column",))
-        codes, names = joined.extra(split.column)
-        given = dict(given_by_column(_as_codes(codes), _as_names(codes, names), place=joined.place))
+        given = given_by_column(*_codes(joined, split.column, "column"), place=joined.place)
     times = None
     if split.by_time is not None:
-        times = np.asarray(joined.extra(split.by_time)[0], dtype=np.float64)
+        times = np.asarray(_extra(joined, split.by_time, "by_time")[0], dtype=np.float64)
+    group, groups = _group(split.group, joined)
     splits = make_splits(
         given,
         joined.n_rows,
         split.held_out,
         recipe.seeds.split,
         stratify=_strata(recipe, joined, header),
-        group=_group(split.group, joined),
+        group=group,
         time=times,
         test_from=None if split.test_from is None else seconds_of(split.test_from),
         validation_from=None if split.validation_from is None else seconds_of(split.validation_from),
         gap=duration_of(split.gap),
         units=joined.units(),
+        place=joined.place,
     )
+    if group is not None:
+        check_apart(group, splits, groups, "groups", path=("group",))
     _check_ids(recipe, joined, splits)
     used = sum(len(rows) for rows in splits.values())
     said = []
     if used < joined.n_rows and (split.column is not None or split.by_time is not None):
         said.append(f"{joined.n_rows - used} of {joined.n_rows} rows are in no split")
-    return {name: splits[name] for name in NAMES if name in splits}, said
+    return splits, said
 
 
-def _as_names(codes: object, names: tuple[str, ...] | None) -> tuple[str, ...]:
-    return names if names is not None else ()
+def _extra(joined: Joined, column: str, key: str) -> tuple[Array, tuple[str, ...] | None]:
+    """A column that `data.split` names under `key`."""
+    try:
+        return joined.extra(column)
+    except UserError as error:
+        raise UserError(error.place, error.what, error.todo, path=(key,)) from None
 
 
-def _as_codes(codes: object) -> Rows:
-    return np.asarray(codes).astype(np.int64)
+def _codes(joined: Joined, column: str, key: str) -> tuple[Codes, tuple[str, ...]]:
+    codes, names = _extra(joined, column, key)
+    return codes.astype(np.int64, copy=False), names or ()
 
 
 def _strata(recipe: Recipe, joined: Joined, header: Header) -> Rows | None:
@@ -68,22 +76,21 @@ def _strata(recipe: Recipe, joined: Joined, header: Header) -> Rows | None:
     return np.where(labels.present, codes, -1).astype(np.int64)
 
 
-def _group(column: str | None, joined: Joined) -> Rows | None:
+def _group(column: str | None, joined: Joined) -> tuple[Codes | None, tuple[str, ...]]:
     if column is None:
-        return None
-    codes, _ = joined.extra(column)
-    wrong = np.flatnonzero(_as_codes(codes) < 0)
+        return None, ()
+    codes, names = _codes(joined, column, "group")
+    wrong = np.flatnonzero(codes < 0)
     if wrong.size:
-        row = int(wrong[0])
+        more = f", and {wrong.size - 1} more rows like it" if wrong.size > 1 else ""
         raise UserError(
-            joined.place(row), f"no group in column {quoted(column)}, and {wrong.size - 1} more rows like it",
-            path=("group",),
-        )  # fmt: skip
-    return _as_codes(codes)
+            joined.place(int(wrong[0])), f"no group in column {quoted(column)}{more}", path=("group",)
+        )
+    return codes, names
 
 
 def _check_ids(recipe: Recipe, joined: Joined, splits: dict[str, Rows]) -> None:
     for column in dict.fromkeys(source.row_ids() for source in recipe.data.by_name.values()):
         if column is not None:
             codes, names = joined.extra(column)
-            check_disjoint_ids(_as_codes(codes), splits, names or ())
+            check_apart(codes.astype(np.int64, copy=False), splits, names or (), "ids")

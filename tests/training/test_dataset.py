@@ -59,6 +59,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     def loading(given: Columns, recipe: Recipe | None = None, header: Header = HEADER) -> Dataset:
         recipe = recipe or recipe_of()
         monkeypatch.setattr(Synthetic, "columns", lambda self, seed: given)
+        monkeypatch.setattr(Synthetic, "header", lambda self: header)
         return load_dataset(recipe, header)
 
     return loading
@@ -230,7 +231,7 @@ def test_inputs_that_are_not_finite(load: Load, value: float, row: int, scale: s
     inputs = columns().inputs.copy()
     inputs[row, 2] = value
     error = error_of(load, columns(inputs=inputs), recipe_of(standardize={"kind": scale}))
-    assert f"inputs:row {row}: holds {value}" in str(error)
+    assert f"data.standardize: row {row}: holds {value}" in str(error)
     assert error.path[:2] == ("data", "standardize")
 
 
