@@ -105,9 +105,9 @@ class Sampler:
     @property
     def smallest(self) -> int:
         """Rows of the smallest batch."""
-        full, rest = divmod(len(self.rows), self.free)
-        least = self.free if full and (self.drop_last or rest < 2) else rest
-        return least + self.batch_size - self.free
+        rest = len(self.rows) % self.free
+        least = len(self.rows) if self.n_batches == 1 else rest if rest > 1 else self.free
+        return (self.free if self.drop_last else least) + self.batch_size - self.free
 
     def _reserve(self, min_labelled: Mapping[str, tuple[Rows, int]]) -> list[tuple[Endless, int]]:
         path = ("train", "batches", "min_labelled")
