@@ -87,8 +87,8 @@ def found_classes(labels: Labels) -> tuple[str, ...]:
     if len(values) > MAX_CLASSES:
         raise UserError("", f"{len(values)} distinct labels; at most {MAX_CLASSES} classes", path=("target",))
     if len(values) < 2:
-        shown = quoted(int(values[0])) if len(values) else "no label at all"
-        raise UserError("", f"the only class is {shown}: nothing to learn", path=("target",))
+        what = f"the only class is {quoted(int(values[0]))}" if len(values) else "there is no label at all"
+        raise UserError("", f"{what}: nothing to learn", path=("target",))
     return tuple(str(int(value)) for value in values)
 
 
