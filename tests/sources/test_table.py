@@ -84,7 +84,7 @@ def test_a_name_with_signs_of_a_pattern_is_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message", "keys"),
     [
-        ({"numeric": ("x1", "x11")}, "t.csv: inputs.numeric[1]: no column 'x11' (did you mean 'x10'?); columns: id, x1,",
+        ({"numeric": ("x1", "x11")}, "t.csv: inputs.numeric[1]: no column 'x11' (did you mean 'x1'?); columns: id,",
          ("inputs", "numeric", 1)),
         ({"categorical": ("z*",)}, "t.csv: inputs.categorical[0]: no column 'z*'; columns: id, x1,",
          ("inputs", "categorical", 0)),
