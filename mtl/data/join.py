@@ -108,10 +108,13 @@ class Joined:
 
     def streams(self) -> dict[str, range]:
         """Source name -> its rows."""
-        return {name: range(rows.start, rows.stop) for name in self.sources if (rows := self._rows(name))}
+        return {name: range(rows.start, rows.stop) for name, rows in self._rows.items()}
 
-    def _rows(self, name: str) -> slice:
-        return slice(self.start[name], self.start[name] + len(self.sources[name].inputs))
+    @property
+    def _rows(self) -> dict[str, slice]:
+        return {
+            name: slice(start, start + len(self.sources[name].inputs)) for name, start in self.start.items()
+        }
 
     def place(self, row: int) -> str:
         """What a row is called in messages."""
@@ -178,7 +181,8 @@ class Joined:
         present = np.zeros(self.n_rows, dtype=bool)
         for name, part in parts.items():
             own = held[name].present.get(column)
-            values[self._rows(name)], present[self._rows(name)] = part, True if own is None else own
+            rows = self._rows[name]
+            values[rows], present[rows] = part, True if own is None else own
         return Labels(values, _like(present, values), called, text, self.place)
 
     def _require_same_classes(self, column: str, names: Mapping[str, Names]) -> None:
@@ -213,12 +217,12 @@ class Joined:
         if all(own is None for own in names.values()):
             values = np.full(self.n_rows, np.nan)
             for name, columns in held.items():
-                values[self._rows(name)] = columns.extra[column]
+                values[self._rows[name]] = columns.extra[column]
             return values, None
         called = stable_order(value for own in names.values() for value in own or ())
         codes = np.full(self.n_rows, -1, dtype=np.int64)
         for name, columns in held.items():
-            codes[self._rows(name)] = _renamed(columns.extra[column], names[name], called)
+            codes[self._rows[name]] = _renamed(columns.extra[column], names[name], called)
         return codes, called
 
     def units(self) -> Rows | None:
@@ -230,7 +234,7 @@ class Joined:
             if columns.units is not None:
                 # by their first rows: whatever a source calls its units, those of two sources differ
                 _, first, unit = np.unique(columns.units, return_index=True, return_inverse=True)
-                units[self._rows(name)] = self.start[name] + first[unit]
+                units[self._rows[name]] = self.start[name] + first[unit]
         return units
 
 
