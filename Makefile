@@ -17,7 +17,7 @@ from mtl.sources.fashion_mnist import fetch; fetch()"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run data apt-data test slow check format clean
+.PHONY: help run data apt-data test slow check format docs clean
 
 help: ## list the targets
 	@echo "Targets (VENV=$(VENV) PYTHON=$(PYTHON)):"
@@ -50,6 +50,12 @@ check: $(DEV) ## ruff and mypy
 format: $(DEV) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(DEV) ## write the JSON schema and the key tables of docs/recipe.md anew
+	$(PY) -c "from pathlib import Path; \
+	from mtl.recipe.json_schema import schema_text; from mtl.recipe.key_table import fresh; \
+	Path('recipes/recipe.schema.json').write_text(schema_text(), encoding='utf-8'); page = Path('docs/recipe.md'); \
+	page.write_text(fresh(page.read_text(encoding='utf-8')), encoding='utf-8')"
 
 clean: ## remove what can be made again: environment, caches, builds; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 OK, BUG, USER, ENVIRONMENT, NOT_FINITE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
@@ -92,6 +93,15 @@ def raise_all(errors: Sequence[UserError]) -> None:
         raise errors[0]
     if errors:
         raise ManyErrors(errors)
+
+
+@contextmanager
+def without_paths() -> Iterator[None]:
+    """Errors inside are about a file that the command line names: they have no path in a recipe."""
+    try:
+        yield
+    except UserError as error:
+        raise_all([type(e)(e.place, e.what, e.todo) for e in error.errors])
 
 
 def quoted(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,7 +122,8 @@ def resume(
     """
     console = console or Silent()
     folder = RunFolder.open(Path(path))
-    _require_plugins(folder, plugins)
+    for warning in _require_plugins(folder, plugins):
+        console.warn(warning)
     recipe = recipe or load_recipe(recipe_of(folder), overrides)
     _require_same_recipe(folder, recipe)
     if folder.record["status"] == "finished":
@@ -154,11 +156,26 @@ def resume(
         return _train(trainer, folder, console)
 
 
-def _require_plugins(folder: RunFolder, plugins: Sequence[str]) -> None:
-    missing = [name for name in folder.record["plugins"] if name not in plugins]
+def _require_plugins(folder: RunFolder, plugins: Sequence[str]) -> Iterator[str]:
+    """Refuse to go on without a plug-in of the run; warn of each file that is not what it was.
+
+    A file may have moved: it is known by its name.
+    """
+    given = {Path(name).name: name for name in plugins}
+    missing = [name for name in folder.record["plugins"] if Path(name).name not in given]
     if missing:
         flags = " ".join(f"--plugin {name}" for name in missing)
         raise UserError(str(folder.path), f"the run began with plug-ins that are not loaded; add {flags}")
+    for name, digest in folder.record.get("plugin_sha256", {}).items():
+        now = given[Path(name).name]
+        if _digests([now]).get(now) != digest:
+            yield f"{now}: the plug-in changed since this run began"
+
+
+def _digests(plugins: Sequence[str]) -> dict[str, str]:
+    """Plug-in file -> its sha256; an installed plug-in has none."""
+    files = [name for name in plugins if Path(name).suffix == ".py" and Path(name).is_file()]
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
 
 
 def _require_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
@@ -208,6 +225,7 @@ def _facts(recipe: Recipe, trainer: Trainer, device: torch.device, plugins: Sequ
         "description": recipe.description,
         "seeds": recipe.seeds.model_dump(),
         "plugins": list(plugins),
+        "plugin_sha256": _digests(plugins),
         "environment": environment(),
         "device": str(device),
         "threads": recipe.train.threads or torch.get_num_threads(),
@@ -332,6 +350,8 @@ def _finish(trainer: Trainer, folder: RunFolder) -> None:
         seen = [row]
     folder.write_csv()
     last_of = {row["split"]: row for row in rows if row["step"] == selected}
+    if decisions:  # what was logged of validation knew nothing of thresholds and temperatures
+        last_of["validation"] = row_of(progress, "validation", evaluate_split(trainer, "validation"))
     results = {
         name: value
         for split in ("train", "validation", "test")

@@ -47,7 +47,9 @@ def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Co
 
     if not isinstance(columns, Columns):
         raise broken(source, "columns", f"gives {_called(columns)}, not Columns")
-    n = len(columns.inputs)
+    n, shape, announced = len(columns.inputs), columns.inputs.shape[1:], source.header().input_shape
+    if columns.header is None and shape != announced:
+        raise broken(source, "columns", f"gives inputs of shape {shape} per row, its header says {announced}")
     for name in labels:
         if name not in columns.labels:
             raise broken(source, "columns", f"gives no label column {quoted(name)}, which its header names")
@@ -129,6 +131,14 @@ def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: 
             )
     for child in stage.children():
         check_slices(backbone, name, child, n_towers)
+
+
+def check_sites(sharing: SharingSpec) -> None:
+    """A sharing scheme that names sites has something to put there; `none` has neither."""
+    from mtl.recipe.spec import SharingSpec
+
+    if sharing.sites() and type(sharing).build is SharingSpec.build:
+        raise UserError("", f"{type(sharing).__name__} has sites but no method `build`")
 
 
 def check_unit(sharing: SharingSpec, unit: Any) -> None:

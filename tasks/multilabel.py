@@ -119,22 +119,19 @@ class Multilabel(TaskSpec):
         values = labels.values
         if values.ndim == 1:
             raise UserError("", f"column {quoted(self.target)} holds no lists of labels", path=("target",))
-        if self.targets is None and labels.names is not None and tuple(labels.names) != tuple(outputs):
-            values = self._chosen(labels, outputs)
-        wrong = np.flatnonzero((~np.isin(values, (0, 1)) & labels.present).any(axis=1))
+        present = labels.present
+        if self.targets is None:  # a list is there or not, whatever labels are in it
+            present = np.broadcast_to(present[:, :1], (len(values), len(outputs)))
+            if labels.names is not None and tuple(labels.names) != tuple(outputs):
+                values = self._chosen(labels, outputs)
+        wrong = np.argwhere((values != 0) & (values != 1) & present)
         if wrong.size:
-            row = int(wrong[0])
-            value = next(
-                v
-                for v, there in zip(values[row], labels.present[row], strict=True)
-                if there and v not in (0, 1)
-            )
+            row, o = wrong[0].tolist()
             raise UserError(
                 labels.place(row),
-                f"label {quoted(value.item())}, allowed 0 and 1",
+                f"label {quoted(values[row, o].item())}, allowed 0 and 1",
                 path=("targets" if self.targets is not None else "target",),
             )
-        present = labels.present if labels.present.shape == values.shape else labels.present[:, :1]
         return np.where(present, values, -1).astype(np.int8)
 
     def _chosen(self, labels: Labels, outputs: Sequence[str]) -> Array:

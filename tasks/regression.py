@@ -82,7 +82,12 @@ class Regression(TaskSpec):
         if values.min() == values.max():
             std = 1.0
         elif std < 1 / LARGEST_NUMBER:
-            raise UserError("", f"labels differ by {std:g} only", "scale them up", path=("target",))
+            raise UserError(
+                "",
+                f"labels differ by {values.max() - values.min():g} at most",
+                "scale them up",
+                path=("target",),
+            )
         return {"mean": (mean,), "mean_rest": (mean - float(np.float32(mean)),), "std": (std,)}
 
     def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:

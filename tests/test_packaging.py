@@ -1,6 +1,8 @@
 """The wheel, the wheel made from the sdist and the editable install all hold the same whole package."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,6 +118,31 @@ def test_installed_wheel_works_from_another_folder(
     assert names
     for name in names:
         assert name in listed
+
+
+def test_the_readmes_third_task_and_plugin_run_from_a_wheel(wheels: dict[str, Path], tmp_path: Path) -> None:
+    """What README shows, as somebody who has only the wheel would try it, on the images that are in it."""
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run(
+        "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site, wheels["direct"], cwd=elsewhere
+    )  # fmt: skip
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (third,) = [text for text in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "\nbase: " in text]
+    (plugin,) = [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "@mtl." in text]
+    (elsewhere / "third.yaml").write_text(third, encoding="utf-8")
+    (elsewhere / "footwear.py").write_text(plugin, encoding="utf-8")
+    small = ("model.backbone.stages=[{name: fc1, kind: linear, features: 8}]", "model.sharing.after=[fc1]")
+    quick = ("data.source.sample=true", *small, "train.epochs=1", "--quiet")
+    run("-m", "mtl", "run", "third.yaml", *quick, "--out", "third", cwd=elsewhere, path=site)
+    shoe = ("tasks.shoe={kind: fashion.footwear}", "--plugin", "footwear.py")
+    run("-m", "mtl", "run", "fashion_stitch", *shoe, *quick, "--out", "shoe", cwd=elsewhere, path=site)
+    for name, task in (("third", "footwear"), ("shoe", "shoe")):
+        record = json.loads((elsewhere / name / "run.json").read_text(encoding="utf-8"))
+        assert list(record["classes"]) == ["garment", "audience", task]
+        assert record["status"] == "finished"
+        alpha = (elsewhere / name / "alpha.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        assert all(len(rows) == 3 for rows in json.loads(alpha)["alpha"].values())
 
 
 def test_editable_install_works_from_another_folder(checkout: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @mtl.register_backbone("own_towers")
 class OwnTowers(mtl.BackboneSpec):
-    """A recurrent layer that reads a row as a series of numbers, then a linear layer."""
+    """A recurrent layer that reads a row number by number, then a linear layer."""
 
     reference: ClassVar[str] = "Cho et al. 2014, arXiv:1406.1078"
 
@@ -32,14 +32,14 @@ class OwnTowers(mtl.BackboneSpec):
         from torch import Tensor, nn
 
         class Reader(nn.Module):
-            """(B, F) -> (B, hidden), the last state over F numbers."""
+            """(B, ...) -> (B, hidden), the last state over all numbers of a row."""
 
             def __init__(self, hidden: int) -> None:
                 super().__init__()
                 self.gru = nn.GRU(1, hidden, batch_first=True)
 
             def forward(self, x: Tensor) -> Tensor:
-                last: Tensor = self.gru(x.unsqueeze(-1))[0][:, -1]
+                last: Tensor = self.gru(x.flatten(1).unsqueeze(-1))[0][:, -1]
                 return last
 
         readers = [Reader(self.hidden) for _ in range(n_towers)]

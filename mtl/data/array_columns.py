@@ -50,9 +50,11 @@ def require_numbers(file: str, name: str, dtype: np.dtype[np.generic], path: Key
 def _inexact_row(values: Array) -> int | None:
     """The first row with a whole number that float32 cannot hold."""
     for start in range(0, len(values), BLOCK):
-        x = values[start : start + BLOCK].astype(np.float64).reshape(len(values[start : start + BLOCK]), -1)
+        part = values[start : start + BLOCK]
+        x = part.astype(np.float64).reshape(len(part), -1)
         with np.errstate(over="ignore", invalid="ignore"):
-            wrong = (np.abs(x) > 2**24) & np.isfinite(x) & (x == np.floor(x)) & (x.astype(np.float32) != x)
+            short = x.astype(np.float32)
+            wrong = (np.abs(x) > 2**24) & np.isfinite(short) & (x == np.floor(x)) & (short != x)
         if wrong.any():
             return start + int(np.argmax(wrong.any(axis=1)))
     return None

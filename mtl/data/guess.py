@@ -391,7 +391,7 @@ def _unfit(seen: Look) -> str | None:
         return "one value throughout"
     if seen.there < FEW and seen.there <= 0.4 * seen.n + 1:
         return f"only {seen.there} values"
-    if seen.numeric and seen.largest > np.finfo(np.float32).max:
+    if seen.numeric and seen.largest > float(np.finfo(np.float32).max):
         return "numbers too large for float32"
     return None
 

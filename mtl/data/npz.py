@@ -143,6 +143,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
     if info.compress_type not in PACKINGS:
         raise ValueError("packed in a way that numpy does not write")
+    if info.flag_bits & 1:
+        raise ValueError("encrypted")
     return archive.open(info)
 
 
@@ -197,6 +199,6 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: str
 
 
 def _short(error: Exception) -> str:
-    """The first line of a library's message, printable and of bounded length."""
-    text = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+    """The first line of a library's message: printable, of bounded length, and the same each time."""
+    text = (str(error).splitlines() or [""])[0].partition(" object at 0x")[0][:80] or type(error).__name__
     return text if text.isprintable() else ascii(text)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mtl.data.columns import Array, Header, Layout
 from mtl.data.learned import Learned
 from mtl.data.table import TableFile
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.errors import UserError, did_you_mean, quoted, without_paths
 from mtl.recipe.spec import SourceSpec
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ class Feed:
         return self._array(data) if isinstance(data, np.ndarray) else self._table(in_memory(data), keep)
 
     def _file(self, path: Path) -> TableFile:
-        file = self.source.table(str(path)) or TableFile(
-            path, delimiter="\t" if path.suffix == ".tsv" else ","
-        )
-        file.check()
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        with without_paths():
+            file = self.source.table(str(path)) or TableFile(path, delimiter=delimiter)
+            file.check()
         return file
 
     def _array(self, array: Array) -> Iterator[Batch]:
@@ -87,7 +87,8 @@ class Feed:
         from mtl.data.npz_stream import stream
 
         name, start = self.source.input_array(), 0
-        known = names(path)
+        with without_paths():
+            known = names(path)
         if name in known:
             self._check_shape(known[name][0])
         for arrays in stream(path, list(dict.fromkeys([name, *keep])), self.rows):

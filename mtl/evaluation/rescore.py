@@ -13,7 +13,7 @@ from mtl.build import header_of
 from mtl.data.columns import Layout, Wanted
 from mtl.data.join import Joined, join
 from mtl.data.standardize import check_finite
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.errors import UserError, did_you_mean, quoted, without_paths
 from mtl.evaluation.evaluate import evaluate
 from mtl.recipe.schema import Recipe
 from mtl.training import devices
@@ -74,7 +74,8 @@ def other_data(model: TrainedModel, path: Path) -> Dataset:
         raise UserError(str(path), "only runs on a file can be evaluated on another one", "use --split")
     wanted = wanted_of(recipe)
     labels = Wanted(wanted.labels, {c: how for c, how in wanted.extra.items() if how == "numbers"})
-    joined = join({"": own.read(recipe.seeds.labels, labels)})
+    with without_paths():
+        joined = join({"": own.read(recipe.seeds.labels, labels)})
     if joined.layout is not None:
         joined = replace(joined, inputs=_recoded(joined, joined.layout, model))
     else:

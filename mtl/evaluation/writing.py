@@ -182,18 +182,18 @@ def _flat(name: str, array: pa.Array) -> pa.Array:
 
     kind = array.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return pa.array([_text(row) for row in array.to_pylist()], pa.string())
+        texts = pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
+        return pa.array([_text(row, texts) for row in array.to_pylist()], pa.string())
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise UserError("--keep", f"column {quoted(name)} holds {kind} values, which a CSV cannot hold")
     return array
 
 
-def _text(row: list[Any] | None) -> str | None:
+def _text(row: list[Any] | None, texts: bool) -> str | None:
     """A list as one text: `art|music` for texts, `[1.5, 2.0]` for numbers."""
     if row is None:
         return None
-    texts = all(isinstance(value, str) for value in row)
-    return "|".join(row) if texts else json.dumps(row, default=str)
+    return "|".join(map(str, row)) if texts else json.dumps(row, default=str)
 
 
 def _array(name: str, values: Any) -> np.ndarray[Any, Any]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from mtl.recipe.key_words import Schema, bounds, cell, default_of, plain, sentence
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import FAMILIES
-
-Schema = Mapping[str, Any]
 
 BEGIN, END = "<!-- begin: mtl schema --markdown -->", "<!-- end: mtl schema --markdown -->"
 COLUMNS = ("key", "type", "default", "bounds", "meaning")
@@ -93,7 +91,7 @@ class _Walk:
         yield head
         for variant in variants:
             kind = _kind(variant)
-            text = f"{_prose(variant)} Reference: {_cell(variant['properties']['kind']['description'])}."
+            text = f"{_prose(variant)} Reference: {cell(variant['properties']['kind']['description'])}."
             text += _metrics(kind) if family == "task" else ""
             words = _words_of(family, kind)
             yield Section(f"{family} `{kind}`", 4, text, list(self._rows(place, variant, common, words)))
@@ -120,13 +118,12 @@ class _Walk:
                 continue
             if key in common and json.dumps(value, sort_keys=True) == json.dumps(common[key], sort_keys=True):
                 continue
-            default = "required" if key in required else _default(value)
             yield (
                 f"`{key}`",
                 self._type(own, value),
-                default,
-                ", ".join(dict.fromkeys(_bounds(value))),
-                _cell(value.get("description") or (words or {}).get(key) or self._about(value)),
+                "required" if key in required else default_of(value),
+                ", ".join(dict.fromkeys(bounds(value))),
+                cell(value.get("description") or (words or {}).get(key) or self._about(value)),
             )
 
     def _about(self, schema: Schema) -> str:
@@ -135,10 +132,10 @@ class _Walk:
         for option in options:
             if "$ref" in option:
                 text = self.definitions[option["$ref"].removeprefix("#/$defs/")].get("description", "")
-                return _sentence(text)
+                return sentence(text)
             family = _family_of(option)
             if family:
-                return _sentence(FAMILIES[family].base.__doc__ or "")
+                return sentence(FAMILIES[family].base.__doc__ or "")
         return ""
 
     def _type(self, path: str, schema: Schema) -> str:
@@ -154,7 +151,7 @@ class _Walk:
                 types = [self._type(path, option) for option in options if option.get("type") != "null"]
                 return " or ".join(dict.fromkeys(types))
         if "const" in schema or "enum" in schema:
-            return ", ".join(f"`{_plain(v)}`" for v in schema.get("enum", [schema.get("const")]))
+            return ", ".join(f"`{plain(v)}`" for v in schema.get("enum", [schema.get("const")]))
         if schema.get("type") == "array":
             if "prefixItems" in schema:
                 return f"list of {', '.join(self._type(path, part) for part in schema['prefixItems'])}"
@@ -211,69 +208,4 @@ def _kind(variant: Schema) -> str:
 
 def _prose(schema: Schema) -> str:
     """A docstring as one paragraph."""
-    return _cell(schema.get("description", ""))
-
-
-def _sentence(text: str) -> str:
-    """The first sentence, as the other meanings are written."""
-    sentence = " ".join(text.split()).partition(". ")[0].rstrip(".")
-    return sentence[:1].lower() + sentence[1:]
-
-
-def _cell(text: str) -> str:
-    """Text as it may stand in a table: on one line, nothing in it taken for Markdown but code."""
-    pieces = " ".join(str(text).split()).replace("|", "\\|").split("`")
-    for i in range(0, len(pieces), 2):
-        pieces[i] = pieces[i].replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;")
-    return "`".join(pieces)
-
-
-def _plain(value: Any) -> str:
-    """A value as it is written in a recipe."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{k}: {_plain(v)}' for k, v in value.items())}}}"
-    if isinstance(value, str):
-        return value.replace("|", "\\|") or '""'
-    return json.dumps(value)
-
-
-def _default(schema: Schema) -> str:
-    value = schema.get("default")
-    return "" if value is None else f"`{_plain(value)}`"
-
-
-def _bounds(schema: Schema) -> Iterator[str]:
-    """What a value must keep to, of each of the types that it may have."""
-    for key, sign in (
-        ("minimum", ">="),
-        ("exclusiveMinimum", ">"),
-        ("maximum", "<="),
-        ("exclusiveMaximum", "<"),
-    ):
-        if key in schema:
-            yield f"{sign} {_number(schema[key])}"
-    low, most = (schema.get(f"{end}Items", schema.get(f"{end}Properties")) for end in ("min", "max"))
-    if low and low == most:
-        yield f"{low} entries"
-    elif low or most:
-        yield f"{low or 0} to {_number(most)} entries" if most else f"at least {low} entries"
-    if "maxLength" in schema:
-        yield f"up to {schema['maxLength']} characters"
-    if "pattern" in schema:
-        yield f"matches `{_plain(schema['pattern'])}`"
-    for option in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        if "properties" not in option:
-            yield from _bounds(option)
-    if isinstance(schema.get("items"), Mapping) and "oneOf" not in schema["items"]:
-        yield from (f"each {bound.removeprefix('each ')}" for bound in _bounds(schema["items"]))
-    for value in schema.get("patternProperties", {}).values():
-        if "properties" not in value and "oneOf" not in value:
-            yield from (f"each {bound.removeprefix('each ')}" for bound in _bounds(value))
-
-
-def _number(value: float) -> str:
-    """10 000 rather than 10000, and 2^32 rather than 4294967296."""
-    whole = int(value)
-    if whole == value and whole >= 2**32 and whole & (whole - 1) == 0:
-        return f"2^{whole.bit_length() - 1}"
-    return f"{whole:,}".replace(",", " ") if whole == value and abs(whole) < 10**9 else f"{value:g}"
+    return cell(schema.get("description", ""))

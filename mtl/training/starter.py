@@ -15,7 +15,7 @@ import yaml
 from mtl.data.csv_check import DELIMITERS, read_header
 from mtl.data.guess import LONGEST, Look, Looks, Role, guess_kind, guess_role, is_time, look
 from mtl.data.table import TEXT_SUFFIXES, TableFile
-from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted
+from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths
 from mtl.recipe.load import load_recipe
 from mtl.recipe.scalars import plain_text
 from mtl.recipe.schema import MAX_TASKS, Recipe
@@ -106,8 +106,9 @@ def starter_recipe(
     """
     path = Path(table)
     delimiter = _delimiter(path)
-    file = TableFile(path, delimiter=delimiter or ("\t" if path.suffix == ".tsv" else ","))
-    looks = look(file)
+    with without_paths():
+        file = TableFile(path, delimiter=delimiter or ("\t" if path.suffix == ".tsv" else ","))
+        looks = look(file)
     _check(file, looks.columns, targets, group, time)
     roles = {
         name: guess_role(seen) for name, seen in looks.columns.items() if name not in (*targets, group, time)

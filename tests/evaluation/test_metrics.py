@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mtl.build import TaskGroup
+from mtl.evaluation import metrics as module
 from mtl.evaluation.metrics import Meter
 from mtl.recipe.schema import common_headline
-from mtl.recipe.spec import TaskSpec
+from mtl.recipe.spec import TASKS, TaskSpec
 from mtl.tasks import Multiclass
 
 CPU = torch.device("cpu")
@@ -161,3 +163,72 @@ def test_many_rows_keep_the_mean_loss() -> None:
     for loss in losses:
         meter.update("g", logits, target, torch.ones(500, 1, dtype=torch.bool), loss)
     assert meter.values("x")["x/t0/loss"] == pytest.approx(losses.double().mean().item(), rel=1e-5)
+
+
+# -- weights, predictions that are NaN, memory -------------------------------------------------------------
+
+
+def test_weighted_losses_have_the_mean_over_rows_however_they_are_cut() -> None:
+    losses, weights = torch.rand(N, T, dtype=torch.float64), torch.rand(N, T, dtype=torch.float64) ** 4
+    logits, target, mask = data(1.0)
+    expected = (losses * weights).sum(0) / weights.sum(0)
+    for sizes in ([N], [1] * N, [3, 100, 54]):
+        meter, at = Meter([group_of(specs(), O)], specs(), CPU), 0
+        for size in sizes:
+            rows = slice(at, at + size)
+            total_T = weights[rows].sum(0)
+            loss_T = (losses[rows] * weights[rows]).sum(0) / total_T
+            meter.update("g", logits[rows], target[rows], mask[rows], loss_T, total_T)
+            at += size
+        values = meter.values("x")
+        assert [values[f"x/t{t}/loss"] for t in range(T)] == pytest.approx(expected.tolist(), rel=1e-5)
+        assert values["x/t0/labels"] == N  # rows, not weights
+
+
+def test_without_weight_the_loss_is_undefined_and_the_metrics_are_not() -> None:
+    logits, target, mask = data(1.0)
+    meter = Meter([group_of(specs(), O)], specs(), CPU)
+    meter.update("g", logits, target, mask, torch.zeros(T), torch.zeros(T))
+    values = meter.values("x")
+    assert values["x/t0/loss"] is None
+    assert isinstance(values["x/t0/accuracy"], float)
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression", "ordinal", "multilabel"])
+def test_predictions_that_are_nan_have_no_metric(kind: str) -> None:
+    """NaN is never a good value: an argmax of NaN would be class 0 and right for a share of the rows."""
+    options: dict[str, Any] = {"targets": ("p", "q", "r")} if kind == "multilabel" else {"target": "x"}
+    spec = TASKS[kind](**options)
+    tasks = {"good": spec, "broken": spec}
+    outputs = ("value",) if kind == "regression" else ("0", "1", "2")
+    train = np.array([[0, 1, 1], [1, 0, 0]])
+    own = spec.constants(train if kind == "multilabel" else train[:, 0], outputs)
+    constants = {name: torch.tensor([value, value]).squeeze(-1) for name, value in own.items()}
+    group = TaskGroup("g", ("good", "broken"), spec, (outputs,) * 2, (0, 0), constants)
+    logits = torch.randn(20, 2, spec.n_outputs(outputs))
+    logits[7, 1] = float("nan")
+    shape = (20, 2, 3) if kind == "multilabel" else (20, 2)
+    target = torch.randint(2, shape)
+    present = torch.ones(20, 2, dtype=torch.bool)
+    meter = Meter([group], tasks, CPU)
+    meter.update("g", logits, target, present, spec.losses(logits, target, present.float(), constants))
+    values = meter.values("x")
+    assert {name: value for name, value in values.items() if "/broken/" in name and value is not None} == {}
+    assert all(isinstance(value, float) for name, value in values.items() if "/good/" in name)
+    assert sum("/broken/" in name for name in values) == 1 + len(spec.default_metrics)
+    headline = common_headline(tasks)
+    assert values[f"x/mean/{headline}"] is None
+
+
+def test_what_is_pending_is_bounded_in_rows_and_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, target, mask = data(1.0)
+    for name, limit, most in (("PENDING", 40, 40), ("PENDING_NUMBERS", 30 * T * O, 30)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, limit)
+            meter, seen = Meter([group_of(specs(), O)], specs(), CPU), []
+            for row in range(N):
+                rows = slice(row, row + 1)
+                meter.update("g", logits[rows], target[rows], mask[rows], torch.zeros(T))
+                seen.append(len(meter.pending["g"]))
+        assert max(seen) == most - 1
+        assert seen.count(0) == N // most

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mtl.model.layers import (
     GroupedLinear,
     derived_seed,
+    drawn_from,
     grouped_conv,
     grouped_norm,
     init_weight,
@@ -206,3 +207,15 @@ def test_debiased_statistics_become_those_of_plain_batch_norm() -> None:
     before = norm.running_mean.clone()
     norm(torch.randn(B, 2))
     assert torch.equal(norm.running_mean, before)
+
+
+def test_what_is_drawn_inside_depends_on_the_parts_alone() -> None:
+    before = torch.get_rng_state()
+    with drawn_from(0, "backbone"):
+        first = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    with drawn_from(0, "backbone"):
+        assert torch.equal(torch.rand(3), first)
+    with drawn_from(1, "backbone"):
+        assert not torch.equal(torch.rand(3), first)

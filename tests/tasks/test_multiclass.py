@@ -133,3 +133,86 @@ def test_loss_and_metrics_of_a_group_are_those_of_its_tasks(label_smoothing: flo
         macro_f1 = MulticlassF1Score(O, average="macro")(logits, target)
         torch.testing.assert_close(found["accuracy"][t].float(), accuracy)
         torch.testing.assert_close(found["macro_f1"][t].float(), macro_f1)
+
+
+# -- names, weights, predictions ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "names", "text", "outputs", "codes"),
+    [
+        ({"classes": (1, 2, 3)}, [3, 1], None, False, ("1", "2", "3"), [2, 0]),  # whole numbers are values
+        ({"classes": ("x", "y")}, [1, 0], None, False, ("x", "y"), [1, 0]),  # other names: by position
+        ({"classes": ("b", "a")}, [1, 0], ("a", "b"), False, ("b", "a"), [0, 1]),  # the column's own, reordered
+        ({"classes": ("<=50K", ">50K")}, [0, 1], ("<=50K", ">50K"), True, ("<=50K", ">50K"), [0, 1]),
+        ({"classes": ("z", "a", "b")}, [0, 1], ("a", "b"), True, ("z", "a", "b"), [1, 2]),
+        ({}, [7, -3, 7], None, False, ("-3", "7"), [1, 0, 1]),
+        ({"groups": {"low": ("a", "c"), "high": ("b",)}}, [0, 1, 2], tuple("abc"), True, ("low", "high"), [0, 1, 0]),
+        ({"groups": {"even": ("0", 2), "odd": (1,)}}, [0, 1, 2], None, False, ("even", "odd"), [0, 1, 0]),
+        ({"groups": {"t": (True,), "f": (False,)}}, [0, 1], ("false", "true"), True, ("t", "f"), [1, 0]),
+    ],
+)  # fmt: skip
+def test_classes_by_value_by_name_and_by_position(
+    options: dict[str, Any],
+    values: list[int],
+    names: Any,
+    text: bool,
+    outputs: tuple[str, ...],
+    codes: list[int],
+) -> None:
+    spec = task(target="x", **options)
+    labels = Labels(np.array(values), np.ones(len(values), bool), names, text)
+    found = spec.outputs(
+        Header((1,), {"x": names}, text=frozenset({"x"} if text else ()))
+    ) or spec.found_outputs(labels)
+    assert found == outputs
+    assert spec.encode(labels, found).tolist() == codes
+
+
+def test_balanced_weights_are_n_over_classes_times_count() -> None:
+    targets = np.array([0] * 6 + [1] * 3 + [3] * 1)
+    found = task(class_weights="balanced").constants(targets, ("a", "b", "c", "d"))
+    assert found["class_weight"] == pytest.approx((10 / 18, 10 / 9, 0.0, 10 / 3))
+    # each class then has the same share of the whole: at equal logits all losses are log 4
+    weights = np.array(found["class_weight"])[targets]
+    assert [weights[targets == c].sum() for c in (0, 1, 3)] == pytest.approx([10 / 3] * 3)
+
+
+def test_weights_by_name_and_a_near_miss() -> None:
+    targets = np.array([0, 1, 2])
+    assert task().constants(targets, ("cat", "dog")) == {}
+    found = task(class_weights={"dog": 3.0}).constants(targets, ("cat", "dog", "cow"))
+    assert found == {"class_weight": (1.0, 3.0, 1.0)}
+    with pytest.raises(UserError) as caught:
+        task(class_weights={"dgo": 3.0}).constants(targets, ("cat", "dog"))
+    assert str(caught.value) == "class_weights.dgo: no class 'dgo' (did you mean 'dog'?); known: 'cat', 'dog'"
+
+
+def test_tasks_of_a_group_have_class_weights_of_their_own() -> None:
+    spec = task(class_weights="balanced")
+    logits, target = torch.randn(20, 2, 3), torch.randint(3, (20, 2))
+    weight_TO = torch.tensor([[1.0, 2.0, 3.0], [5.0, 0.5, 0.0]])
+    found = spec.losses(logits, target, torch.ones(20, 2), {"class_weight": weight_TO})
+    for t in range(2):
+        torch.testing.assert_close(found[t], F.cross_entropy(logits[:, t], target[:, t], weight=weight_TO[t]))
+
+
+def test_a_prediction_is_the_class_and_calibrated_probabilities() -> None:
+    logits = torch.tensor([[1.0, 3.0, 0.0], [2.0, -1.0, 0.0]])
+    found = task().decode(logits, ("a", "b", "c"), {"temperature": torch.tensor(2.0)})
+    powers = np.exp(logits.numpy() / 2)
+    expected = powers / powers.sum(1, keepdims=True)
+    assert list(found[""]) == ["b", "a"]
+    np.testing.assert_allclose(np.stack([found[f"_p_{c}"] for c in "abc"], 1), expected, rtol=1e-6)
+
+
+def test_text_of_a_users_is_quoted_in_messages() -> None:
+    spec = task(target="x", groups={"one": ("a\x1b[31m", "b"), "two": ("b",)})
+    with pytest.raises(UserError) as caught:
+        spec.outputs(Header((1,), {"x": None}))
+    assert str(caught.value) == "groups.two[0]: value 'b' is in group 'one' already"
+    spec = task(target="x", groups={"one": ("a",), "two": ("b",)})
+    with pytest.raises(UserError) as caught:
+        spec.outputs(Header((1,), {"x": ("a", "b", "c\n")}, text=frozenset({"x"})))
+    assert str(caught.value).isprintable()
+    assert "values 'c\\n' of column 'x' are in no group" in str(caught.value)

@@ -1,0 +1,83 @@
+"""What is free, by files like those that Linux and its containers show."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mtl.data import memory
+from mtl.data.memory import available_memory, require_memory
+from mtl.errors import ENVIRONMENT, EnvironmentFault
+
+GB = 1 << 30
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with 8 GiB free and no container."""
+    (tmp_path / "meminfo").write_text(
+        f"MemTotal: 99999999 kB\nMemAvailable:   {8 * GB // 1024} kB\nSwapFree: 1 kB\n"
+    )
+    (tmp_path / "memory").mkdir()
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    return tmp_path
+
+
+def container(folder: Path, version: int, limit: int | str, used: int, droppable: int = 0) -> None:
+    names = (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
+    )[version - 1]
+    for name, text in zip(
+        names, (f"{limit}\n", f"{used}\n", f"anon 7\n{names[3]} {droppable}\nother 3\n"), strict=False
+    ):
+        (folder / name).write_text(text)
+
+
+def test_of_the_machine(machine: Path) -> None:
+    assert available_memory() == 8 * GB
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_of_a_container_that_has_less(machine: Path, version: int) -> None:
+    container(machine, version, 4 * GB, 3 * GB)
+    assert available_memory() == GB
+    container(
+        machine, version, 4 * GB, 3 * GB, droppable=2 * GB
+    )  # files that were read are dropped when needed
+    assert available_memory() == 3 * GB
+    container(machine, version, 4 * GB, 5 * GB)
+    assert available_memory() == 0
+
+
+@pytest.mark.parametrize(("version", "limit"), [(2, "max"), (1, 9223372036854771712)])
+def test_a_container_without_a_limit(machine: Path, version: int, limit: int | str) -> None:
+    container(machine, version, limit, GB)
+    assert available_memory() == 8 * GB
+
+
+def test_where_linux_is_not(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (machine / "meminfo").unlink()
+    assert available_memory() == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def unknown(_: str) -> int:
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert available_memory() == 1 << 62
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    require_memory(100, "a.npz", "its arrays", "use less", free=100)
+    with pytest.raises(EnvironmentFault) as caught:
+        require_memory(2_560_000_000, "a.npz", "its arrays", "use less", free=1_300_000_000)
+    assert str(caught.value) == "a.npz: its arrays take 2.6 GB, 1.3 GB are free; use less"
+    assert caught.value.code == ENVIRONMENT

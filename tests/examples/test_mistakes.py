@@ -1,0 +1,479 @@
+"""What goes wrong in plug-ins: one line that names the class and the method, exit code 2, and no run folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_errors import Capture, called, plugins_undone, refused
+
+RECIPE = """\
+schema_version: 1
+name: r
+data:
+  source: {kind: synthetic, tasks: 2, rows: 40, test_rows: 10, features: 16}
+tasks:
+  a: {kind: multiclass, target: task0}
+  b: {kind: multiclass, target: task1}
+model:
+  backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}
+  sharing: {kind: none}
+weighting: {kind: sum}
+optimizer: {kind: sgd, lr: 0.1}
+train: {epochs: 1, batch_size: 8}
+"""
+HEAD = """\
+import numpy as np
+import torch
+from torch import nn
+
+import mtl
+from mtl.data.columns import Columns, Header
+from mtl.model.layers import GroupedLinear
+
+"""
+FOLDER = Path(__file__).parents[2] / "examples" / "plugins"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    with plugins_undone():
+        yield
+
+
+def check(code: str, overrides: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
+    """`mtl run` with the plug-in is refused in one line that holds `expected`, and nothing is written."""
+    (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "p.py").write_text(HEAD + code, encoding="utf-8")
+    arguments = ["run", "r.yaml", *overrides.split("; "), "--plugin", "p.py"]
+    refused(lambda: called(capsys, *filter(None, arguments)), tmp_path, [expected])
+
+
+# -- found while the file is loaded --------------------------------------------------------------------------
+
+TASK = """
+@mtl.register_task("mine")
+class Mine(mtl.tasks.Multiclass):
+    target: str = "task0"
+    reference = "ours"
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (
+            '@mtl.register_task("mine")\nclass Mine(mtl.TaskSpec):\n    reference = "ours"\n',
+            "plugin 'p.py': {tmp}/p.py: task 'mine': Mine has no class variable `known_metrics`",
+        ),
+        (
+            '@mtl.register_source("mine")\nclass Mine(mtl.SourceSpec):\n    reference = "ours"\n\n'
+            "    def header(self): ...\n",
+            "plugin 'p.py': {tmp}/p.py: source 'mine': Mine has no method `columns`",
+        ),
+        (
+            '@mtl.register_backbone("mine")\nclass Mine(mtl.BackboneSpec):\n    reference = "ours"\n\n'
+            "    def stage_names(self): ...\n    def build(self, n_towers): ...\n",
+            "backbone 'mine': Mine.build(self, n_towers) cannot be called as build(self, n_towers, input_shape)",
+        ),
+        (
+            '@mtl.register_sharing("mine")\nclass Mine(mtl.SharingSpec):\n    reference = "ours"\n',
+            "sharing 'mine': Mine has no method `sites`",
+        ),
+        (
+            '@mtl.register_weighting("mine")\nclass Mine(mtl.WeightingSpec):\n    reference = "ours"\n',
+            "weighting 'mine': Mine has no method `build`",
+        ),
+        (
+            '@mtl.register_sharing("mine")\nclass Mine(mtl.SharingSpec):\n    def sites(self): return ()\n',
+            "sharing 'mine': Mine has no `reference`: the paper that it comes from, or 'ours'",
+        ),
+        (
+            TASK.replace('"mine"', '"binary"'),
+            "{tmp}/p.py: task 'binary' is already registered by ... binary.py; choose another name",
+        ),
+        (
+            '@mtl.register_sharing("mine")\nclass Mine(mtl.SharingSpec):\n    strength = 3\n',
+            "plugin 'p.py': raised PydanticUserError: ",
+        ),
+    ],
+    ids=["variable", "method", "signature", "sites", "weighting", "reference", "taken", "no-annotation"],
+)
+def test_a_class_that_is_not_whole(code: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
+    check(code, "", expected.replace("{tmp}", str(tmp_path)), tmp_path, capsys)
+
+
+# -- found by building on the meta device --------------------------------------------------------------------
+
+BACKBONE = """
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.odd = nn.Parameter(torch.randn(3, 16))
+
+    def forward(self, x):
+        return x @ self.odd.sum(0, keepdim=True).T.expand(16, 8)
+
+
+@mtl.register_backbone("mine")
+class Mine(mtl.BackboneSpec):
+    reference = "ours"
+    case: str = ""
+
+    def stage_names(self):
+        return ("fc1",)
+
+    def build(self, n_towers, input_shape, shared_input=True):
+        linear = GroupedLinear(n_towers, 16, 4, shared_input=True)
+        return {
+            "raises": lambda: [][1],
+            "module": lambda: linear,
+            "pairs": lambda: [("fc1", linear)],
+            "no_module": lambda: [("fc1", GroupedLinear, (4,))],
+            "shape": lambda: [("fc1", linear, 4)],
+            "name": lambda: [("fc2", linear, (4,))],
+            "wide": lambda: [("fc1", linear, (5,))],
+            "inputs": lambda: [("fc1", GroupedLinear(n_towers, 9, 4, shared_input=True), (4,))],
+            "slices": lambda: [("fc1", Part(), (4,))],
+            "too_few": lambda: [("fc1", mtl.SeparateTowers([nn.Linear(16, 8)], shared_input=True), (4,))],
+            "none": lambda: [("fc1", Nothing(), (4,))],
+        }[self.case]()
+
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        pass
+"""
+SHARING = """
+class Unit(nn.Module):
+    def __init__(self, case, n_towers):
+        super().__init__()
+        self.case, self.n_towers = case, n_towers
+        if case != "summary":
+            self.alpha_KK = lambda: torch.ones(n_towers) if case == "flat" else torch.eye(n_towers)
+
+    def forward(self, x):
+        if self.case == "type":
+            return x + "1"
+        return x[:, :4] if self.case == "half" else x
+
+
+@mtl.register_sharing("mine")
+class Mine(mtl.SharingSpec):
+    reference = "ours"
+    case: str = ""
+
+    def sites(self):
+        return ("fc1",)
+
+    def build(self, n_towers, shape):
+        if self.case == "raises":
+            raise KeyError("width")
+        return None if self.case == "nothing" else Unit(self.case, n_towers)
+"""
+NO_BUILD = """
+@mtl.register_sharing("mine")
+class Mine(mtl.SharingSpec):
+    reference = "ours"
+    case: str = ""
+
+    def sites(self):
+        return ("fc1",)
+"""
+AS_BACKBONE = "model.backbone={kind: mine}"
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (
+            "raises",
+            "plugin 'p.py': Mine.build.<lambda> raised IndexError: 'list index out of range' at line 30",
+        ),
+        ("module", "Mine.build gives an object of type GroupedLinear, not a list of (name, module, shape)"),
+        ("pairs", "Mine.build gives a list of other things, not a list of (name, module, shape)"),
+        ("no_module", "Mine.build gives an object of type type as stage 'fc1', not a module"),
+        ("shape", "Mine.build gives stage 'fc1' the shape 4: one tower's is (F,) or (C, H, W)"),
+        ("name", "Mine.build gives stages ('fc2',), stage_names ('fc1',)"),
+        ("wide", "shapes do not chain: stage 'fc1' of Mine gives (B, 8), not (B, 10)"),
+        ("inputs", "shapes do not chain: stage 'fc1': mat1 and mat2 shapes cannot be multiplied"),
+        (
+            "slices",
+            "Mine.build gives stage 'fc1' a weight 'odd' of shape (3, 16), which is not 2 equal slices, one per "
+            "tower: put a module for each tower in SeparateTowers",
+        ),
+        ("too_few", "Mine.build gives stage 'fc1' 1 modules for 2 towers"),
+        ("none", "shapes do not chain: stage 'fc1' of Mine gives an object of type NoneType, not (B, 8)"),
+    ],
+)
+def test_a_backbone(case: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
+    check(BACKBONE, f"model.backbone={{kind: mine, case: {case}}}", expected, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("raises", "plugin 'p.py': Mine.build raised KeyError: \"'width'\" at line "),
+        ("nothing", "Mine.build gives an object of type NoneType, not a module"),
+        ("half", "shapes do not chain: the unit after 'fc1' of Mine gives (B, 4), not (B, 8)"),
+        ("type", "plugin 'p.py': Unit.forward raised TypeError: "),
+        ("summary", "Unit, which Mine.build gives, has no method alpha_KK"),
+        ("flat", "Unit, which Mine.build gives, has an alpha_KK of shape (2,), not (2, 2)"),
+    ],
+)
+def test_a_sharing_scheme(case: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
+    check(SHARING, f"model.sharing={{kind: mine, case: {case}}}", expected, tmp_path, capsys)
+
+
+def test_a_sharing_scheme_with_sites_and_nothing_to_put_there(tmp_path: Path, capsys: Capture) -> None:
+    expected = "Mine has sites but no method `build`"
+    check(NO_BUILD, "model.sharing={kind: mine}", expected, tmp_path, capsys)
+
+
+def test_a_backbone_for_one_input_and_categories_embedded_per_tower(tmp_path: Path, capsys: Capture) -> None:
+    table = "a,b,city\n" + "".join(f"{i % 2},{i % 3 % 2},{'xyz'[i % 3]}\n" for i in range(40))
+    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
+    source = "{kind: table, path: t.csv, inputs: {categorical: [city], embedding: 2}}"
+    data = f"data={{source: {source}, split: {{test: 0.25}}}}; tasks.a.target=a; tasks.b.target=b"
+    code = BACKBONE.replace(", shared_input=True):", "):")
+    expected = (
+        "model.backbone: Mine.build has no parameter 'shared_input', which is needed as categories are embedded "
+        "for each tower"
+    )
+    check(code, f"{data}; model.backbone={{kind: mine}}", expected, tmp_path, capsys)
+
+
+def test_a_parameter_that_is_drawn_as_it_is_made(tmp_path: Path, capsys: Capture) -> None:
+    """Two runs start alike although the module draws from torch's own generator."""
+    code = BACKBONE.replace('"raises": lambda: [][1]', '"": lambda: [("fc1", Scaled(), (4,))]') + (
+        "\n\nclass Scaled(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.scale = nn.Parameter(torch.randn(8))\n\n"
+        "    def forward(self, x):\n        return x[:, :8] * self.scale\n"
+    )
+    (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "p.py").write_text(HEAD + code, encoding="utf-8")
+    for out in ("one", "two"):
+        done = called(
+            capsys, "run", "r.yaml", AS_BACKBONE, "--plugin", "p.py", "--out", out, "--quiet"
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one/metrics.jsonl").read_bytes() == (tmp_path / "two/metrics.jsonl").read_bytes()
+
+
+def test_a_class_without_words_of_its_own_is_listed(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "p.py").write_text(HEAD + TASK, encoding="utf-8")
+    done = called(capsys, "ls", "tasks", "--plugin", "p.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("mine ")]
+    assert line.split() == ["mine", "Exactly", *line.split()[2:]]
+
+
+# -- found in the data ---------------------------------------------------------------------------------------
+
+SOURCE = """
+@mtl.register_source("mine")
+class Mine(mtl.SourceSpec):
+    reference = "ours"
+    case: str = ""
+
+    def header(self):
+        if self.case == "header":
+            return {"input_shape": (3,)}
+        return Header((3,) if self.case != "no_shape" else 3, {"task0": ("no", "yes"), "task1": ("no", "yes")})
+
+    def columns(self, seed):
+        if self.case == "columns":
+            return None
+        if self.case == "raises":
+            open("nosuch.bin")
+        label = np.arange(40) % 2
+        labels = {"task0": label, "task1": label[:7] if self.case == "short" else label}
+        if self.case == "lacks":
+            del labels["task1"]
+        rows = np.arange(40) + (self.case == "beyond")
+        x = np.ones((40, 4 if self.case == "width" else 3), np.float32) * label[:, None]
+        return Columns(x, labels, {"train": rows[:30], "test": rows[30:]}, "0" * 64)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("header", "Mine.header gives an object of type dict, not a Header"),
+        ("no_shape", "Mine.header gives input_shape 3: one row's is (F,) or (C, H, W)"),
+        ("columns", "Mine.columns gives an object of type NoneType, not Columns"),
+        (
+            "raises",
+            "plugin 'p.py': Mine.columns raised FileNotFoundError: \"[Errno 2] No such file or directory",
+        ),
+        ("short", "Mine.columns gives 40 rows of inputs but 7 labels 'task1'"),
+        ("lacks", "Mine.columns gives no label column 'task1', which its header names"),
+        ("beyond", "Mine.columns gives split 'test' a row beyond its 40 rows"),
+        ("width", "Mine.columns gives inputs of shape (4,) per row, its header says (3,)"),
+    ],
+)
+def test_a_source(case: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
+    check(SOURCE, f"data.source={{kind: mine, case: {case}}}", expected, tmp_path, capsys)
+
+
+# -- found on the first rows, before anything is written -----------------------------------------------------
+
+KIND = """
+class NoMetric:
+    pass
+
+
+@mtl.register_task("mine")
+class Mine(mtl.tasks.Multiclass):
+    reference = "ours"
+    case: str = ""
+
+    def outputs(self, header):
+        return ["no", "yes"] if self.case == "outputs" else super().outputs(header)
+
+    def encode(self, labels, outputs):
+        found = super().encode(labels, outputs)
+        return {"encode": found[:3], "untargeted": None}.get(self.case, found)
+
+    def losses(self, logits_BTO, target_BT, weight_BT, constants):
+        found = super().losses(logits_BTO, target_BT, weight_BT, constants)
+        if self.case == "raises":
+            raise ValueError("first line\\nsecond")
+        wrong = {"scalar": found.sum(), "number": 0.5, "detached": found.detach()}
+        return wrong.get(self.case, found)
+
+    def meter(self, n_tasks, n_outputs, names, constants):
+        if self.case == "meter":
+            return NoMetric()
+        found = super().meter(n_tasks, n_outputs, names, constants)
+        compute = found.compute
+        if self.case == "name":
+            found.compute = lambda: {"accuracy_": compute()["accuracy"]}
+        if self.case == "list":
+            found.compute = lambda: [0.5]
+        if self.case == "mean":
+            found.compute = lambda: {name: torch.ones(5) for name in compute()}
+        return found
+
+    def decode(self, logits_BO, outputs, constants):
+        found = super().decode(logits_BO, outputs, constants)
+        return {"decode": {}, "short": {**found, "": found[""][:1]}, "none": None}.get(self.case, found)
+"""
+WEIGHTING = """
+class Each(nn.Module):
+    def forward(self, losses_N):
+        return losses_N
+
+
+@mtl.register_weighting("mine")
+class Mine(mtl.WeightingSpec):
+    reference = "ours"
+
+    def build(self, task_weights):
+        return Each()
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("outputs", "command line: tasks.a: Mine.outputs gives ['no', 'yes'], not a tuple of names or None"),
+        ("encode", "Mine.encode gives an array of shape (3,) for 50 rows"),
+        ("untargeted", "Mine.encode gives an object of type NoneType for 50 rows"),
+        ("raises", "plugin 'p.py': Mine.losses raised ValueError: 'first line\\nsecond' at line "),
+        ("scalar", "Mine.losses gives shape (), not (T,) = (1,): one loss per task of the group"),
+        (
+            "number",
+            "Mine.losses gives an object of type float, not (T,) = (1,): one loss per task of the group",
+        ),
+        ("detached", "Mine.losses gives losses without a gradient: compute them from the logits by torch"),
+        ("meter", "Mine.meter gives an object of type NoMetric, not a Metric"),
+        ("name", "Mine.meter computes no 'accuracy', which known_metrics names"),
+        ("list", "Mine.meter computes an object of type list, not a mapping of metric -> (T,)"),
+        ("mean", "Mine.meter computes 'accuracy' with 5 values for 1 tasks"),
+        ("decode", 'Mine.decode gives no column "": the class or value itself'),
+        ("none", 'Mine.decode gives no column "": the class or value itself'),
+        ("short", "Mine.decode gives column '' not one value for each of 8 rows"),
+    ],
+)
+def test_a_kind_of_task(case: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
+    check(KIND, f"tasks.a={{kind: mine, target: task0, case: {case}}}", expected, tmp_path, capsys)
+
+
+def test_a_weighting(tmp_path: Path, capsys: Capture) -> None:
+    expected = "command line: weighting: Mine.build weighs the losses to (2,), not to one number"
+    check(WEIGHTING, "weighting={kind: mine}", expected, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("code", "overrides"),
+    [
+        (BACKBONE.replace('"raises": lambda: [][1]', '"": lambda: [("fc1", linear, (4,))]'), AS_BACKBONE),
+        (SHARING, "model.sharing={kind: mine}"),
+        (SOURCE, "data.source={kind: mine}"),
+        (KIND, "tasks.a={kind: mine, target: task0}"),
+        (WEIGHTING.replace("return losses_N", "return losses_N.sum()"), "weighting={kind: mine}"),
+    ],
+    ids=["backbone", "sharing", "source", "task", "weighting"],
+)  # fmt: skip
+def test_without_the_mistake_it_runs(code: str, overrides: str, tmp_path: Path, capsys: Capture) -> None:
+    """So that each refusal above has its one reason."""
+    (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "p.py").write_text(HEAD + code, encoding="utf-8")
+    done = called(capsys, "run", "r.yaml", overrides, "--plugin", "p.py", "--out", "run", "--quiet")
+    assert done.returncode == 0, done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "p.py").write_text(HEAD + KIND, encoding="utf-8")
+    task = "tasks.a={kind: mine, target: task0, case: raises}"
+    done = called(capsys, "run", "r.yaml", task, "--plugin", "p.py", "--debug")
+    assert done.returncode == 2
+    assert "Traceback (most recent call last)" in done.stderr
+    assert re.search(r'p\.py", line \d+, in losses', done.stderr)
+    assert done.stderr.splitlines()[-1].startswith("error: plugin 'p.py': Mine.losses raised ValueError: ")
+
+
+def test_a_fault_of_mtl_is_not_blamed_on_a_plugin(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("mtl.training.fit.fit", broken)
+    monkeypatch.setattr("mtl.experiment.fit", broken)
+    (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "p.py").write_text(HEAD + KIND, encoding="utf-8")
+    task = "tasks.a={kind: mine, target: task0}"
+    done = called(capsys, "run", "r.yaml", task, "--plugin", "p.py", "--quiet", "--out", "run")
+    assert done.returncode == 1
+    assert "error: a bug in mtl: RuntimeError: 'ours'" in done.stderr
+
+
+def test_the_lines_of_the_page_are_real(tmp_path: Path, capsys: Capture) -> None:
+    """docs/plugins.md shows two errors; they are those of its own plug-ins with one mistake each."""
+    page = (FOLDER.parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^error: .+$", page, flags=re.MULTILINE)
+    counts = (FOLDER / "counts.py").read_text(encoding="utf-8")
+    gate = (FOLDER / "gated_mean.py").read_text(encoding="utf-8")
+    for name in ("waves.py", "own_towers.py", "waves.yaml"):
+        (tmp_path / name).write_text((FOLDER / name).read_text(encoding="utf-8"), encoding="utf-8")
+    wrong = [
+        (counts.replace('constants["mean"].log()', "constants.mean.log()"), gate),
+        (counts, gate.replace("sigmoid()).flatten(1, 2)", "sigmoid())[:, 0]")),
+    ]
+    assert len(shown) == len(wrong)
+    for (own_counts, own_gate), line in zip(wrong, shown, strict=True):
+        assert (own_counts, own_gate) != (counts, gate)
+        (tmp_path / "counts.py").write_text(own_counts, encoding="utf-8")
+        (tmp_path / "gated_mean.py").write_text(own_gate, encoding="utf-8")
+        names = ("waves", "counts", "own_towers", "gated_mean")
+        plugins = [part for name in names for part in ("--plugin", f"{name}.py")]
+        with plugins_undone():
+            done = called(capsys, "run", "waves.yaml", *plugins)
+        assert done.stderr == line + "\n"
