@@ -88,7 +88,9 @@ class Meter:
             sums = {"loss_sum": self.loss_sum, "weight": self.weight, "count": self.count}
             tensors |= {f"{name}/{key}": values[name] for key, values in sums.items()}
             if self.pending[name]:
-                parts = zip(("logits", "target", "present"), zip(*self.pending[name], strict=True), strict=True)
+                parts = zip(
+                    ("logits", "target", "present"), zip(*self.pending[name], strict=True), strict=True
+                )
                 tensors |= {f"{name}/pending/{key}": torch.cat(rows) for key, rows in parts}
             for part, metric in _parts(self.metrics[name]):
                 for key, value in metric.metric_state.items():

@@ -335,7 +335,8 @@ class Batches(Model):
 
 
 InitFrom = Annotated[
-    Annotated[FilePath, Tag("<path>")] | Annotated[dict[TaskName, FilePath], Field(min_length=1), Tag("<mapping>")],
+    Annotated[FilePath, Tag("<path>")]
+    | Annotated[dict[TaskName, FilePath], Field(min_length=1), Tag("<mapping>")],
     Discriminator(lambda value: "<mapping>" if isinstance(value, dict) else "<path>"),
 ]
 

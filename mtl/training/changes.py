@@ -8,7 +8,12 @@ from typing import Any
 from mtl.errors import KeyPath, UserError, dotted, quoted
 from mtl.recipe.schema import Recipe
 
-FREE: tuple[KeyPath, ...] = (("description",), ("train", "checkpoint"), ("train", "device"), ("train", "init_from"))
+FREE: tuple[KeyPath, ...] = (
+    ("description",),
+    ("train", "checkpoint"),
+    ("train", "device"),
+    ("train", "init_from"),
+)
 """Keys that change nothing of what is learned (on the same device)."""
 EXTENDABLE: tuple[KeyPath, ...] = (("train", "epochs"), ("train", "max_steps"))
 """Keys that may grow."""
@@ -22,7 +27,8 @@ def require_same(run: str, before: Recipe, now: Recipe) -> list[str]:
         UserError: other keys changed; names them.
     """
     old, new = dict(_leaves(before.plain())), dict(_leaves(now.plain()))
-    refused, allowed = [], []
+    refused: list[str] = []
+    allowed: list[str] = []
     for path in dict.fromkeys([*old, *new]):
         was, is_ = old.get(path), new.get(path)
         if was == is_:

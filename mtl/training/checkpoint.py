@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20
 """Bytes that a manifest may have: one of ours has about 700."""
 _NAME = re.compile(r"step-([0-9]{8})")
+_REPLACED = re.compile(r"\.old-([0-9]{8})-[0-9a-f]{8}")
 
 
 class Damaged(Exception):
@@ -80,8 +82,9 @@ def commit(
         parent: the step that this process resumed from, if any.
 
     Returns:
-        The committed directory; the one that is there already if this step was saved before. One that
-        has been damaged since then is replaced, as a later resume or the last evaluation may need it.
+        The committed directory; the one that is there already if the same was saved before. Another one of this
+        step is replaced: one that has been damaged, or one that was saved before the epoch's evaluation.
+        Between the two renames of that, `clean` can put the old one back.
 
     Raises:
         EnvironmentFault: the disk refused.
@@ -101,25 +104,32 @@ def commit(
     }
     failpoints.hit("save")
     temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
-    damaged: Path | None = None
+    aside: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _is_folder(path):
-            if _is_whole(path):
+            health = _health(path)
+            if health is not None and health["files"] == manifest["files"]:
                 return path
-            damaged = path.rename(folder / f".del-{step:08d}-{secrets.token_hex(4)}")
+            prefix = ".del" if health is None else ".old"
+            aside = folder / f"{prefix}-{step:08d}-{secrets.token_hex(4)}"
         temporary.mkdir()
         for name, data in files.items():
             _write(temporary / name, data)
         _write(temporary / MANIFEST, canonical_json(manifest))
         _sync(temporary)
+        if aside is not None:
+            os.rename(path, aside)
         os.rename(temporary, path)
         _sync(folder)
-        if damaged is not None:
-            shutil.rmtree(damaged, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        saved = [s for s in steps(folder) if s < step]
+        if aside is not None and aside.exists() and not path.exists():
+            with suppress(OSError):
+                os.rename(aside, path)
+        saved = steps(folder)
         last = f"last good: step-{saved[-1]:08d}" if saved else "none was saved before"
         raise EnvironmentFault(
             str(folder),
@@ -136,19 +146,22 @@ def lacks_space(folder: Path, size: int) -> str | None:
         return None
     if free >= 2 * size:
         return None
-    return f"{folder}: {free / 2**20:,.0f} MB are free, and a checkpoint takes {size / 2**20:,.0f} MB; make room"
+    return (
+        f"{folder}: {free / 2**20:,.0f} MB are free, and a checkpoint takes {size / 2**20:,.0f} MB; make room"
+    )
 
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _is_whole(path: Path) -> bool:
+def _health(path: Path) -> dict[str, Any] | None:
+    """The manifest of a checkpoint that is whole; None for a damaged one."""
     try:
         read(path)
+        return manifest_of(path)
     except Damaged:
-        return False
-    return True
+        return None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -341,9 +354,25 @@ def _is_of(path: Path, run_id: str) -> bool:
     return manifest.get("run_id") == run_id and all(sizes)
 
 
+def set_aside(folder: Path, step: int) -> None:
+    """Move the checkpoints after `step` into a folder of their own: the run goes on from an older one."""
+    later = [other for other in steps(folder) if other > step]
+    if later:
+        place = folder / f"set-aside-{secrets.token_hex(4)}"
+        place.mkdir()
+        for other in later:
+            os.rename(folder / f"step-{other:08d}", place / f"step-{other:08d}")
+
+
 def clean(folder: Path) -> None:
-    """Remove what interrupted saves and deletions left behind; only for the process that holds the run."""
-    if folder.is_dir():
-        for entry in list(os.scandir(folder)):
-            if entry.name.startswith((".tmp-", ".del-")) and entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
+    """Put right what interrupted saves and deletions left behind; only for the process that holds the run."""
+    if not folder.is_dir():
+        return
+    for entry in list(os.scandir(folder)):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        replaced = _REPLACED.fullmatch(entry.name)
+        if replaced and not (folder / f"step-{replaced[1]}").exists():
+            os.rename(entry.path, folder / f"step-{replaced[1]}")  # the new one was never put in its place
+        elif replaced or entry.name.startswith((".tmp-", ".del-")):
+            shutil.rmtree(entry.path, ignore_errors=True)

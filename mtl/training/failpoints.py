@@ -1,8 +1,8 @@
 """Places at which a test may make a run fail: `MTL_FAIL=stage:n:action` in the environment.
 
 At the n-th time (from 1) that a stage is reached, the action happens: `raise` an error, `memory`, `kill`, `term`,
-`int` or `hup` to this process, `nan` (which the caller asks for), or `full`, a disk without room. Without the variable, a
-place costs one look at an empty dict.
+`int` or `hup` to this process, `nan` (which the caller asks for), or `full`, a disk without room. Without the
+variable, a place costs one look at an empty dict.
 """
 
 from __future__ import annotations

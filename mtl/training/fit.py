@@ -179,7 +179,9 @@ def fit(trainer: Trainer) -> Iterator[Epoch]:
         rows = [row_of(progress, "train", values, epoch)]
         if last or epoch % recipe.train.evaluate_every.epochs == 0:
             for split in ("validation", "test"):
-                if split in trainer.dataset.splits and (split == "validation" or recipe.train.monitor == "test"):
+                if split in trainer.dataset.splits and (
+                    split == "validation" or recipe.train.monitor == "test"
+                ):
                     rows.append(row_of(progress, split, evaluate_split(trainer, split), epoch))
         # until here the epoch can be broken off and its end be done again; from here on it is done
         progress.epoch, progress.step_in_epoch, trainer.meter = epoch, 0, None
@@ -296,7 +298,9 @@ def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor, parts: Sequen
     progress.skipped += 1
     progress.skipped_in_a_row += 1
     if train.on_nonfinite == "stop" or progress.skipped_in_a_row > MAX_SKIPS:
-        fault = NotFinite("", f"{what} {where}", "lower optimizer.lr, set train.clip_norm, or check the inputs")
+        fault = NotFinite(
+            "", f"{what} {where}", "lower optimizer.lr, set train.clip_norm, or check the inputs"
+        )
         losses = dict(zip(trainer.recipe.tasks, map(str, losses_PN.sum(0).tolist()), strict=True))
         fault.facts = {
             "step": progress.step,

@@ -36,10 +36,16 @@ class Recorder:
     def __init__(
         self, trainer: Trainer, folder: RunFolder, console: Watcher, stop: StopSignals, parent: int | None
     ) -> None:
-        self.trainer, self.folder, self.console, self.stop, self.parent = trainer, folder, console, stop, parent
+        self.trainer, self.folder, self.console, self.stop, self.parent = (
+            trainer,
+            folder,
+            console,
+            stop,
+            parent,
+        )
         self.rows = folder.rows()
         self._unwritten: set[str] = set()
-        self._last_save, self._last_size = monotonic(), 0
+        self._due, self._last_save, self._last_size = False, monotonic(), 0
         self._told: set[str] = set()
         trainer.on_step, trainer.between = self.stepped, stop.check
 
@@ -56,7 +62,8 @@ class Recorder:
         every = self.trainer.recipe.train.checkpoint.every
         by_steps = every.steps is not None and self.trainer.progress.step % every.steps == 0
         by_time = every.minutes is not None and monotonic() - self._last_save >= 60 * every.minutes
-        if by_steps or by_time:
+        self._due = self._due or by_steps or by_time
+        if self._due and step < n_steps:  # at the end of an epoch, its evaluation comes first
             self.save()
         self.stop.check()
 
@@ -67,7 +74,8 @@ class Recorder:
         self.log("metrics.jsonl", epoch.rows)
         self.log("alpha.jsonl", self._alpha())
         began = perf_counter()
-        if epoch.is_best or epoch.is_last or (every is not None and progress.epoch % every == 0):
+        by_epochs = every is not None and progress.epoch % every == 0
+        if epoch.is_best or epoch.is_last or by_epochs or self._due:
             self.save()
         self.log(TIMINGS, [self._timing(epoch, perf_counter() - began)])
         self._record(step=progress.step, epoch=progress.epoch)
@@ -84,7 +92,7 @@ class Recorder:
             self._warn_once(f"{checkpoints}: was deleted; it is made again")
         files = state.capture(self.trainer, self.folder.offsets())
         checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
-        self._last_save, self._last_size = monotonic(), sum(map(len, files.values()))
+        self._due, self._last_save, self._last_size = False, monotonic(), sum(map(len, files.values()))
         protect = [step for step in (progress.best_step, self.parent) if step is not None]
         keep = self.trainer.recipe.train.checkpoint.keep
         warning = checkpoint.retain(checkpoints, self.folder.record["id"], keep, protect)

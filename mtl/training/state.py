@@ -17,7 +17,8 @@ from mtl.evaluation.metrics import Meter
 from mtl.training.checkpoint import SCHEMA_VERSION, canonical_json, strict_json
 from mtl.training.fit import Progress, Trainer
 
-POSITION = ("epoch", "step_in_epoch", "step")
+POSITION = {"epoch": "epoch", "step_in_epoch": "step_in_epoch", "global_step": "step"}
+"""What state.json calls the three numbers of a position -> what `Progress` does."""
 SHOWN = 5
 """Tensors of one kind of fault that a message names."""
 MODEL, OPTIMIZER, WEIGHTING, METER, STATE = (
@@ -42,7 +43,7 @@ def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, bytes]:
     progress = asdict(trainer.progress)
     state = {
         "schema_version": SCHEMA_VERSION,
-        "position": {key: progress.pop(key) for key in POSITION},
+        "position": {key: progress.pop(name) for key, name in POSITION.items()},
         "progress": progress,
         "order_sha256": trainer.order_sha256(trainer.progress.epoch),
         "offsets": dict(offsets),
@@ -60,10 +61,12 @@ def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, bytes]:
 
 def migrated(state: dict[str, Any]) -> dict[str, Any]:
     """The state of an older schema as one of this schema; pure, and the file stays as it is."""
-    if state["schema_version"] == 1:  # at the edge of an epoch only, and the schedule's horizon beside the position
-        old = state["position"]
-        position = {"epoch": old["epoch"], "step_in_epoch": 0, "step": old["global_step"]}
-        progress = {k: v for k, v in state["progress"].items() if k not in POSITION}
+    if (
+        state["schema_version"] == 1
+    ):  # at the edge of an epoch only, and the schedule's horizon beside the position
+        old, now = state["position"], set(POSITION.values())
+        position = {key: old[key] for key in POSITION}
+        progress = {key: value for key, value in state["progress"].items() if key not in now}
         progress["horizon"] = old["total_steps"]
         state = {
             **state, "schema_version": 2, "position": position, "progress": progress, "order_sha256": None
@@ -84,7 +87,8 @@ def restore(trainer: Trainer, files: Mapping[str, bytes], allow_nonfinite: bool 
     if not allow_nonfinite:
         _require_finite(tensors)
     moments, weighting = _moments(trainer.optimizer, _load(files, OPTIMIZER)), _load(files, WEIGHTING)
-    progress = Progress(**state["position"], **state["progress"])
+    position = {name: state["position"][key] for key, name in POSITION.items()}
+    progress = Progress(**position, **state["progress"])
     if state["order_sha256"] not in (None, trainer.order_sha256(progress.epoch)):
         raise UserError(STATE, "the order of rows is not the one that the run began with", "start a new run")
     load_weights(trainer.built.model, files)
