@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
 PLUGIN_GROUP = "mtl.plugins"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 class Registry(Generic[T]):
@@ -44,9 +46,16 @@ class Registry(Generic[T]):
         """Class decorator that adds a member under `name`.
 
         Raises:
-            UserError: the class does not extend the family's base or lacks what the family needs, or another
-                class has that name.
+            UserError: the name is none, the class does not extend the family's base or lacks what the family
+                needs, or another class has that name.
         """
+        if not isinstance(name, str) or NAME.fullmatch(name) is None:
+            called = getattr(name, "__name__", name)  # the decorator without parentheses gets the class
+            raise UserError(
+                _owner(name),
+                f"{quoted(called)} is no name for a {self.family}",
+                f'write @mtl.register_{self.family}("name"): letters, digits, "_", "-" and "."',
+            )
 
         def add(member: C) -> C:
             if not (isinstance(member, type) and issubclass(member, self.base)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-PLACE = "r.yaml:3:21: data.source: "
+PLACE = "r.yaml:3:18: data.source: "
 """Where a fault of the source lies that is no fault of one of its keys."""
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from mtl.errors import UserError
+from mtl.errors import UserError, quoted
 from mtl.recipe.load import load_recipe
 from mtl.recipe.spec import FAMILIES, SHARING, TASKS
-from mtl.registry import PLUGIN_GROUP, load_plugin
+from mtl.registry import PLUGIN_GROUP, Registry, fault_of_plugin, load_plugin
 from tests.test_errors import plugins_undone
 
 FOOTWEAR = '''
@@ -127,3 +127,127 @@ def test_every_file_of_a_familys_folder_is_loaded() -> None:
 
 def test_the_families() -> None:
     assert list(FAMILIES) == ["source", "task", "backbone", "sharing", "weighting", "optimizer", "schedule"]
+
+
+# -- what a member needs ---------------------------------------------------------------------------------------
+
+
+class Part:
+    """A base with a method that a member must give, and one that it may."""
+
+    def make(self, n: int, shape: tuple[int, ...], last: bool = False) -> None:
+        raise NotImplementedError
+
+    def more(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("methods", "fault"),
+    [
+        ({"make": lambda self, n, shape: None}, None),
+        ({"make": lambda self, n, shape, last=True: None}, None),
+        ({"make": lambda self, *sizes: None}, None),
+        ({}, "Mine has no method `make`"),
+        ({"more": lambda self: None}, "Mine has no method `make`"),
+        ({"make": lambda self, n: None}, r"Mine.make\(self, n\) cannot be called as make\(self, n, shape\)"),
+        (
+            {"make": lambda self, n, shape, width: None},
+            r"Mine.make\(self, n, shape, width\) cannot be called as make\(self, n, shape\)",
+        ),
+    ],
+)
+def test_what_a_member_needs(methods: dict[str, object], fault: str | None) -> None:
+    registry = Registry("part", Part, "mtl.weightings", ("make",))
+    member = type("Mine", (Part,), methods)
+    if fault is None:
+        assert registry.register("mine")(member) is registry["mine"]
+        return
+    with pytest.raises(UserError, match=rf": part 'mine': {fault}$"):
+        registry.register("mine")(member)
+    assert "mine" not in registry
+
+
+@pytest.mark.parametrize("name", ["", "two words", "a\nb", "x" * 65, "-it", "größe"])
+def test_a_name_that_is_none(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        TASKS.register(name)
+    assert str(caught.value).endswith(
+        f"{quoted(name)} is no name for a task; "
+        'write @mtl.register_task("name"): letters, digits, "_", "-" and "."'
+    )
+
+
+def test_a_decorator_without_parentheses(folder: Path) -> None:
+    text = "import mtl\n\n@mtl.register_task\nclass Mine(mtl.tasks.Binary):\n    target: str = 'a'\n"
+    (folder / "mine.py").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_plugin("mine.py")
+    assert str(caught.value).startswith(
+        f"plugin 'mine.py': {folder / 'mine.py'}: 'Mine' is no name for a task; write @mtl.register_task(\"name\")"
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_base_of_a_family_is_no_member_itself(family: str) -> None:
+    """Each family names something that its base does not do."""
+    registry = FAMILIES[family]
+    with pytest.raises(UserError, match=r"has no (method|class variable) `|has no `reference`"):
+        registry.register("base")(type("Base", (registry.base,), {"__module__": "somewhere"}))
+    assert "base" not in registry.names()
+    assert registry.needs
+
+
+# -- whose fault it is -----------------------------------------------------------------------------------------
+
+TROUBLE = """
+class Outer:
+    class Inner:
+        def work(self, callback):
+            return callback({}["key"] if callback is None else 1)
+
+
+def helper(callback):
+    return Outer.Inner().work(callback)
+"""
+
+
+def raised(call: Callable[[], object]) -> Exception:
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError
+
+
+def test_an_exception_is_the_plugins_if_its_code_is_on_the_way(folder: Path) -> None:
+    (folder / "trouble.py").write_text(TROUBLE, encoding="utf-8")
+    load_plugin("trouble.py")
+    module = next(m for name, m in sys.modules.items() if name.startswith("mtl_plugin_"))
+    own = fault_of_plugin(raised(lambda: module.helper(None)))
+    assert str(own) == (
+        "plugin 'trouble.py': Outer.Inner.work raised KeyError: \"'key'\" at line 5; --debug shows the traceback"
+    )
+    below = fault_of_plugin(raised(lambda: module.helper(lambda n: n.nothing)))
+    assert below is not None
+    assert "Outer.Inner.work raised AttributeError" in str(below)
+    assert fault_of_plugin(raised(lambda: {}["key"])) is None
+
+
+def test_an_installed_plugin_is_blamed_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "trouble_package").mkdir()
+    (folder / "trouble_package" / "__init__.py").write_text("from . import inner\n", encoding="utf-8")
+    (folder / "trouble_package" / "inner.py").write_text(TROUBLE, encoding="utf-8")
+    info = folder / "trouble-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trouble\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(
+        f"[{PLUGIN_GROUP}]\nof = trouble_package.inner\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(folder)
+    load_plugin("of")
+    module = sys.modules["trouble_package.inner"]
+    assert str(fault_of_plugin(raised(lambda: module.helper(None)))).startswith(
+        "plugin 'of': Outer.Inner.work "
+    )
+    for name in ("trouble_package", "trouble_package.inner"):
+        monkeypatch.delitem(sys.modules, name)

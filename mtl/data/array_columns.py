@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.data.columns import Array, Mask, Rows
+from mtl.data.labels import narrow
 from mtl.errors import KeyPath, UserError, quoted
 
 BLOCK = 1 << 16
@@ -61,7 +62,7 @@ def _inexact_row(values: Array) -> int | None:
 
 
 def label_column(file: str, name: str, values: Array) -> tuple[Array, Mask, tuple[str, ...] | None]:
-    """Labels as numbers or codes, which of them are there, and what codes are called.
+    """Labels as numbers or codes in the smallest type, which of them are there, and what codes are called.
 
     NaN and empty text are missing.
 
@@ -71,17 +72,16 @@ def label_column(file: str, name: str, values: Array) -> tuple[Array, Mask, tupl
     require_one_each(file, name, values)
     if values.dtype.kind in "US":
         codes, names = coded(file, name, values)
-        return codes, codes >= 0, names
+        return narrow(codes), codes >= 0, names
     require_numbers(file, name, values.dtype)
     if values.dtype.kind == "b":
-        return values.astype(np.int64), np.ones(len(values), dtype=bool), ("false", "true")
+        return values.astype(np.int8), np.ones(len(values), dtype=bool), ("false", "true")
     if values.dtype.kind == "f":
-        wide = values.astype(np.float64)
-        return wide, ~np.isnan(wide), None
+        return narrow(values.astype(np.float64)), ~np.isnan(values), None
     if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
         row = int(np.argmax(values))
         raise UserError(f"{file}:row {row}", f"array {quoted(name)} holds {values[row]}, at most 2^63 - 1")
-    return values.astype(np.int64), np.ones(len(values), dtype=bool), None
+    return narrow(values), np.ones(len(values), dtype=bool), None
 
 
 def require_one_each(file: str, name: str, values: Array, n: int | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,15 +13,34 @@ from mtl.errors import UserError, quoted
 
 FIELD_LIMIT = 131_072
 """Characters of one field, as in Python's csv module."""
+LINE_LIMIT = 16 << 20
+"""Bytes of one line: what is parsed at once, and what a file without a line end may take of memory."""
 DELIMITERS = ",;\t|"
+BEGINNINGS = {
+    b"PAR1": "it is a Parquet file: name it .parquet",
+    b"\x1f\x8b": "it is gzipped: unpack it",
+    b"PK\x03\x04": "it is a zip archive or a spreadsheet: save it as CSV",
+    b"\xff\xfe": "it is UTF-16: save it as UTF-8",
+    b"\xfe\xff": "it is UTF-16: save it as UTF-8",
+}
+"""What a file that is no text may be instead."""
+FAULTS = {
+    "end of data": ("quote is never closed", ""),
+    "field limit": (f"a field is longer than {FIELD_LIMIT} characters", "maybe a quote is never closed"),
+    "expected after": ("text follows a closing quote", "write a quote inside a quoted value twice"),
+    "new-line character": ("a line ends in CR alone", "save the file with LF or CRLF at the end of lines"),
+}
+"""Part of a message of the csv module -> what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A CSV that is sound: its rows (without the header and blank lines) and the sha256 of its bytes."""
+    """A CSV that is sound: its rows (without the header and blank lines), the sha256 of its bytes, and the bytes of its
+    longest row."""
 
     n_rows: int
     sha256: str
+    longest: int
 
 
 def read_header(path: Path, name: str, delimiter: str) -> tuple[str, ...]:
@@ -31,8 +50,7 @@ def read_header(path: Path, name: str, delimiter: str) -> tuple[str, ...]:
         UserError: the file is empty, not UTF-8, or has a name twice or none.
     """
     with path.open("rb") as file:
-        records = _Records(file, name, delimiter)
-        header = records.header()
+        header = _Records(file, name, delimiter).header()
     if len(header) == 1 and delimiter not in header[0]:
         other = next((d for d in DELIMITERS if d != delimiter and d in header[0]), None)
         if other is not None:
@@ -41,14 +59,20 @@ def read_header(path: Path, name: str, delimiter: str) -> tuple[str, ...]:
                 f"one column {quoted(header[0])} found; the file seems to use {other!r}",
                 f"write delimiter: {other!r} in data.source",
             )
-    seen: set[str] = set()
-    for number, column in enumerate(header, start=1):
-        if not column.strip():
-            raise UserError(name, f"column {number} has no name", "give every column of the first row a name")
-        if column in seen:
-            raise UserError(name, f"column {quoted(column)} appears twice", "rename one of them")
-        seen.add(column)
+    unnamed = next((i for i, column in enumerate(header, start=1) if not column.strip()), None)
+    if unnamed is not None:
+        raise UserError(name, f"column {unnamed} has no name", "give every column of the first row a name")
+    refuse_twice(header, name)
     return header
+
+
+def refuse_twice(names: Sequence[str], file: str) -> None:
+    """Raises:
+    UserError: a name of a column appears twice.
+    """
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise UserError(file, f"column {quoted(twice)} appears twice", "rename one of them")
 
 
 def check_csv(path: Path, name: str, delimiter: str) -> Checked:
@@ -63,19 +87,15 @@ def check_csv(path: Path, name: str, delimiter: str) -> Checked:
     with path.open("rb") as file:
         records = _Records(file, name, delimiter)
         records.header()
-        n_rows = 0
         for record in records:
-            if not record:
-                continue
-            n_rows += 1
             if len(record) != width:
                 raise UserError(
-                    f"{name}:row {n_rows + 1}", f"{len(record)} fields, header has {width}",
+                    f"{name}:row {records.row}", f"{len(record)} fields, header has {width}",
                     "a value that holds the delimiter must stand in quotes",
                 )  # fmt: skip
-    if n_rows == 0:
+    if records.row < 2:
         raise UserError(name, "no rows")
-    return Checked(n_rows, file_sha256(path))
+    return Checked(records.row - 1, file_sha256(path), records.longest)
 
 
 def file_sha256(path: Path) -> str:
@@ -85,35 +105,49 @@ def file_sha256(path: Path) -> str:
 
 
 class _Records:
-    """The records of a CSV, each error with the row it is in."""
+    """The records of a CSV but blank lines, and errors with the row they are in.
+
+    Args:
+        file: opened at its beginning.
+        name: what messages call it.
+    """
 
     def __init__(self, file: BinaryIO, name: str, delimiter: str) -> None:
         self.file, self.name = file, name
-        self.row = 1
+        self.row = 0
+        """Records so far."""
+        self.longest = self.held = 0
+        """Bytes of the longest record, and of the one that is being read."""
         self.reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
 
     def _lines(self) -> Iterator[str]:
-        first = True
-        for raw in self.file:
-            line = raw.removeprefix(b"\xef\xbb\xbf") if first else raw
-            first = False
+        line = self.file.readline(LINE_LIMIT + 1).removeprefix(b"\xef\xbb\xbf")
+        while line:
+            if len(line) > LINE_LIMIT:
+                raise self._fault(f"the line is longer than {LINE_LIMIT} bytes")
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
-                byte = line[error.start]
-                raise UserError(
-                    f"{self.name}:row {self.row}",
-                    f"not UTF-8 text (byte 0x{byte:02x})",
-                    "save the file as UTF-8",
-                ) from None
+                what = f"not UTF-8 text (byte 0x{line[error.start]:02x})"
+                raise self._fault(what, self._instead(line, "save the file as UTF-8")) from None
             if "\0" in text:
-                raise UserError(f"{self.name}:row {self.row}", "holds a NUL byte", "is it a text file?")
+                raise self._fault("holds a NUL byte", self._instead(line, "is it a text file?"))
+            self.held += len(line)
             yield text
+            line = self.file.readline(LINE_LIMIT + 1)
+
+    def _fault(self, what: str, todo: str = "") -> UserError:
+        return UserError(f"{self.name}:row {self.row + 1}", what, todo)
+
+    def _instead(self, line: bytes, otherwise: str) -> str:
+        if self.row:
+            return otherwise
+        return next((todo for start, todo in BEGINNINGS.items() if line.startswith(start)), otherwise)
 
     def header(self) -> tuple[str, ...]:
+        """The first record."""
         for record in self:
-            if record:
-                return tuple(record)
+            return tuple(record)
         raise UserError(self.name, "no rows: the file is empty")
 
     def __iter__(self) -> Iterator[list[str]]:
@@ -125,18 +159,11 @@ class _Records:
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    raise UserError(f"{self.name}:row {self.row}", _reason(str(error))) from None
-                yield record
-                self.row += bool(record)
+                    known = next((fault for part, fault in FAULTS.items() if part in str(error)), None)
+                    raise self._fault(*known or (f"cannot be read as CSV ({error})",)) from None
+                self.longest, self.held = max(self.longest, self.held), 0
+                if record:
+                    self.row += 1
+                    yield record
         finally:
             csv.field_size_limit(limit)
-
-
-def _reason(error: str) -> str:
-    if "end of data" in error:
-        return "quote is never closed"
-    if "field limit" in error:
-        return f"a field is longer than {FIELD_LIMIT} characters; maybe a quote is never closed"
-    if "expected after" in error:
-        return "text follows a closing quote"
-    return f"cannot be read as CSV ({error})"

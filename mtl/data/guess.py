@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mtl.data.table import TableFile, texts
+from mtl.data.table import TableFile
+from mtl.data.values import texts
 from mtl.errors import UserError, quoted
 
 SEEN_ROWS = 200_000
@@ -24,7 +25,7 @@ FEW = 20
 LONGEST = 200
 """Characters of a column's name in a recipe."""
 MARKERS = ("NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None", "none", "-", "?", ".", "missing")
-"""What stands for a missing number in a column of a CSV that else holds numbers."""
+"""What stands for a missing number in a column of text that else holds numbers."""
 SCALES = (
     ("very low", "low", "medium", "high", "very high"),
     ("none", "mild", "moderate", "severe", "critical"),
@@ -147,7 +148,7 @@ def look(file: TableFile, separator: str = "|") -> Looks:
             break
     found: set[str] = set()
     for seen in looks.values():
-        if seen.numeric and seen.markers and (file.is_parquet or not seen.numbers):
+        if seen.numeric and seen.markers and not seen.numbers:
             seen.numeric = seen.whole = False
         elif seen.numeric:
             found |= set(seen.markers)
@@ -366,8 +367,8 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "image", "paths of images"
     if _dates(seen.counts, _like_a_date):
         return "none", "dates; --time holds out the latest rows"
-    if seen.distinct > MANY or seen.distinct > 0.5 * seen.there:
-        return "none", f"text with {seen.many} distinct values"
+    if seen.distinct > min(MANY, 0.5 * seen.there, max(FEW, 0.2 * seen.there)):
+        return "none", f"text with {seen.many} distinct values in {seen.there} rows"
     return "categorical", f"{seen.distinct} values"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
-from mtl.data.columns import Array, Labels
+from mtl.data.columns import Array, Labels, Mask
 from mtl.errors import UserError, quoted
 
 MAX_CLASSES = 100_000
@@ -41,11 +43,9 @@ def class_codes(labels: Labels, lookup: Mapping[int, int], allowed: str) -> Arra
     Raises:
         UserError: a label that is present has no class; names the first row.
     """
-    first = next(iter(lookup), 0)
-    values = np.where(labels.present, labels.values, np.asarray(first, labels.values.dtype))
-    distinct = np.unique(values)
+    distinct = np.unique(labels.values)
     classes = narrow(np.array([_class(lookup, value) for value in distinct.tolist()], dtype=np.int64))
-    codes = classes[np.searchsorted(distinct, values)]
+    codes = cast(npt.NDArray[np.int64], classes[np.searchsorted(distinct, labels.values)])
     wrong = np.flatnonzero((codes < 0) & labels.present)
     if wrong.size:
         row = int(wrong[0])
@@ -76,9 +76,8 @@ def found_classes(labels: Labels) -> tuple[str, ...]:
         UserError: a value is no whole number, or there are too many.
     """
     values = np.unique(labels.values[labels.present])
-    whole = values == np.floor(values)
-    if not whole.all():
-        row = int(np.flatnonzero(labels.present & (labels.values != np.floor(labels.values)))[0])
+    if not _are_whole(values).all():
+        row = int(np.flatnonzero(labels.present & ~_are_whole(labels.values))[0])
         raise UserError(
             labels.place(row),
             f"label {shown_value(labels, row)} is not a whole number",
@@ -91,6 +90,10 @@ def found_classes(labels: Labels) -> tuple[str, ...]:
         shown = quoted(int(values[0])) if len(values) else "no label at all"
         raise UserError("", f"the only class is {shown}: nothing to learn", path=("target",))
     return tuple(str(int(value)) for value in values)
+
+
+def _are_whole(values: Array) -> Mask:
+    return np.isfinite(values) & (values == np.floor(values))
 
 
 def by_name(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:

@@ -6,42 +6,35 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl.data.table import TableFile
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.data.csv_check import refuse_twice
+from mtl.data.table import PARQUET_ROWS, TableFile, with_nulls
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class MemoryTable(TableFile):
-    """A pyarrow Table that is read as a file would be.
+    """A pyarrow Table that is read as a Parquet file would be; its rows are counted from 0.
 
     Args:
         table: the rows.
+        na_values: texts that mean a missing value.
+
+    Raises:
+        UserError: a column appears twice.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
-        self.name = "table"
-        self.path = Path("table")
-        self.column_names = tuple(table.column_names)
+    def __init__(self, table: pa.Table, na_values: Sequence[str] = ("",)) -> None:
+        self.table, self.na_values = table, tuple(na_values)
+        self.name, self.path = "table", Path("table")
+        self.is_parquet = True
+        refuse_twice(table.column_names, self.name)
+        self._schema = table.schema
         self.n_rows = table.num_rows
 
     def check(self) -> None:
         """Nothing can be wrong with the form of a table that is in memory."""
 
-    def row(self, i: int) -> str:
-        return f"table:row {i}"
-
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        for name in columns:
-            if name not in self.column_names:
-                raise UserError(
-                    self.name,
-                    f"no column {quoted(name)}{did_you_mean(name, self.column_names)}; columns: "
-                    f"{', '.join(self.column_names[:20])}",
-                )
-        first = 0
-        for batch in self.table.select(list(columns)).to_batches():
-            yield first, batch
-            first += batch.num_rows
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for batch in self.table.select(list(columns)).to_batches(PARQUET_ROWS):
+            yield with_nulls(batch, self.na_values)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from mtl.data.columns import Layout, Rows
 from mtl.data.learned import Float32
-from mtl.data.table import TableFile, numbers, texts, vectors
+from mtl.data.table import TableFile
+from mtl.data.values import numbers, texts, vectors
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def input_block(
     if np.isinf(out[:, :at]).any():
         row, i = np.argwhere(np.isinf(out[:, :at]))[0]
         raise UserError(
-            f"{file.row(first + int(row))}, column {quoted(layout.numeric_name(int(i)))}",
+            file.where(layout.numeric_name(int(i)), first + int(row)),
             "the number is too large for float32",
             "scale the column down",
         )
@@ -127,8 +128,9 @@ def fit_layout(
             )
     if not scale:
         mean, std = np.zeros(n), np.ones(n)
-    float32 = [part.astype(np.float32) for part in (mean, std, fill)]
-    return replace(layout, values=values), float32[0], float32[1], float32[2], indicators
+    mean32, std32, fill32 = (part.astype(np.float32) for part in (mean, std, fill))
+    std32[std32 == 0] = 1  # a deviation too small for float32
+    return replace(layout, values=values), mean32, std32, fill32, indicators
 
 
 def _refuse_missing(inputs: Float32, layout: Layout, used: Rows, place: object) -> None:

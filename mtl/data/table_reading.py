@@ -13,19 +13,12 @@ import numpy.typing as npt
 
 from mtl.data.columns import Array, Columns, Header, How, Layout, Mask, Rows, Wanted
 from mtl.data.labels import narrow
-from mtl.data.table import (
-    Codes,
-    TableFile,
-    inexact,
-    lists_of_text,
-    numbers,
-    release_memory,
-    texts,
-    times,
-    vectors,
-)
+from mtl.data.learned import Float32
+from mtl.data.memory import require_memory
+from mtl.data.table import TableFile, release_memory, type_name
 from mtl.data.table_inputs import input_block
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.data.values import Codes, inexact, lists_of_text, numbers, texts, times, vectors
+from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +28,8 @@ Image = tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]]
 
 MAX_VALUES = 100_000
 """Distinct values of a category or class."""
+MAX_LABELS = 10_000
+"""Distinct labels of a column that lists them."""
 
 
 @dataclass
@@ -45,8 +40,9 @@ class Column:
         how: how its values are taken.
         n_rows: rows of all files.
         values: (n_rows,) numbers or codes; made at once, for chunks of many columns would leave holes in memory.
-        lists: rows of labels, of a column that lists them.
         codes: what the codes stand for.
+        there: of a column that lists labels, whether each row has a value, in parts.
+        listed: of such a column, rows and codes of its labels, in parts.
     """
 
     name: str
@@ -54,19 +50,24 @@ class Column:
     separator: str
     n_rows: int
     values: npt.NDArray[Any] | None = None
-    lists: list[list[str] | None] = field(default_factory=list)
     codes: Codes | None = None
+    there: list[Mask] = field(default_factory=list)
+    listed: list[tuple[Rows, npt.NDArray[np.int32]]] = field(default_factory=list)
 
     def add(self, file: TableFile, first: int, at: int, array: pa.Array) -> None:
         """Take in one batch: the rows from `first` on of a file, which are those from `at` on of all files."""
         if self.how == "numbers":
-            self._put(at, numbers(file, self.name, first, array))
-        elif self.how == "times":
-            self._put(at, times(file, self.name, first, array))
-        elif self.how == "lists" and _lists(array, self.separator):
-            self.lists.extend(lists_of_text(file, self.name, first, array, self.separator))
+            return self._put(at, numbers(file, self.name, first, array))
+        if self.how == "times":
+            return self._put(at, times(file, self.name, first, array))
+        if self.codes is None:
+            self.codes = Codes(self.name, MAX_VALUES if self.how == "classes" else 1 << 31)
+        # the first batch says whether a column lists labels or is 0 or 1; another file may hold them otherwise
+        if self.how == "lists" and self.values is None and (self.there or _lists(array)):
+            there, rows, labels = lists_of_text(file, self.name, first, array, self.separator)
+            self.there.append(there)
+            self.listed.append((rows + at, self.codes.add(labels)))
         else:
-            self.codes = self.codes or Codes(MAX_VALUES if self.how == "classes" else 1 << 31)
             self._put(at, self.codes.add(texts(file, self.name, first, array)))
 
     def _put(self, at: int, part: npt.NDArray[Any]) -> None:
@@ -75,13 +76,9 @@ class Column:
         self.values[at : at + len(part)] = part
 
 
-def _lists(array: pa.Array, separator: str) -> bool:
+def _lists(array: pa.Array) -> bool:
     """Whether a column of a multilabel task lists labels, rather than being 0 or 1."""
-    import pyarrow as pa
-
-    return not (
-        pa.types.is_integer(array.type) or pa.types.is_boolean(array.type) or pa.types.is_floating(array.type)
-    )
+    return type_name(array.type) not in ("integer", "boolean", "number")
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
     Raises:
         UserError: a file is not what it should be, or a column or value is missing or wrong.
     """
-    files, _layout = form.files, form.layout
+    files = form.files
     first = next(iter(files.values()))
     for file in files.values():
         file.check()
@@ -120,8 +117,7 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
         *wanted.labels.items(),
         *((n, how) for n, how in wanted.extra.items() if n not in wanted.labels),
     ]
-    for name, _ in columns:
-        _known(first, name)
+    first.require([name for name, _ in columns])
     starts, total = {}, 0
     for split, file in files.items():
         starts[split] = total
@@ -141,15 +137,6 @@ def _require(file: TableFile, like: TableFile) -> None:
         raise UserError(file.name, f"no column {quoted(missing[0])}, which {like.name} has")
 
 
-def _known(file: TableFile, name: str) -> None:
-    if name not in file.column_names:
-        shown = ", ".join(file.column_names[:20])
-        raise UserError(
-            "",
-            f"{file.name}: no column {quoted(name)}{did_you_mean(name, file.column_names)}; columns: {shown}",
-        )
-
-
 class _Reading:
     """All files of a source, read one after the other into one set of columns."""
 
@@ -160,8 +147,13 @@ class _Reading:
         self.warned: set[str] = set()
         self.paths: list[str | None] = []
         width = layout.width if layout is not None else 0
+        name = next(iter(form.files.values())).name
+        require_memory(
+            n_rows * width * 4, name, "the input columns", "read fewer, or use a machine with more"
+        )
         self.inputs = np.empty((n_rows, width), np.float32)
-        self.coders = {name: Codes(MAX_VALUES) for name in (layout.categorical if layout is not None else ())}
+        categorical = layout.categorical if layout is not None else ()
+        self.coders = {name: Codes(name, MAX_VALUES) for name in categorical}
 
     def read(self, file: TableFile, start: int) -> None:
         image = self.form.image
@@ -172,24 +164,26 @@ class _Reading:
             rows = slice(start + first, start + first + batch.num_rows)
             if self.layout is not None:
                 input_block(file, batch, first, self.layout, self.coders, self.inputs[rows])
-                self._note_inexact(file, first, batch)
+                self._note_inexact(file, first, batch, self.inputs[rows])
             elif image is not None:
                 self.paths.extend(texts(file, image[0], first, batch.column(image[0])).to_pylist())
             for column in self.columns:
                 column.add(file, first, start + first, batch.column(column.name))
 
-    def _note_inexact(self, file: TableFile, first: int, batch: pa.RecordBatch) -> None:
+    def _note_inexact(self, file: TableFile, first: int, batch: pa.RecordBatch, out: Float32) -> None:
         """One warning for each column that holds whole numbers too large for float32."""
         assert self.layout is not None
-        for name in self.layout.numeric:
-            array = batch.column(name)
-            if name in self.warned or not _may_be_large(self.inputs, self.layout.numeric.index(name), array):
+        for i, name in enumerate(self.layout.numeric):
+            if name in self.warned or not (np.abs(out[:, i]) >= 2**24).any():
                 continue
-            row = inexact(numbers(file, name, first, array))
+            array = batch.column(name)
+            # beyond 2^53 every float64 is a whole number: a quantity, not an id
+            largest = 2.0**53 if type_name(array.type) == "number" else np.inf
+            row = inexact(numbers(file, name, first, array), largest)
             if row is not None:
                 self.warned.add(name)
                 self.notices.append(
-                    f"{file.row(first + row)}, column {quoted(name)}: float32 cannot hold this whole number exactly; "
+                    f"{file.where(name, first + row)}: float32 cannot hold this whole number exactly; "
                     "is it an id rather than a quantity?"
                 )
 
@@ -210,8 +204,8 @@ class _Reading:
                 extra[column.name] = values
                 if called is not None and wanted.extra[column.name] == "codes":
                     extra_names[column.name] = called
-            column.values = None
-            column.lists.clear()
+            column.values = None  # the next column needs the memory
+            column.listed.clear()
         inputs, layout = self._inputs(place)
         every = dict.fromkeys(next(iter(files.values())).column_names)
         header = Header(
@@ -229,7 +223,7 @@ class _Reading:
             inputs=inputs,
             labels=labels,
             splits=splits,
-            fingerprint=_fingerprint(self.form, wanted),
+            fingerprint=_fingerprint(self.form, wanted, inputs if self.form.image is not None else None),
             present=present,
             header=header,
             extra=extra,
@@ -255,22 +249,14 @@ class _Reading:
         return self.inputs, replace(self.layout, values=values)
 
 
-def _may_be_large(inputs: Any, position: int, array: pa.Array) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_floating(array.type) or (pa.types.is_integer(array.type) and array.type.bit_width <= 16):
-        return False
-    with np.errstate(invalid="ignore"):
-        return bool(np.nanmax(np.abs(inputs[:, position]), initial=0) >= 2**24) if len(inputs) else False
-
-
 def _finished(column: Column) -> tuple[Array, Mask, tuple[str, ...] | None]:
     """Values, which of them are there, and what codes are called (None for numbers)."""
     if column.how in ("numbers", "times"):
         assert column.values is not None
         return narrow(column.values), ~np.isnan(column.values), None
-    if column.codes is None:
-        return _listed(column)
+    assert column.codes is not None
+    if column.there:
+        return _listed(column, column.codes)
     names, remap = column.codes.finish()
     codes = column.values
     assert codes is not None
@@ -287,18 +273,18 @@ def _whole(name: str) -> bool:
     return name.removeprefix("-").isdecimal() and len(name) < 18 and str(int(name)) == name
 
 
-def _listed(column: Column) -> tuple[Array, Mask, tuple[str, ...]]:
+def _listed(column: Column, codes: Codes) -> tuple[Array, Mask, tuple[str, ...]]:
     """A column that lists labels: (n, L) of 0 and 1, L distinct labels in order."""
-    rows = column.lists
-    names = sorted({name for row in rows if row is not None for name in row})
-    position = {name: i for i, name in enumerate(names)}
-    if len(names) > 10_000:
-        raise UserError("", f"column {quoted(column.name)} lists {len(names)} distinct labels, at most 10000")
-    values = np.zeros((len(rows), len(names)), np.int8)
-    for i, row in enumerate(rows):
-        if row:
-            values[i, [position[name] for name in row]] = 1
-    return values, np.array([row is not None for row in rows], dtype=bool), tuple(names)
+    names, remap = codes.finish()
+    called = f"column {quoted(column.name)}"
+    if len(names) > MAX_LABELS:
+        raise UserError("", f"{called} lists {len(names)} distinct labels, at most {MAX_LABELS}")
+    what = f"the {len(names)} labels of {called}"
+    require_memory(column.n_rows * len(names), "", what, "leave out those that are rare")
+    values = np.zeros((column.n_rows, len(names)), np.int8)
+    for rows, found in column.listed:
+        values[rows, remap[found]] = 1
+    return values, np.concatenate(column.there), names
 
 
 def _places(files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Callable[[int], str]:
@@ -311,13 +297,15 @@ def _places(files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Callab
     return place
 
 
-def _fingerprint(form: TableForm, wanted: Wanted) -> str:
-    """sha256 over the files' bytes and over which columns are read and how."""
+def _fingerprint(form: TableForm, wanted: Wanted, images: Array | None) -> str:
+    """sha256 over the files' bytes, over which columns are read and how, and over the pixels of images."""
     digest = hashlib.sha256()
     for split, file in form.files.items():
         digest.update(f"{split}={file.sha256()};".encode())
     digest.update(form.settings.encode())
     digest.update(repr((sorted(wanted.labels.items()), sorted(wanted.extra.items()))).encode())
+    if images is not None:
+        digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()
 
 
@@ -334,7 +322,6 @@ def image_header(file: TableFile, image: Image, root: Path) -> tuple[int, ...]:
     from mtl.data.images import image_shape
 
     column, size, mode = image
-    _known(file, column)
     for first, batch in file.batches([column]):
         path = texts(file, column, first, batch.column(column))[0].as_py()
         return image_shape(path, root, size, mode, file.row)

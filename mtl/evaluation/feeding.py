@@ -180,7 +180,7 @@ class _ImageRows:
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
         from mtl.data.images import read_images
-        from mtl.data.table import texts
+        from mtl.data.values import texts
 
         column, size, mode = self.image
         images = read_images(
@@ -203,7 +203,7 @@ class _VectorRows:
         self.file, self.width, self.columns = file, width, [column]
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
-        from mtl.data.table import vectors
+        from mtl.data.values import vectors
 
         return vectors(self.file, self.columns[0], first, batch.column(self.columns[0]), self.width)
 

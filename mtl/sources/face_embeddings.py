@@ -225,7 +225,7 @@ def _from_file(path: Path) -> _Faces:
             path.name, arrays(path, [*REQUIRED, *(n for n in OPTIONAL if n in there)]),
             lambda i: f"{path.name}:row {i}",
         )  # fmt: skip
-    from mtl.data.table import texts, vectors
+    from mtl.data.values import texts, vectors
 
     file = _table(path)
     file.check()

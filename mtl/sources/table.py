@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from mtl.data.columns import Header, Layout
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.errors import UserError, quoted
 from mtl.recipe.base import FilePath
 from mtl.recipe.spec import SOURCES, Model, SourceSpec, recipe_errors
 
@@ -89,9 +89,7 @@ class Table(SourceSpec):
     def table(self, path: str | None = None) -> TableFile:
         from mtl.data.table import TableFile
 
-        name = path or self.path
-        delimiter = self.delimiter or ("\t" if name.endswith(".tsv") else ",")
-        return TableFile(Path(name), delimiter=delimiter, na_values=self.na_values)
+        return TableFile(Path(path or self.path), delimiter=self.delimiter, na_values=self.na_values)
 
     def files(self) -> dict[str, TableFile]:
         """Split -> its file; the rows of the first are for training and whatever `split` takes from them."""
@@ -109,21 +107,16 @@ class Table(SourceSpec):
         found: dict[str, tuple[str, ...]] = {}
         for role in ("numeric", "categorical", "vector"):
             found[role] = _matching(getattr(inputs, role), file, ("inputs", role))
-            for i, name in enumerate(found[role]):
+            for name in found[role]:
                 if name in taken:
-                    raise UserError(
-                        "",
-                        f"column {quoted(name)} is {taken[name]} already",
-                        path=("inputs", role, min(i, len(getattr(inputs, role)) - 1)),
-                    )
+                    what = f"column {quoted(name)} is {taken[name]} already"
+                    raise UserError("", what, path=("inputs", role))
                 taken[name] = role
         for name in found["numeric"]:
-            if file.types[name] in ("list", "time"):
-                raise UserError(
-                    "",
-                    f"column {quoted(name)} holds {file.types[name]}s, not numbers",
-                    path=("inputs", "numeric"),
-                )
+            if file.types[name] in ("list", "time", "other"):
+                held = {"list": "lists", "time": "dates or times"}.get(file.types[name], "compound values")
+                what = f"column {quoted(name)} holds {held}, not numbers"
+                raise UserError("", what, path=("inputs", "numeric"))
         from mtl.data.table_reading import vector_width
 
         return Layout(
@@ -203,11 +196,6 @@ def _matching(patterns: tuple[str, ...], file: TableFile, path: tuple[str, ...])
             else []
         )
         if not found:
-            shown = ", ".join(file.column_names[:20]) + (", ..." if len(file.column_names) > 20 else "")
-            raise UserError(
-                "",
-                f"{file.name}: no column {quoted(pattern)}{did_you_mean(pattern, file.column_names)}; columns: {shown}",
-                path=(*path, i),
-            )
+            raise UserError(file.name, file.lacks(pattern), path=(*path, i))
         names.update(dict.fromkeys(found))
     return tuple(names)

@@ -5,6 +5,8 @@ Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from mtl.evaluation.evaluate import evaluation_mode
@@ -26,7 +28,7 @@ def rehearse(trainer: Trainer) -> None:
     losses = [_rehearse_group(trainer, number, logits, index) for number in range(len(trainer.built.groups))]
     losses_N = torch.cat(losses).index_select(0, trainer._to_results)
     with trainer.recipe.at("weighting"):
-        total = trainer.weighting(losses_N)
+        total = copy.deepcopy(trainer.weighting)(losses_N)  # one that keeps losses must not see these
         if getattr(total, "shape", None) != ():
             got = tuple(total.shape) if hasattr(total, "shape") else type(total).__name__
             raise broken(trainer.recipe.weighting, "build", f"weighs the losses to {got}, not to one number")
@@ -49,6 +51,8 @@ def _rehearse_group(
             meter = spec.meter(n_tasks, group.n_outputs, frozenset(names), group.constants)
             if not callable(getattr(meter, "update", None)):
                 raise broken(spec, "meter", f"gives an object of type {type(meter).__name__}, not a Metric")
+            if trainer.device.type == "mps":  # which has no float64
+                meter = meter.set_dtype(torch.float32)
             meter = meter.to(trainer.device)
             meter.update(logits_BTO.detach(), target, present)
             check_metrics(spec, meter.compute(), names, n_tasks)

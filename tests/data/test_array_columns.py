@@ -96,7 +96,7 @@ def test_values_beyond_float32_become_infinite_and_are_left_to_the_check_of_used
 def test_labels_of_every_numeric_type(dtype: str) -> None:
     values, there, names = label_column("a.npz", "x", of_type(dtype))
     assert values.tolist() == [0, 1, 2, 3, 4]
-    assert values.dtype == (np.float64 if np.dtype(dtype).kind == "f" else np.int64)
+    assert values.dtype == (np.float32 if np.dtype(dtype).kind == "f" else np.int8)
     assert there.all()
     assert names is None
 
@@ -168,3 +168,12 @@ def test_times_are_seconds_since_1970() -> None:
     assert time_column("a.npz", "x", np.array([3, 4])).tolist() == [3, 4]
     text = "a.npz:row 2: array 'x' holds 'soon', not a number or a date such as 2024-03-01"
     assert fault(time_column, np.array(["1", "2", "soon"])) == text
+
+
+def test_labels_keep_every_value_whatever_their_type() -> None:
+    for values in (
+        np.array([0, 127, -128]), np.array([0, 128]), np.array([2**40, -(2**40)]), np.array([2**63 - 1], np.uint64),
+        np.array([0.1, 1e300]), np.array([0.5, 3.0]),
+    ):  # fmt: skip
+        found, _, _ = label_column("a.npz", "x", values)
+        assert found.tolist() == values.tolist()

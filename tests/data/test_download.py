@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -17,6 +18,8 @@ import pytest
 from mtl.data import download
 from mtl.data.download import Remote, cache_folder, locked
 from mtl.errors import ENVIRONMENT, EnvironmentFault
+from mtl.sources import fashion_mnist
+from tests.test_errors import Capture, called
 
 BODY = bytes(range(256)) * 1000
 REMOTE = Remote("data.gz", len(BODY), hashlib.sha256(BODY).hexdigest())
@@ -262,3 +265,94 @@ def test_one_at_a_time_holds_the_folder(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_error_while_the_folder_is_held_passes_through(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="own"), locked(tmp_path):
         raise OSError("own")
+
+
+# --- through the command line: `mtl run` on Fashion-MNIST with an empty cache ---
+
+
+FIRST = "train-images-idx3-ubyte.gz"
+SIZE, SHA256 = "26,421,880", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+
+
+@pytest.fixture
+def world(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory, two mirrors on this machine, an empty cache and no Debian package."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", (f"{server.url}one/", f"{server.url}two/"))
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setenv("MTL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def failed(capsys: Capture, world: Path) -> str:
+    """The error of a run; what came before it on stderr are the lines of progress."""
+    done = called(capsys, "run", "fashion_stitch", "train.epochs=1")
+    assert done.returncode == ENVIRONMENT
+    assert done.stdout == ""
+    *progress, line = done.stderr.splitlines()
+    assert all(said.startswith(f"fetching {FIRST} (26.4 MB) from 127.0.0.1") for said in progress)
+    assert line.startswith("error: ")
+    assert line.isprintable()
+    assert not (world / "runs").exists()
+    assert [p.name for p in (world / "cache" / "fashion_mnist").iterdir()] == [".lock"], "no .part either"
+    return line
+
+
+def test_d41_a_page_instead_of_the_data(world: Path, server: Server, capsys: Capture) -> None:
+    for mirror in ("one", "two"):
+        server.on(f"{mirror}/{FIRST}", (200, HTML))
+    line = failed(capsys, world)
+    got = f"got {len(HTML)} bytes starting '<!DOCTYPE', expected {SIZE} (sha256 {SHA256})"
+    for mirror in ("one", "two"):
+        assert f"{server.url}{mirror}/{FIRST}: {got}" in line
+    assert line.endswith(f"; put the 4 files in {world}/cache/fashion_mnist")
+    assert server.asked == [f"/one/{FIRST}", f"/two/{FIRST}"]
+
+
+def test_d42_the_right_size_and_other_bytes(
+    world: Path, server: Server, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = fashion_mnist.FILES
+    small = dataclasses.replace(files[0], remote=dataclasses.replace(files[0].remote, size=len(BODY)))
+    monkeypatch.setattr(fashion_mnist, "FILES", (small, *files[1:]))
+    for mirror in ("one", "two"):
+        server.on(f"{mirror}/{FIRST}", (200, BODY))
+    done = called(capsys, "run", "fashion_stitch")
+    assert done.returncode == ENVIRONMENT
+    line = done.stderr.splitlines()[-1]
+    assert line.count(f"got sha256 {REMOTE.sha256}, expected {SHA256}") == 2
+    assert server.asked == [f"/one/{FIRST}", f"/two/{FIRST}"], "the next mirror is tried"
+    assert [p.name for p in (world / "cache" / "fashion_mnist").iterdir()] == [".lock"]
+
+
+def test_d43_no_network(world: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    monkeypatch.setattr(download, "ALLOWED", (url,))
+    monkeypatch.setattr(fashion_mnist, "MIRRORS", (url,))
+    todo = f"put the 4 files in {world}/cache/fashion_mnist"
+    text = f"data.source: {FIRST}: cannot reach {url}{FIRST} ('Connection refused'); {todo}"
+    assert failed(capsys, world).endswith(text)
+
+
+def test_d43_offline(world: Path, server: Server, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTL_OFFLINE", "1")
+    line = failed(capsys, world)
+    assert f"cannot reach {server.url}one/{FIRST} (MTL_OFFLINE is set)" in line
+    assert server.asked == []
+
+
+def test_d44_a_cached_file_that_was_damaged_later(world: Path, server: Server, capsys: Capture) -> None:
+    cache = world / "cache" / "fashion_mnist"
+    cache.mkdir(parents=True)
+    for file in fashion_mnist.FILES:
+        (cache / file.remote.name).write_bytes(b"\x1f\x8b\x08\0 damaged")
+    done = called(capsys, "run", "fashion_stitch")
+    assert done.returncode == ENVIRONMENT
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"{cache / FIRST}: the gzip data ")
+    assert lines[0].endswith("; not used")
+    assert f"data.source: {FIRST}: {server.url}one/{FIRST}: it answered 404 'Not Found'" in lines[-1]
+    assert server.asked == [f"/one/{FIRST}", f"/two/{FIRST}"], "fetched once from each mirror"
+    assert not (world / "runs").exists()

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import mtl
+import mtl.experiment
 from tests.evaluation.shop import recipe, shop_rows, write_csv
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _no_plots() -> Iterator[None]:
+    """Runs end without their figures, which take most of the time of a run on a small table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mtl.experiment, "plot_run", lambda folder: None)
+        yield
+
+
 @pytest.fixture(scope="package")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(_no_plots: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with shop.csv and a finished run in run/; tests must not change it."""
     folder = tmp_path_factory.mktemp("shop")
     path = write_csv(folder / "shop.csv", shop_rows(240))

@@ -122,3 +122,55 @@ def test_which_tower_a_task_reads_is_not_part_of_a_checkpoint() -> None:
 
 def test_a_head_shows_its_tasks() -> None:
     assert "tasks=['a', 'c'], n_outputs=3" in repr(heads())
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+@pytest.mark.parametrize(("towers", "n_towers"), PLANS.values(), ids=PLANS)
+def test_hidden_layers_are_those_of_each_task_alone(
+    towers: tuple[int, ...], n_towers: int, norm: str
+) -> None:
+    """Linear, norm, ReLU, twice, and a linear output, against an nn.Sequential per task."""
+    T, sizes = len(towers), (4, 7)
+
+    def norm_of(features: int) -> nn.Module | None:
+        return grouped_norm(norm, T, features, spatial=False, eps=1e-5, momentum=0.1)
+
+    hidden = [(features, norm_of(features)) for features in sizes]
+    head = GroupedHead([f"t{t}" for t in range(T)], towers, n_towers, F, O, hidden=hidden).double()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    h_BKF = torch.randn(B, n_towers, F, dtype=torch.float64)
+    logits = head(h_BKF)
+    assert logits.shape == (B, T, O)
+    for t, tower in enumerate(towers):
+        layers: list[nn.Module] = []
+        for before, after in ((F, 4), (4, 7)):
+            layers.append(nn.Linear(before, after, bias=norm == "none"))
+            if norm != "none":
+                layers.append(nn.BatchNorm1d(after) if norm == "batch" else nn.LayerNorm(after))
+            layers.append(nn.ReLU())
+        alone = nn.Sequential(*layers, nn.Linear(7, O)).double()
+        own = [p.chunk(T)[t] for p in (*head.hidden.parameters(), *head.linear.parameters())]
+        with torch.no_grad():
+            for parameter, value in zip(alone.parameters(), own, strict=True):
+                parameter.copy_(value.view_as(parameter))
+        torch.testing.assert_close(logits[:, t], alone(h_BKF[:, tower]))
+
+
+def test_a_head_with_dropout_of_its_own_reads_what_no_other_dropped() -> None:
+    """With p = 0 it reads all features, whatever is dropped for the others; after hidden layers it drops too."""
+    calm = GroupedHead(("a",), (0,), 1, F, O, dropout=0.0)
+    wild = GroupedHead(("b",), (0,), 1, F, O, hidden=[(50, None)], dropout=0.5)
+    for parameter in (*calm.parameters(), *wild.parameters()):
+        nn.init.normal_(parameter)
+    module, h = Heads({"calm": calm, "wild": wild}, 1, dropout=0.9), torch.randn(B, F)
+    trained, evaluated = module.train()(h), module.eval()(h)
+    assert torch.equal(trained["calm"], evaluated["calm"])
+    assert not torch.equal(trained["wild"], evaluated["wild"])
+    activations: list[Tensor] = []
+    wild.linear.register_forward_pre_hook(lambda _, inputs: activations.append(inputs[0]))
+    wild.train()(torch.ones(400, 1, F))
+    dropped = (activations[0] == 0).double().mean(0)
+    assert dropped.min() > 0.4
+    positive = dropped[dropped < 1]  # a unit whose ReLU is open for some of the dropped inputs
+    assert len(positive) > 10

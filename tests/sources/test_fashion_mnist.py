@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from pydantic import ValidationError
 
@@ -22,6 +24,7 @@ from mtl.errors import EnvironmentFault, UserError
 from mtl.recipe.spec import SOURCES
 from mtl.sources import fashion_mnist
 from mtl.sources.fashion_mnist import DEBIAN, FILES, FashionMnist, fetch
+from tests.test_errors import Capture, Done, called, refused
 
 TINY = {"train": 12, "test": 5}
 PUBLISHED = {  # what gzip -n left out of Debian's copies: the time at which the published files were made
@@ -293,3 +296,66 @@ def test_importing_the_source_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ, timeout=60
     )
     assert done.stdout == "[]\n"
+
+
+# --- through the command line ---
+
+
+LABELS = "train-labels-idx1-ubyte.gz"
+
+
+def run_on(capsys: Capture, *overrides: str) -> Callable[[], Done]:
+    return lambda: called(capsys, "run", "fashion_stitch", *overrides)
+
+
+def gz(values: npt.NDArray[np.uint8]) -> bytes:
+    return gzip.compress(idx.write(values), mtime=0)
+
+
+def idx_faults() -> dict[str, tuple[bytes, str]]:
+    """Bytes of the file of 12 training labels, and what is said of them."""
+    labels = np.arange(12, dtype=np.uint8) % 10
+    plain, packed = idx.write(labels), gz(labels)
+    flipped = bytearray(packed)
+    flipped[14] ^= 0x10
+    return {
+        "empty": (b"", "the file is empty; get the file again"),
+        "empty_gz": (gzip.compress(b""), "holds 0 bytes, which is less than an IDX header"),
+        "not_gz": (b"<!DOCTYPE html>", "is neither gzip nor IDX: it starts with b'<!DOCTYPE'"),
+        "truncated": (packed[:-12], "the gzip data end too early, after "),
+        "flipped": (bytes(flipped), "the gzip data are damaged after "),
+        "wrong_crc": (packed[:-8] + b"abcd" + packed[-4:], "the gzip data are damaged after 0 unpacked bytes (incorr"),
+        "junk": (packed + b"junk", "b'junk' follows the end of the gzip data"),
+        "two_members": (packed + packed, "holds more than one gzip member; keep the first one only"),
+        "bomb": (gzip.compress(plain + bytes(20 << 20), 9), "unpacks to more than the 20 bytes that its IDX header"),
+        "magic": (gzip.compress(b"\0\0\x0d\x01" + plain[4:]), "its magic number is 0x00000d01, expected 0x000008"),
+        "short": (gzip.compress(plain[:-1]), "holds 19 bytes, its IDX header announces 20"),
+        "count": (gz(labels[:11]), "expected 12 labels, file has 11; get the file again"),
+        "axes": (gz(labels.reshape(12, 1)), "expected labels of shape (), file has (1,)"),
+        "other": (gz(labels), "is not Fashion-MNIST's: its unpacked bytes have sha256 "),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", idx_faults())
+def test_a_damaged_file_of_a_given_folder(
+    case: str, world: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    folder = publish(world, "mine")
+    data, text = idx_faults()[case]
+    (folder / LABELS).write_bytes(data)
+    expected = [f"command line: data.source.path: {folder / LABELS}: ", text]
+    refused(run_on(capsys, f"data.source.path={folder}"), world, [" ... ".join(expected)])
+    assert asked() == []
+
+
+def test_a_folder_without_the_files(world: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    (world / "none").mkdir()
+    text = f"{world / 'none'}: no file train-images-idx3-ubyte.gz or train-images-idx3-ubyte; put the four"
+    for command in ("run", "validate"):
+        refused(
+            lambda command=command: called(capsys, command, "fashion_stitch", "data.source.path=none"),  # type: ignore[misc]
+            world,
+            [text],
+        )

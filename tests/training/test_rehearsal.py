@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mtl.errors import UserError
 from mtl.evaluation.evaluate import evaluation_mode
@@ -64,6 +65,21 @@ def test_it_changes_nothing(trainer: Trainer) -> None:
     assert np.array_equal(np.random.get_state()[1], numpy_state)
     assert trainer.progress.step == 0
     assert not trainer.optimizer.state
+
+
+def test_a_weighting_that_remembers_does_not_see_it(trainer: Trainer) -> None:
+    class Remembering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
+            self.seen += 1
+            return losses_N.sum()
+
+    trainer.weighting = Remembering()
+    rehearsal.rehearse(trainer)
+    assert trainer.weighting.seen == 0
 
 
 def test_every_kind_is_called_with_the_first_training_rows(

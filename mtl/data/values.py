@@ -1,0 +1,298 @@
+"""The values of a table's columns as numbers, texts, vectors, lists or times."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mtl.data.csv_check import FIELD_LIMIT
+from mtl.data.table import TableFile, is_bytes, is_list, is_text, type_name
+from mtl.errors import UserError, quoted
+
+DIGITS = 1000
+"""Most digits of a whole number that orders values: Python refuses to read those of more than 4300."""
+MISSING = "if it stands for a missing value, add it to na_values"
+SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+def plain(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Array:
+    """The same values in fewer types: no dictionaries, text and bytes as string, half floats as float32.
+
+    Raises:
+        UserError: a text is not UTF-8; names its row.
+    """
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_float16(array.type):
+        return array.cast(pa.float32())
+    if not is_text(array.type) and not is_bytes(array.type):
+        return array
+
+    def as_text(part: pa.Array) -> pa.Array:
+        part = part if pa.types.is_string(part.type) else part.cast(pa.string())
+        part.validate(full=True)
+        return part
+
+    with suppress(pa.ArrowInvalid):
+        return as_text(array)
+    raise UserError(file.where(column, first + _first_bad(array, as_text)), "not UTF-8 text")
+
+
+def _first_bad(array: pa.Array, read: Callable[[pa.Array], object]) -> int:
+    """The first value that `read` fails for, by halving."""
+    low, high = 0, len(array)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            read(array.slice(low, middle - low))
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low
+
+
+def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
+    """(n,) numbers, NaN where one is missing; truth values count as 0 and 1.
+
+    Raises:
+        UserError: a value is not a finite number; names its row.
+    """
+    array = plain(file, column, first, array)
+    kind = array.type
+    text = pa.types.is_string(kind)
+    if pa.types.is_null(kind):
+        return np.full(len(array), np.nan)
+    if not text and type_name(kind) not in ("integer", "boolean", "number"):
+        raise UserError(file.where(column, first), f"holds {_shown(kind)} values, not numbers")
+    if pa.types.is_floating(kind):
+        array = pc.if_else(pc.is_nan(array), None, array)
+    source = pc.utf8_trim_whitespace(array) if text else array
+
+    def as_numbers(part: pa.Array) -> pa.Array:
+        return pc.cast(part, pa.float64(), safe=False)
+
+    try:
+        cast = as_numbers(source)
+    except pa.ArrowInvalid:
+        k = _first_bad(source, as_numbers)
+        value = quoted(array[k].as_py())
+        raise UserError(file.where(column, first + k), f"{value} is not a number", MISSING) from None
+    values: npt.NDArray[np.float64] = cast.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    there = cast.is_valid().to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero(~np.isfinite(values) & there)
+    if wrong.size:
+        k = int(wrong[0])
+        what = f"{quoted(array[k].as_py())} is not a finite number"
+        raise UserError(file.where(column, first + k), what, MISSING if text else "")
+    return values
+
+
+def inexact(values: npt.NDArray[np.float64], largest: float = np.inf) -> int | None:
+    """The first whole number up to `largest` that float32 cannot hold exactly, or None."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.abs(values)
+        wrong = (size > 2**24) & (size <= largest) & (values == np.floor(values))
+        wrong &= values.astype(np.float32) != values
+    return int(np.argmax(wrong)) if wrong.any() else None
+
+
+def texts(file: TableFile, column: str, first: int, array: pa.Array) -> pa.StringArray:
+    """(n,) values as text: 7 and 7.0 as `7`, true as `true`; null and NaN are null.
+
+    Raises:
+        UserError: the column holds lists or other compound values, or a text is too long or not UTF-8.
+    """
+    array = plain(file, column, first, array)
+    kind = array.type
+    if pa.types.is_string(kind):
+        longest = pc.max(pc.utf8_length(array)).as_py() or 0
+        if longest > FIELD_LIMIT:
+            k = pc.index(pc.utf8_length(array), longest).as_py()
+            raise UserError(
+                file.where(column, first + k), f"holds {longest} characters, at most {FIELD_LIMIT}"
+            )
+        return array
+    if type_name(kind) in ("list", "other"):
+        raise UserError(file.where(column, first), f"holds {_shown(kind)} values, not single ones")
+    if pa.types.is_decimal(kind):
+        return pc.replace_substring_regex(array.cast(pa.string()), r"\.0+$", "")
+    if not pa.types.is_floating(kind):
+        return array.cast(pa.string())
+    array = pc.if_else(pc.is_nan(array), None, array)
+    whole = pc.and_(pc.equal(array, pc.floor(array)), pc.less(pc.abs(array), 2.0**53))
+    return pc.coalesce(
+        pc.if_else(whole, array, None).cast(pa.int64()).cast(pa.string()), array.cast(pa.string())
+    )
+
+
+def vectors(
+    file: TableFile, column: str, first: int, array: pa.Array, width: int | None
+) -> npt.NDArray[np.float32]:
+    """(n, width) numbers of a list column, or of texts such as `[1, 2.5]`; the width of the first row if None.
+
+    Raises:
+        UserError: a row has another length, is missing, or holds something else than finite numbers.
+    """
+    array = plain(file, column, first, array)
+    if pa.types.is_string(array.type):
+        rows = [_listed(file, column, first + k, v) for k, v in enumerate(array.to_pylist())]
+        array = pa.array(rows, pa.list_(pa.float64()))
+    kind = array.type
+    inner = type_name(kind.value_type) if is_list(kind) else ""
+    if inner not in ("integer", "boolean", "number"):
+        held = f"lists of {_shown(kind.value_type)}" if is_list(kind) else _shown(kind)
+        raise UserError(file.where(column, first), f"holds {held} values, not lists of numbers")
+    if array.null_count:
+        k = pc.index(pc.is_null(array), True).as_py()
+        raise UserError(file.where(column, first + k), "the vector is missing", "remove the row or fill it")
+    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    if width is None:
+        width = int(lengths[0])
+    wrong = np.flatnonzero((lengths != width) | (lengths == 0))
+    if wrong.size:
+        k = int(wrong[0])
+        what = (
+            f"the vector has {lengths[k]} numbers, the first one {width}" if width else "the vector is empty"
+        )
+        raise UserError(file.where(column, first + k), what)
+    flat = array.flatten()
+    values = pc.cast(flat, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        out: npt.NDArray[np.float32] = values.reshape(len(array), width).astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(out).all(axis=1))
+    if wrong.size:
+        k = int(wrong[0])
+        lacking = flat.slice(k * width, width).null_count
+        what = "is missing" if lacking else "is not finite in float32"
+        raise UserError(file.where(column, first + k), f"the vector holds a number that {what}")
+    return out
+
+
+def _listed(file: TableFile, column: str, row: int, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    with suppress(ValueError, RecursionError, OverflowError):
+        values = json.loads(text)
+        if isinstance(values, list) and all(isinstance(v, int | float) for v in values):
+            return [float(v) for v in values]
+    raise UserError(file.where(column, row), f"{quoted(text)} is not a list of numbers such as [1, 2.5]")
+
+
+def lists_of_text(
+    file: TableFile, column: str, first: int, array: pa.Array, separator: str
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], pa.StringArray]:
+    """The labels that each of n rows lists.
+
+    Returns:
+        (n,) whether the value is there; (m,) the row, counted from 0, of each label, and the labels, none empty.
+    """
+    array = plain(file, column, first, array)
+    if not is_list(array.type):
+        array = pc.split_pattern(texts(file, column, first, array), separator)
+    there = array.is_valid().to_numpy(zero_copy_only=False)
+    rows = pc.list_parent_indices(array)
+    labels = pc.utf8_trim_whitespace(texts(file, column, first, array.flatten()))
+    kept = pc.fill_null(pc.not_equal(labels, ""), False)
+    return there, rows.filter(kept).to_numpy(zero_copy_only=False), labels.filter(kept)
+
+
+def times(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
+    """(n,) seconds since 1970 (UTC unless a zone is named), or numbers as they are; NaN where one is missing.
+
+    Raises:
+        UserError: a value is no number, date or time; names its row.
+    """
+    array = plain(file, column, first, array)
+    if type_name(array.type) == "time":
+        return _seconds(array)
+    if not pa.types.is_string(array.type):
+        return numbers(file, column, first, array)
+    with suppress(UserError):
+        return numbers(file, column, first, array)
+    for zone in (None, "UTC"):
+        with suppress(pa.ArrowInvalid):
+            return _seconds(pc.cast(array, pa.timestamp("us", zone)))
+    values = np.full(len(array), np.nan)
+    for k, text in enumerate(array.to_pylist()):
+        if text is None:
+            continue
+        try:
+            moment = datetime.fromisoformat(text.strip())
+        except ValueError:
+            raise UserError(
+                file.where(column, first + k),
+                f"{quoted(text)} is no date such as 2024-03-01 or 2024-03-01T12:00:00",
+            ) from None
+        values[k] = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    return values
+
+
+def _seconds(array: pa.Array) -> npt.NDArray[np.float64]:
+    """Seconds of dates and timestamps; in float64 from the start, for microseconds of a far date overflow."""
+    kind = array.type
+    if pa.types.is_date32(kind):
+        count, per_second = array.cast(pa.int32()), 1 / 86_400
+    else:
+        count, per_second = array.cast(pa.int64()), SECONDS["ms" if pa.types.is_date64(kind) else kind.unit]
+    return np.asarray(count.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)) / per_second
+
+
+def _shown(kind: pa.DataType) -> str:
+    """What the type of a column is called, without the names in it: they are the user's."""
+    if is_text(kind):
+        return "text"
+    name = type_name(kind)
+    return name if name in ("integer", "boolean", "number") else re.split(r"\W", str(kind))[0]
+
+
+class Codes:
+    """Texts -> whole numbers, batch by batch.
+
+    Args:
+        column: what messages call it.
+        limit: most distinct values.
+    """
+
+    def __init__(self, column: str, limit: int) -> None:
+        self.column, self.limit = column, limit
+        self.values: dict[str, int] = {}
+
+    def add(self, array: pa.StringArray) -> npt.NDArray[np.int32]:
+        """(n,) codes in the order of first appearance, -1 for null.
+
+        Raises:
+            UserError: there are more distinct values than allowed.
+        """
+        encoded = array.dictionary_encode()
+        values = self.values
+        lookup = np.array(
+            [values.setdefault(value, len(values)) for value in encoded.dictionary.to_pylist()] + [-1],
+            dtype=np.int32,
+        )
+        if len(values) > self.limit:
+            raise UserError(
+                "",
+                f"column {quoted(self.column)} has more than {self.limit} distinct values",
+                "is it an id, a number or free text?",
+            )
+        codes: npt.NDArray[np.int32] = lookup[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+        return codes
+
+    def finish(self) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
+        """The values in their stable order, and the new code of each old one.
+
+        The order is numerical where all values are whole numbers, and that of code points elsewhere.
+        """
+        found = list(self.values)
+        whole = all(v.removeprefix("-").isdecimal() and v.isascii() and len(v) <= DIGITS for v in found)
+        ordered = sorted(found, key=lambda v: (int(v), v)) if whole else sorted(found)
+        position = {value: i for i, value in enumerate(ordered)}
+        return tuple(ordered), np.array([position[value] for value in found], dtype=np.int32)
