@@ -157,16 +157,16 @@ def _train(
 
     # the text is checked before torch is imported: its errors come at once
     loaded = load_recipe(recipe, overrides) if recipe is not None else None
-    import mtl
+    from mtl import experiment, resuming
     from mtl.console import TrainingConsole
 
     console = TrainingConsole(quiet)
     try:
         if resume is not None:
-            mtl.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console, **options)
+            resuming.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console, **options)
         else:
             assert loaded is not None
-            mtl.run(loaded, out=out, plugins=plugins, console=console)
+            experiment.run(loaded, out=out, plugins=plugins, console=console)
     finally:
         console.close()
 

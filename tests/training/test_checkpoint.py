@@ -195,8 +195,37 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 def test_a_step_saved_twice_is_left_as_it_is(tmp_path: Path) -> None:
     save(tmp_path, 1)
     before = tree(tmp_path)
-    assert commit(tmp_path, 1, {"other": b""}, "run") == tmp_path / "step-00000001"
+    save(tmp_path, 1)
     assert tree(tmp_path) == before
+
+
+def test_another_state_of_a_step_takes_its_place(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    assert commit(tmp_path, 1, {"other": b""}, "run") == tmp_path / "step-00000001"
+    assert read(tmp_path / "step-00000001") == {"other": b""}
+    assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+@pytest.mark.parametrize("nth", [0, 1])
+def test_a_state_that_cannot_take_its_place_leaves_the_old_one(nth: int, tmp_path: Path) -> None:
+    """A disk that refuses one of the two renames."""
+    save(tmp_path, 1)
+    before = tree(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        fault = FailAt(patch, "rename", nth, errno.EIO)
+        with pytest.raises(EnvironmentFault):
+            commit(tmp_path, 1, {"other": b""}, "run")
+    assert fault.fired
+    assert tree(tmp_path) == before
+
+
+def test_a_replacement_that_was_cut_off_is_undone(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    (tmp_path / "step-00000002").rename(tmp_path / ".old-00000002-0123abcd")
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / ".old-00000001-0123abcd")
+    clean(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["step-00000001", "step-00000002"]
+    assert read(tmp_path / "step-00000002")["step"] == b"2"
 
 
 def test_a_damaged_step_is_replaced(tmp_path: Path) -> None:
