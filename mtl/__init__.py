@@ -13,7 +13,7 @@ _HOME = {
     "Recipe": "mtl.recipe.schema",
     "load_recipe": "mtl.recipe.load",
     "run": "mtl.experiment",
-    "resume": "mtl.experiment",
+    "resume": "mtl.resuming",
     "load": "mtl.evaluation.predict",
     "register_task": "mtl.recipe.spec",
     "register_source": "mtl.recipe.spec",
@@ -36,7 +36,6 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from mtl.errors import UserError as UserError
     from mtl.evaluation.predict import load as load
-    from mtl.experiment import resume as resume
     from mtl.experiment import run as run
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from mtl.recipe.spec import register_source as register_source
     from mtl.recipe.spec import register_task as register_task
     from mtl.recipe.spec import register_weighting as register_weighting
+    from mtl.resuming import resume as resume
 
 
 def __getattr__(name: str) -> Any:

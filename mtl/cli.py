@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +26,7 @@ from mtl.errors import (
     TERMINATED,
     USER,
     ManyErrors,
+    Terminated,
     UserError,
     did_you_mean,
     quoted,
@@ -39,10 +40,6 @@ MACHINE_FAULTS = frozenset(
     }
 )
 """What an OSError that nobody foresaw may say of the machine; any other is a bug."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP."""
 
 
 class Commands(click.Group):
@@ -96,6 +93,9 @@ def _load_plugins(names: Sequence[str]) -> list[str]:
 @click.option("--dry-run", is_flag=True, help="Check the recipe and print its summary, without training.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--quiet", is_flag=True, help="Only warnings and the final table.")
+@click.option("--extend-schedule", is_flag=True, help="With --resume and more epochs: stretch the schedule.")
+@click.option("--allow-nonfinite", is_flag=True, help="With --resume: take weights that are NaN or infinite.")
+@click.option("--require-bitwise", is_flag=True, help="With --resume: refuse another version or machine.")
 @plugin_option
 @debug_option
 def run(
@@ -106,11 +106,20 @@ def run(
     dry_run: bool,
     device: str | None,
     quiet: bool,
+    extend_schedule: bool,
+    allow_nonfinite: bool,
+    require_bitwise: bool,
     plugins: tuple[str, ...],
     debug: bool,
 ) -> None:
     """Train RECIPE and write a run folder."""
+    options = {
+        "extend_schedule": extend_schedule,
+        "allow_nonfinite": allow_nonfinite,
+        "require_bitwise": require_bitwise,
+    }
     loaded_plugins = _load_plugins(plugins)
+    resuming = resume is not None
     if device is not None:
         overrides = (*overrides, f"train.device={device}")
     if resume is not None and recipe is not None and ("=" in recipe or recipe.startswith("~")):
@@ -129,7 +138,10 @@ def run(
         assert recipe is not None or resume is not None
         _summarize(recipe or str(Path(resume or "", "recipe.resolved.yaml")), overrides)
         return
-    _train(recipe, overrides, out, resume, quiet, loaded_plugins)
+    if not resuming and any(options.values()):
+        name = next(name for name, given in options.items() if given).replace("_", "-")
+        raise UserError(f"--{name}", "is for a run that goes on", "add --resume RUN")
+    _train(recipe, overrides, out, resume, quiet, loaded_plugins, options)
 
 
 def _train(
@@ -139,18 +151,19 @@ def _train(
     resume: str | None,
     quiet: bool,
     plugins: Sequence[str],
+    options: Mapping[str, bool],
 ) -> None:
     from mtl.recipe.load import load_recipe
 
     # the text is checked before torch is imported: its errors come at once
     loaded = load_recipe(recipe, overrides) if recipe is not None else None
-    from mtl import experiment
+    from mtl import experiment, resuming
     from mtl.console import TrainingConsole
 
     console = TrainingConsole(quiet)
     try:
         if resume is not None:
-            experiment.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console)
+            resuming.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console, **options)
         else:
             assert loaded is not None
             experiment.run(loaded, out=out, plugins=plugins, console=console)

@@ -113,8 +113,10 @@ class TrainingConsole:
             counts = ", ".join(f"{count:,} {split}" for split, count in rows.items())
             size = f"{run.record['parameters']:,} parameters"
             say(f"{counts} rows; {size}; {run.record['device']}; run {run.path}")
-            if trainer.progress.epoch:
-                say(f"resuming after epoch {trainer.progress.epoch} (step {trainer.progress.step})")
+            progress = trainer.progress
+            if progress.step:
+                within = f", {progress.step_in_epoch} steps into the next" if progress.step_in_epoch else ""
+                say(f"resuming after epoch {progress.epoch}{within} (step {progress.step})")
         for notice in notices:
             self.warn(notice)
         if not self.quiet and sys.stderr.isatty():
@@ -184,6 +186,10 @@ class TrainingConsole:
         chosen = record["selected"]
         why = "chosen on validation" if "validation" in record["data"]["rows"] else "the last"
         say(f"epoch {chosen['epoch']} ({why}); {duration(monotonic() - self._began)}; run {result.path}")
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            say(text)
 
     def warn(self, text: str) -> None:
         complain(f"warning: {text}")

@@ -70,6 +70,10 @@ class ManyErrors(UserError):
         return self._errors
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP."""
+
+
 class EnvironmentFault(UserError):
     """The machine is at fault, not the user's text: disk, permission, network, memory, a missing package."""
 
@@ -77,9 +81,10 @@ class EnvironmentFault(UserError):
 
 
 class NotFinite(UserError):
-    """A loss or a gradient became infinite or NaN."""
+    """A loss or a gradient became infinite or NaN; `facts` is what is known of that step."""
 
     code = NOT_FINITE
+    facts: dict[str, object] | None = None
 
 
 def raise_all(errors: Sequence[UserError]) -> None:

@@ -591,7 +591,7 @@ def test_a_stopped_run_can_go_on(run_mtl: Callable[..., Done], folder: Path) -> 
     *_, advice, last = filter(None, err.splitlines())
     assert last == "interrupted"
     assert re.fullmatch(
-        r"warning: stopped at step \d+; step \d+ is saved; `mtl run --resume out` goes on", advice
+        r"warning: stopped at step \d+, which is saved; `mtl run --resume out` goes on", advice
     )
     record = json.loads((folder / "out" / "run.json").read_text())
     assert record["status"] == "interrupted"

@@ -120,11 +120,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def trainer(n_tasks: int = 2, epoch: int = 0, total: int = 4, stopped: bool = False) -> Any:
+def trainer(n_tasks: int = 2, epoch: int = 0, total: int = 4, stopped: bool = False, within: int = 0) -> Any:
     tasks = "{" + ", ".join(f"t{i}: {{kind: multiclass, target: task0}}" for i in range(n_tasks)) + "}"
     return SimpleNamespace(
         recipe=load_recipe("synthetic_stitch", [f"tasks={tasks}", "name=small", "description=For a test."]),
-        progress=SimpleNamespace(epoch=epoch, step=2 * epoch, stopped=stopped),
+        progress=SimpleNamespace(epoch=epoch, step=2 * epoch + within, step_in_epoch=within, stopped=stopped),
         total_steps=total,
         epochs=total // 2,
         dataset=SimpleNamespace(splits={"train": range(1000), "test": range(500)}),
@@ -261,6 +261,8 @@ def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
 def test_resuming_is_said(capsys: Capture) -> None:
     TrainingConsole().started(trainer(epoch=1), run_folder(), [])
     assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1 (step 2)"
+    TrainingConsole().started(trainer(epoch=1, within=1), run_folder(), [])
+    assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1, 1 steps into the next (step 3)"
 
 
 def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:

@@ -264,9 +264,10 @@ def test_the_run_folder(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run/run.json").read_bytes())
     assert record == result.record
     assert set(record) == {
-        "schema_version", "id", "name", "description", "status", "started", "recipe_sha256", "seeds",
-        "plugins", "environment", "device", "threads", "data", "parameters", "classes", "towers", "step",
-        "model", "epoch", "results", "selected", "stopped_early", "skipped_steps",
+        "schema_version", "id", "name", "description", "status", "started", "recipe_sha256",
+        "resolved_sha256", "seeds", "plugins", "plugin_sha256", "environment", "device", "threads", "data",
+        "parameters", "classes", "towers", "step", "model", "epoch", "results", "selected",
+        "stopped_early", "skipped_steps",
     }  # fmt: skip
     assert record["seeds"] == {"init": 1, "order": 2, "split": 3, "labels": 4}
     assert record["status"] == "finished"
@@ -359,7 +360,7 @@ def test_load_run_gives_the_selected_weights(tmp_path: Path, no_plots: None) -> 
 
 def test_evaluate_run_refuses_what_is_not_there(tmp_path: Path, no_plots: None) -> None:
     mtl.run(recipe(), out=tmp_path / "run")
-    with pytest.raises(UserError, match=r"no split 'tests' \(did you mean 'test'\?\); train, test"):
+    with pytest.raises(UserError, match=r"no split 'tests' \(did you mean 'test'\?\); one of train, test"):
         evaluate_run(tmp_path / "run", "tests")
     with pytest.raises(UserError, match="no checkpoint found"):
         evaluate_run(tmp_path)
@@ -454,4 +455,4 @@ def test_retention_that_fails_is_a_warning(
 
     monkeypatch.setattr(checkpoint, "retain", lambda *_: "cannot delete an old checkpoint: Permission denied")
     mtl.run(recipe(), out=tmp_path / "run", console=Warned())
-    assert warnings == ["cannot delete an old checkpoint: Permission denied"] * 3
+    assert warnings == ["cannot delete an old checkpoint: Permission denied"]  # once for the three

@@ -177,8 +177,8 @@ GOLDEN: dict[str, dict[str, list[float]]] = {
         "fashion.garment": [1.7598886, 2.6432846],
         "multiclass": [1.8918419, 2.6924522],
     },
-    "backbone": {"layers": [0.93280067, -2.3603506]},
-    "sharing": {"cross_stitch": [1.5629208, -2.8776834], "none": [0.93280067, -2.3603506]},
+    "backbone": {"layers": [1.2794912, -0.27896790]},
+    "sharing": {"cross_stitch": [1.2363470, -0.12851197], "none": [1.2794912, -0.27896790]},
     "weighting": {"sum": [10.0]},
     "optimizer": {
         "adam": [0.8007302, -0.60149689],

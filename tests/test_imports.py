@@ -22,6 +22,7 @@ ORDER = (
     ("build",),
     ("training", "evaluation"),
     ("experiment", "compare", "report"),
+    ("resuming",),
     ("doctor", "testing"),
     ("cli",),
     ("", "__main__"),  # mtl/__init__.py: the public names, imported when asked for

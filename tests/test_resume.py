@@ -167,7 +167,7 @@ def results(run: Path) -> dict[str, bytes]:
     """The bytes that two equal runs have in common: logs and every checkpoint but for its manifest."""
     paths = [run / "metrics.jsonl", run / "alpha.jsonl", run / "metrics.csv"]
     newest = max((run / "checkpoints").glob("step-????????"))
-    paths += [path for path in newest.iterdir() if path.name != "manifest.json"]
+    paths += [path for path in sorted(newest.iterdir()) if path.name != "manifest.json"]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths if path.exists()}
 
 
@@ -183,7 +183,9 @@ def assert_same(one: Path, two: Path) -> None:
     assert len(before) >= 6
     assert [name for name in before if before[name] != after[name]] == []
     assert selected(one) == selected(two)
-    assert sorted(os.listdir(one / "checkpoints")) == sorted(os.listdir(two / "checkpoints"))
+    kept, too = (sorted(os.listdir(run / "checkpoints")) for run in (one, two))
+    assert kept[-1] == too[-1]  # those before may differ: a stop saves one more, and its save is kept
+    assert len(too) >= len(kept)
 
 
 @pytest.fixture
@@ -448,8 +450,10 @@ def test_all_damaged(stopped_run: tuple[Path, Path], tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused(stopped_run: tuple[Path, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(stopped_run[1], run)
-    edited(schema_version=2)(run / "checkpoints/step-00000009")
-    with pytest.raises(UserError, match="written with checkpoint schema 2, this mtl reads 1"):
+    edited(schema_version=9)(run / "checkpoints/step-00000009")
+    with pytest.raises(
+        UserError, match=r"written by mtl 0\.1\.0 \(schema 9\), this is 0\.1\.0 \(schema 2\); upgrade mtl"
+    ):
         mtl.resume(run)
 
 
@@ -497,7 +501,7 @@ def test_changed_keys_are_named(stopped_run: tuple[Path, Path]) -> None:
     assert "cannot resume: these keys changed: " in text
     assert "optimizer.lr 0.01 -> 0.5" in text
     assert "train.batch_size 15 -> 16" in text
-    assert text.endswith("; start a new run")
+    assert text.endswith("; start a new run or use train.init_from")
 
 
 def test_changed_data_are_refused(

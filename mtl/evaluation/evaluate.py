@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -26,8 +26,9 @@ def evaluate(
     dataset: Dataset,
     rows: Rows,
     split: str,
+    between: Callable[[], None] = lambda: None,
 ) -> Values:
-    """Metrics over `rows` in evaluation mode; the model's mode is put back."""
+    """Metrics over `rows` in evaluation mode; the model's mode is put back. `between` is called after each batch."""
     device = next(model.parameters()).device
     meter = Meter(groups, tasks, device)
     with evaluation_mode(model):
@@ -39,6 +40,7 @@ def evaluate(
                 weight = dataset.weights(group.name, index)
                 loss_T = group.spec.losses(logits[group.name], target, weight, group.constants)
                 meter.update(group.name, logits[group.name], target, present, loss_T, weight.sum(0))
+            between()
     return meter.values(split)
 
 

@@ -6,7 +6,7 @@ Shapes: B batch, T tasks of a group, O outputs per task.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -81,6 +81,41 @@ class Meter:
             )
             self.pending[group].clear()
 
+    def state(self) -> dict[str, Tensor]:
+        """Everything seen so far, for a checkpoint within an epoch; what is pending stays so."""
+        tensors: dict[str, Tensor] = {}
+        for name in self.metrics:
+            sums = {"loss_sum": self.loss_sum, "weight": self.weight, "count": self.count}
+            tensors |= {f"{name}/{key}": values[name] for key, values in sums.items()}
+            if self.pending[name]:
+                parts = zip(
+                    ("logits", "target", "present"), zip(*self.pending[name], strict=True), strict=True
+                )
+                tensors |= {f"{name}/pending/{key}": torch.cat(rows) for key, rows in parts}
+            for part, metric in _parts(self.metrics[name]):
+                for key, value in metric.metric_state.items():
+                    held = {"": value} if isinstance(value, Tensor) else dict(enumerate(value))
+                    tensors |= {f"{name}/metric/{part}/{key}/{i}": each for i, each in held.items()}
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        for name in self.metrics:
+            for key, values in (("loss_sum", self.loss_sum), ("weight", self.weight), ("count", self.count)):
+                values[name].copy_(tensors[f"{name}/{key}"])
+            if f"{name}/pending/logits" in tensors:
+                rows = (tensors[f"{name}/pending/{key}"] for key in ("logits", "target", "present"))
+                logits, target, present = (part.to(self.device) for part in rows)
+                self.pending[name] = [(logits, target, present)]
+            for part, metric in _parts(self.metrics[name]):
+                for key, value in metric.metric_state.items():
+                    stem = f"{name}/metric/{part}/{key}/"
+                    if isinstance(value, Tensor):
+                        setattr(metric, key, tensors[stem].to(self.device))
+                    else:
+                        n = sum(other.startswith(stem) for other in tensors)
+                        setattr(metric, key, [tensors[f"{stem}{i}"].to(self.device) for i in range(n)])
+
     def values(self, split: str) -> Values:
         """`<split>/<task>/<metric>` and `<split>/mean/<metric>`; None where it is not defined."""
         per_task: dict[str, Values] = {}
@@ -111,6 +146,11 @@ class Meter:
             known = [value for value in values if value is not None]
             row[f"{split}/mean/{headline}"] = sum(known) / len(known) if len(known) == len(values) else None
         return row
+
+
+def _parts(metric: Metric) -> list[tuple[str, Metric]]:
+    """A metric and those that it is made of, by name."""
+    return [(name, part) for name, part in metric.named_modules() if isinstance(part, Metric)]
 
 
 def _finite(value: float) -> float | None:

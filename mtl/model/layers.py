@@ -160,6 +160,7 @@ def init_weight(weight: Tensor, init: str, seed: int) -> None:
 
     he: normal with variance 2 / fan_in, cut at two standard deviations (He et al. 2015, eq. 10).
     xavier: uniform within sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16).
+    torch: uniform within 1 / sqrt(fan_in), as nn.Linear and nn.Conv2d draw.
     """
     fan_in = weight[0].numel()
     fan_out = weight.numel() // weight.shape[1]
@@ -171,6 +172,8 @@ def init_weight(weight: Tensor, init: str, seed: int) -> None:
     elif init == "xavier":
         bound = math.sqrt(6 / (fan_in + fan_out))
         drawn.uniform_(-bound, bound, generator=generator)
+    elif init == "torch":
+        drawn.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
     else:
         raise ValueError(f"unknown init {init!r}")
     with torch.no_grad():

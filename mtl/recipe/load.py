@@ -420,8 +420,11 @@ def _paths(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             item = getattr(value, name)
-            if isinstance(item, str) and (IsPath in field.metadata or _is_path(field.annotation)):
+            holds_paths = IsPath in field.metadata or _is_path(field.annotation)
+            if isinstance(item, str) and holds_paths:
                 yield (*path, name), item
+            elif isinstance(item, Mapping) and holds_paths:
+                yield from (((*path, name, key), each) for key, each in item.items() if isinstance(each, str))
             else:
                 yield from _paths(item, (*path, name))
     elif isinstance(value, Mapping):

@@ -31,6 +31,7 @@ from mtl.recipe.spec import (
     TASKS,
     WEIGHTINGS,
     BackboneSpec,
+    FilePath,
     Kind,
     Model,
     OptimizerSpec,
@@ -266,10 +267,29 @@ class Every(Model):
     epochs: int = Field(1, ge=1, le=1_000_000, description="from one time to the next")
 
 
+class SaveEvery(Model):
+    """How often to save, in one of three units; the best and the last epoch are saved whatever it says."""
+
+    epochs: int | None = Field(None, ge=1, le=1_000_000, description="epochs; default: 1")
+    steps: int | None = Field(None, ge=1, lt=10**8, description="optimizer steps")
+    minutes: float | None = Field(None, gt=0, le=1e6, description="minutes since the last save")
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if sum(value is not None for value in (self.epochs, self.steps, self.minutes)) > 1:
+            raise recipe_errors("every", [((), "give one of epochs, steps and minutes")])
+        return self
+
+    @property
+    def in_epochs(self) -> int | None:
+        """Epochs from one save to the next, if that is the unit."""
+        return 1 if self.epochs is self.steps is self.minutes is None else self.epochs
+
+
 class Checkpoints(Model):
     """When to save, and how many checkpoints to keep beside the best one."""
 
-    every: Every = Every()
+    every: SaveEvery = SaveEvery()
     keep: int = Field(3, le=1000, description="at least 2")
 
 
@@ -314,6 +334,13 @@ class Batches(Model):
         return math.inf if self.sampling == "uniform" else float(self.sampling)
 
 
+InitFrom = Annotated[
+    Annotated[FilePath, Tag("<path>")]
+    | Annotated[dict[TaskName, FilePath], Field(min_length=1), Tag("<mapping>")],
+    Discriminator(lambda value: "<mapping>" if isinstance(value, dict) else "<path>"),
+]
+
+
 class Train(Model):
     """The training loop."""
 
@@ -341,6 +368,9 @@ class Train(Model):
         "stop", description="at a loss or gradient that is not finite"
     )
     checkpoint: Checkpoints = Checkpoints()
+    init_from: InitFrom | None = Field(
+        None, description="a run whose weights to begin with, by name; or one run per tower"
+    )
 
 
 class Recipe(Model):

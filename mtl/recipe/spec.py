@@ -216,7 +216,9 @@ class BackboneSpec(Spec):
     """The shape of one tower. Members: `mtl/backbones/`. The heads follow its norm and init."""
 
     norm: Norm = Norm()
-    init: Literal["he", "xavier"] = Field("he", description="how weights start; heads start alike")
+    init: Literal["torch", "he", "xavier"] = Field(
+        "torch", description="how weights start, those of heads too: as torch draws them, or by He or Glorot"
+    )
 
     def stage_names(self) -> tuple[str, ...]:
         raise NotImplementedError

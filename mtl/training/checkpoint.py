@@ -15,15 +15,23 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mtl import __version__
 from mtl.errors import EnvironmentFault, UserError, quoted
+from mtl.training import failpoints
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the manifest and the state: 2 since a checkpoint may lie within an epoch."""
 MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 1 << 20
+"""Bytes that a manifest may have: one of ours has about 700."""
 _NAME = re.compile(r"step-([0-9]{8})")
+_REPLACED = re.compile(r"\.old-([0-9]{8})-[0-9a-f]{8}")
 
 
 class Damaged(Exception):
@@ -61,7 +69,9 @@ def strict_json(data: bytes) -> Any:
     return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse, parse_float=finite)
 
 
-def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> Path:
+def commit(
+    folder: Path, step: int, files: Mapping[str, bytes], run_id: str, parent: int | None = None
+) -> Path:
     """Write one checkpoint; it is there whole or not at all.
 
     Args:
@@ -69,10 +79,12 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
         step: optimizer steps done.
         files: name -> content.
         run_id: the run it belongs to.
+        parent: the step that this process resumed from, if any.
 
     Returns:
-        The committed directory; the one that is there already if this step was saved before. One that
-        has been damaged since then is replaced, as a later resume or the last evaluation may need it.
+        The committed directory; the one that is there already if the same was saved before. Another one of this
+        step is replaced: one that has been damaged, or one that was saved before the epoch's evaluation.
+        Between the two renames of that, `clean` can put the old one back.
 
     Raises:
         EnvironmentFault: the disk refused.
@@ -80,33 +92,43 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
     path = folder / f"step-{step:08d}"
     manifest = {
         "schema_version": SCHEMA_VERSION,
+        "mtl": __version__,
         "run_id": run_id,
         "step": step,
+        "parent": parent,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for name, data in files.items()
         },
     }
+    failpoints.hit("save")
     temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
-    damaged: Path | None = None
+    aside: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _is_folder(path):
-            if _is_whole(path):
+            health = _health(path)
+            if health is not None and health["files"] == manifest["files"]:
                 return path
-            damaged = path.rename(folder / f".del-{step:08d}-{secrets.token_hex(4)}")
+            prefix = ".del" if health is None else ".old"
+            aside = folder / f"{prefix}-{step:08d}-{secrets.token_hex(4)}"
         temporary.mkdir()
         for name, data in files.items():
             _write(temporary / name, data)
         _write(temporary / MANIFEST, canonical_json(manifest))
         _sync(temporary)
+        if aside is not None:
+            os.rename(path, aside)
         os.rename(temporary, path)
         _sync(folder)
-        if damaged is not None:
-            shutil.rmtree(damaged, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if aside is not None and aside.exists() and not path.exists():
+            with suppress(OSError):
+                os.rename(aside, path)
         saved = steps(folder)
         last = f"last good: step-{saved[-1]:08d}" if saved else "none was saved before"
         raise EnvironmentFault(
@@ -116,16 +138,30 @@ def commit(folder: Path, step: int, files: Mapping[str, bytes], run_id: str) -> 
     return path
 
 
+def lacks_space(folder: Path, size: int) -> str | None:
+    """A warning if the disk has less room than twice the last checkpoint's bytes; nothing is deleted to make room."""
+    try:
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+    except OSError:
+        return None
+    if free >= 2 * size:
+        return None
+    return (
+        f"{folder}: {free / 2**20:,.0f} MB are free, and a checkpoint takes {size / 2**20:,.0f} MB; make room"
+    )
+
+
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _is_whole(path: Path) -> bool:
+def _health(path: Path) -> dict[str, Any] | None:
+    """The manifest of a checkpoint that is whole; None for a damaged one."""
     try:
         read(path)
+        return manifest_of(path)
     except Damaged:
-        return False
-    return True
+        return None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -173,6 +209,45 @@ def steps(folder: Path) -> list[int]:
     return sorted(found)
 
 
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of one checkpoint, brought up to this schema in memory.
+
+    Raises:
+        Damaged: it is missing or is not a manifest.
+        UserError: a newer mtl wrote it.
+    """
+    try:
+        if (path / MANIFEST).stat().st_size > MANIFEST_LIMIT:
+            raise Damaged(f"{MANIFEST}: larger than {MANIFEST_LIMIT} bytes")
+        manifest = strict_json((path / MANIFEST).read_bytes())
+        version, step = manifest["schema_version"], manifest["step"]
+        for entry in manifest["files"].values():
+            if type(entry["bytes"]) is not int or type(entry["sha256"]) is not str:
+                raise ValueError("a file's size or sha256 has the wrong type")
+    except OSError as error:
+        raise Damaged(f"{MANIFEST}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{MANIFEST}: {_shown(str(error) or type(error).__name__)}") from None
+    if type(version) is not int or type(step) is not int:
+        raise Damaged(f"{MANIFEST}: schema_version is {quoted(version)}, step {quoted(step)}")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            str(path),
+            f"written by mtl {_shown(str(manifest.get('mtl', '?')))} (schema {version}), "
+            f"this is {__version__} (schema {SCHEMA_VERSION})",
+            "upgrade mtl",
+        )
+    if version < 1:
+        raise Damaged(f"{MANIFEST}: schema_version is {quoted(version)}")
+    if (match := _NAME.fullmatch(path.name)) and step != int(match[1]):
+        raise Damaged(f"{MANIFEST}: is of step {quoted(step)}")
+    return dict(manifest)
+
+
+def _shown(text: str) -> str:
+    return text if text.isprintable() and len(text) <= 80 else quoted(text)
+
+
 def read(path: Path) -> dict[str, bytes]:
     """The files of one checkpoint, each checked against the manifest.
 
@@ -180,39 +255,50 @@ def read(path: Path) -> dict[str, bytes]:
         Damaged: a file is missing, is too many, or differs by a single bit.
         UserError: a newer mtl wrote it.
     """
-    try:
-        manifest = strict_json((path / MANIFEST).read_bytes())
-        listed = manifest["files"]
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
-        version, step = manifest["schema_version"], manifest["step"]
-    except OSError as error:
-        raise Damaged(f"{MANIFEST}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{MANIFEST}: {error}") from None
-    if type(version) is not int:
-        raise Damaged(f"{MANIFEST}: schema_version is {quoted(version)}")
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            str(path), f"written with checkpoint schema {version}, this mtl reads {SCHEMA_VERSION}"
-        )
-    if (match := _NAME.fullmatch(path.name)) and step != int(match[1]):
-        raise Damaged(f"{MANIFEST}: is of step {quoted(step)}")
+    manifest = manifest_of(path)
+    expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     present = {entry.name for entry in path.iterdir()} - {MANIFEST}
     for name in sorted(present ^ set(expected)):
-        shown = name if name.isprintable() else quoted(name)
-        raise Damaged(f"{shown}: {'not in the manifest' if name in present else 'missing'}")
+        raise Damaged(f"{_shown(name)}: {'not in the manifest' if name in present else 'missing'}")
     files = {}
     for name, (size, digest) in expected.items():
         try:
-            if (path / name).stat().st_size != size:
-                raise Damaged(f"{name}: size differs")
+            if (path / name).is_symlink() or (path / name).stat().st_size != size:
+                raise Damaged(f"{_shown(name)}: size differs")
             data = (path / name).read_bytes()
         except OSError as error:
-            raise Damaged(f"{name}: {error.strerror or error}") from None
+            raise Damaged(f"{_shown(name)}: {error.strerror or error}") from None
         if hashlib.sha256(data).hexdigest() != digest:
-            raise Damaged(f"{name}: sha256 differs")
+            raise Damaged(f"{_shown(name)}: sha256 differs")
         files[name] = data
     return files
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One checkpoint on disk: its step, its bytes, when it was made, and what is wrong with it, if anything."""
+
+    step: int
+    size: int
+    created: str
+    fault: str
+
+
+def listed(folder: Path) -> list[Listed]:
+    """Every checkpoint of a run with its health, ascending; every byte is read."""
+    found = []
+    for step in steps(folder):
+        path, fault, created = folder / f"step-{step:08d}", "", ""
+        try:
+            created = str(manifest_of(path).get("created", ""))[:40]
+            read(path)
+        except Damaged as reason:
+            fault = f"damaged ({reason})"
+        except UserError as error:
+            fault = error.what
+        size = sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path))
+        found.append(Listed(step, size, created, fault))
+    return found
 
 
 def newest(folder: Path) -> tuple[int, dict[str, bytes], list[str]]:
@@ -235,26 +321,58 @@ def newest(folder: Path) -> tuple[int, dict[str, bytes], list[str]]:
     run = str(folder.parent)
     if not all_steps:
         raise UserError(run, "no checkpoint found")
-    raise UserError(run, f"no usable checkpoint ({len(all_steps)} damaged)", "; ".join(warnings))
+    raise UserError(run, f"no usable checkpoint ({len(all_steps)} damaged)", f"see mtl checkpoints {run}")
 
 
-def retain(folder: Path, keep: int, protect: Iterable[int]) -> str | None:
-    """Delete all but the last `keep` checkpoints and the protected steps; a warning if that fails."""
-    protected = {*steps(folder)[-keep:], *protect}
-    try:
-        for step in steps(folder):
-            if step not in protected:
-                doomed = folder / f".del-{step:08d}-{secrets.token_hex(4)}"
+def retain(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> str | None:
+    """Delete all of this run's checkpoints but the last `keep` and the protected; a warning if that fails.
+
+    Only folders that are checkpoints of this run by their manifest count, and only they are deleted.
+    """
+    failpoints.hit("retain")
+    own = [step for step in steps(folder) if _is_of(folder / f"step-{step:08d}", run_id)]
+    protected = {*own[-keep:], *protect}
+    warning = None
+    for step in own:
+        if step not in protected:
+            doomed = folder / f".del-{step:08d}-{secrets.token_hex(4)}"
+            try:
                 os.rename(folder / f"step-{step:08d}", doomed)
                 shutil.rmtree(doomed)
-    except OSError as error:
-        return f"cannot delete an old checkpoint: {error.strerror or error}"
-    return None
+            except OSError as error:
+                warning = f"cannot delete an old checkpoint: {(error.strerror or str(error)).lower()}"
+    return warning
+
+
+def _is_of(path: Path, run_id: str) -> bool:
+    """Whether a folder is a checkpoint of this run, with files of the sizes that its manifest gives."""
+    try:
+        manifest = manifest_of(path)
+        sizes = [(path / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items()]
+    except (Damaged, UserError, OSError):
+        return False
+    return manifest.get("run_id") == run_id and all(sizes)
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Move the checkpoints after `step` into a folder of their own: the run goes on from an older one."""
+    later = [other for other in steps(folder) if other > step]
+    if later:
+        place = folder / f"set-aside-{secrets.token_hex(4)}"
+        place.mkdir()
+        for other in later:
+            os.rename(folder / f"step-{other:08d}", place / f"step-{other:08d}")
 
 
 def clean(folder: Path) -> None:
-    """Remove what interrupted saves and deletions left behind; only for the process that holds the run."""
-    if folder.is_dir():
-        for entry in list(os.scandir(folder)):
-            if entry.name.startswith((".tmp-", ".del-")) and entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
+    """Put right what interrupted saves and deletions left behind; only for the process that holds the run."""
+    if not folder.is_dir():
+        return
+    for entry in list(os.scandir(folder)):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        replaced = _REPLACED.fullmatch(entry.name)
+        if replaced and not (folder / f"step-{replaced[1]}").exists():
+            os.rename(entry.path, folder / f"step-{replaced[1]}")  # the new one was never put in its place
+        elif replaced or entry.name.startswith((".tmp-", ".del-")):
+            shutil.rmtree(entry.path, ignore_errors=True)

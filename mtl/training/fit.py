@@ -5,6 +5,7 @@ Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from mtl.evaluation.evaluate import evaluate
 from mtl.evaluation.metrics import Meter, Values
 from mtl.model.layers import derived_seed
 from mtl.recipe.schema import Recipe, common_headline
-from mtl.training import devices
+from mtl.training import devices, failpoints
 from mtl.training.dataset import Dataset
 
 MAX_SKIPS = 10
@@ -36,7 +37,9 @@ class Progress:
 
     Args:
         epoch: epochs done.
+        step_in_epoch: steps done of the next one.
         step: optimizer steps done.
+        horizon: the number of steps that the schedule was made for; 0: that of the recipe.
         best: the best value of the selecting metric so far.
         best_epoch, best_step: when that was.
         stale: evaluations since.
@@ -46,7 +49,9 @@ class Progress:
     """
 
     epoch: int = 0
+    step_in_epoch: int = 0
     step: int = 0
+    horizon: int = 0
     best: float | None = None
     best_epoch: int | None = None
     best_step: int | None = None
@@ -79,6 +84,8 @@ class Trainer:
         optimizer: over `parameter_groups`.
         progress: where the run is.
         on_step: called after each optimizer step with (epoch, step in the epoch, steps of the epoch).
+        between: called between the batches of an evaluation, whose results a caller may still throw away.
+        meter: what has been measured of the epoch under way, if one is.
     """
 
     recipe: Recipe
@@ -88,6 +95,8 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     progress: Progress = field(default_factory=Progress)
     on_step: Callable[[int, int, int], None] = lambda epoch, step, n_steps: None
+    between: Callable[[], None] = lambda: None
+    meter: Meter | None = None
 
     def __post_init__(self) -> None:
         train = self.recipe.train
@@ -96,12 +105,23 @@ class Trainer:
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        self.progress.horizon = self.progress.horizon or self.total_steps
         with self.recipe.at("schedule"):
             self.recipe.schedule.check(self.total_steps)
         self.device = next(self.built.model.parameters()).device
+        self._order = (-1, "")
         order_of_results = list(self.recipe.tasks)
         grouped = [task for group in self.built.groups for task in group.tasks]
         self._to_results = torch.tensor([grouped.index(t) for t in order_of_results], device=self.device)
+
+    def order_sha256(self, epoch: int) -> str:
+        """sha256 of the first batches of an epoch: no other numpy may deal other rows to a resumed run."""
+        if self._order[0] != epoch:
+            digest = hashlib.sha256()
+            for rows in islice(self.sampler.batches(epoch), 2):
+                digest.update(rows.astype("<i8").tobytes())
+            self._order = (epoch, digest.hexdigest())
+        return self._order[1]
 
     @classmethod
     def create(cls, recipe: Recipe, built: Built, dataset: Dataset) -> Trainer:
@@ -155,17 +175,18 @@ def fit(trainer: Trainer) -> Iterator[Epoch]:
     while progress.epoch < trainer.epochs and not progress.stopped:
         began, first_step = perf_counter(), progress.step
         values = _train_epoch(trainer)
-        trained = perf_counter()
-        progress.epoch += 1
-        last = progress.epoch == trainer.epochs
-        rows = [row_of(progress, "train", values)]
-        is_best = False
-        if last or progress.epoch % recipe.train.evaluate_every.epochs == 0:
-            if "validation" in trainer.dataset.splits:
-                rows.append(row_of(progress, "validation", evaluate_split(trainer, "validation")))
-                is_best = _select(trainer, rows[-1])
-            if recipe.train.monitor == "test":
-                rows.append(row_of(progress, "test", evaluate_split(trainer, "test")))
+        trained, epoch = perf_counter(), progress.epoch + 1
+        last = epoch == trainer.epochs
+        rows = [row_of(progress, "train", values, epoch)]
+        if last or epoch % recipe.train.evaluate_every.epochs == 0:
+            for split in ("validation", "test"):
+                if split in trainer.dataset.splits and (
+                    split == "validation" or recipe.train.monitor == "test"
+                ):
+                    rows.append(row_of(progress, split, evaluate_split(trainer, split), epoch))
+        # until here the epoch can be broken off and its end be done again; from here on it is done
+        progress.epoch, progress.step_in_epoch, trainer.meter = epoch, 0, None
+        is_best = any(row["split"] == "validation" and _select(trainer, row) for row in rows)
         seconds = {"train": trained - began, "evaluate": perf_counter() - trained}
         yield Epoch(rows, progress.step - first_step, seconds, is_best, is_last=last or progress.stopped)
 
@@ -173,25 +194,35 @@ def fit(trainer: Trainer) -> Iterator[Epoch]:
 def evaluate_split(trainer: Trainer, split: str) -> Values:
     """Metrics of the model as it is on one split."""
     built, dataset = trainer.built, trainer.dataset
-    return evaluate(built.model, built.groups, trainer.recipe.tasks, dataset, dataset.splits[split], split)
+    failpoints.hit("evaluate")
+    rows, tasks = dataset.splits[split], trainer.recipe.tasks
+    return evaluate(built.model, built.groups, tasks, dataset, rows, split, trainer.between)
 
 
-def row_of(progress: Progress, split: str, values: Values) -> dict[str, Any]:
+def row_of(progress: Progress, split: str, values: Values, epoch: int | None = None) -> dict[str, Any]:
     """One line of metrics.jsonl."""
-    return {"split": split, "epoch": progress.epoch, "step": progress.step, **values}
+    return {
+        "split": split,
+        "epoch": progress.epoch if epoch is None else epoch,
+        "step": progress.step,
+        **values,
+    }
 
 
 def _train_epoch(trainer: Trainer) -> Values:
+    """Train the rest of an epoch, from `progress.step_in_epoch` on."""
     recipe, progress, train = trainer.recipe, trainer.progress, trainer.recipe.train
-    parts = trainer.sampler.batches(progress.epoch)
-    n_steps = min(trainer.steps_per_epoch, trainer.total_steps - progress.step)
-    meter = Meter(trainer.built.groups, recipe.tasks, trainer.device)
+    parts = trainer.sampler.batches(progress.epoch, start=progress.step_in_epoch * train.accumulate)
+    before = progress.step - progress.step_in_epoch
+    n_steps = min(trainer.steps_per_epoch, trainer.total_steps - before)
+    trainer.meter = trainer.meter or Meter(trainer.built.groups, recipe.tasks, trainer.device)
     trainer.built.model.train()
-    for step_in_epoch in range(n_steps):
-        _train_step(trainer, list(islice(parts, train.accumulate)), meter)
+    while progress.step_in_epoch < n_steps:
+        _train_step(trainer, list(islice(parts, train.accumulate)), trainer.meter)
         progress.step += 1
-        trainer.on_step(progress.epoch, step_in_epoch + 1, n_steps)
-    return meter.values("train")
+        progress.step_in_epoch += 1
+        trainer.on_step(progress.epoch, progress.step_in_epoch, n_steps)
+    return trainer.meter.values("train")
 
 
 def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
@@ -199,7 +230,8 @@ def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     recipe, step, optimizer = trainer.recipe, trainer.progress.step, trainer.optimizer
     # random draws (dropout) are a pure function of seed and step: there is no generator state to resume
     devices.seed(trainer.device, derived_seed(recipe.seeds.order, "step", step))
-    factor = recipe.schedule.factor(step, trainer.total_steps)
+    horizon = trainer.progress.horizon
+    factor = recipe.schedule.factor(min(step, horizon - 1), horizon)
     for group in optimizer.param_groups:
         group["lr"] = recipe.optimizer.lr * group["lr_scale"] * factor
     optimizer.zero_grad(set_to_none=True)
@@ -208,18 +240,22 @@ def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     losses: list[Tensor] = []
     seen: list[Seen] = []
     for part in parts:
+        poisoned = failpoints.hit("forward")
         losses_N = _losses(trainer, part, seen)
+        losses_N = losses_N * math.nan if poisoned else losses_N
+        failpoints.hit("backward")
         (trainer.weighting(losses_N) / len(parts)).backward()
         losses.append(losses_N.detach())
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if not _all_finite(trainer, torch.stack(losses), norm):
+    if not _all_finite(trainer, torch.stack(losses), norm, parts):
         with torch.no_grad():  # the running statistics of norms have seen the batch
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
         return
     for batch in seen:
         meter.update(*batch)
+    failpoints.hit("step")
     if recipe.train.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
     optimizer.step()
@@ -245,15 +281,15 @@ def _losses(trainer: Trainer, part: Rows, seen: list[Seen]) -> Tensor:
     return torch.cat(losses).index_select(0, trainer._to_results)
 
 
-def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor) -> bool:
+def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor, parts: Sequence[Rows]) -> bool:
     """Whether the step may be taken; raises or counts as `on_nonfinite` says."""
     if bool(torch.isfinite(losses_PN.sum() + norm)):
         trainer.progress.skipped_in_a_row = 0
         return True
     progress, train = trainer.progress, trainer.recipe.train
-    where = (
-        f"at step {progress.step} (epoch {progress.epoch}, lr {trainer.optimizer.param_groups[0]['lr']:g})"
-    )
+    lr, rows = trainer.optimizer.param_groups[0]["lr"], np.concatenate(parts).tolist()
+    shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    where = f"at step {progress.step} (epoch {progress.epoch + 1}, lr {lr:g}, batch of rows {shown})"
     bad = [
         f"task {quoted(task)}: loss is {loss:g}"
         for task, loss in zip(trainer.recipe.tasks, losses_PN.sum(0).tolist(), strict=True)
@@ -263,7 +299,20 @@ def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor) -> bool:
     progress.skipped += 1
     progress.skipped_in_a_row += 1
     if train.on_nonfinite == "stop" or progress.skipped_in_a_row > MAX_SKIPS:
-        raise NotFinite("", f"{what} {where}", "lower optimizer.lr, set train.clip_norm, or check the inputs")
+        fault = NotFinite(
+            "", f"{what} {where}", "lower optimizer.lr, set train.clip_norm, or check the inputs"
+        )
+        losses = dict(zip(trainer.recipe.tasks, map(str, losses_PN.sum(0).tolist()), strict=True))
+        fault.facts = {
+            "step": progress.step,
+            "epoch": progress.epoch + 1,
+            "lr": lr,
+            "losses": losses,
+            "gradient_norm": str(norm.item()),
+            "rows": rows,
+            "skipped_in_a_row": progress.skipped_in_a_row - 1,
+        }
+        raise fault
     return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -13,21 +14,25 @@ import secrets
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
+from mtl.training import failpoints
 from mtl.training.checkpoint import strict_json, write_whole
 
 SCHEMA_VERSION = 1
-RECORD, RESOLVED = "run.json", "recipe.resolved.yaml"
+RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
 LOGS = ("metrics.jsonl", "alpha.jsonl")
 TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
 
-_LEFTOVER = re.compile(r"\.(run\.json|metrics\.csv)-[0-9]+-[0-9a-f]{8}")  # of an interrupted `write_whole`
+_LEFTOVER = re.compile(r"\..+\.(json|csv|yaml|jsonl)-[0-9]+-[0-9a-f]{8}")  # of an interrupted `write_whole`
+_BEGUN = re.compile(r"recipe(\.resolved)?\.yaml|" + _LEFTOVER.pattern)
 
 
 class RunFolder:
@@ -66,12 +71,15 @@ class RunFolder:
                     str(path), "a run is there already", f"mtl run --resume {path}, or another --out"
                 )
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+            if any(not _BEGUN.fullmatch(entry.name) for entry in path.iterdir()):
                 raise UserError(str(path), "the folder is not empty", "give another --out")
+            for entry in path.iterdir():  # of a run that was killed before it had begun
+                entry.unlink()
         except OSError as error:
             raise EnvironmentFault(
                 str(path), f"cannot make the run folder: {(error.strerror or str(error)).lower()}"
             ) from error
+        resolved = to_yaml(recipe).encode()
         record = {
             "schema_version": SCHEMA_VERSION,
             "id": str(uuid.uuid4()),
@@ -79,11 +87,12 @@ class RunFolder:
             "status": "running",
             "started": _now(),
             "recipe_sha256": recipe.sha256(),
+            "resolved_sha256": [hashlib.sha256(resolved).hexdigest()],
             **facts,
         }
         run = cls(path, record)
         write_whole(path / "recipe.yaml", recipe.text or to_yaml(recipe).encode())
-        write_whole(path / RESOLVED, to_yaml(recipe).encode())
+        write_whole(path / RESOLVED, resolved)
         run.save_record()
         return run
 
@@ -143,6 +152,14 @@ class RunFolder:
         text = json.dumps(self.record, indent=1, allow_nan=False) + "\n"
         write_whole(self.path / RECORD, text.encode())
 
+    def change_recipe(self, text: str, changed: Sequence[str]) -> None:
+        """Go on under another recipe; run.json keeps what changed, and at which step."""
+        content = text.encode()
+        digests = [*self.record.get("resolved_sha256", []), hashlib.sha256(content).hexdigest()]
+        notes = [*self.record.get("changes", []), {"step": self.record["step"], "changed": list(changed)}]
+        self.save_record(resolved_sha256=digests, changes=notes)  # first: either text is then the run's own
+        write_whole(self.path / RESOLVED, content)
+
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append lines to one of the logs, each in a single write (or more, if the disk takes less).
 
@@ -151,10 +168,9 @@ class RunFolder:
         """
         try:
             with (self.path / name).open("ab", buffering=0) as file:
+                failpoints.hit("log")
                 for row in rows:
-                    line = memoryview(json.dumps(row, allow_nan=False).encode() + b"\n")
-                    while line:
-                        line = line[file.write(line) :]
+                    _append(file, json.dumps(row, allow_nan=False).encode() + b"\n")
         except OSError as error:
             raise EnvironmentFault(
                 str(self.path / name), f"cannot write: {(error.strerror or str(error)).lower()}"
@@ -186,6 +202,7 @@ class RunFolder:
                 )
         for name in LOGS:
             if (self.path / name).exists():
+                self._discard(name, offsets.get(name, 0))
                 os.truncate(self.path / name, offsets.get(name, 0))
         for path in self.path.iterdir():
             if _LEFTOVER.fullmatch(path.name):
@@ -193,6 +210,17 @@ class RunFolder:
         timings = [row for row in self.rows(TIMINGS) if row["epoch"] <= epoch]
         (self.path / TIMINGS).unlink(missing_ok=True)
         self.log(TIMINGS, timings)
+
+    def _discard(self, name: str, offset: int) -> None:
+        """Keep what is about to be cut off a log in `<name>.discarded-<n>.jsonl`, for people."""
+        with (self.path / name).open("rb") as file:
+            file.seek(offset)
+            rest = file.read()
+        if rest:
+            stem, n = name.removesuffix(".jsonl"), 1
+            while (self.path / f"{stem}.discarded-{n}.jsonl").exists():
+                n += 1
+            write_whole(self.path / f"{stem}.discarded-{n}.jsonl", rest)
 
     def rows(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """The lines of a log; a last line that was cut by a crash is left out."""
@@ -202,9 +230,8 @@ class RunFolder:
         lines = path.read_bytes().split(b"\n")
         return [json.loads(line) for line in lines[:-1]]
 
-    def write_csv(self) -> None:
+    def write_csv(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """metrics.csv: one row per evaluation, a column per metric without its split."""
-        rows = self.rows()
         fixed = ("split", "epoch", "step")
         table = [
             {key if key in fixed else key.split("/", 1)[1]: value for key, value in row.items()}
@@ -216,6 +243,19 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(table)
         write_whole(self.path / "metrics.csv", text.getvalue().encode())
+
+
+def _append(file: FileIO, line: bytes) -> None:
+    """One line, whole or not at all, although a disk that fills up takes a part of what is written."""
+    length = os.fstat(file.fileno()).st_size
+    rest = memoryview(line)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        with suppress(OSError):
+            os.truncate(file.fileno(), length)
+        raise
 
 
 def _now() -> str:
@@ -260,4 +300,9 @@ def recipe_of(run: RunFolder) -> Path:
     path = run.path / RESOLVED
     if not path.is_file():
         raise UserError(str(run.path), f"has no {quoted(RESOLVED)}")
+    known = run.record.get("resolved_sha256", ())
+    if known and hashlib.sha256(path.read_bytes()).hexdigest() not in known:
+        raise UserError(
+            str(run.path), f"{RESOLVED} is not as the run wrote it", "put it back, or start a new run"
+        )
     return path

@@ -21,7 +21,7 @@ from mtl.recipe.scalars import plain_text
 from mtl.recipe.schema import MAX_TASKS, Recipe
 from mtl.training.checkpoint import write_whole
 
-STEPS = 4000
+STEPS = 1000
 """About as many optimizer steps as a first run should take."""
 BATCH = 256
 SMALL = 20_000

@@ -13,14 +13,19 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from mtl.errors import UserError, quoted
-from mtl.training.checkpoint import canonical_json, strict_json
+from mtl.evaluation.metrics import Meter
+from mtl.training.checkpoint import SCHEMA_VERSION, canonical_json, strict_json
 from mtl.training.fit import Progress, Trainer
 
-SCHEMA_VERSION = 1
-MODEL, OPTIMIZER, WEIGHTING, STATE = (
+POSITION = {"epoch": "epoch", "step_in_epoch": "step_in_epoch", "global_step": "step"}
+"""What state.json calls the three numbers of a position -> what `Progress` does."""
+SHOWN = 5
+"""Tensors of one kind of fault that a message names."""
+MODEL, OPTIMIZER, WEIGHTING, METER, STATE = (
     "model.safetensors",
     "optim.safetensors",
     "weighting.safetensors",
+    "meter.safetensors",
     "state.json",
 )
 
@@ -28,39 +33,64 @@ MODEL, OPTIMIZER, WEIGHTING, STATE = (
 def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, bytes]:
     """Everything that the rest of the run depends on.
 
-    Dropout draws and the order of rows are functions of (seed, position), so no generator state is here.
+    Dropout draws and the order of rows are functions of (seed, position), so no generator state is here. What
+    has been measured of an epoch under way is in `meter.safetensors`.
 
     Args:
-        trainer: at the edge of an epoch.
+        trainer: at the edge of a step.
         offsets: log file -> its length in bytes.
     """
+    progress = asdict(trainer.progress)
     state = {
         "schema_version": SCHEMA_VERSION,
-        "position": {
-            "epoch": trainer.progress.epoch,
-            "step_in_epoch": 0,
-            "global_step": trainer.progress.step,
-            "total_steps": trainer.total_steps,
-        },
-        "progress": asdict(trainer.progress),
+        "position": {key: progress.pop(name) for key, name in POSITION.items()},
+        "progress": progress,
+        "order_sha256": trainer.order_sha256(trainer.progress.epoch),
         "offsets": dict(offsets),
     }
-    return {
+    files = {
         MODEL: _save(trainer.built.model.state_dict()),
         OPTIMIZER: _save(_optimizer_tensors(trainer.optimizer)),
         WEIGHTING: _save(trainer.weighting.state_dict()),
         STATE: canonical_json(state),
     }
+    if trainer.meter is not None:
+        files[METER] = _save(trainer.meter.state())
+    return files
 
 
-def restore(trainer: Trainer, files: Mapping[str, bytes]) -> dict[str, int]:
+def migrated(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an older schema as one of this schema; pure, and the file stays as it is."""
+    if (
+        state["schema_version"] == 1
+    ):  # at the edge of an epoch only, and the schedule's horizon beside the position
+        old, now = state["position"], set(POSITION.values())
+        position = {key: old[key] for key in POSITION}
+        progress = {key: value for key, value in state["progress"].items() if key not in now}
+        progress["horizon"] = old["total_steps"]
+        state = {
+            **state, "schema_version": 2, "position": position, "progress": progress, "order_sha256": None
+        }  # fmt: skip
+    return state
+
+
+def restore(trainer: Trainer, files: Mapping[str, bytes], allow_nonfinite: bool = False) -> dict[str, int]:
     """Put a trainer where a checkpoint was; returns the lengths of the log files then.
 
+    Everything is read and checked before anything of the trainer changes.
+
     Raises:
-        UserError: the checkpoint is for another model.
+        UserError: the checkpoint is for another model, or holds infinite or NaN weights.
     """
-    state = strict_json(files[STATE])
+    state = migrated(strict_json(files[STATE]))
+    tensors = _load(files, MODEL)
+    if not allow_nonfinite:
+        _require_finite(tensors)
     moments, weighting = _moments(trainer.optimizer, _load(files, OPTIMIZER)), _load(files, WEIGHTING)
+    position = {name: state["position"][key] for key, name in POSITION.items()}
+    progress = Progress(**position, **state["progress"])
+    if state["order_sha256"] not in (None, trainer.order_sha256(progress.epoch)):
+        raise UserError(STATE, "the order of rows is not the one that the run began with", "start a new run")
     load_weights(trainer.built.model, files)
     trainer.weighting.load_state_dict(weighting)
     for group in trainer.optimizer.param_groups:
@@ -68,8 +98,20 @@ def restore(trainer: Trainer, files: Mapping[str, bytes]) -> dict[str, int]:
             trainer.optimizer.state[parameter] = {
                 key: _like(value, parameter) for key, value in moments[name].items()
             }
-    trainer.progress = Progress(**state["progress"])
+    trainer.progress, trainer.meter = progress, None
+    if METER in files:
+        trainer.meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
+        trainer.meter.restore(_load(files, METER))
     return dict(state["offsets"])
+
+
+def _require_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                MODEL, f"holds non-finite values in {quoted(name)}",
+                "resume an older checkpoint, or add --allow-nonfinite",
+            )  # fmt: skip
 
 
 def _moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -103,17 +145,23 @@ def load_weights(model: nn.Module, files: Mapping[str, bytes]) -> None:
         UserError: names, shapes or types differ.
     """
     tensors, own = _load(files, MODEL), model.state_dict()
+    faults = []
     for what, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
         if names:
-            raise UserError(MODEL, f"{what} {', '.join(map(quoted, sorted(names)[:5]))}")
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise UserError(
-                MODEL, f"{quoted(name)} is {tuple(tensor.shape)}, the recipe's is {tuple(own[name].shape)}"
-            )
-        if tensor.dtype != own[name].dtype:
-            types = [str(t.dtype).removeprefix("torch.") for t in (tensor, own[name])]
-            raise UserError(MODEL, f"{quoted(name)} is {types[0]}, the recipe's is {types[1]}")
+            faults.append(f"{what} {', '.join(map(quoted, sorted(names)[:SHOWN]))}")
+    shared = [name for name in tensors if name in own]
+    shapes = [name for name in shared if tensors[name].shape != own[name].shape]
+    faults += [
+        f"{quoted(name)} is {tuple(tensors[name].shape)}, the recipe's is {tuple(own[name].shape)}"
+        for name in shapes[:SHOWN]
+    ]
+    types = [name for name in shared if tensors[name].dtype != own[name].dtype]
+    faults += [
+        f"{quoted(name)} is {str(tensors[name].dtype)[6:]}, the recipe's is {str(own[name].dtype)[6:]}"
+        for name in types[:SHOWN]
+    ]
+    if faults:
+        raise UserError(MODEL, "; ".join(faults))
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

@@ -106,7 +106,7 @@ def test_content_of_a_commit(tmp_path: Path) -> None:
     assert path == tmp_path / "new" / "checkpoints" / "step-00000400"
     assert os.listdir(path.parent) == ["step-00000400"]
     manifest = json.loads((path / "manifest.json").read_bytes())
-    assert (manifest["schema_version"], manifest["run_id"], manifest["step"]) == (1, "my id", 400)
+    assert (manifest["schema_version"], manifest["run_id"], manifest["step"]) == (2, "my id", 400)
     assert set(manifest["files"]) == set(FILES)
     for name, content in FILES.items():
         assert (path / name).read_bytes() == content
@@ -195,8 +195,37 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 def test_a_step_saved_twice_is_left_as_it_is(tmp_path: Path) -> None:
     save(tmp_path, 1)
     before = tree(tmp_path)
-    assert commit(tmp_path, 1, {"other": b""}, "run") == tmp_path / "step-00000001"
+    save(tmp_path, 1)
     assert tree(tmp_path) == before
+
+
+def test_another_state_of_a_step_takes_its_place(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    assert commit(tmp_path, 1, {"other": b""}, "run") == tmp_path / "step-00000001"
+    assert read(tmp_path / "step-00000001") == {"other": b""}
+    assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+@pytest.mark.parametrize("nth", [0, 1])
+def test_a_state_that_cannot_take_its_place_leaves_the_old_one(nth: int, tmp_path: Path) -> None:
+    """A disk that refuses one of the two renames."""
+    save(tmp_path, 1)
+    before = tree(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        fault = FailAt(patch, "rename", nth, errno.EIO)
+        with pytest.raises(EnvironmentFault):
+            commit(tmp_path, 1, {"other": b""}, "run")
+    assert fault.fired
+    assert tree(tmp_path) == before
+
+
+def test_a_replacement_that_was_cut_off_is_undone(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    (tmp_path / "step-00000002").rename(tmp_path / ".old-00000002-0123abcd")
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / ".old-00000001-0123abcd")
+    clean(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["step-00000001", "step-00000002"]
+    assert read(tmp_path / "step-00000002")["step"] == b"2"
 
 
 def test_a_damaged_step_is_replaced(tmp_path: Path) -> None:
@@ -252,7 +281,7 @@ def test_only_whole_names_are_steps(tmp_path: Path) -> None:
 def test_retention(keep: int, protect: list[int], left: list[int], tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3, 4, 5)
     (tmp_path / "step-00000001.bak").mkdir()
-    assert retain(tmp_path, keep, protect) is None
+    assert retain(tmp_path, "run", keep, protect) is None
     assert steps(tmp_path) == left
     assert set(os.listdir(tmp_path)) == {"step-00000001.bak", *(f"step-{step:08d}" for step in left)}
     for step in left:
@@ -263,16 +292,16 @@ def test_retention_that_fails_is_one_warning_and_succeeds_later(tmp_path: Path) 
     save(tmp_path, 1, 2, 3, 4)
     with pytest.MonkeyPatch.context() as patch:
         FailAt(patch, "rename", 0, errno.EPERM)
-        assert retain(tmp_path, 2, []) == "cannot delete an old checkpoint: Operation not permitted"
-    assert steps(tmp_path) == [1, 2, 3, 4]
-    assert retain(tmp_path, 2, []) is None
+        assert retain(tmp_path, "run", 2, []) == "cannot delete an old checkpoint: operation not permitted"
+    assert steps(tmp_path) == [1, 3, 4]  # the other one is deleted all the same
+    assert retain(tmp_path, "run", 2, []) is None
     assert steps(tmp_path) == [3, 4]
 
 
 def test_many_saves_leave_k_folders(tmp_path: Path) -> None:
     for step in range(60):
         commit(tmp_path, step, {"a": b"1"}, "run")
-        retain(tmp_path, 3, [0])
+        retain(tmp_path, "run", 3, [0])
         assert len(os.listdir(tmp_path)) <= 4
     assert steps(tmp_path) == [0, 57, 58, 59]
 

@@ -40,7 +40,16 @@ def test_a_new_folder(run: RunFolder, recipe: Recipe) -> None:
     assert set(os.listdir(run.path)) == {"run.json", "recipe.yaml", "recipe.resolved.yaml"}
     record = json.loads((run.path / "run.json").read_bytes())
     assert record == run.record == RunFolder.open(run.path).record
-    assert set(record) == {"schema_version", "id", "name", "status", "started", "recipe_sha256", "step"}
+    assert set(record) == {
+        "schema_version",
+        "id",
+        "name",
+        "status",
+        "started",
+        "recipe_sha256",
+        "resolved_sha256",
+        "step",
+    }
     assert (record["schema_version"], record["name"], record["status"]) == (1, "small", "running")
     assert len(record["id"]) == 36
     assert record["recipe_sha256"] == recipe.sha256()
@@ -202,7 +211,7 @@ def test_csv(run: RunFolder) -> None:
             {"split": "test", "epoch": 1, "step": 4, "test/a/loss": 0.25, "test/a/labels": 3},
         ],
     )
-    run.write_csv()
+    run.write_csv(run.rows())
     with (run.path / "metrics.csv").open(newline="") as file:
         table = list(csv.reader(file))
     assert table == [

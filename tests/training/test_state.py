@@ -51,7 +51,8 @@ def test_what_is_captured() -> None:
     files = capture(trainer, {"metrics.jsonl": 17})
     assert set(files) == {MODEL, OPTIMIZER, WEIGHTING, STATE}
     state = strict_json(files[STATE])
-    assert state["position"] == {"epoch": 1, "step_in_epoch": 0, "global_step": 4, "total_steps": 8}
+    assert state["position"] == {"epoch": 1, "step_in_epoch": 0, "global_step": 4}
+    assert state["progress"]["horizon"] == 8
     assert state["offsets"] == {"metrics.jsonl": 17}
     assert canonical_json(state) == files[STATE]
     model = trainer.built.model

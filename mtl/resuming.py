@@ -1,0 +1,162 @@
+"""A run that goes on from a checkpoint, to the same bits as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl.errors import UserError
+from mtl.experiment import Console, Result, Silent, digests_of, prepare, result_of, train
+from mtl.recipe.load import load_recipe, to_yaml
+from mtl.recipe.schema import Recipe
+from mtl.training import checkpoint, devices, state
+from mtl.training.changes import require_same
+from mtl.training.fit import Trainer
+from mtl.training.runs import RunFolder, environment, recipe_of
+
+_STEP = re.compile(r"step-([0-9]{8})")
+
+
+def resume(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    recipe: Recipe | None = None,
+    plugins: Sequence[str] = (),
+    console: Console | None = None,
+    extend_schedule: bool = False,
+    allow_nonfinite: bool = False,
+    require_bitwise: bool = False,
+) -> Result:
+    """Go on with a run from its newest checkpoint that is whole.
+
+    Args:
+        path: the run folder; or one of its checkpoints, which must then be whole.
+        overrides: keys that may change are train.epochs and train.max_steps, which may grow, train.checkpoint,
+            train.device and description; any other is refused by name.
+        recipe: likewise, in place of the run's own recipe with overrides.
+        plugins: the plug-ins that were loaded; all that the run began with must be among them.
+        console: who is told what happens; by default nobody.
+        extend_schedule: stretch the schedule of the learning rate over the new number of steps; else it stays as
+            the run began with it, and holds its last value.
+        allow_nonfinite: go on from a checkpoint with infinite or NaN weights.
+        require_bitwise: refuse another version or machine, on which the bits may differ, instead of saying so.
+
+    Raises:
+        UserError: there is no run or no usable checkpoint, or the data or the recipe changed.
+    """
+    console = console or Silent()
+    folder, step = _opened(Path(path))
+    for warning in _plugin_changes(folder, plugins):
+        console.warn(warning)
+    before = load_recipe(recipe_of(folder))
+    recipe = recipe or (load_recipe(recipe_of(folder), overrides) if overrides else before)
+    changed = require_same(str(folder.path), before, recipe)
+    if folder.record["status"] == "finished" and step is None and not _grows(changed):
+        console.warn(f"{folder.path}: already finished at step {folder.record['step']}")
+        return result_of(folder)
+    for line in _other_machine(folder, require_bitwise):
+        console.warn(line)
+    with devices.settings(recipe.train.deterministic, folder.record["threads"]):
+        trainer, _ = prepare(recipe)
+        _require_same_data(folder, trainer)
+        folder.hold()
+        try:
+            parent = _restore(folder, trainer, step, console, allow_nonfinite)
+            if extend_schedule:
+                trainer.progress.horizon = trainer.total_steps
+            if changed:
+                folder.change_recipe(to_yaml(recipe), changed)
+        except BaseException:
+            folder.release()
+            raise
+        folder.save_record(status="running")
+        return train(trainer, folder, console, parent)
+
+
+def _opened(path: Path) -> tuple[RunFolder, int | None]:
+    """The run, and the step of the checkpoint if the path is one.
+
+    Raises:
+        UserError: it is neither.
+    """
+    step = _STEP.fullmatch(path.name)
+    if step is None or path.parent.name != "checkpoints":
+        return RunFolder.open(path), None
+    if not path.is_dir() or path.is_symlink():
+        raise UserError(str(path), "no checkpoint found")
+    return RunFolder.open(path.parent.parent), int(step[1])
+
+
+def _grows(changed: Sequence[str]) -> bool:
+    return any(text.startswith(("train.epochs ", "train.max_steps ")) for text in changed)
+
+
+def _plugin_changes(folder: RunFolder, plugins: Sequence[str]) -> Iterator[str]:
+    """Refuse to go on without a plug-in of the run; tell of each file that is not what it was.
+
+    A file may have moved: it is known by its name.
+    """
+    given = {Path(name).name: name for name in plugins}
+    missing = [name for name in folder.record["plugins"] if Path(name).name not in given]
+    if missing:
+        flags = " ".join(f"--plugin {name}" for name in missing)
+        raise UserError(str(folder.path), f"the run began with plug-ins that are not loaded; add {flags}")
+    for name, digest in folder.record.get("plugin_sha256", {}).items():
+        now = given[Path(name).name]
+        if digests_of([now]).get(now) != digest:
+            yield f"{now}: the plug-in changed since this run began"
+
+
+def _other_machine(folder: RunFolder, required: bool) -> list[str]:
+    """What of versions and machine is not as the run began, if anything.
+
+    Raises:
+        UserError: something is, and the same bits are required.
+    """
+    was: Mapping[str, Any] = folder.record["environment"]
+    now = environment()
+    names = ("mtl", "torch", "numpy", "python", "cpu_capability")
+    other = [f"{name} {was[name]} -> {now[name]}" for name in names if name in was and was[name] != now[name]]
+    if other and required:
+        raise UserError(str(folder.path), f"not bitwise: {'; '.join(other)}", "leave out --require-bitwise")
+    return [f"not bitwise: {'; '.join(other)}"] if other else []
+
+
+def _require_same_data(folder: RunFolder, trainer: Trainer) -> None:
+    now, was = trainer.dataset.fingerprint, folder.record["data"]["sha256"]
+    if now != was:
+        raise UserError(
+            str(folder.path), f"data changed since this run began (sha256 {now[:12]}..., was {was[:12]}...)",
+            "bring the old data back, or start a new run",
+        )  # fmt: skip
+
+
+def _restore(
+    folder: RunFolder, trainer: Trainer, step: int | None, console: Console, allow_nonfinite: bool
+) -> int | None:
+    """Put the trainer and the logs where a checkpoint was; the step of it, None if there was none yet."""
+    checkpoint.clean(folder.checkpoints)
+    if step is not None:
+        path = folder.checkpoints / f"step-{step:08d}"
+        try:
+            files = checkpoint.read(path)
+        except checkpoint.Damaged as reason:
+            raise UserError(
+                str(path), f"is damaged ({reason})", "resume the run to use an older one"
+            ) from None
+        checkpoint.set_aside(folder.checkpoints, step)
+    elif checkpoint.steps(folder.checkpoints):
+        step, files, warnings = checkpoint.newest(folder.checkpoints)
+        for warning in warnings:
+            console.warn(warning)
+    else:
+        console.warn(f"{folder.path}: no checkpoint found; starting from the beginning")
+        folder.cut_logs({}, 0)
+        return None
+    offsets = state.restore(trainer, files, allow_nonfinite)
+    folder.cut_logs(offsets, trainer.progress.epoch)
+    return step

@@ -1,0 +1,173 @@
+"""What a run writes down while it trains: logs, checkpoints, its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from time import monotonic, perf_counter
+from typing import Any, Protocol
+
+from mtl.errors import EnvironmentFault, NotFinite
+from mtl.training import checkpoint, state
+from mtl.training.fit import Epoch, Trainer
+from mtl.training.runs import DIVERGED, TIMINGS, RunFolder
+from mtl.training.signals import StopSignals
+
+
+class Watcher(Protocol):
+    """Who is told."""
+
+    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+class Recorder:
+    """Keeps the folder of one run up to date.
+
+    Args:
+        trainer: what trains; its `on_step` and `between` are set.
+        folder: the run, held.
+        console: who is told.
+        stop: the signals that have come.
+        parent: the step that the run was resumed from, if it was.
+    """
+
+    def __init__(
+        self, trainer: Trainer, folder: RunFolder, console: Watcher, stop: StopSignals, parent: int | None
+    ) -> None:
+        self.trainer, self.folder, self.console, self.stop, self.parent = (
+            trainer,
+            folder,
+            console,
+            stop,
+            parent,
+        )
+        self.rows = folder.rows()
+        self._unwritten: set[str] = set()
+        self._due, self._last_save, self._last_size = False, monotonic(), 0
+        self._told: set[str] = set()
+        trainer.on_step, trainer.between = self.stepped, stop.check
+
+    def begin(self) -> None:
+        """Before the first step."""
+        if not (self.folder.path / "alpha.jsonl").exists() or not self.folder.rows("alpha.jsonl"):
+            self.log("alpha.jsonl", self._alpha())
+        self._check_space()
+        self.stop.check()
+
+    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+        """After each optimizer step."""
+        self.console.stepped(epoch, step, n_steps)
+        every = self.trainer.recipe.train.checkpoint.every
+        by_steps = every.steps is not None and self.trainer.progress.step % every.steps == 0
+        by_time = every.minutes is not None and monotonic() - self._last_save >= 60 * every.minutes
+        self._due = self._due or by_steps or by_time
+        if self._due and step < n_steps:  # at the end of an epoch, its evaluation comes first
+            self.save()
+        self.stop.check()
+
+    def epoch(self, epoch: Epoch) -> None:
+        """After each epoch."""
+        progress, every = self.trainer.progress, self.trainer.recipe.train.checkpoint.every.in_epochs
+        self.rows += epoch.rows
+        self.log("metrics.jsonl", epoch.rows)
+        self.log("alpha.jsonl", self._alpha())
+        began = perf_counter()
+        by_epochs = every is not None and progress.epoch % every == 0
+        if epoch.is_best or epoch.is_last or by_epochs or self._due:
+            self.save()
+        self.log(TIMINGS, [self._timing(epoch, perf_counter() - began)])
+        self._record(step=progress.step, epoch=progress.epoch)
+
+    def save(self) -> None:
+        """Commit a checkpoint of the state as it is.
+
+        Raises:
+            EnvironmentFault: the disk refused.
+        """
+        self._check_space()
+        progress, checkpoints = self.trainer.progress, self.folder.checkpoints
+        if not checkpoints.exists() and self._last_size:
+            self._warn_once(f"{checkpoints}: was deleted; it is made again")
+        files = state.capture(self.trainer, self.folder.offsets())
+        checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
+        self._due, self._last_save, self._last_size = False, monotonic(), sum(map(len, files.values()))
+        protect = [step for step in (progress.best_step, self.parent) if step is not None]
+        keep = self.trainer.recipe.train.checkpoint.keep
+        warning = checkpoint.retain(checkpoints, self.folder.record["id"], keep, protect)
+        if warning:
+            self._warn_once(warning)
+
+    def stopped(self) -> None:
+        """A stop signal came at the edge of a step: save, unless the end of the run was being written."""
+        progress = self.trainer.progress
+        unfinished = progress.epoch < self.trainer.epochs and not progress.stopped
+        if unfinished:
+            self.save()
+        self._record(status="interrupted", step=progress.step, epoch=progress.epoch)
+        self.console.warn(
+            f"stopped at step {progress.step}, which is saved; `mtl run --resume {self.folder.path}` goes on"
+        )
+
+    def broken_off(self) -> None:
+        """The run was interrupted within a step: the last checkpoint stands."""
+        self._record(status="interrupted")
+        saved = checkpoint.steps(self.folder.checkpoints)
+        kept = f"step {saved[-1]} is saved" if saved else "nothing is saved yet"
+        self.console.warn(
+            f"stopped at step {self.trainer.progress.step}; {kept}; "
+            f"`mtl run --resume {self.folder.path}` goes on"
+        )
+
+    def diverged(self, fault: NotFinite) -> None:
+        """A loss or gradient was not finite: what is known of that step goes into diverged.json."""
+        self._record(status="diverged")
+        text = json.dumps({"what": fault.what, **(fault.facts or {})}, indent=1) + "\n"
+        checkpoint.write_whole(self.folder.path / DIVERGED, text.encode())
+
+    def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append to a log; a disk that refuses is told once, for training and checkpoints go on."""
+        try:
+            self.folder.log(name, rows)
+        except EnvironmentFault as fault:
+            self._warn_once(f"{fault.place}: {fault.what}; training goes on without it")
+
+    def _record(self, **facts: Any) -> None:
+        try:
+            self.folder.save_record(**facts)
+        except EnvironmentFault as fault:
+            self._warn_once(f"{fault.place}: {fault.what}; training goes on without it")
+
+    def _check_space(self) -> None:
+        size = self._last_size or 4 * sum(p.nbytes for p in self.trainer.built.model.parameters())
+        warning = checkpoint.lacks_space(self.folder.checkpoints, size)
+        if warning:
+            self._warn_once(warning, f"{self.folder.checkpoints}: space")
+
+    def _warn_once(self, text: str, what: str = "") -> None:
+        """One warning for each thing that goes on going wrong."""
+        key = what or text
+        if key not in self._told:
+            self._told.add(key)
+            self.console.warn(text)
+
+    def _alpha(self) -> list[dict[str, Any]]:
+        """Every site's alpha now, as one line."""
+        alphas = self.trainer.built.model.alphas()
+        if not alphas:
+            return []
+        values = {site: alpha.tolist() for site, alpha in alphas.items()}
+        progress = self.trainer.progress
+        return [{"epoch": progress.epoch, "step": progress.step, "alpha": values}]
+
+    def _timing(self, epoch: Epoch, saving: float) -> dict[str, Any]:
+        trainer, train = self.trainer, self.trainer.recipe.train
+        n_rows = min(len(trainer.dataset.splits["train"]), epoch.steps * train.batch_size * train.accumulate)
+        seconds = {**epoch.seconds, "save": saving}
+        return {
+            "epoch": trainer.progress.epoch,
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+            "rows_per_second": round(n_rows / epoch.seconds["train"], 1),
+            "steps_per_second": round(epoch.steps / epoch.seconds["train"], 3),
+        }
