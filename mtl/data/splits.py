@@ -78,11 +78,11 @@ def make_splits(
         taken = _by_time(pool, time, held_out, starts, gap, units)
     elif group is not None:
         _require_whole_units(group, units, place)
-        taken = _by_block(pool, group, held_out, seed, "groups")
+        taken = _by_block(pool, group, held_out, seed, "group")
     elif stratify is not None:
         taken = _stratified(pool, stratify, units, held_out, seed)
     elif units is not None:
-        taken = _by_block(pool, units, held_out, seed, "units")
+        taken = _by_block(pool, units, held_out, seed, "unit")
     else:
         taken = _plain(pool, held_out, seed)
     splits = {**{name: rows.astype(np.int64) for name, rows in given.items()}, **taken}
@@ -122,9 +122,8 @@ def _by_block(
     back = n_blocks - _nearest((n - ends)[::-1], held_out.get("validation"), n)
     if front >= back:
         wanted = " and ".join(f"{name} {fraction:g}" for name, fraction in held_out.items())
-        raise UserError(
-            "", f"{n_blocks} {called} are too few for {wanted}", path=("group",) if called == "groups" else ()
-        )
+        lacking = f"{n_blocks} {called}s are too few" if n_blocks > 1 else f"1 {called} is too little"
+        raise UserError("", f"{lacking} for {wanted}", path=("group",) if called == "group" else ())
     taken = {"train": pool[(place[block] >= front) & (place[block] < back)]}
     if "test" in held_out:
         taken["test"] = pool[place[block] < front]
@@ -274,7 +273,7 @@ def check_apart(
         codes: (n,) codes into `names`; -1 for a row without one.
         splits: split -> its rows.
         names: what the codes are called.
-        what: what they are codes of, in the plural.
+        what: what one of them is called.
         path: the key that asks for it.
 
     Raises:
@@ -288,7 +287,8 @@ def check_apart(
         both = np.flatnonzero(held[one] & held[other])
         if both.size:
             first = quoted(names[int(both[0])])
-            raise UserError("", f"{both.size} {what} are in both {one} and {other}, first {first}", path=path)
+            counted = f"{both.size} {what}s are" if both.size > 1 else f"1 {what} is"
+            raise UserError("", f"{counted} in both {one} and {other}, first {first}", path=path)
 
 
 def _in_no_split(given: Mapping[str, Rows], n_rows: int) -> Rows:

@@ -13,6 +13,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 

@@ -43,7 +43,7 @@ def split_rows(recipe: Recipe, joined: Joined, header: Header) -> tuple[dict[str
         place=joined.place,
     )
     if group is not None:
-        check_apart(group, splits, groups, "groups", path=("group",))
+        check_apart(group, splits, groups, "group", path=("group",))
     _check_ids(recipe, joined, splits)
     used = sum(len(rows) for rows in splits.values())
     said = []
@@ -93,4 +93,4 @@ def _check_ids(recipe: Recipe, joined: Joined, splits: dict[str, Rows]) -> None:
     for column in dict.fromkeys(source.row_ids() for source in recipe.data.by_name.values()):
         if column is not None:
             codes, names = joined.extra(column)
-            check_apart(codes.astype(np.int64, copy=False), splits, names or (), "ids")
+            check_apart(codes.astype(np.int64, copy=False), splits, names or (), "id")

@@ -241,9 +241,7 @@ def test_no_group_is_on_two_sides(codes: list[int], test: float, validation: flo
     held = {"validation": validation, "test": test}
     splits, refused = attempt(len(codes), held, seed, group=group)
     if refused:
-        assert (
-            refused == f"group: {n_groups} groups are too few for validation {validation:g} and test {test:g}"
-        )
+        assert refused == (f"group: {count(n_groups)} for validation {validation:g} and test {test:g}")
         assert (test + validation) * len(codes) > len(codes) - 2 * largest
         return
     sides = [set(group[part]) for part in splits.values()]
@@ -254,10 +252,14 @@ def test_no_group_is_on_two_sides(codes: list[int], test: float, validation: flo
         assert off <= (largest / 2 if len(set(group[splits[name]])) > 1 else largest)
 
 
+def count(n_groups: int) -> str:
+    return f"{n_groups} groups are too few" if n_groups > 1 else "1 group is too little"
+
+
 def test_one_group_cannot_be_split() -> None:
     with pytest.raises(UserError) as caught:
         make_splits({}, 9, {"test": 0.3}, 0, group=np.zeros(9, np.int64))
-    assert str(caught.value) == "group: 1 groups are too few for test 0.3"
+    assert str(caught.value) == "group: 1 group is too little for test 0.3"
 
 
 def test_rows_that_belong_together_in_two_groups() -> None:
@@ -267,14 +269,17 @@ def test_rows_that_belong_together_in_two_groups() -> None:
     assert str(caught.value) == "group: f.csv:row 2 and f.csv:row 3 belong together, but are in two groups"
 
 
-@pytest.mark.parametrize("what", ["ids", "groups"])
+@pytest.mark.parametrize("what", ["id", "group"])
 def test_ids_on_two_sides(what: str) -> None:
     codes = np.array([0, 1, 2, 3, 1, 2, -1, -1])
     names = ("img_0", "img_1", "img_2", "img_3")
     splits = {"train": rows(0, 4), "validation": np.array([6]), "test": np.array([4, 5, 7])}
     with pytest.raises(UserError) as caught:
         check_apart(codes, splits, names, what, path=("group",))
-    assert str(caught.value) == f"group: 2 {what} are in both train and test, first 'img_1'"
+    assert str(caught.value) == f"group: 2 {what}s are in both train and test, first 'img_1'"
+    with pytest.raises(UserError) as caught:
+        check_apart(codes, {"train": rows(0, 2), "test": np.array([4, 5])}, names, what)
+    assert str(caught.value) == f"1 {what} is in both train and test, first 'img_1'"
     check_apart(codes, {"train": rows(0, 4), "test": np.array([6, 7])}, names, what)  # none is no id
 
 
