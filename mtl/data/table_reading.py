@@ -132,8 +132,6 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
 
 
 def _require(file: TableFile, like: TableFile) -> None:
-    if file.n_rows == 0:
-        raise UserError(file.name, "no rows")
     missing = [name for name in like.column_names if name not in file.column_names]
     if missing:
         raise UserError(file.name, f"no column {quoted(missing[0])}, which {like.name} has")

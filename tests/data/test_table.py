@@ -172,6 +172,47 @@ def test_a_file_that_grows_while_it_is_read(suffix: str, tmp_path: Path) -> None
     assert str(caught.value) == (f"t{suffix}: 2 rows when it was checked, 3 now; was it written meanwhile?")
 
 
+def test_a_file_that_is_spoilt_while_it_is_read(tmp_path: Path) -> None:
+    file = csv_file(tmp_path, "a,b\n1,2\n")
+    file.check()
+    csv_file(tmp_path, "a,b\n1,2,3\n")
+    with pytest.raises(
+        UserError, match=r"^t\.csv: cannot be read as CSV \(CSV parse error: Row #2: Expected 2 columns, got 3"
+    ):
+        list(file.batches(["a"]))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(), "permission denied"),
+        (OSError("Input/output error"), "cannot be opened: Input/output error"),
+    ],
+)
+def test_a_file_that_cannot_be_opened(
+    error: OSError, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = csv_file(tmp_path, "a\n1\n").path
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(UserError) as caught:
+        TableFile(path)
+    assert str(caught.value) == f"{path}: path: {message}"
+
+
+def test_a_path_that_the_system_does_not_take() -> None:
+    with pytest.raises(UserError, match=r"cannot be opened: .*null byte"):
+        TableFile(Path("a\0.csv"))
+
+
+def test_no_such_file_in_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere/t\.csv: path: no such file$"):
+        TableFile(tmp_path / "nowhere" / "t.csv")
+
+
 def test_the_name_of_a_column_that_is_no_text(tmp_path: Path) -> None:
     file = parquet_file(tmp_path, {"column_a": [1]})
     file.path.write_bytes(file.path.read_bytes().replace(b"column_a", b"column_\xff"))
