@@ -66,16 +66,12 @@ class GroupedScores(Metric):
         z_BT = logits_BTO.squeeze(-1) / self.temperature
         pair_BT = torch.arange(self.n_tasks, device=z_BT.device) * 2 + target_BT.long()
         if self.curves:
-            # a NaN has no bin: whoever reads the metrics sees it in the loss
-            inside_BT = (z_BT.nan_to_num(nan=0.0).clamp(-LARGEST, LARGEST) / 2).asinh()
-            bin_BT = (inside_BT * ((N_BINS - 1) / (2 * math.asinh(LARGEST / 2)))).round().long()
-            bin_BT += N_BINS // 2
-            count(self.histogram, pair_BT * N_BINS + bin_BT, present_BT)
+            count(self.histogram, pair_BT * N_BINS + score_bins(z_BT), present_BT)
         p_BT = z_BT.sigmoid()
         yes_BT = (p_BT >= self.threshold).long()
         count(self.answers, pair_BT * 2 + yes_BT, present_BT)
         error_BT = torch.where(present_BT, (p_BT - target_BT).square(), 0.0)
-        self.squares += error_BT.to(self.squares.dtype).sum(0)
+        self.squares += error_BT.sum(0)  # in float32 within an update: float64 takes three times as long
         if self.calibrated:
             add_calibration(self.calibration, p_BT, target_BT, present_BT)
 
@@ -100,6 +96,16 @@ class GroupedScores(Metric):
         if self.calibrated:
             values["calibration_error"] = calibration_error(self.calibration)
         return values
+
+
+def score_bins(z: Tensor) -> Tensor:
+    """The bin of each score, of those that `N_BINS` describes; a NaN, which is seen in the loss, is put at 0.
+
+    asinh x = sign(x) log(|x| + sqrt(x^2 + 1)): torch's own asinh takes five times as long on a CPU.
+    """
+    x = z.nan_to_num(nan=0.0).clamp(-LARGEST, LARGEST) / 2
+    inside = torch.copysign((x.abs() + (x.square() + 1).sqrt()).log(), x)
+    return (inside * ((N_BINS - 1) / (2 * math.asinh(LARGEST / 2)))).round().long() + N_BINS // 2
 
 
 def per_task(values_T: Tensor | None, n_tasks: int, default: float) -> Tensor:
