@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mtl.data.batches import batches, generator_bits, n_batches, order
 from mtl.data.columns import Rows
+from mtl.data.labels import narrow
 from mtl.errors import UserError, quoted
 
 BLOCK = 1024
@@ -29,9 +30,9 @@ class Endless:
     """
 
     def __init__(self, rows: Rows, seed: int, stream: str) -> None:
-        self.rows, self.seed, self.stream = rows, seed, stream
+        self.rows, self.seed, self.stream = narrow(rows), seed, stream  # kept for the whole run
         self._number = -1
-        self._shuffled = rows
+        self._shuffled = self.rows
 
     def take(self, start: int, count: int) -> Rows:
         """The rows from position `start` on."""
@@ -46,7 +47,7 @@ class Endless:
                 self._number, self._shuffled = number, self.rows[orders.ravel()]
             parts.append(self._shuffled[at : at + count])
             start, count = start + len(parts[-1]), count - len(parts[-1])
-        return np.concatenate(parts)
+        return np.concatenate(parts).astype(np.int64)
 
 
 class Sampler:

@@ -262,7 +262,7 @@ def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     optimizer.step()
 
 
-Seen = tuple[str, Tensor, Tensor, Tensor, Tensor]
+Seen = tuple[str, Tensor, Tensor, Tensor, Tensor, Tensor]
 """What `Meter.update` takes."""
 
 
@@ -276,8 +276,9 @@ def _losses(trainer: Trainer, part: Rows, seen: list[Seen]) -> Tensor:
     for group in trainer.built.groups:
         logits_BTO = logits[group.name].float()
         target, present = dataset.targets(group.name, index), dataset.present[group.name][index]
-        loss_T = group.spec.losses(logits_BTO, target, dataset.weights(group.name, index), group.constants)
-        seen.append((group.name, logits_BTO.detach(), target, present, loss_T.detach()))
+        weight = dataset.weights(group.name, index)
+        loss_T = group.spec.losses(logits_BTO, target, weight, group.constants)
+        seen.append((group.name, logits_BTO.detach(), target, present, loss_T.detach(), weight.sum(0)))
         losses.append(loss_T)
     return torch.cat(losses).index_select(0, trainer._to_results)
 

@@ -221,6 +221,36 @@ def test_many_absent_classes_are_named_up_to_five(load: Load) -> None:
     assert notice == "task 'a': no row of train has 'c3', 'c4', 'c5', 'c6', 'c7'"
 
 
+def weighted(weights: list[float], missing: tuple[int, ...] = ()) -> tuple[Columns, Recipe]:
+    given = masked("two", *missing) if missing else columns()
+    given = columns(present=given.present, extra={"w": np.array(weights)})
+    recipe = recipe_of("mask")
+    tasks = {**recipe.tasks, "b": recipe.tasks["b"].model_copy(update={"sample_weight": "w"})}
+    return given, recipe.model_copy(update={"tasks": tasks})
+
+
+def test_weights_of_rows(load: Load) -> None:
+    """A row without the label needs none; other tasks of its kind count their labels alike."""
+    dataset = load(*weighted([0.5, 2, np.nan, *range(9)], missing=(2,)))
+    weight = dataset.weights("multiclass_2", torch.arange(5))
+    assert weight[:, 0].tolist() == [0.5, 2, 0, 0, 1]
+    assert dataset.weights("multiclass_3", torch.arange(3)).tolist() == [[1, 1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(-0.5, "-0.5"), (np.nan, "nan"), (np.inf, "inf"), (1e39, "1e+39")]
+)
+def test_a_weight_that_is_none(load: Load, value: float, shown: str) -> None:
+    error = error_of(load, *weighted([1.0] * 4 + [value] * 2 + [1.0] * 6))
+    assert error.path == ("tasks", "b", "sample_weight")
+    assert f"row 4: the weight in column 'w' is {shown}; it must be 0 or more" in str(error)
+
+
+def test_weights_that_are_all_zero(load: Load) -> None:
+    error = error_of(load, *weighted([0.0] * 8 + [1.0] * 4))
+    assert "column 'w' is 0 in every labelled row of train" in str(error)
+
+
 # --- inputs -----------------------------------------------------------------------------------------------
 
 
