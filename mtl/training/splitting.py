@@ -6,7 +6,8 @@ import numpy as np
 
 from mtl.data.columns import Array, Header, Rows
 from mtl.data.join import Joined
-from mtl.data.splits import Codes, check_apart, given_by_column, make_splits
+from mtl.data.split_rules import Codes
+from mtl.data.splits import check_apart, given_by_column, make_splits
 from mtl.errors import UserError, quoted
 from mtl.recipe.schema import Recipe, duration_of, seconds_of
 

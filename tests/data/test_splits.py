@@ -140,8 +140,11 @@ def test_says_what_is_wrong(given: dict[str, Rows], n: int, split: dict[str, flo
     assert text in error(given, n, split)
 
 
-def test_if_all_rows_are_for_testing_train_is_empty() -> None:
-    assert "split 'train' is empty" in error({"test": rows(0, 6)}, 6, {})
+@pytest.mark.parametrize("rule", ["plain", "units", "group", "stratify", "by time"])
+def test_if_all_rows_are_for_testing_train_is_empty(rule: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_splits({"test": rows(0, N)}, N, {}, 0, **RULES[rule])
+    assert str(caught.value) == "split 'train' is empty: every row is in another split"
 
 
 @pytest.mark.parametrize(
