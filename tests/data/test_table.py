@@ -103,6 +103,15 @@ def test_blocks_of_a_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert values(file) == {"i": [row[0] for row in rows], "t": [row[1] for row in rows]}
 
 
+def test_rows_longer_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "BLOCK", 16)
+    rows = [[str(i), "x\n" * 300 * (i % 3)] for i in range(30)]
+    with (tmp_path / "t.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["i", "t" * 200], *rows])
+    file = TableFile(tmp_path / "t.csv", na_values=[])
+    assert values(file) == {"i": [row[0] for row in rows], "t" * 200: [row[1] for row in rows]}
+
+
 # --- missing values ---
 
 
@@ -177,7 +186,8 @@ def test_a_file_that_is_spoilt_while_it_is_read(tmp_path: Path) -> None:
     file.check()
     csv_file(tmp_path, "a,b\n1,2,3\n")
     with pytest.raises(
-        UserError, match=r"^t\.csv: cannot be read as CSV \(CSV parse error: Row #2: Expected 2 columns, got 3"
+        UserError,
+        match=r"^t\.csv: cannot be read as CSV \(CSV parse error: Row #2: Expected 2 columns, got 3",
     ):
         list(file.batches(["a"]))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -125,7 +126,8 @@ def test_inexact(values: list[float], largest: float, expected: int | None) -> N
         (pa.array([BIG]), ["9007199254740993"]),
         (pa.array([2**64 - 1], pa.uint64()), ["18446744073709551615"]),
         (pa.array([7.0, 7.5, NAN, None, -0.0, 1e300]), ["7", "7.5", None, None, "0", "1e+300"]),
-        (pa.array([0.1, 3.0], pa.float32()), ["0.1", "3"]),
+        (pa.array([1e7, 2.0**53 - 1, -123456789012.0]), ["10000000", "9007199254740991", "-123456789012"]),
+        (pa.array([0.1, 3.0, 2.0**25], pa.float32()), ["0.1", "3", "33554432"]),
         (half([1.5, 2]), ["1.5", "2"]),
         (pa.array([Decimal("7.00"), Decimal("7.50"), None]), ["7", "7.50", None]),
         (pa.array([Decimal("100")]), ["100"]),
@@ -221,6 +223,14 @@ def test_no_vector(text: str | None, what: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("value", "what"), [(None, "missing"), (NAN, "not finite in float32")])
+def test_a_vector_with_a_hole(value: float | None, what: str) -> None:
+    array = pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, value], [None, None]])
+    assert (
+        message(vectors, array, 2) == f"table:row 102, column 'v': the vector holds a number that is {what}"
+    )
+
+
 # --- lists of labels ---
 
 
@@ -275,6 +285,16 @@ EAST = timezone(timedelta(hours=2))
 def test_times(array: pa.Array, expected: list[datetime | None]) -> None:
     seconds = [NAN if moment is None else moment.timestamp() for moment in expected]
     np.testing.assert_array_equal(times(FILE, "v", 0, array), seconds)
+
+
+def test_times_without_a_zone_are_utc_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        mixed = pa.array(["2024-03-01T14:00:00+02:00", "2024-03-01T12:00:00"])
+        found = times(FILE, "v", 0, mixed).tolist(), times(FILE, "v", 0, mixed.slice(1)).tolist()
+    time.tzset()
+    assert found == ([NOON.timestamp()] * 2, [NOON.timestamp()])
 
 
 @pytest.mark.parametrize("array", [pa.array(["3", "1.5", None]), pa.array([3, 1.5, None])])
