@@ -203,7 +203,7 @@ def train(trainer: Trainer, folder: RunFolder, console: Console, parent: int | N
                     console.epoch(trainer, epoch)
                 _finish(trainer, folder, recorder)
                 failpoints.hit("plot")
-                plot_run(folder)
+                plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
             except StopAsked as asked:
                 recorder.stopped()
                 raise asked.as_interrupt() from None

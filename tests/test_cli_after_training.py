@@ -41,7 +41,7 @@ class Dear(mtl.tasks.Binary):
 def _no_plots() -> Iterator[None]:
     """Runs end without their figures, which take most of the time of a run on a small table."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment, "plot_run", lambda folder: None)
+        patch.setattr(mtl.experiment, "plot_run", lambda *_: None)
         yield
 
 

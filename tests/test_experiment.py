@@ -77,7 +77,7 @@ def differing(one: Path, two: Path) -> set[str]:
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.experiment.plot_run", lambda folder: [])
+    monkeypatch.setattr("mtl.experiment.plot_run", lambda *_: [])
 
 
 # --- the same bits ----------------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ def assert_same(one: Path, two: Path) -> None:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take most of a small run's time and nothing that is resumed depends on them."""
-    monkeypatch.setattr("mtl.experiment.plot_run", lambda folder: [])
+    monkeypatch.setattr("mtl.experiment.plot_run", lambda *_: [])
 
 
 def stop_and_resume(made: Mapping[str, Any], out: Path, *stops: StopAfter) -> StopAfter:
@@ -304,7 +304,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("stopped")
     made = recipe(**with_validation())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.experiment.plot_run", lambda folder: [])
+        patch.setattr("mtl.experiment.plot_run", lambda *_: [])
         mtl.run(made, out=folder / "straight")
         with pytest.raises(Stop):
             mtl.run(made, out=folder / "stopped", console=StopAfter(epoch=3))
@@ -651,7 +651,7 @@ def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> None:
     _, complaints = process.communicate()
     assert process.returncode == 0, complaints
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.experiment.plot_run", lambda folder: [])
+        patch.setattr("mtl.experiment.plot_run", lambda *_: [])
         mtl.run(made, out=tmp_path / "straight")
     assert_same(tmp_path / "straight", run)
     assert not [name for name in os.listdir(run / "checkpoints") if name.startswith(".")]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -19,13 +20,22 @@ MAX_PIXELS = 2**14
 """On the longer side of a picture; matplotlib refuses 2**16."""
 
 
-def plot_run(folder: RunFolder) -> list[Path]:
-    """Draw every plot of a run into its folder and return their paths."""
+MAX_PANELS, MAX_PATHS = 12, 4
+"""Tasks that have a panel each, and towers whose alphas have a line each; of more, all lines are in one panel."""
+
+
+def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[Path]:
+    """Draw the plots of a run into its folder and return their paths.
+
+    Args:
+        folder: the run.
+        metrics: whose curves are drawn beside those of the loss; default: all that were measured.
+    """
     folder.plots.mkdir(exist_ok=True)
     rows, alphas = folder.rows(), folder.rows("alpha.jsonl")
     paths = []
     for metric in dict.fromkeys(key.split("/")[-1] for row in rows for key in row if "/" in key):
-        if metric != "labels":
+        if metric != "labels" and (metrics is None or metric in (*metrics, "loss")):
             paths.append(_save(learning_curves(rows, metric), folder.plots / f"curves_{metric}.png"))
     if alphas:
         towers = list(folder.record["towers"])
@@ -35,10 +45,12 @@ def plot_run(folder: RunFolder) -> list[Path]:
 
 
 def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
-    """One panel per task (and for their mean) with a line per split over epochs."""
+    """One panel per task (and for their mean) with a line per split over epochs; of many tasks, one per split."""
     tasks = list(
         dict.fromkeys(key.split("/")[1] for row in rows for key in row if key.endswith(f"/{metric}"))
     )
+    if len(tasks) > MAX_PANELS:
+        return _curves_of_many(rows, metric, tasks)
     columns = min(len(tasks), 4)
     lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * lines), layout="constrained")
@@ -62,6 +74,31 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
     drawn = next((axis for axis in axes if axis.lines), None)
     if drawn is not None:
         drawn.legend(frameon=False)
+    return figure
+
+
+def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence[str]) -> Figure:
+    """A panel per split: a thin line per task, and their median."""
+    splits = [s for s in SPLIT_COLOURS if any(row["split"] == s for row in rows)]
+    figure = Figure(figsize=(5.2 * len(splits), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
+    for axis, split in zip(axes, splits, strict=True):
+        own = [row for row in rows if row["split"] == split]
+        epochs = [row["epoch"] for row in own]
+        values = np.array(
+            [[np.nan if row.get(f"{split}/{t}/{metric}") is None else row[f"{split}/{t}/{metric}"] for t in tasks]
+             for row in own], dtype=float,
+        )  # fmt: skip
+        axis.plot(epochs, values, color=SPLIT_COLOURS[split], alpha=0.35, linewidth=0.8)
+        known = ~np.isnan(values).all(axis=1)
+        middle = np.nanmedian(values[known], axis=1)
+        axis.plot(np.array(epochs)[known], middle, color="black", linewidth=2, label="median of tasks")
+        axis.set_title(f"{split}, {len(tasks)} tasks")
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel(metric.replace("_", " "))
+    axes[0].legend(frameon=False)
     return figure
 
 
@@ -98,17 +135,24 @@ def alpha_paths(history: Sequence[dict[str, Any]], towers: Sequence[str]) -> Fig
     epochs = [row["epoch"] for row in history]
     n = len(towers)
     for axis, site in zip(axes, sites, strict=True):
-        for i in range(n):
-            for j in range(n):
-                values = [row["alpha"][site][i][j] for row in history]
-                style = {"label": f"{towers[i]} from {towers[j]}"} if n <= 3 else {"alpha": 0.5}
-                axis.plot(epochs, values, linestyle="-" if i == j else "--", linewidth=1.3, **style)
+        values = np.array([row["alpha"][site] for row in history])
+        if n > MAX_PATHS:
+            own = np.eye(n, dtype=bool)
+            others = values[:, ~own]
+            axis.plot(epochs, values[:, own], color="#1b6ca8", alpha=0.35, linewidth=0.8)
+            axis.fill_between(epochs, others.min(1), others.max(1), color="#d95f02", alpha=0.2, linewidth=0)
+            axis.plot(
+                epochs, others.mean(1), color="#d95f02", linestyle="--", label="other towers: mean and range"
+            )
+        for i, j in np.ndindex(n, n) if n <= MAX_PATHS else ():
+            style = {"label": f"{towers[i]} from {towers[j]}"} if n <= 3 else {"alpha": 0.5}
+            axis.plot(epochs, values[:, i, j], linestyle="-" if i == j else "--", linewidth=1.3, **style)
         axis.set_title(f"after {site}")
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("alpha (full lines: own tower)")
-    if n <= 3:
+    if n <= 3 or n > MAX_PATHS:
         axes[-1].legend(frameon=False, fontsize=7)
     return figure
 
