@@ -180,7 +180,9 @@ class TrainingConsole:
         say(results_table(result.metrics, "test"))
         ceilings = record["data"]["best_possible_accuracy"]
         if ceilings:
-            say("best possible accuracy: " + ", ".join(f"{task} {v:.4f}" for task, v in ceilings.items()))
+            shown = [f"{task} {value:.4f}" for task, value in list(ceilings.items())[:SHOWN_TASKS]]
+            more = f" and {len(ceilings) - SHOWN_TASKS} more" if len(ceilings) > SHOWN_TASKS else ""
+            say(f"best possible accuracy: {', '.join(shown)}{more}")
         if record["data"]["generated"]:
             say("the data are generated, not measured")
         chosen = record["selected"]

@@ -259,7 +259,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
         "alpha.jsonl", "timings.jsonl", "checkpoints", "plots",
     }  # fmt: skip
     assert {p.name for p in (tmp_path / "run/plots").iterdir()} == {
-        "curves_loss.png", "curves_accuracy.png", "curves_macro_f1.png", "alpha.png", "alpha_history.png",
+        "curves_loss.png", "curves_accuracy.png", "alpha.png", "alpha_history.png",
     }  # fmt: skip
     record = json.loads((tmp_path / "run/run.json").read_bytes())
     assert record == result.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
 
 def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence[str]) -> Figure:
     """A panel per split: a thin line per task, and their median."""
-    splits = [s for s in SPLIT_COLOURS if any(row["split"] == s for row in rows)]
+    tasks = [task for task in tasks if task != "mean"]
+    counts = Counter(row["split"] for row in rows)
+    splits = [split for split in SPLIT_COLOURS if counts[split] > 1] or list(counts)
     figure = Figure(figsize=(5.2 * len(splits), 4.2), layout="constrained")
     axes = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
     for axis, split in zip(axes, splits, strict=True):

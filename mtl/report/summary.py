@@ -11,6 +11,8 @@ from mtl.console import table
 from mtl.data.columns import Header
 from mtl.recipe.schema import Recipe
 
+MANY_TASKS = 20
+"""Tasks that have a line each; of more, those that are alike have one together."""
 ROWS = 2
 """Rows of the counted forward pass: batch norm in training needs more than one."""
 
@@ -100,10 +102,20 @@ def _task_table(recipe: Recipe, built: Built) -> str:
         for task in group.tasks:
             size_of[task] = parameter_count(head) // len(group.tasks)
             group_of[task] = group.n_outputs
-    rows = [
-        [task, spec.kind, tower_of[task], str(group_of[task]), f"{size_of[task]:,}", f"{spec.weight:g}"]
+    facts = {
+        task: (spec.kind, str(group_of[task]), f"{size_of[task]:,}", f"{spec.weight:g}")
         for task, spec in recipe.tasks.items()
-    ]
+    }
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for task, own in facts.items():  # one line for all that are alike, where there are many
+        alike.setdefault(own if len(facts) > MANY_TASKS else (task,), []).append(task)
+    rows = []
+    for tasks in alike.values():
+        kind, outputs, size, weight = facts[tasks[0]]
+        towers = list(dict.fromkeys(tower_of[task] for task in tasks))
+        tower = towers[0] if len(towers) == 1 else f"{len(towers)} towers"
+        name = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks, {tasks[0]} to {tasks[-1]}"
+        rows.append([name, kind, tower, outputs, size, weight])
     return table(["task", "kind", "tower", "outputs", "head parameters", "weight"], rows, left=3)
 
 

@@ -23,9 +23,8 @@ def _decayed(groups: list[dict[str, Any]], factor: float) -> list[dict[str, Any]
     joined: dict[tuple[float, float], dict[str, Any]] = {}
     for group in groups:
         weight_decay = factor if group["decay"] else 0.0
-        same = joined.setdefault(
-            (weight_decay, group.get("lr_scale", 1.0)), {**group, "weight_decay": weight_decay, "params": [], "names": []}
-        )
+        key = (weight_decay, group.get("lr_scale", 1.0))
+        same = joined.setdefault(key, {**group, "weight_decay": weight_decay, "params": [], "names": []})
         same["params"] += group["params"]
         same["names"] += group.get("names", ())
     return list(joined.values())

@@ -106,6 +106,32 @@ def test_curves_show_each_task_and_split() -> None:
     assert panels[0].get_ylabel() == "loss"
 
 
+def test_curves_of_many_tasks_are_a_panel_per_split() -> None:
+    names = [f"t{i}" for i in range(40)]
+    figure = drawn(learning_curves(rows(names), "loss"))
+    assert [axis.get_title() for axis in figure.axes] == ["train, 40 tasks", "validation, 40 tasks"]
+    *thin, median = figure.axes[0].get_lines()
+    assert len(thin) == 40
+    np.testing.assert_allclose(thin[7].get_ydata(), [1 + 7, 1 / 2 + 7, 1 / 3 + 7])
+    np.testing.assert_allclose(median.get_ydata(), [1 + 19.5, 1 / 2 + 19.5, 1 / 3 + 19.5])
+    undefined = drawn(learning_curves(rows(names), "accuracy")).axes[0].get_lines()[-1]
+    np.testing.assert_allclose(undefined.get_xdata(), [1, 3])  # of epoch 2 nothing is known
+
+
+def test_only_the_metrics_asked_for_are_drawn(tmp_path: Path) -> None:
+    paths = plot_run(run_of(tmp_path, ["a", "b"], stitched=False), {"auroc"})
+    assert [path.name for path in paths] == ["curves_loss.png"]
+
+
+def test_alphas_of_many_towers_are_a_mean_and_a_range() -> None:
+    figure = drawn(alpha_paths(alphas(9, ("fc1",)), [f"t{i}" for i in range(9)]))
+    *own, mean = figure.axes[0].get_lines()
+    assert len(own) == 9
+    np.testing.assert_allclose(own[3].get_ydata(), [1, 1.01, 1.02])
+    np.testing.assert_allclose(mean.get_ydata(), [0, 0.01, 0.02])
+    assert len(figure.axes[0].collections) == 1
+
+
 def test_an_undefined_value_is_a_gap_in_the_curve() -> None:
     figure = drawn(learning_curves(rows(["a"]), "accuracy"))
     assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == ["a", "mean"]
