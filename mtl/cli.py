@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import os
 import signal
 import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import click
 
 from mtl import __version__
-from mtl.console import complain, mute, number, results_table, say, table
-from mtl.errors import (
-    BUG,
-    ENVIRONMENT,
-    INTERRUPTED,
-    OK,
-    TERMINATED,
-    USER,
-    ManyErrors,
-    Terminated,
-    UserError,
-    did_you_mean,
-    quoted,
-)
-
-SHOWN_ERRORS = 10
-MACHINE_FAULTS = frozenset(
-    {
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM),
-        *(errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-    }
-)
-"""What an OSError that nobody foresaw may say of the machine; any other is a bug."""
+from mtl.console import number, results_table, say, table
+from mtl.errors import EnvironmentFault, ManyErrors, Terminated, UserError, did_you_mean, quoted
+from mtl.outcomes import guarded, require_torch
 
 
 class Commands(click.Group):
@@ -157,6 +133,7 @@ def _train(
 
     # the text is checked before torch is imported: its errors come at once
     loaded = load_recipe(recipe, overrides) if recipe is not None else None
+    require_torch()
     from mtl import experiment, resuming
     from mtl.console import TrainingConsole
 
@@ -192,6 +169,7 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
             faults.extend(error.errors)
     if not checked:
         raise ManyErrors(faults)
+    require_torch()
     from mtl.build import build_on_meta
 
     for name, recipe in checked:
@@ -281,6 +259,7 @@ def _summarize(recipe: str, overrides: Sequence[str]) -> None:
     from mtl.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    require_torch()
     from mtl.report.summary import summarize
 
     say(summarize(loaded))
@@ -297,6 +276,7 @@ def _summarize(recipe: str, overrides: Sequence[str]) -> None:
 def evaluate(run_folder: str, split: str, data: str | None, plugins: tuple[str, ...], debug: bool) -> None:
     """Evaluate the selected weights of RUN again."""
     _load_plugins(plugins)
+    require_torch()
     from mtl.experiment import evaluate_run
 
     say(results_table(evaluate_run(run_folder, split, data), "test" if data is not None else split))
@@ -321,6 +301,7 @@ def predict(
 ) -> None:
     """Predict for every row of a file: a column per task, and probabilities beside it."""
     _load_plugins(plugins)
+    require_torch()
     from mtl.evaluation.predict import load
     from mtl.evaluation.writing import write_predictions
 
@@ -359,8 +340,6 @@ def _write(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        from mtl.errors import EnvironmentFault
-
         raise EnvironmentFault(
             str(path), f"cannot write: {(error.strerror or str(error)).lower()}"
         ) from error
@@ -393,6 +372,27 @@ def runs(root: str) -> None:
 
 
 @cli.command()
+@click.argument("run_folder", metavar="RUN")
+@debug_option
+def checkpoints(run_folder: str, debug: bool) -> None:
+    """List the checkpoints of RUN and read every byte of them: which are whole?"""
+    from mtl.training.checkpoint import listed
+    from mtl.training.runs import RunFolder
+
+    run = RunFolder.open(Path(run_folder))
+    found = listed(run.checkpoints)
+    if not found:
+        say(f"no checkpoints in {run_folder}")
+        return
+    selected = run.record.get("selected", {}).get("step")
+    rows = []
+    for one in found:
+        state = one.fault or ("whole, selected" if one.step == selected else "whole")
+        rows.append([f"step-{one.step:08d}", state, one.created, f"{one.size / 2**20:,.2f}"])
+    say(table(["checkpoint", "state", "made", "MB"], rows, left=3))
+
+
+@cli.command()
 @click.option("--markdown", is_flag=True, help="Tables of all keys instead, as in docs/recipe.md.")
 @plugin_option
 def schema(markdown: bool, plugins: tuple[str, ...]) -> None:
@@ -413,14 +413,6 @@ def doctor(debug: bool) -> None:
     examine()
 
 
-def _print_errors(error: UserError) -> None:
-    errors = error.errors
-    for single in errors[:SHOWN_ERRORS]:
-        complain("error: " + str(single).replace("\n", " "))
-    if len(errors) > SHOWN_ERRORS:
-        complain(f"... and {len(errors) - SHOWN_ERRORS} more")
-
-
 def _terminate(signum: int, frame: FrameType | None) -> None:
     raise Terminated
 
@@ -431,58 +423,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by who started us
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
-    for name in ("SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), _terminate)
-    return _guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)
-
-
-def _guarded(command: Callable[[], Any], debug: bool) -> int:
-    """Run a command; every outcome becomes one line and an exit code."""
-    try:
-        command()
-        sys.stdout.flush()
-        return OK
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        _print_errors(error)
-        return error.code
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.ClickException as error:
-        complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}")
-        return USER
-    except (KeyboardInterrupt, click.Abort) as error:
-        complain("interrupted")
-        cause = error.__cause__ if isinstance(error, click.Abort) else error  # click turns one into the other
-        return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # click's own way out when nobody reads its output any more
-        mute(sys.stdout)
-        return OK
-    except MemoryError:
-        complain("error: not enough memory; lower train.batch_size or the model's size")
-        return ENVIRONMENT
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
-            mute(sys.stdout)  # it may be what cannot be written to
-            place = "mtl" if error.filename is None else quoted(error.filename)
-            complain(f"error: {place}: {(error.strerror or str(error)).lower()}")
-            return ENVIRONMENT
-        if debug:
-            traceback.print_exc()
-        from mtl.registry import fault_of_plugin
-
-        if (fault := fault_of_plugin(error)) is not None:
-            _print_errors(fault)
-            return fault.code
-        with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:
-            traceback.print_exc(file=file)
-        complain(
-            f"error: a bug in mtl: {type(error).__name__}: {quoted(str(error))}; traceback in {file.name}"
-        )
-        return BUG
-
-
-def _command_of(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return context.command_path if context is not None else "mtl"
+    for number_ in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number_) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number_, _terminate)
+    return guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)

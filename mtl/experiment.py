@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import torch
 
 from mtl.build import build, build_on_meta
-from mtl.errors import EnvironmentFault, NotFinite
+from mtl.errors import EnvironmentFault, NotFinite, UserError
 from mtl.evaluation.decisions import fit_decisions, with_decisions
 from mtl.evaluation.predict import check_columns, load
+from mtl.model.layers import derived_seed
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.report.plots import plot_run
@@ -130,6 +131,7 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
         UserError: shapes, device or data are at fault.
     """
     failpoints.hit("load")
+    devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # for what a plug-in may draw
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
     _, header = build_on_meta(recipe)
@@ -204,6 +206,7 @@ def train(trainer: Trainer, folder: RunFolder, console: Console, parent: int | N
                 _finish(trainer, folder, recorder)
                 failpoints.hit("plot")
                 plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
+                stop.check()
             except StopAsked as asked:
                 recorder.stopped()
                 raise asked.as_interrupt() from None
@@ -247,8 +250,14 @@ def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
     progress = trainer.progress
     selected = progress.best_step if progress.best_step is not None else progress.step
     if selected != progress.step:
-        files = checkpoint.read(folder.checkpoints / f"step-{selected:08d}")
-        state.load_weights(trainer.built.model, files)
+        path = folder.checkpoints / f"step-{selected:08d}"
+        try:
+            state.load_weights(trainer.built.model, checkpoint.read(path))
+        except checkpoint.Damaged as reason:
+            raise UserError(
+                str(path), f"the best by validation is damaged ({reason})",
+                f"mtl run --resume {folder.path} trains it again from an older one",
+            ) from None  # fmt: skip
     decisions = fit_decisions(trainer.recipe, trainer.built, trainer.dataset)
     if decisions:
         groups = with_decisions(trainer.built.groups, decisions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def resume(
     Args:
         path: the run folder; or one of its checkpoints, which must then be whole.
         overrides: keys that may change are train.epochs and train.max_steps, which may grow, train.checkpoint,
-            train.device and description; any other is refused by name.
+            train.device, train.threads and description; any other is refused by name.
         recipe: likewise, in place of the run's own recipe with overrides.
         plugins: the plug-ins that were loaded; all that the run began with must be among them.
         console: who is told what happens; by default nobody.
@@ -55,16 +56,19 @@ def resume(
     before = load_recipe(recipe_of(folder))
     recipe = recipe or (load_recipe(recipe_of(folder), overrides) if overrides else before)
     changed = require_same(str(folder.path), before, recipe)
+    threads = recipe.train.threads or folder.record["threads"]
     if folder.record["status"] == "finished" and step is None and not _grows(changed):
         console.warn(f"{folder.path}: already finished at step {folder.record['step']}")
         return result_of(folder)
-    for line in _other_machine(folder, require_bitwise):
+    with recipe.at("train", "device"):
+        device = devices.resolve(recipe.train.device)
+    for line in _other_machine(folder, {"device": str(device), "threads": threads}, require_bitwise):
         console.warn(line)
-    with devices.settings(recipe.train.deterministic, folder.record["threads"]):
-        trainer, _ = prepare(recipe)
-        _require_same_data(folder, trainer)
-        folder.hold()
+    folder.hold()
+    with devices.settings(recipe.train.deterministic, threads):
         try:
+            trainer, _ = prepare(recipe)
+            _require_same_data(folder, trainer)
             parent = _restore(folder, trainer, step, console, allow_nonfinite)
             if extend_schedule:
                 trainer.progress.horizon = trainer.total_steps
@@ -111,15 +115,16 @@ def _plugin_changes(folder: RunFolder, plugins: Sequence[str]) -> Iterator[str]:
             yield f"{now}: the plug-in changed since this run began"
 
 
-def _other_machine(folder: RunFolder, required: bool) -> list[str]:
+def _other_machine(folder: RunFolder, settings: Mapping[str, Any], required: bool) -> list[str]:
     """What of versions and machine is not as the run began, if anything.
 
     Raises:
         UserError: something is, and the same bits are required.
     """
-    was: Mapping[str, Any] = folder.record["environment"]
-    now = environment()
-    names = ("mtl", "torch", "numpy", "python", "cpu_capability")
+    record = folder.record
+    was = {**record["environment"], "device": record["device"], "threads": record["threads"]}
+    now = {**environment(), **settings}
+    names = ("mtl", "torch", "numpy", "python", "cpu_capability", "device", "threads")
     other = [f"{name} {was[name]} -> {now[name]}" for name in names if name in was and was[name] != now[name]]
     if other and required:
         raise UserError(str(folder.path), f"not bitwise: {'; '.join(other)}", "leave out --require-bitwise")
@@ -148,15 +153,44 @@ def _restore(
             raise UserError(
                 str(path), f"is damaged ({reason})", "resume the run to use an older one"
             ) from None
-        checkpoint.set_aside(folder.checkpoints, step)
     elif checkpoint.steps(folder.checkpoints):
-        step, files, warnings = checkpoint.newest(folder.checkpoints)
-        for warning in warnings:
-            console.warn(warning)
+        step, files = _newest(folder, console)
     else:
         console.warn(f"{folder.path}: no checkpoint found; starting from the beginning")
         folder.cut_logs({}, 0)
         return None
     offsets = state.restore(trainer, files, allow_nonfinite)
+    checkpoint.set_aside(folder.checkpoints, step)  # those after it: damaged, or not asked for
     folder.cut_logs(offsets, trainer.progress.epoch)
     return step
+
+
+def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, bytes]]:
+    """The newest checkpoint that is whole; and so must be the best one, whose weights the end of the run needs.
+
+    Raises:
+        UserError: there is none.
+    """
+    step, files, warnings = checkpoint.newest(folder.checkpoints)
+    for warning in warnings:
+        console.warn(warning)
+    while (best := state.best_step(files)) not in (None, step):
+        assert best is not None
+        try:
+            checkpoint.read(folder.checkpoints / f"step-{best:08d}")
+            break
+        except checkpoint.Damaged as reason:
+            text = f"step-{best:08d}, the best by validation, is damaged ({reason})"
+        step, files = _before(folder, best, text)
+        console.warn(f"{text}; using step-{step:08d}")
+    return step, files
+
+
+def _before(folder: RunFolder, best: int, text: str) -> tuple[int, dict[str, bytes]]:
+    """The newest whole checkpoint before a step."""
+    for step in reversed([step for step in checkpoint.steps(folder.checkpoints) if step < best]):
+        with suppress(checkpoint.Damaged):
+            return step, checkpoint.read(folder.checkpoints / f"step-{step:08d}")
+    raise UserError(
+        str(folder.path), f"{text}, and no older checkpoint is whole", f"see mtl checkpoints {folder.path}"
+    )

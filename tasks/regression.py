@@ -33,12 +33,12 @@ class Regression(TaskSpec):
 
     reference: ClassVar[str] = "Huber 1964, Annals of Mathematical Statistics 35 (huber); ours"
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "numbers"
-    known_metrics: ClassVar[Mapping[str, bool]] = {
+    known_metrics: ClassVar[Mapping[str, bool | None]] = {
         "rmse": False,
         "mae": False,
         "r2": True,
         "mse": False,
-        "bias": False,
+        "bias": None,
     }
     default_metrics: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
 

@@ -16,14 +16,15 @@ from time import monotonic, sleep
 import click
 import pytest
 
-from mtl import __version__, cli
+from mtl import __version__, cli, outcomes
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite
 from mtl.recipe.load import built_in_names, load_recipe
 from mtl.recipe.spec import FAMILIES
 from tests.test_errors import Capture, Done, called, contents, plugins_undone, refused
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["run", "validate", "ls", "show", "cp", "summary", "eval", "runs", "schema", "doctor"]
+COMMANDS = ["run", "validate", "ls", "show", "cp", "summary", "eval", "runs", "checkpoints", "schema"]
+COMMANDS += ["predict", "init", "doctor"]
 TINY = """\
 schema_version: 1
 name: tiny
@@ -353,7 +354,7 @@ def test_exit_codes(
         raise error
 
     monkeypatch.setattr(cli, "_summarize", breaks)
-    monkeypatch.setattr(cli, "mute", lambda stream: None)  # it would mute pytest
+    monkeypatch.setattr(outcomes, "mute", lambda stream: None)  # it would mute pytest
     done = called(capfd, "summary", "t.yaml")
     assert done.returncode == code
     (said,) = done.stderr.split("\n")[-2:-1]

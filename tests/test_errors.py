@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl import cli
+from mtl import cli, outcomes
 from mtl.errors import (
     ENVIRONMENT,
     NOT_FINITE,
@@ -86,10 +86,10 @@ def refused(
     assert contents(folder) == before
     assert seconds < SECONDS
     lines = done.stderr.splitlines()
-    more = len(expected) - cli.SHOWN_ERRORS
+    more = len(expected) - outcomes.SHOWN_ERRORS
     if more > 0:
         assert lines.pop() == f"... and {more} more"
-    shown = expected[: cli.SHOWN_ERRORS]
+    shown = expected[: outcomes.SHOWN_ERRORS]
     assert len(lines) == len(shown), done.stderr
     for line, text in zip(lines, shown, strict=True):
         assert line.startswith("error: ")

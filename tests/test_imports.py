@@ -24,6 +24,7 @@ ORDER = (
     ("experiment", "compare", "report"),
     ("resuming",),
     ("doctor", "testing"),
+    ("outcomes",),
     ("cli",),
     ("", "__main__"),  # mtl/__init__.py: the public names, imported when asked for
 )

@@ -593,7 +593,8 @@ def _train_problems(recipe: Recipe) -> Iterator[Problem]:
 def _metrics_of(recipe: Recipe, task: str) -> tuple[str, ...]:
     """The metrics that may select: of one task, or the headline metric that all tasks have in common."""
     if task != "mean":
-        return ("loss", *recipe.tasks[task].metric_names)
+        spec = recipe.tasks[task]
+        return ("loss", *(name for name in spec.metric_names if spec.known_metrics[name] is not None))
     headline = common_headline(recipe.tasks)
     return (headline,) if headline is not None else ()
 

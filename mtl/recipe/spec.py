@@ -98,8 +98,8 @@ class TaskSpec(Spec):
     measured unless the recipe names others; the first one is the headline.
     """
 
-    known_metrics: ClassVar[Mapping[str, bool]]
-    """Metric -> whether higher is better."""
+    known_metrics: ClassVar[Mapping[str, bool | None]]
+    """Metric -> whether higher is better; None: neither is, so that it can be measured but select nothing."""
     default_metrics: ClassVar[tuple[str, ...]]
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "classes"
     """How values of a table's label column are taken."""
@@ -149,7 +149,7 @@ class TaskSpec(Spec):
     @property
     def higher_is_better(self) -> bool:
         """The direction of the headline metric."""
-        return self.known_metrics[self.headline]
+        return bool(self.known_metrics[self.headline])
 
     def target_columns(self) -> tuple[str, ...]:
         """The label columns."""

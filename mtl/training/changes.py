@@ -13,8 +13,9 @@ FREE: tuple[KeyPath, ...] = (
     ("train", "checkpoint"),
     ("train", "device"),
     ("train", "init_from"),
+    ("train", "threads"),
 )
-"""Keys that change nothing of what is learned (on the same device)."""
+"""Keys that change nothing of what is learned, but for the last bits on another device or number of threads."""
 EXTENDABLE: tuple[KeyPath, ...] = (("train", "epochs"), ("train", "max_steps"))
 """Keys that may grow."""
 SHOWN = 5

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from mtl.errors import UserError
@@ -39,11 +41,14 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def seed(device: torch.device, number: int) -> None:
-    """Seed the generators that a step draws from: the CPU's and the device's.
+    """Seed the generators that a step draws from: the CPU's and the device's, and, for what a plug-in may draw,
+    Python's and numpy's (30 microseconds).
 
     `torch.manual_seed` also seeds what is not in use, and formats a stack trace for each backend that has not
     started: a tenth of a small step.
     """
+    random.seed(number)
+    np.random.seed(number % 2**32)
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)
@@ -54,6 +59,7 @@ def seed(device: torch.device, number: int) -> None:
 @contextmanager
 def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
     """Determinism, threads and the global random state for one run; put back afterwards."""
+    drawn = random.getstate(), np.random.get_state()
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -70,6 +76,8 @@ def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
         with torch.random.fork_rng():
             yield
     finally:
+        random.setstate(drawn[0])
+        np.random.set_state(drawn[1])
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = before[2]
         torch.set_num_threads(before[3])

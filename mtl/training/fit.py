@@ -105,7 +105,6 @@ class Trainer:
             self.sampler = sampler_of(self.recipe, self.built.groups, self.dataset)
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
-        self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         self.progress.horizon = self.progress.horizon or self.total_steps
         with self.recipe.at("schedule"):
             self.recipe.schedule.check(self.total_steps)
@@ -114,6 +113,12 @@ class Trainer:
         order_of_results = list(self.recipe.tasks)
         grouped = [task for group in self.built.groups for task in group.tasks]
         self._to_results = torch.tensor([grouped.index(t) for t in order_of_results], device=self.device)
+
+    @property
+    def epochs(self) -> int:
+        """Those done and those left; `max_steps` may cut one short, also one before the last if it was raised."""
+        done = self.progress.step - self.progress.step_in_epoch
+        return self.progress.epoch + math.ceil((self.total_steps - done) / self.steps_per_epoch)
 
     def order_sha256(self, epoch: int) -> str:
         """sha256 of the first batches of an epoch: no other numpy may deal other rows to a resumed run."""
@@ -196,6 +201,10 @@ def evaluate_split(trainer: Trainer, split: str) -> Values:
     """Metrics of the model as it is on one split."""
     built, dataset = trainer.built, trainer.dataset
     failpoints.hit("evaluate")
+    # for what a user's part may draw: an evaluation that is done again after a resume must draw the same
+    devices.seed(
+        trainer.device, derived_seed(trainer.recipe.seeds.order, f"evaluate/{split}", trainer.progress.step)
+    )
     rows, tasks = dataset.splits[split], trainer.recipe.tasks
     return evaluate(built.model, built.groups, tasks, dataset, rows, split, trainer.between)
 
@@ -236,7 +245,8 @@ def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     for group in optimizer.param_groups:
         group["lr"] = recipe.optimizer.lr * group["lr_scale"] * factor
     optimizer.zero_grad(set_to_none=True)
-    buffers = list(trainer.built.model.buffers()) if recipe.train.on_nonfinite == "skip" else []
+    skips = recipe.train.on_nonfinite == "skip"
+    buffers = [*trainer.built.model.buffers(), *trainer.weighting.buffers()] if skips else []
     before = [buffer.clone() for buffer in buffers]
     losses: list[Tensor] = []
     seen: list[Seen] = []
@@ -250,7 +260,9 @@ def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not _all_finite(trainer, torch.stack(losses), norm, parts):
-        with torch.no_grad():  # the running statistics of norms have seen the batch
+        with (
+            torch.no_grad()
+        ):  # running statistics of norms, and what a weighting remembers, have seen the batch
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
         return
@@ -325,7 +337,7 @@ def selecting_metric(recipe: Recipe) -> tuple[str | None, bool]:
     if stopping is not None and stopping.metric is not None:
         _, task, metric = stopping.metric.split("/")
         spec = recipe.tasks.get(task, next(iter(recipe.tasks.values())))
-        return stopping.metric, metric != "loss" and spec.known_metrics[metric]
+        return stopping.metric, metric != "loss" and bool(spec.known_metrics[metric])
     if headline is not None:
         return f"validation/mean/{headline}", next(iter(recipe.tasks.values())).higher_is_better
     return None, False

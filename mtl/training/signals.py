@@ -38,6 +38,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # under nohup a run outlives its terminal
                 self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -86,7 +86,9 @@ def restore(trainer: Trainer, files: Mapping[str, bytes], allow_nonfinite: bool 
     tensors = _load(files, MODEL)
     if not allow_nonfinite:
         _require_finite(tensors)
-    moments, weighting = _moments(trainer.optimizer, _load(files, OPTIMIZER)), _load(files, WEIGHTING)
+    moments = _moments(trainer.optimizer, _load(files, OPTIMIZER))
+    weighting = _load(files, WEIGHTING)
+    _require_same_tensors(WEIGHTING, weighting, trainer.weighting.state_dict())
     position = {name: state["position"][key] for key, name in POSITION.items()}
     progress = Progress(**position, **state["progress"])
     if state["order_sha256"] not in (None, trainer.order_sha256(progress.epoch)):
@@ -103,6 +105,12 @@ def restore(trainer: Trainer, files: Mapping[str, bytes], allow_nonfinite: bool 
         trainer.meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
         trainer.meter.restore(_load(files, METER))
     return dict(state["offsets"])
+
+
+def best_step(files: Mapping[str, bytes]) -> int | None:
+    """The step of the best epoch by validation so far, at which a checkpoint of its weights lies."""
+    step: int | None = migrated(strict_json(files[STATE]))["progress"]["best_step"]
+    return step
 
 
 def _require_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -145,6 +153,13 @@ def load_weights(model: nn.Module, files: Mapping[str, bytes]) -> None:
         UserError: names, shapes or types differ.
     """
     tensors, own = _load(files, MODEL), model.state_dict()
+    _require_same_tensors(MODEL, tensors, own)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _require_same_tensors(file: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     faults = []
     for what, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
         if names:
@@ -161,18 +176,16 @@ def load_weights(model: nn.Module, files: Mapping[str, bytes]) -> None:
         for name in types[:SHOWN]
     ]
     if faults:
-        raise UserError(MODEL, "; ".join(faults))
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+        raise UserError(file, "; ".join(faults))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor):
+                assert value is None or isinstance(value, Tensor)  # else a resumed run would lack it
+                if value is not None:
                     tensors[f"{name}::{key}"] = value
     return tensors
 

@@ -1,0 +1,132 @@
+"""How a command ends: every outcome becomes an exit code, and whatever went wrong one line on stderr."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from mtl.console import complain, mute
+from mtl.errors import (
+    BUG,
+    ENVIRONMENT,
+    INTERRUPTED,
+    OK,
+    TERMINATED,
+    USER,
+    EnvironmentFault,
+    Terminated,
+    UserError,
+    quoted,
+)
+
+SHOWN_ERRORS = 10
+MACHINE_FAULTS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM),
+        *(errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
+"""What an OSError that nobody foresaw may say of the machine; any other is a bug."""
+OLDEST_TORCH = "2.10"
+"""Older ones have CVE-2026-24747."""
+PACKAGES = {
+    **{name: name for name in ("torch", "torchmetrics", "pydantic", "safetensors", "numpy", "scipy")},
+    **{name: name for name in ("pyarrow", "pooch", "matplotlib", "rich")},
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+}
+"""What is imported of other people's packages -> what pip calls it."""
+
+
+def require_torch() -> None:
+    """Look torch's version up, which takes milliseconds, before what needs it imports it, which takes seconds.
+
+    Raises:
+        EnvironmentFault: it is missing or too old.
+    """
+    try:
+        found = version("torch")
+    except PackageNotFoundError:
+        raise _missing("torch") from None
+    numbers = [tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (found, OLDEST_TORCH)]
+    if numbers[0] < numbers[1]:
+        todo = f"pip install -U 'torch>={OLDEST_TORCH}'"
+        raise EnvironmentFault("mtl", f"torch {found} is too old, {OLDEST_TORCH} is needed", todo)
+
+
+def _missing(module: str) -> EnvironmentFault:
+    package = PACKAGES[module]
+    wanted = f"'torch>={OLDEST_TORCH}'" if module == "torch" else package
+    return EnvironmentFault("mtl", f"{package} is not installed", f"pip install {wanted}")
+
+
+def guarded(command: Callable[[], Any], debug: bool) -> int:
+    """Run a command; returns the exit code."""
+    try:
+        command()
+        sys.stdout.flush()
+        return OK
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        return _told(error)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}")
+        return USER
+    except (KeyboardInterrupt, click.Abort) as error:
+        complain("interrupted")
+        cause = error.__cause__ if isinstance(error, click.Abort) else error  # click turns one into the other
+        return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # click's own way out when nobody reads its output any more
+        mute(sys.stdout)
+        return OK
+    except MemoryError:
+        complain("error: not enough memory; lower train.batch_size or the model's size")
+        return ENVIRONMENT
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+            mute(sys.stdout)  # it may be what cannot be written to
+            place = "mtl" if error.filename is None else quoted(error.filename)
+            complain(f"error: {place}: {(error.strerror or str(error)).lower()}")
+            return ENVIRONMENT
+        if debug:
+            traceback.print_exc()
+        return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> int:
+    """A fault of a plug-in, a package that is not there, or a bug."""
+    from mtl.registry import fault_of_plugin
+
+    if (fault := fault_of_plugin(error)) is not None:
+        return _told(fault)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in PACKAGES:
+        return _told(_missing((error.name or "").partition(".")[0]))
+    with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    complain(f"error: a bug in mtl: {type(error).__name__}: {quoted(str(error))}; traceback in {file.name}")
+    return BUG
+
+
+def _told(error: UserError) -> int:
+    errors = error.errors
+    for single in errors[:SHOWN_ERRORS]:
+        complain("error: " + str(single).replace("\n", " "))
+    if len(errors) > SHOWN_ERRORS:
+        complain(f"... and {len(errors) - SHOWN_ERRORS} more")
+    return error.code
+
+
+def _command_of(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "mtl"
