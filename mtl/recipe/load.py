@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
@@ -16,13 +16,15 @@ from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted, raise_al
 from mtl.recipe import overrides as override_texts
 from mtl.recipe.base import IsPath, Kind
 from mtl.recipe.scalars import scalar
-from mtl.recipe.schema import SCHEMA_VERSION, Recipe
+from mtl.recipe.schema import MAX_TASKS, SCHEMA_VERSION, Recipe
 from mtl.recipe.spec import SOURCES
-from mtl.recipe.yaml import Document, Mark, place_of, read_file
+from mtl.recipe.yaml import MAX_VALUES, Document, Mark, paths_in, place_of, read_file
 
 BUILT_IN = Path(__file__).parent.parent / "recipes"
 
 MAX_BASES = 8
+MAX_SPREAD = 200_000
+"""Values that patterns or `task_defaults` may spread over all tasks, ten times those of a recipe's text."""
 
 
 def built_in_names() -> tuple[str, ...]:
@@ -59,7 +61,10 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     """
     written = _read(source)
     document = override_texts.apply(_merge_bases(written), overrides)
-    document = _spread_task_defaults(_expand_patterns(_spread_inputs(document)))
+    document = _expand_patterns(_spread_inputs(document))
+    if isinstance(document.value.get("tasks"), dict):
+        _check_tasks(document.value["tasks"], document)
+    document = _spread_task_defaults(document)
     _check_version(document)
     recipe = _validate(document)
     absolute = _with_absolute_paths(recipe, document)
@@ -83,8 +88,8 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def _merge_bases(document: Document, depth: int = 0) -> Document:
-    """The document on top of the recipe that its `base` names, and so on down."""
+def _merge_bases(document: Document, depth: int = 0, above: int = 0) -> Document:
+    """The document on top of the recipe that its `base` names, and so on down; `above` counts values so far."""
     base = document.value.get("base")
     if base is None:
         return document
@@ -106,7 +111,12 @@ def _merge_bases(document: Document, depth: int = 0) -> Document:
         if not os.path.isfile(path):
             near = did_you_mean(base, built_in_names())
             raise UserError(place, f"no such recipe {quoted(base)}{near}", path=("base",))
-    below = _merge_bases(read_file(path), depth + 1)
+    total = above + len(document.marks)
+    if total > MAX_VALUES:
+        raise UserError(
+            place, f"more than {MAX_VALUES} values in recipes on top of each other", path=("base",)
+        )
+    below = _merge_bases(read_file(path), depth + 1, total)
     marks = dict(below.marks)
     value = _merge(below.value, document.value, marks, document.marks, ())
     value.pop("base")
@@ -133,10 +143,16 @@ def _merge(
             merged[key] = _merge(old, value, marks, above_marks, here)
             continue
         merged[key] = value
-        for known in [known for known in marks if known[: len(here)] == here]:
-            del marks[known]
-        marks.update((known, mark) for known, mark in above_marks.items() if known[: len(here)] == here)
+        if key in below:
+            for known in paths_in(old, here):
+                marks.pop(known, None)
+        marks.update((known, above_marks[known]) for known in paths_in(value, here) if known in above_marks)
     return merged
+
+
+def _marks_in(value: Any, path: KeyPath, marks: Mapping[KeyPath, Mark]) -> dict[KeyPath, Mark]:
+    """The marks of the value at `path` and of all in it, by their paths from there."""
+    return {known[len(path) :]: marks[known] for known in paths_in(value, path) if known in marks}
 
 
 def _same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -150,17 +166,12 @@ def _spread_inputs(document: Document) -> Document:
         return document
     marks, data = dict(document.marks), dict(data)
     inputs = data.pop("inputs")
-    below = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("data", "inputs")}
+    below = _marks_in(inputs, ("data", "inputs"), marks)
     for path in _source_paths(data):
         source = _at(data, path)
         if isinstance(source, dict):
-            own = {
-                p[1 + len(path) + 1 :]: m
-                for p, m in marks.items()
-                if p[: len(path) + 2] == ("data", *path, "inputs")
-            }
-            joined = dict(below)
-            mine = source.get("inputs")
+            joined, mine = dict(below), source.get("inputs")
+            own = _marks_in(mine, ("data", *path, "inputs"), marks)
             merged = _merge(inputs, mine, joined, own, ()) if isinstance(mine, dict) else inputs
             data = _replaced(
                 data,
@@ -197,6 +208,7 @@ def _expand_patterns(document: Document) -> Document:
     marks = dict(document.marks)
     expanded: dict[str, Any] = {}
     owner: dict[str, str] = {}
+    _check_tasks([name for name in tasks if not _is_pattern(name) and tasks[name] is not None], document)
     for name, task in tasks.items():
         if not _is_pattern(name):
             expanded.setdefault(name, task)
@@ -208,7 +220,9 @@ def _expand_patterns(document: Document) -> Document:
                 place_of(document.marks, ("tasks", name, "target")), what, "leave it out",
                 path=("tasks", name, "target"),
             )  # fmt: skip
-        for column in _found(name, columns, place):
+        found = _found(name, columns, place)
+        _check_tasks([column for column in found if tasks.get(column, 0) is not None], document, task)
+        for column in found:
             if column in owner:
                 what = f"column {quoted(column)} has the pattern {quoted(owner[column])} already"
                 raise UserError(place, what, path=("tasks", name))
@@ -242,8 +256,8 @@ def _under(
         if not own:
             marks[("tasks", column)] = marks[("tasks", pattern)]
         return own or task
-    joined = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", pattern)}
-    above = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", column)}
+    joined = _marks_in(task, ("tasks", pattern), marks)
+    above = _marks_in(own, ("tasks", column), marks)
     merged = _merge({**task, "target": column}, own, joined, above, ())
     marks.update({("tasks", column, *path): mark for path, mark in joined.items()})
     return merged
@@ -303,19 +317,31 @@ def _spread_task_defaults(document: Document) -> Document:
     if not isinstance(defaults, dict) or not isinstance(tasks, dict):
         return document
     marks = dict(document.marks)
-    below = {path[1:]: mark for path, mark in marks.items() if path[:1] == ("task_defaults",)}
+    below = _marks_in(defaults, ("task_defaults",), marks)
+    _check_tasks(tasks, document, defaults)
     merged: dict[str, Any] = {}
     for name, task in tasks.items():
         if not isinstance(task, dict):
             merged[name] = task
             continue
-        own = {path[2:]: mark for path, mark in marks.items() if path[:2] == ("tasks", name)}
+        own = _marks_in(task, ("tasks", name), marks)
         under = defaults if _same_kind(defaults, task) else {}
         joined = dict(below) if under else {}
         merged[name] = _merge(under, task, joined, own, ())
         marks.update({("tasks", name, *path): mark for path, mark in joined.items()})
     value = {key: item for key, item in document.value.items() if key != "task_defaults"}
     return Document(document.file, {**value, "tasks": merged}, marks)
+
+
+def _check_tasks(names: Collection[str], document: Document, spread: Any = None) -> None:
+    """Before something is written out for each task: a short text must not take the memory of a long one."""
+    if len(names) > MAX_TASKS:
+        what = f"{len(names)} tasks given; at most {MAX_TASKS} tasks"
+        raise UserError(place_of(document.marks, ("tasks",)), what, path=("tasks",))
+    total = len(names) * sum(1 for _ in paths_in(spread, ()))
+    if total > MAX_SPREAD:
+        what = f"{total} values come out for {len(names)} tasks; at most {MAX_SPREAD}"
+        raise UserError(place_of(document.marks, ("tasks",)), what, path=("tasks",))
 
 
 def _check_version(document: Document) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, dotted, quoted, raise_all
-from mtl.recipe.yaml import MAX_DEPTH, MAX_KEY, Document, Mark, read_value
+from mtl.recipe.yaml import MAX_DEPTH, MAX_KEY, Document, Mark, paths_in, read_value
 
 COMMAND_LINE = Place("command line")
 
@@ -52,7 +52,7 @@ def _apply(document: Document, override: str) -> Document:
     path, n_found = _resolve(document.value, keys)
     marks = {known: mark for known, mark in document.marks.items() if known[: len(path)] != path}
     marks.update((path[:n], _MARK) for n in range(n_found + 1, len(path)))
-    marks.update((inner, _MARK) for inner in _paths(new, path))
+    marks.update((inner, _MARK) for inner in paths_in(new, path))
     return Document(document.file, _put(document.value, path, new), marks)
 
 
@@ -110,14 +110,6 @@ def _put(value: Any, path: KeyPath, new: Any) -> Any:
     else:
         values[key] = _put(values.get(key), rest, new)
     return values
-
-
-def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """The paths of a value and of all that is in it."""
-    yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
-    for key, item in inner:
-        yield from _paths(item, (*path, key))
 
 
 def _marks_without(marks: Mapping[KeyPath, Mark], path: KeyPath) -> dict[KeyPath, Mark]:

@@ -64,6 +64,14 @@ def place_of(marks: Mapping[KeyPath, Mark], path: KeyPath) -> Place | str:
     return ""
 
 
+def paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """The path of a value, and of all that is in it."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+    for key, item in inner:
+        yield from paths_in(item, (*path, key))
+
+
 def read_file(path: Path, shown: str | None = None) -> Document:
     """Read a recipe file; `shown` is its name in messages.
 
