@@ -17,7 +17,7 @@ from mtl.sources.fashion_mnist import fetch; fetch()"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run data apt-data test slow check format docs clean
+.PHONY: help run data apt-data apt-strace test slow faults check format docs clean
 
 help: ## list the targets
 	@echo "Targets (VENV=$(VENV) PYTHON=$(PYTHON)):"
@@ -29,18 +29,23 @@ run: data ## train the Fashion-MNIST recipe; overrides in ARGS, as in ARGS="trai
 data: $(INSTALLED) ## find Fashion-MNIST on this machine, or else get it
 	@$(FETCH) || { $(MAKE) --no-print-directory apt-data && $(FETCH); }
 
-apt-data:
-	@command -v apt-get >/dev/null || { echo "make: no apt-get here to install dataset-fashion-mnist with" >&2; exit 1; }
+apt-data: PACKAGE := dataset-fashion-mnist
+apt-strace: PACKAGE := strace
+apt-data apt-strace:
+	@command -v apt-get >/dev/null || { echo "make: no apt-get here to install $(PACKAGE) with" >&2; exit 1; }
 	@if [ "$$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi; \
-	echo "installing the Debian package dataset-fashion-mnist"; \
+	echo "installing the Debian package $(PACKAGE)"; \
 	$$as_root apt-get update -q </dev/null || echo "apt-get update failed; trying the lists at hand"; \
-	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends dataset-fashion-mnist </dev/null
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(PACKAGE) </dev/null
 
 test: $(DEV) data ## all tests but the slow ones, with coverage; more options in ARGS
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 slow: $(DEV) data ## the tests marked slow
 	$(PY) -m pytest -m slow $(ARGS)
+
+faults: $(DEV) ## every fault at every system call of a save, and one run killed a hundred times
+	MTL_REQUIRE_STRACE=1 $(PY) -m pytest tests/faults -m "slow or not slow" $(ARGS)
 
 check: $(DEV) ## ruff and mypy
 	$(BIN)/ruff check .

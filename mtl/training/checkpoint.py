@@ -14,7 +14,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,53 +90,72 @@ def commit(
     Raises:
         EnvironmentFault: the disk refused.
     """
-    path = folder / f"step-{step:08d}"
-    manifest = {
+    path, aside, renamed = folder / f"step-{step:08d}", None, False
+    temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
+    failpoints.hit("save")
+    try:
+        make_folder(folder)
+        with ThreadPoolExecutor(1) as pool:  # sha256 lets other threads run: it goes on beside the disk
+            digests = {name: pool.submit(_entry, data) for name, data in files.items()}
+            if _is_folder(path):
+                health = _health(path)
+                if health is not None and health["files"] == _results(digests):
+                    return path
+                prefix = ".del" if health is None else ".old"
+                aside = folder / f"{prefix}-{step:08d}-{secrets.token_hex(4)}"
+            temporary.mkdir()
+            for name, data in files.items():
+                _write(temporary / name, data)
+            manifest = _manifest(step, run_id, parent, _results(digests))
+        _write(temporary / MANIFEST, canonical_json(manifest))
+        _sync(temporary)
+        if aside is not None:
+            os.rename(path, aside)
+        os.rename(temporary, path)
+        renamed = True
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            if aside is not None and aside.exists() and not path.exists():
+                os.rename(aside, path)
+        what = f"cannot write checkpoint at step {step}: {(error.strerror or str(error)).lower()}"
+        # one that was renamed but not synced may be gone after a power cut
+        raise EnvironmentFault(
+            str(folder), f"{what}; {_last_good(folder, step if renamed else None)}"
+        ) from error
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+    return path
+
+
+def _entry(data: bytes) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _results(digests: Mapping[str, Future[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return {name: digest.result() for name, digest in digests.items()}
+
+
+def _manifest(step: int, run_id: str, parent: int | None, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
         "schema_version": SCHEMA_VERSION,
         "mtl": __version__,
         "run_id": run_id,
         "step": step,
         "parent": parent,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in files.items()
-        },
+        "files": files,
     }
-    failpoints.hit("save")
-    temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
-    aside: Path | None = None
+
+
+def _last_good(folder: Path, but: int | None) -> str:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if _is_folder(path):
-            health = _health(path)
-            if health is not None and health["files"] == manifest["files"]:
-                return path
-            prefix = ".del" if health is None else ".old"
-            aside = folder / f"{prefix}-{step:08d}-{secrets.token_hex(4)}"
-        temporary.mkdir()
-        for name, data in files.items():
-            _write(temporary / name, data)
-        _write(temporary / MANIFEST, canonical_json(manifest))
-        _sync(temporary)
-        if aside is not None:
-            os.rename(path, aside)
-        os.rename(temporary, path)
-        _sync(folder)
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if aside is not None and aside.exists() and not path.exists():
-            with suppress(OSError):
-                os.rename(aside, path)
-        saved = steps(folder)
-        last = f"last good: step-{saved[-1]:08d}" if saved else "none was saved before"
-        raise EnvironmentFault(
-            str(folder),
-            f"cannot write checkpoint at step {step}: {(error.strerror or str(error)).lower()}; {last}",
-        ) from error
-    return path
+        saved = [step for step in steps(folder) if step != but]
+    except OSError:
+        return "which others are there cannot be read"
+    return f"last good: step-{saved[-1]:08d}" if saved else "none was saved before"
 
 
 def lacks_space(folder: Path, size: int) -> str | None:
@@ -183,6 +203,14 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, so that a power cut leaves them there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync(path.parent)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a small file so that a reader sees the old bytes or the new ones, never a part."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
@@ -191,7 +219,8 @@ def write_whole(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise EnvironmentFault(
             str(path), f"cannot write: {(error.strerror or str(error)).lower()}"
         ) from error
@@ -257,7 +286,10 @@ def read(path: Path) -> dict[str, bytes]:
     """
     manifest = manifest_of(path)
     expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    present = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    try:
+        present = set(os.listdir(path)) - {MANIFEST}
+    except OSError as error:
+        raise Damaged(f"cannot be listed: {error.strerror or error}") from None
     for name in sorted(present ^ set(expected)):
         raise Damaged(f"{_shown(name)}: {'not in the manifest' if name in present else 'missing'}")
     files = {}
@@ -330,18 +362,30 @@ def retain(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> str 
     Only folders that are checkpoints of this run by their manifest count, and only they are deleted.
     """
     failpoints.hit("retain")
-    own = [step for step in steps(folder) if _is_of(folder / f"step-{step:08d}", run_id)]
-    protected = {*own[-keep:], *protect}
     warning = None
-    for step in own:
-        if step not in protected:
+    try:
+        own = [step for step in steps(folder) if _is_of(folder / f"step-{step:08d}", run_id)]
+        for step in sorted(set(own[:-keep]).difference(protect)):
             doomed = folder / f".del-{step:08d}-{secrets.token_hex(4)}"
-            try:
-                os.rename(folder / f"step-{step:08d}", doomed)
-                shutil.rmtree(doomed)
-            except OSError as error:
-                warning = f"cannot delete an old checkpoint: {(error.strerror or str(error)).lower()}"
-    return warning
+            warning = _tried(os.rename, folder / f"step-{step:08d}", doomed) or warning
+        doomed_now = [name for name in sorted(os.listdir(folder)) if name.startswith(".del-")]
+        if doomed_now:
+            _sync(folder)  # or a power cut may leave the old name, and a part of the files
+        for name in doomed_now:  # also what an earlier time could not delete
+            if _is_folder(folder / name):
+                warning = _tried(shutil.rmtree, folder / name) or warning
+    except OSError as error:
+        warning = error.strerror or str(error)
+    return warning and f"cannot delete an old checkpoint: {warning.lower()}"
+
+
+def _tried(delete: Callable[..., object], *paths: Path) -> str | None:
+    """What the disk said against it, if it did."""
+    try:
+        delete(*paths)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _is_of(path: Path, run_id: str) -> bool:
@@ -365,14 +409,22 @@ def set_aside(folder: Path, step: int) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Put right what interrupted saves and deletions left behind; only for the process that holds the run."""
+    """Put right what interrupted saves and deletions left behind; only for the process that holds the run.
+
+    Raises:
+        EnvironmentFault: a checkpoint that was to be replaced cannot be put back.
+    """
     if not folder.is_dir():
         return
     for entry in list(os.scandir(folder)):
         if not entry.is_dir(follow_symlinks=False):
             continue
         replaced = _REPLACED.fullmatch(entry.name)
-        if replaced and not (folder / f"step-{replaced[1]}").exists():
-            os.rename(entry.path, folder / f"step-{replaced[1]}")  # the new one was never put in its place
+        if (
+            replaced and not (folder / f"step-{replaced[1]}").exists()
+        ):  # the new one was never put in its place
+            fault = _tried(os.rename, Path(entry.path), folder / f"step-{replaced[1]}")
+            if fault is not None:
+                raise EnvironmentFault(entry.path, f"cannot be put back: {fault.lower()}")
         elif replaced or entry.name.startswith((".tmp-", ".del-")):
             shutil.rmtree(entry.path, ignore_errors=True)

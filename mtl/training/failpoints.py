@@ -1,8 +1,8 @@
 """Places at which a test may make a run fail: `MTL_FAIL=stage:n:action` in the environment.
 
 At the n-th time (from 1) that a stage is reached, the action happens: `raise` an error, `memory`, `kill`, `term`,
-`int` or `hup` to this process, `nan` (which the caller asks for), or `full`, a disk without room. Without the
-variable, a place costs one look at an empty dict.
+`int`, `hup` or `pipe` to this process, `nan` (at `forward`, whose losses the caller then poisons), or `full`, a disk
+without room. Several are parted by commas. Without the variable, a place costs one look at an empty dict.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 from mtl.errors import UserError, quoted
 
 STAGES = ("load", "forward", "backward", "step", "evaluate", "log", "save", "retain", "finish", "plot")
-ACTIONS = ("raise", "memory", "kill", "term", "int", "hup", "nan", "full")
+ACTIONS = ("raise", "memory", "kill", "term", "int", "hup", "pipe", "nan", "full")
 VARIABLE = "MTL_FAIL"
 
 
@@ -32,7 +32,8 @@ def _planned() -> dict[str, tuple[int, str]]:
     for part in filter(None, os.environ.get(VARIABLE, "").split(",")):
         stage, _, rest = part.partition(":")
         n, _, action = rest.partition(":")
-        if stage not in STAGES or action not in ACTIONS or not n.isdecimal() or int(n) < 1:
+        known = stage in STAGES and action in ACTIONS and n.isascii() and n.isdecimal() and int(n) >= 1
+        if not known or (action == "nan" and stage != "forward"):
             raise UserError(VARIABLE, f"{quoted(part)} is not stage:n:action")
         plan[stage] = (int(n), action)
     return plan
@@ -57,6 +58,5 @@ def hit(stage: str) -> bool:
     if action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if action != "nan":
-        signals = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP}
-        os.kill(os.getpid(), signals[action])
+        os.kill(os.getpid(), getattr(signal, f"SIG{action.upper()}"))
     return action == "nan"

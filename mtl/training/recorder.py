@@ -44,7 +44,7 @@ class Recorder:
             parent,
         )
         self.rows = folder.rows()
-        self._unwritten: set[str] = set()
+        self._unwritten: dict[str, list[Mapping[str, Any]]] = {}
         self._due, self._last_save, self._last_size = False, monotonic(), 0
         self._told: set[str] = set()
         trainer.on_step, trainer.between = self.stepped, stop.check
@@ -102,6 +102,11 @@ class Recorder:
     def stopped(self) -> None:
         """A stop signal came at the edge of a step: save, unless the end of the run was being written."""
         progress = self.trainer.progress
+        if self.folder.record["status"] == "finished":
+            self.console.warn(
+                f"stopped after the end of the run at step {progress.step}; its results are saved"
+            )
+            return
         unfinished = progress.epoch < self.trainer.epochs and not progress.stopped
         if unfinished:
             self.save()
@@ -127,9 +132,16 @@ class Recorder:
         checkpoint.write_whole(self.folder.path / DIVERGED, text.encode())
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append to a log; a disk that refuses is told once, for training and checkpoints go on."""
+        """Append to a log; a disk that refuses is told once, for training and checkpoints go on.
+
+        What it refused is tried again with the next rows, so that the log is complete once there is room.
+        """
+        waiting = self._unwritten.setdefault(name, [])
+        waiting += rows
         try:
-            self.folder.log(name, rows)
+            while waiting:
+                self.folder.log(name, waiting[:1])
+                del waiting[0]
         except EnvironmentFault as fault:
             self._warn_once(f"{fault.place}: {fault.what}; training goes on without it")
 

@@ -24,7 +24,7 @@ from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
 from mtl.training import failpoints
-from mtl.training.checkpoint import strict_json, write_whole
+from mtl.training.checkpoint import make_folder, strict_json, write_whole
 
 SCHEMA_VERSION = 1
 RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
@@ -45,7 +45,7 @@ class RunFolder:
 
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path, self.record = path, record
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -70,7 +70,7 @@ class RunFolder:
                 raise UserError(
                     str(path), "a run is there already", f"mtl run --resume {path}, or another --out"
                 )
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             if any(not _BEGUN.fullmatch(entry.name) for entry in path.iterdir()):
                 raise UserError(str(path), "the folder is not empty", "give another --out")
             for entry in path.iterdir():  # of a run that was killed before it had begun
@@ -107,7 +107,7 @@ class RunFolder:
             record = strict_json((path / RECORD).read_bytes())
         except FileNotFoundError:
             raise UserError(str(path), f"no checkpoint found: it has no {RECORD}, so it is no run") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(str(path / RECORD), f"cannot be read: {error}") from None
         if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
             raise UserError(str(path / RECORD), f"is not a run record of schema {SCHEMA_VERSION}")
@@ -121,23 +121,26 @@ class RunFolder:
         """
         if self._lock is not None:
             return
+        file = None
         try:
-            self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
+            file = (self.path / ".lock").open("a+b", buffering=0)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            assert file is not None
+            with file:
+                file.seek(0)
+                holder = file.read(200).decode(errors="replace").strip() or "another process"
+            raise UserError(str(self.path), f"is in use by {_shown(holder)}") from None
         except OSError as error:
+            if file is not None:
+                file.close()
             raise EnvironmentFault(
                 str(self.path), f"cannot be locked: {(error.strerror or str(error)).lower()}"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            self._lock = None
-            raise UserError(str(self.path), f"is in use by {holder}") from None
-        self._lock.truncate(0)
-        self._lock.write(f"pid {os.getpid()} on host {socket.gethostname()}\n")
-        self._lock.flush()
+        self._lock = file
+        with suppress(OSError):  # who holds it is for people only
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
         """Give the lock back."""
@@ -207,9 +210,18 @@ class RunFolder:
         for path in self.path.iterdir():
             if _LEFTOVER.fullmatch(path.name):
                 path.unlink()
-        timings = [row for row in self.rows(TIMINGS) if row["epoch"] <= epoch]
-        (self.path / TIMINGS).unlink(missing_ok=True)
-        self.log(TIMINGS, timings)
+        self._cut_timings(epoch)
+
+    def _cut_timings(self, epoch: int) -> None:
+        """Nothing depends on the timings and nobody synced them: a line that a power cut spoiled is left out."""
+        if not (self.path / TIMINGS).exists():
+            return
+        kept = []
+        for line in (self.path / TIMINGS).read_bytes().split(b"\n"):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
+                if strict_json(line)["epoch"] <= epoch:
+                    kept.append(line + b"\n")
+        write_whole(self.path / TIMINGS, b"".join(kept))
 
     def _discard(self, name: str, offset: int) -> None:
         """Keep what is about to be cut off a log in `<name>.discarded-<n>.jsonl`, for people."""
@@ -256,6 +268,10 @@ def _append(file: FileIO, line: bytes) -> None:
         with suppress(OSError):
             os.truncate(file.fileno(), length)
         raise
+
+
+def _shown(text: str) -> str:
+    return text if text.isprintable() else quoted(text)
 
 
 def _now() -> str:

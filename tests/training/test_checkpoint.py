@@ -167,9 +167,8 @@ def test_a_disk_that_refuses(call: str, number: int, tmp_path: Path) -> None:
                 break
         fired += 1
         assert code == ENVIRONMENT
-        last = steps(folder)[-1]
-        what = os.strerror(number).lower()
-        assert text == f"{folder}: cannot write checkpoint at step 300: {what}; last good: step-{last:08d}"
+        what = os.strerror(number).lower()  # the new one may be there, but not for good while its folder is unsynced
+        assert text == f"{folder}: cannot write checkpoint at step 300: {what}; last good: step-00000200"
         after = tree(folder)
         assert before.items() <= after.items()
         assert all(name.startswith("step-") for name in os.listdir(folder))

@@ -1,0 +1,142 @@
+"""One run, killed at seeded random times and restarted by the same command until it ends; nothing may differ.
+
+    python -m tests.faults.many_kills [--kills 100] [--seed 0] [--epochs 250]
+
+The recipe is synthetic_stitch with more epochs and a checkpoint every ten steps. Four kills of five come up to
+3 s after the run took its lock (training, saving, retention, evaluation), one of five at any time before that
+(imports, reading the data, restoring). At the end the model, the optimizer, the state, the logs and the table of
+metrics must have the bytes of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.faults.whole import checkpoints, final_bytes
+
+ROOT = Path(__file__).parents[2]
+START_LIMIT, TRAINING = 300.0, 3.0
+"""Seconds that a process may take to begin training on a busy machine, and seconds of training before a kill."""
+
+
+def command(out: Path, epochs: int, every: int) -> list[str]:
+    changes = [f"train.epochs={epochs}", f"train.checkpoint.every.steps={every}", "train.threads=1"]
+    return [
+        *(sys.executable, "-m", "mtl", "run", "synthetic_stitch", *changes),
+        *("train.device=cpu", "--resume", "auto", "--out", str(out), "--quiet"),
+    ]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def await_training(process: subprocess.Popen[str], run: Path) -> None:
+    """Until the process holds the run, which is when it begins to restore and to train."""
+    end = time.monotonic() + START_LIMIT
+    mine = f"pid {process.pid} "
+    while not ((run / ".lock").is_file() and (run / ".lock").read_text().startswith(mine)):
+        if process.poll() is not None or time.monotonic() > end:
+            raise SystemExit(f"ended before it was killed: {process.communicate()[1]}")
+        time.sleep(0.002)
+
+
+def killed(run: Path, arguments: list[str], draws: random.Random, start_seconds: float) -> tuple[str, float]:
+    """Start the run once and kill it; where the kill fell, and how long the process took to begin training."""
+    process, began = start(arguments), time.monotonic()
+    early = draws.random() < 0.2
+    try:
+        if early:
+            time.sleep(draws.uniform(0, start_seconds))
+        else:
+            await_training(process, run)
+            start_seconds = time.monotonic() - began
+            time.sleep(draws.uniform(0, TRAINING))
+        if process.poll() is not None:
+            raise SystemExit(f"ended before it was killed: {process.communicate()[1]}")
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -9
+    folder = run / "checkpoints"
+    names = os.listdir(folder) if folder.is_dir() else []
+    for prefix, place in ((".tmp-", "save"), (".old-", "replacement"), (".del-", "retention")):
+        if any(name.startswith(prefix) for name in names):
+            return place, start_seconds
+    return ("start" if early else "restoring or training"), start_seconds
+
+
+def attempt(folder: Path, kills: int, seed: int, epochs: int, every: int) -> dict[str, object]:
+    """Kill a run `kills` times, let it end, and compare; the figures of it.
+
+    Raises:
+        AssertionError: a checkpoint was lost or damaged, or the end differs.
+    """
+    run, straight = folder / "killed", folder / "straight"
+    draws, places = random.Random(seed), Counter[str]()
+    newest, start_seconds, began = -1, 4.0, time.monotonic()
+    undisturbed = start(command(straight, epochs, every))
+    try:
+        for _ in range(kills):
+            place, start_seconds = killed(run, command(run, epochs, every), draws, start_seconds)
+            places[place] += 1
+            found = checkpoints(run / "checkpoints")
+            assert None not in found.values(), f"not whole: {found.keys()}"
+            now = max(found, default=-1)
+            assert now >= newest, f"step {newest} was there and is lost"
+            assert len(found) >= min(3, now // every), f"only {found.keys()}"
+            newest = now
+        last = start(command(run, epochs, every))
+        _, complaints = last.communicate()
+        assert last.returncode == 0, complaints
+        _, complaints = undisturbed.communicate()
+        assert undisturbed.returncode == 0, complaints
+    finally:
+        undisturbed.kill()
+        undisturbed.communicate()
+    one, two = final_bytes(straight), final_bytes(run)
+    assert list(one) == list(two)
+    assert [name for name in one if one[name] != two[name]] == []
+    left = [name for name in os.listdir(run / "checkpoints") if name.startswith(".")]
+    assert left == []
+    return {
+        "kills": kills,
+        "where": dict(places.most_common()),
+        "killed_at_step": newest,
+        "steps": int(one["step"]),
+        "files_compared": len(one),
+        "bytes_compared": sum(map(len, one.values())),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=250)
+    parser.add_argument("--every", type=int, default=10)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = attempt(Path(folder), given.kills, given.seed, given.epochs, given.every)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
