@@ -1,7 +1,9 @@
 """A run that was stopped and resumed ends with the same bytes as one that never was (Q1-Q3, Q8, Q9, K)."""
 
 import fcntl
+import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -14,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load, save
 
 import mtl
-from mtl.errors import USER, UserError
+from mtl.errors import USER, NotFinite, UserError
 from mtl.experiment import Silent
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.spec import OPTIMIZERS, SCHEDULES, SHARING, WEIGHTINGS
@@ -605,6 +608,315 @@ def test_a_failed_resume_gives_the_lock_back(stopped_run: tuple[Path, Path], tmp
         mtl.resume(run)
     with (run / ".lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# --- a checkpoint that is named, or that others need -------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_an_older_checkpoint_is_gone_back_to(stopped_run: tuple[Path, Path], tmp_path: Path) -> None:
+    straight, stopped = stopped_run
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    mtl.resume(run / "checkpoints/step-00000003")
+    assert_same(straight, run)
+    (aside,) = (run / "checkpoints").glob("set-aside-*")
+    assert sorted(os.listdir(aside)) == ["step-00000006", "step-00000009"]
+
+
+def test_a_named_checkpoint_that_is_damaged_is_refused(
+    stopped_run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """K4: and nothing is moved out of its way."""
+    run = tmp_path / "run"
+    shutil.copytree(stopped_run[1], run)
+    named = run / "checkpoints/step-00000006"
+    flip(named / "optim.safetensors")
+    before = sorted(os.listdir(run / "checkpoints"))
+    with pytest.raises(UserError) as caught:
+        mtl.resume(named)
+    text = "is damaged (optim.safetensors: sha256 differs); resume the run to use an older one"
+    assert str(caught.value) == f"{named}: {text}"
+    with pytest.raises(UserError, match=r"step-00000007: is damaged \(manifest.json: No such file"):
+        mtl.resume(run / "checkpoints/step-00000007")
+    assert sorted(os.listdir(run / "checkpoints")) == before
+
+
+def poisoned(step: Path) -> str:
+    """Put a NaN into a weight of a checkpoint, its manifest in order; returns the weight's name."""
+    path = step / "model.safetensors"
+    tensors = load(path.read_bytes())
+    name = next(name for name in sorted(tensors) if name.endswith("weight"))
+    tensors[name].view(-1)[0] = float("nan")
+    data = save(tensors)
+    path.write_bytes(data)
+    entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    files = json.loads((step / "manifest.json").read_text())["files"]
+    edited(files={**files, path.name: entry})(step)
+    return name
+
+
+def test_weights_that_are_nan_are_refused(stopped_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """K10: the later checkpoints stay where they are; and the option lets them pass."""
+    run = tmp_path / "run"
+    shutil.copytree(stopped_run[1], run)
+    named = run / "checkpoints/step-00000006"
+    name = poisoned(named)
+    before = sorted(os.listdir(run / "checkpoints"))
+    with pytest.raises(UserError) as caught:
+        mtl.resume(named)
+    todo = "resume an older checkpoint, or add --allow-nonfinite"
+    assert str(caught.value) == f"model.safetensors: holds non-finite values in '{name}'; {todo}"
+    assert sorted(os.listdir(run / "checkpoints")) == before
+    with pytest.raises(NotFinite, match="loss is nan at step 6"):
+        mtl.resume(named, allow_nonfinite=True)
+
+
+@pytest.fixture(scope="module")
+def early_best(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
+    """A run whose best epoch was not its last saved one, its twin stopped after epoch 4 of 5, and that best step."""
+    folder = tmp_path_factory.mktemp("best")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mtl.experiment.plot_run", lambda *_: [])
+        for seed in range(30):
+            made = recipe(
+                **with_validation(optimizer={"kind": "adam", "lr": 0.03}, train__epochs=5, seed=seed),
+                train__checkpoint={"keep": 10},
+            )
+            straight = folder / f"straight{seed}"
+            best = mtl.run(made, out=straight).record["selected"]["step"]
+            if best in (6, 9):
+                break
+        with pytest.raises(Stop):
+            mtl.run(made, out=folder / "stopped", console=StopAfter(epoch=4))
+    assert best in (6, 9)
+    return straight, folder / "stopped", best
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_best_epoch_must_be_whole_too(early_best: tuple[Path, Path, int], tmp_path: Path) -> None:
+    """F40: its weights are what the end of the run needs, so that it is trained again from an older one."""
+    straight, stopped, best = early_best
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    flip(run / f"checkpoints/step-{best:08d}/model.safetensors")
+    console = StopAfter()
+    mtl.resume(run, console=console)
+    damaged = f"step-{best:08d}, the best by validation, is damaged (model.safetensors: sha256 differs)"
+    assert console.warnings == [f"{damaged}; using step-{best - 3:08d}"]
+    assert_same(straight, run)
+
+
+def test_a_best_epoch_without_an_older_one(early_best: tuple[Path, Path, int], tmp_path: Path) -> None:
+    run, best = tmp_path / "run", early_best[2]
+    shutil.copytree(early_best[1], run)
+    flip(run / f"checkpoints/step-{best:08d}/model.safetensors")
+    for step in range(3, best, 3):
+        flip(run / f"checkpoints/step-{step:08d}/state.json")
+    before = sorted(os.listdir(run / "checkpoints"))
+    with pytest.raises(UserError) as caught:
+        mtl.resume(run)
+    damaged = f"step-{best:08d}, the best by validation, is damaged (model.safetensors: sha256 differs)"
+    todo = f"and no older checkpoint is whole; see mtl checkpoints {run}"
+    assert str(caught.value) == f"{run}: {damaged}, {todo}"
+    assert sorted(os.listdir(run / "checkpoints")) == before
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_best_epoch_is_damaged_before_the_end(early_best: tuple[Path, Path, int], tmp_path: Path) -> None:
+    """Not a bug of ours but of the disk: one line, and the run can be resumed."""
+    straight, stopped, best = early_best
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    path = run / f"checkpoints/step-{best:08d}"
+
+    class Damage(StopAfter):
+        def started(self, trainer: Any, run: Any, notices: Any) -> None:
+            flip(path / "model.safetensors")
+
+    with pytest.raises(UserError) as caught:
+        mtl.resume(run, console=Damage())
+    todo = f"mtl run --resume {run} trains it again from an older one"
+    what = "the best by validation is damaged (model.safetensors: sha256 differs)"
+    assert str(caught.value) == f"{path}: {what}; {todo}"
+    mtl.resume(run)
+    assert_same(straight, run)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_stop_after_damage_is_kept(stopped_run: tuple[Path, Path], tmp_path: Path) -> None:
+    """Damaged checkpoints of later steps are not counted among the last that are kept."""
+    run = tmp_path / "run"
+    shutil.copytree(stopped_run[1], run)
+    for step in (6, 9):
+        flip(run / f"checkpoints/step-{step:08d}/model.safetensors")
+    mtl.resume(run, ["train.checkpoint={keep: 2, every: {steps: 1}}"], console=None)
+    assert_same(stopped_run[0], run)
+    run2 = tmp_path / "again"
+    shutil.copytree(stopped_run[1], run2)
+    for step in (6, 9):
+        flip(run2 / f"checkpoints/step-{step:08d}/model.safetensors")
+    with pytest.raises(Stop):
+        mtl.resume(run2, ["train.checkpoint={keep: 2, every: {steps: 1}}"], console=StopAfter(step=2))
+    # the stop came before the second save: that of step 4 must be there, beside the one resumed from
+    assert {"step-00000003", "step-00000004"} <= set(os.listdir(run2 / "checkpoints"))
+
+
+# --- what may change (K14, F36) -----------------------------------------------------------------------------
+
+
+def final_weights(run: Path) -> bytes:
+    return (max((run / "checkpoints").glob("step-????????")) / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("stop", [2, None], ids=["stopped", "finished"])
+@pytest.mark.usefixtures("no_plots")
+def test_more_epochs(stop: int | None, tmp_path: Path) -> None:
+    """With a schedule that knows no horizon, a run that was made longer is one that was so from the start."""
+    mtl.run(recipe(train__epochs=5), out=tmp_path / "long")
+    if stop is None:
+        mtl.run(recipe(), out=tmp_path / "run")
+    else:
+        with pytest.raises(Stop):
+            mtl.run(recipe(), out=tmp_path / "run", console=StopAfter(epoch=stop))
+    record = mtl.resume(tmp_path / "run", ["train.epochs=5"]).record
+    assert (record["step"], record["epoch"]) == (15, 5)
+    assert record["changes"] == [{"step": 12 if stop is None else 6, "changed": ["train.epochs 4 -> 5"]}]
+    assert final_weights(tmp_path / "run") == final_weights(tmp_path / "long")
+    for name in ("metrics.jsonl", "alpha.jsonl", "metrics.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "long" / name).read_bytes()
+    console = StopAfter()
+    mtl.resume(tmp_path / "run", console=console)
+    assert console.warnings == [f"{tmp_path / 'run'}: already finished at step 15"]
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_more_steps_are_all_taken(tmp_path: Path) -> None:
+    """Also when the first end cut an epoch short."""
+    mtl.run(recipe(train__epochs=None, train__max_steps=8), out=tmp_path / "run")
+    record = mtl.resume(tmp_path / "run", ["train.max_steps=12"]).record
+    assert (record["status"], record["step"], record["epoch"]) == ("finished", 12, 5)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["split"] == "train"] == [3, 6, 8, 11, 12]
+
+
+class Rates(StopAfter):
+    """Notes the learning rate of each step."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.rates: list[float] = []
+
+    def started(self, trainer: Any, run: Any, notices: Any) -> None:
+        self.groups = trainer.optimizer.param_groups
+
+    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+        self.rates.append(self.groups[0]["lr"])
+        super().stepped(epoch, step, n_steps)
+
+
+@pytest.mark.parametrize("extend", [False, True])
+@pytest.mark.usefixtures("no_plots")
+def test_the_schedule_stays_unless_it_is_extended(extend: bool, tmp_path: Path) -> None:
+    """12 steps of a cosine, stopped at 6 and made 18: it ends where it would have and holds, or is stretched."""
+    made = recipe(schedule={"kind": "cosine"}, optimizer={"kind": "sgd", "lr": 0.5})
+    with pytest.raises(Stop):
+        mtl.run(made, out=tmp_path / "run", console=StopAfter(epoch=2))
+    console = Rates()
+    mtl.resume(tmp_path / "run", ["train.epochs=6"], console=console, extend_schedule=extend)
+
+    horizon = 18 if extend else 12
+    expected = [0.25 * (1 + math.cos(math.pi * min(step, horizon - 1) / horizon)) for step in range(6, 18)]
+    assert console.rates == pytest.approx(expected, rel=1e-12)
+    assert (console.rates[6] == console.rates[-1]) is not extend
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_other_keys_that_may_change_change_no_bit(stopped_run: tuple[Path, Path], tmp_path: Path) -> None:
+    straight, stopped = stopped_run
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    console = StopAfter()
+    overrides = ["description=other", "train.checkpoint.keep=7", "train.device=cpu"]
+    mtl.resume(run, overrides, console=console)
+    assert console.warnings == []
+    assert_same(straight, run)
+    assert "description: other" in (run / "recipe.resolved.yaml").read_text()
+
+
+ELSEWHERE: dict[str, tuple[dict[str, Any], list[str], str]] = {
+    "torch": ({"environment": {"torch": "2.10.0"}}, [], "torch 2.10.0 -> "),
+    "python": ({"environment": {"python": "3.10.1"}}, [], "python 3.10.1 -> "),
+    "cpu": ({"environment": {"cpu_capability": "NEON"}}, [], "cpu_capability NEON -> "),
+    "device": ({"device": "cuda"}, [], "device cuda -> cpu"),
+    "threads": ({}, ["train.threads=2"], "threads 1 -> 2"),
+}
+
+
+@pytest.mark.parametrize("case", ELSEWHERE)
+@pytest.mark.usefixtures("no_plots")
+def test_another_machine_is_told_or_refused(
+    case: str, stopped_run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """F36."""
+    changes, overrides, text = ELSEWHERE[case]
+    run = tmp_path / "run"
+    shutil.copytree(stopped_run[1], run)
+    record = json.loads((run / "run.json").read_text())
+    record["environment"] |= changes.get("environment", {})
+    record["device"] = changes.get("device", record["device"])
+    (run / "run.json").write_text(json.dumps(record))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(UserError) as caught:
+        mtl.resume(run, overrides, require_bitwise=True)
+    assert caught.value.code == USER
+    assert str(caught.value).startswith(f"{run}: not bitwise: {text}")
+    assert str(caught.value).endswith("; leave out --require-bitwise")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    console = StopAfter()
+    result = mtl.resume(run, overrides, console=console)
+    (warning,) = console.warnings
+    assert warning.startswith(f"not bitwise: {text}")
+    assert result.record["status"] == "finished"
+
+
+# --- a run of an older schema (K7) --------------------------------------------------------------------------
+
+GOLDEN = ROOT / "tests/golden/run-schema-1"
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
+    """As it does when its checkpoint is written in this schema by hand; and its files stay as they are."""
+    was = {path.name: path.read_bytes() for path in (GOLDEN / "checkpoints/step-00000008").iterdir()}
+    assert json.loads(was["manifest.json"])["schema_version"] == 1
+    for name in ("old", "new"):
+        shutil.copytree(GOLDEN, tmp_path / name)
+    step = tmp_path / "new/checkpoints/step-00000008"
+    state = json.loads(was["state.json"])
+    state["schema_version"] = 2
+    state["progress"] = {
+        "best": None, "best_epoch": None, "best_step": None, "horizon": 16, "skipped": 0,
+        "skipped_in_a_row": 0, "stale": 0, "stopped": False,
+    }  # fmt: skip
+    state["position"] = {"epoch": 2, "global_step": 8, "step_in_epoch": 0}
+    state["order_sha256"] = None
+    data = json.dumps(state).encode()
+    (step / "state.json").write_bytes(data)
+    files = json.loads(was["manifest.json"])["files"]
+    files["state.json"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    edited(files=files, schema_version=2)(step)
+    for name in ("old", "new"):
+        console = StopAfter()
+        result = mtl.resume(tmp_path / name, console=console)
+        assert [line for line in console.warnings if not line.startswith("not bitwise: ")] == []
+        assert (result.record["status"], result.record["step"]) == ("finished", 16)
+    assert results(tmp_path / "old") == results(tmp_path / "new")
+    kept = tmp_path / "old/checkpoints/step-00000008"
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == was
+    saved = json.loads((tmp_path / "old/checkpoints/step-00000016/state.json").read_text())
+    assert saved["schema_version"] == 2
+    assert saved["progress"]["horizon"] == 16
 
 
 # --- real processes, really killed -----------------------------------------------------------------------
