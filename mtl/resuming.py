@@ -159,7 +159,11 @@ def _restore(
         console.warn(f"{folder.path}: no checkpoint found; starting from the beginning")
         folder.cut_logs({}, 0)
         return None
-    offsets = state.restore(trainer, files, allow_nonfinite)
+    try:
+        offsets = state.restore(trainer, files, allow_nonfinite)
+    except UserError as error:
+        place = folder.checkpoints / f"step-{step:08d}" / str(error.place)
+        raise UserError(str(place), error.what, error.todo) from None
     checkpoint.set_aside(folder.checkpoints, step)  # those after it: damaged, or not asked for
     folder.cut_logs(offsets, trainer.progress.epoch)
     return step

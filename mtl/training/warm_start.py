@@ -32,7 +32,8 @@ class Matched:
 
 
 def take_weights(target: Built, runs: Mapping[str, Built]) -> Matched:
-    """Copy each tower, head and alpha that a run has under the same name and in the same shape.
+    """Copy each tower, head and alpha that a run has under the same name and in the same shape; heads also need the
+    same classes.
 
     Args:
         target: the network that is about to be trained.
@@ -88,6 +89,8 @@ def _take_tower(target: Built, k: int, source: Built, given: bool, found: Matche
             if group.towers[t] != k or not place:
                 continue
             other, i = place[0]
+            if group.outputs[t] != other.outputs[i]:  # as many classes may be other ones
+                continue
             heads, those = target.model.heads.groups[group.name], source.model.heads.groups[other.name]
             if _copy(heads, t, len(group.tasks), those, i, len(other.tasks)):
                 found.heads.append(task)
