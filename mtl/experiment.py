@@ -203,6 +203,7 @@ def train(trainer: Trainer, folder: RunFolder, console: Console, parent: int | N
                 for epoch in fit(trainer):
                     recorder.epoch(epoch)
                     console.epoch(trainer, epoch)
+                    stop.check()
                 _finish(trainer, folder, recorder)
                 failpoints.hit("plot")
                 plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})

@@ -7,6 +7,7 @@ it, each `step-*` folder that exists is whole, and loading checks every byte of 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -20,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from mtl import __version__
@@ -92,8 +94,8 @@ def commit(
     """
     path, aside, renamed = folder / f"step-{step:08d}", None, False
     temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
-    failpoints.hit("save")
     try:
+        failpoints.hit("save")
         make_folder(folder)
         with ThreadPoolExecutor(1) as pool:  # sha256 lets other threads run: it goes on beside the disk
             digests = {name: pool.submit(_entry, data) for name, data in files.items()}
@@ -238,6 +240,18 @@ def steps(folder: Path) -> list[int]:
     return sorted(found)
 
 
+def plain_size(path: Path) -> int:
+    """Bytes of a file that is no link, pipe or device: reading one of those may never end.
+
+    Raises:
+        OSError: it is one of them, or is not there.
+    """
+    info = path.lstat()
+    if not S_ISREG(info.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file")
+    return info.st_size
+
+
 def manifest_of(path: Path) -> dict[str, Any]:
     """The manifest of one checkpoint, brought up to this schema in memory.
 
@@ -246,7 +260,7 @@ def manifest_of(path: Path) -> dict[str, Any]:
         UserError: a newer mtl wrote it.
     """
     try:
-        if (path / MANIFEST).stat().st_size > MANIFEST_LIMIT:
+        if plain_size(path / MANIFEST) > MANIFEST_LIMIT:
             raise Damaged(f"{MANIFEST}: larger than {MANIFEST_LIMIT} bytes")
         manifest = strict_json((path / MANIFEST).read_bytes())
         version, step = manifest["schema_version"], manifest["step"]
@@ -295,7 +309,7 @@ def read(path: Path) -> dict[str, bytes]:
     files = {}
     for name, (size, digest) in expected.items():
         try:
-            if (path / name).is_symlink() or (path / name).stat().st_size != size:
+            if plain_size(path / name) != size:
                 raise Damaged(f"{_shown(name)}: size differs")
             data = (path / name).read_bytes()
         except OSError as error:
@@ -361,9 +375,9 @@ def retain(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> str 
 
     Only folders that are checkpoints of this run by their manifest count, and only they are deleted.
     """
-    failpoints.hit("retain")
     warning = None
     try:
+        failpoints.hit("retain")
         own = [step for step in steps(folder) if _is_of(folder / f"step-{step:08d}", run_id)]
         for step in sorted(set(own[:-keep]).difference(protect)):
             doomed = folder / f".del-{step:08d}-{secrets.token_hex(4)}"

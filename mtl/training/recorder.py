@@ -51,6 +51,11 @@ class Recorder:
 
     def begin(self) -> None:
         """Before the first step."""
+        progress = self.trainer.progress
+        if (
+            self.folder.record["step"] != progress.step
+        ):  # a kill came between a checkpoint and the record of it
+            self._record(step=progress.step, epoch=progress.epoch)
         if not (self.folder.path / "alpha.jsonl").exists() or not self.folder.rows("alpha.jsonl"):
             self.log("alpha.jsonl", self._alpha())
         self._check_space()

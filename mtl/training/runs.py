@@ -24,7 +24,7 @@ from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
 from mtl.training import failpoints
-from mtl.training.checkpoint import make_folder, strict_json, write_whole
+from mtl.training.checkpoint import make_folder, plain_size, strict_json, write_whole
 
 SCHEMA_VERSION = 1
 RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
@@ -104,6 +104,7 @@ class RunFolder:
             UserError: it is not, or its run.json cannot be read.
         """
         try:
+            plain_size(path / RECORD)
             record = strict_json((path / RECORD).read_bytes())
         except FileNotFoundError:
             raise UserError(str(path), f"no checkpoint found: it has no {RECORD}, so it is no run") from None
@@ -180,13 +181,22 @@ class RunFolder:
             ) from error
 
     def offsets(self) -> dict[str, int]:
-        """The length of each log in bytes, all of them on the disk: a checkpoint is about to rely on it."""
+        """The length of each log in bytes, all of them on the disk: a checkpoint is about to rely on it.
+
+        Raises:
+            EnvironmentFault: the disk cannot say that they are.
+        """
         lengths = {}
         for name in LOGS:
-            if (self.path / name).exists():
+            try:
                 with (self.path / name).open("rb") as file:
                     os.fsync(file.fileno())
                     lengths[name] = os.fstat(file.fileno()).st_size
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                what = f"cannot be synced: {(error.strerror or str(error)).lower()}"
+                raise EnvironmentFault(str(self.path / name), what) from error
         return lengths
 
     def cut_logs(self, offsets: Mapping[str, int], epoch: int) -> None:
