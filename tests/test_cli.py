@@ -632,3 +632,162 @@ def test_one_run_is_held_by_one_process(run_of: Path, capsys: Capture, folder: P
         holder.release()
     assert called(capsys, "run", "--resume", run_of).returncode == OK
     assert json.loads((folder / "done" / "run.json").read_text())["status"] == "finished"
+
+
+# --- checkpoints, and what goes on from them ----------------------------------------------------------------
+
+
+def test_checkpoints(run_of: Path, capsys: Capture, folder: Path) -> None:
+    head, _, *rows = good(called(capsys, "checkpoints", run_of)).splitlines()
+    assert head.split() == ["checkpoint", "state", "made", "MB"]
+    made = [
+        json.loads(path.read_text())["created"] for path in sorted(run_of.glob("checkpoints/*/manifest.json"))
+    ]
+    sizes = [
+        sum(path.stat().st_size for path in step.iterdir())
+        for step in sorted(run_of.glob("checkpoints/step-*"))
+    ]
+    assert [row.split() for row in rows] == [
+        ["step-00000002", "whole", made[0], f"{sizes[0] / 2**20:.2f}"],
+        ["step-00000004", "whole,", "selected", made[1], f"{sizes[1] / 2**20:.2f}"],
+    ]
+    os.truncate("done/checkpoints/step-00000002/model.safetensors", 9)
+    (folder / "done/checkpoints/step-00000004/state.json").unlink()
+    rows = good(called(capsys, "checkpoints", run_of)).splitlines()[2:]
+    assert "step-00000002  damaged (model.safetensors: size differs)" in rows[0]
+    assert "step-00000004  damaged (state.json: missing)" in rows[1]
+    shutil.rmtree("done/checkpoints")
+    assert good(called(capsys, "checkpoints", run_of)) == "no checkpoints in done\n"
+    refused(lambda: called(capsys, "checkpoints", "t.yaml"), folder, ["t.yaml"])
+    refused(lambda: called(capsys, "checkpoints", "nosuch"), folder, ["nosuch: no checkpoint found"])
+
+
+def test_a_run_without_a_usable_checkpoint(run_of: Path, capsys: Capture, folder: Path) -> None:  # K3
+    record = json.loads((folder / "done/run.json").read_text())
+    (folder / "done/run.json").write_text(json.dumps({**record, "status": "interrupted"}), encoding="utf-8")
+    for path in folder.glob("done/checkpoints/*/model.safetensors"):
+        os.truncate(path, 3)
+    (folder / "done/.lock").write_text(f"pid {os.getpid()} on host {os.uname().nodename}\n")
+    expected = ["done: no usable checkpoint (2 damaged); see mtl checkpoints done"]
+    refused(lambda: called(capsys, "run", "--resume", run_of), folder, expected)
+    named = "done/checkpoints/step-00000002"  # K4
+    expected = [f"{named}: is damaged (model.safetensors: size differs); resume the run to use an older one"]
+    refused(lambda: called(capsys, "run", "--resume", named), folder, expected)
+
+
+def test_options_of_a_run_that_goes_on(run_of: Path, capsys: Capture, folder: Path) -> None:
+    for option in ("--extend-schedule", "--allow-nonfinite", "--require-bitwise"):
+        expected = [f"{option}: is for a run that goes on; add --resume RUN"]
+        refused(lambda option=option: called(capsys, "run", "t.yaml", option), folder, expected)  # type: ignore[misc]
+    record = json.loads((folder / "done/run.json").read_text())
+    record |= {"status": "interrupted", "environment": {**record["environment"], "torch": "2.10.0"}}
+    (folder / "done/run.json").write_text(json.dumps(record), encoding="utf-8")
+    expected = ["done: not bitwise: torch 2.10.0 -> ... ; leave out --require-bitwise"]  # F36
+    refused(lambda: called(capsys, "run", "--resume", run_of, "--require-bitwise"), folder, expected)
+    done = called(capsys, "run", "--resume", run_of, "train.epochs=3", "--extend-schedule", "--quiet")
+    assert done.returncode == OK
+    assert re.fullmatch(r"warning: not bitwise: torch 2\.10\.0 -> \S+\n", done.stderr)
+    assert json.loads((folder / "done/run.json").read_text())["step"] == 6
+
+
+# --- the machine, and recipes that no batch fits ------------------------------------------------------------
+
+
+def test_the_oldest_torch_is_that_of_the_package() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"torch>={outcomes.OLDEST_TORCH}"' in text
+    named = set(re.findall(r'^    "([a-z]+)[><=]', text, re.MULTILINE))
+    assert set(outcomes.PACKAGES.values()) <= named
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ("2.9.1+cpu", "mtl: torch 2.9.1+cpu is too old, 2.10 is needed; pip install -U 'torch>=2.10'"),
+        ("1.13", "mtl: torch 1.13 is too old, 2.10 is needed; pip install -U 'torch>=2.10'"),
+        (None, "mtl: torch is not installed; pip install 'torch>=2.10'"),
+    ],
+)
+def test_torch_is_missing_or_too_old(
+    found: str | None, line: str, capsys: Capture, folder: Path, monkeypatch: pytest.MonkeyPatch, run_of: Path
+) -> None:  # C6
+    def version(package: str) -> str:
+        if found is None:
+            raise outcomes.PackageNotFoundError(package)
+        return found
+
+    monkeypatch.setattr(outcomes, "version", version)
+    commands = [["run", "t.yaml"], ["validate", "t.yaml"], ["summary", "t.yaml"], ["eval", "done"]]
+    commands += [["run", "--resume", "done"], ["predict", "done", "--input", "x.csv", "--output", "y.csv"]]
+    for command in commands:
+        refused(lambda command=command: called(capsys, *command), folder, [line], code=ENVIRONMENT)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("found", ["2.10", "2.10.0+cu128", "2.13.1", "3.0"])
+def test_a_torch_that_will_do(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "version", lambda package: found)
+    outcomes.require_torch()
+
+
+def test_a_package_is_missing(capsys: Capture, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # C6
+    def breaks(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'PIL'", name="PIL.Image")
+
+    monkeypatch.setattr(cli, "_summarize", breaks)
+    expected = ["mtl: pillow is not installed; pip install pillow"]
+    refused(lambda: called(capsys, "summary", "t.yaml"), folder, expected, code=ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size"), [(9, 1), (1, 8)], ids=["batches of one row", "one training row"]
+)
+def test_a_batch_of_one_row(rows: int, batch_size: int, capsys: Capture, folder: Path) -> None:  # D45
+    table = ["u,v,part", *(f"{i},{2 * i},train" for i in range(rows)), "3,1,test", "4,5,test"]
+    (folder / "t.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+    (folder / "r.yaml").write_text(
+        "schema_version: 1\nname: r\n"
+        "data: {source: {kind: table, path: t.csv, inputs: {numeric: [u]}}, split: {column: part}}\n"
+        "tasks: {v: {kind: regression, target: v, metrics: [rmse]}}\n"
+        "model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}\n"
+        f"optimizer: {{kind: sgd, lr: 0.1}}\ntrain: {{epochs: 1, batch_size: {batch_size}}}\n",
+        encoding="utf-8",
+    )
+    what = "train.batch_size: a batch of one row cannot be normalized over the batch"
+    expected = [f"r.yaml:7: ... {what}; take model.backbone.norm.kind: layer or none, or batches of more"]
+    refused(lambda: called(capsys, "run", "r.yaml"), folder, expected)
+    assert called(capsys, "run", "r.yaml", "model.backbone.norm={kind: layer}").returncode == OK
+
+
+def test_a_metric_without_a_direction_selects_nothing(capsys: Capture, folder: Path) -> None:
+    (folder / "t.csv").write_text("u,v\n" + "".join(f"{i},{i * i}\n" for i in range(40)), encoding="utf-8")
+    (folder / "r.yaml").write_text(
+        "schema_version: 1\nname: r\ndata:\n"
+        "  source: {kind: table, path: t.csv, inputs: {numeric: [u]}}\n  split: {validation: 0.2, test: 0.2}\n"
+        "tasks: {v: {kind: regression, target: v, metrics: [rmse, bias]}}\n"
+        "model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}\n"
+        "optimizer: {kind: sgd, lr: 0.1}\n"
+        "train: {epochs: 1, early_stopping: {metric: validation/v/bias}}\n",
+        encoding="utf-8",
+    )
+    expected = ["r.yaml:9: ... train.early_stopping.metric: unknown metric 'bias'; v has: loss, rmse"]
+    refused(lambda: called(capsys, "run", "r.yaml"), folder, expected)
+
+
+def test_nohup_is_respected(folder: Path) -> None:
+    """A hang-up that is ignored from the start, as under nohup, stays ignored while a run trains."""
+    program = (
+        "import os, signal, sys\n"
+        "from mtl import experiment\n"
+        "from mtl.cli import main\n"
+        "from mtl.console import TrainingConsole\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "TrainingConsole.stepped = lambda *_: os.kill(os.getpid(), signal.SIGHUP)\n"
+        "experiment.plot_run = lambda *_: []\n"
+        "sys.exit(main(['run', 't.yaml', '--out', 'out', '--quiet']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert json.loads((folder / "out/run.json").read_text())["status"] == "finished"
