@@ -13,7 +13,7 @@ from mtl.recipe.load import load_recipe
 from mtl.training.checkpoint import canonical_json, strict_json
 from mtl.training.dataset import load_dataset
 from mtl.training.fit import Trainer, fit
-from mtl.training.state import MODEL, OPTIMIZER, STATE, WEIGHTING, capture, load_weights, restore
+from mtl.training.state import METER, MODEL, OPTIMIZER, STATE, WEIGHTING, capture, load_weights, restore
 
 OPTIMIZERS = {
     "adam": {"kind": "adam", "lr": 0.01},
@@ -186,3 +186,60 @@ def test_steps_skipped_in_a_row_are_counted_over_a_resume() -> None:
         with pytest.raises(NotFinite):
             list(rest)
         assert trainer.progress.skipped == 11
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_load_and_save_within_an_epoch_give_the_same_bytes(optimizer: str, steps: int) -> None:
+    """Q7, with what has been measured of the epoch under way."""
+
+    class Stop(Exception):
+        pass
+
+    trainer = trainer_of(optimizer)
+
+    def stop(epoch: int, step: int, n_steps: int) -> None:
+        if step == steps:
+            raise Stop
+
+    trainer.on_step = stop
+    with pytest.raises(Stop):
+        next(fit(trainer))
+    files = capture(trainer, {"metrics.jsonl": 5})
+    assert METER in files
+    assert len(files[METER]) > 500
+    other = trainer_of(optimizer)
+    assert restore(other, files) == {"metrics.jsonl": 5}
+    assert (other.progress.step, other.progress.step_in_epoch) == (steps, steps)
+    assert capture(other, {"metrics.jsonl": 5}) == files
+
+
+def test_a_weighting_of_other_tensors_is_refused_and_nothing_is_loaded() -> None:
+    trainer, other = trainer_of(), trainer_of()
+    next(fit(trainer))
+    files = capture(trainer, {})
+    tensors = load_tensors(files[WEIGHTING])
+    files[WEIGHTING] = save_tensors({**tensors, "stranger": torch.zeros(2)})
+    before = {name: value.clone() for name, value in other.built.model.state_dict().items()}
+    with pytest.raises(UserError) as caught:
+        restore(other, files)
+    assert str(caught.value) == "weighting.safetensors: has unknown 'stranger'"
+    assert all(torch.equal(value, before[name]) for name, value in other.built.model.state_dict().items())
+    assert other.progress.step == 0
+
+
+def test_a_skipped_step_leaves_no_trace_in_the_weighting() -> None:
+    class Remembering(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("last", torch.ones(2))
+
+        def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
+            self.last.copy_(losses_N.detach())
+            return losses_N.sum() * float("nan")
+
+    trainer = trainer_of(on_nonfinite="skip", max_steps=2, epochs=None)
+    trainer.weighting = Remembering()
+    list(fit(trainer))
+    assert trainer.progress.skipped == 2
+    assert trainer.weighting.last.tolist() == [1.0, 1.0]
