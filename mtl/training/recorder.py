@@ -52,10 +52,10 @@ class Recorder:
     def begin(self) -> None:
         """Before the first step."""
         progress = self.trainer.progress
-        if (
-            self.folder.record["step"] != progress.step
-        ):  # a kill came between a checkpoint and the record of it
+        if self.folder.record["step"] != progress.step:  # a kill came between a checkpoint and its record
             self._record(step=progress.step, epoch=progress.epoch)
+        if self.parent is not None:
+            self._retain()  # which a kill may have kept from its end
         if not (self.folder.path / "alpha.jsonl").exists() or not self.folder.rows("alpha.jsonl"):
             self.log("alpha.jsonl", self._alpha())
         self._check_space()
@@ -98,9 +98,13 @@ class Recorder:
         files = state.capture(self.trainer, self.folder.offsets())
         checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
         self._due, self._last_save, self._last_size = False, monotonic(), sum(map(len, files.values()))
-        protect = [step for step in (progress.best_step, self.parent) if step is not None]
+        self._retain()
+
+    def _retain(self) -> None:
+        """Delete old checkpoints, but neither the best one nor the one that the run was resumed from."""
+        protect = [step for step in (self.trainer.progress.best_step, self.parent) if step is not None]
         keep = self.trainer.recipe.train.checkpoint.keep
-        warning = checkpoint.retain(checkpoints, self.folder.record["id"], keep, protect)
+        warning = checkpoint.retain(self.folder.checkpoints, self.folder.record["id"], keep, protect)
         if warning:
             self._warn_once(warning)
 
