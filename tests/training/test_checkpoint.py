@@ -20,6 +20,8 @@ from mtl.training.checkpoint import (
     canonical_json,
     clean,
     commit,
+    lacks_space,
+    make_folder,
     newest,
     read,
     retain,
@@ -167,7 +169,9 @@ def test_a_disk_that_refuses(call: str, number: int, tmp_path: Path) -> None:
                 break
         fired += 1
         assert code == ENVIRONMENT
-        what = os.strerror(number).lower()  # the new one may be there, but not for good while its folder is unsynced
+        what = os.strerror(
+            number
+        ).lower()  # the new one may be there, but not for good while its folder is unsynced
         assert text == f"{folder}: cannot write checkpoint at step 300: {what}; last good: step-00000200"
         after = tree(folder)
         assert before.items() <= after.items()
@@ -458,3 +462,133 @@ def test_write_whole_syncs_before_it_renames(tmp_path: Path, monkeypatch: pytest
     kinds = [kind for kind, _ in recorder.calls]
     assert kinds == ["create", "write", "fsync", "replace", "fsync"]
     assert recorder.calls[-1] == ("fsync", tmp_path.name)
+
+
+# --- folders and deletions ---------------------------------------------------------------------------------
+
+
+def test_a_new_folder_is_synced_in_its_parent_all_the_way_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch)
+    make_folder(tmp_path / "a" / "b" / "checkpoints")
+    assert (tmp_path / "a" / "b" / "checkpoints").is_dir()
+    synced = [name for kind, name in recorder.calls if kind == "fsync"]
+    assert sorted(synced) == sorted([tmp_path.name, "a", "b"])
+    recorder.calls.clear()
+    make_folder(tmp_path / "a" / "b")
+    assert not [name for kind, name in recorder.calls if kind == "fsync"]
+
+
+def test_retention_syncs_the_new_names_before_it_deletes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut that keeps the deletions but not the renames would leave a half checkpoint under a good name."""
+    save(tmp_path, 1, 2, 3, 4)
+    recorder, real = Recorder(monkeypatch), shutil.rmtree
+
+    def rmtree(path: Any, *given: Any, **named: Any) -> None:
+        recorder.calls.append(("delete", Path(path).name[:13]))
+        real(path, *given, **named)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    assert retain(tmp_path, "run", 2, []) is None
+    calls = [(kind, name.split(" ")[0]) for kind, name in recorder.calls]
+    assert calls == [
+        ("rename", "step-00000001"),
+        ("rename", "step-00000002"),
+        ("fsync", tmp_path.name),
+        ("delete", ".del-00000001"),
+        ("delete", ".del-00000002"),
+    ]
+
+
+def test_nothing_is_deleted_whose_new_name_is_not_on_the_disk(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        FailAt(patch, "fsync", 0, errno.EIO)
+        assert retain(tmp_path, "run", 2, []) == "cannot delete an old checkpoint: input/output error"
+    assert steps(tmp_path) == [2, 3]
+    (left,) = tmp_path.glob(".del-*")
+    assert len(os.listdir(left)) == len(FILES) + 2
+    assert retain(tmp_path, "run", 2, []) is None  # the next time finishes it
+    assert sorted(os.listdir(tmp_path)) == ["step-00000002", "step-00000003"]
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        FailAt(patch, "scandir", 0, errno.EIO)
+        assert retain(tmp_path, "run", 2, []) == "cannot delete an old checkpoint: input/output error"
+    with pytest.MonkeyPatch.context() as patch:
+        FailAt(patch, "fsync", 0, errno.EIO)
+        FailAt(patch, "scandir", 1, errno.EIO)  # the first one is of the removal of the temporary folder
+        with pytest.raises(EnvironmentFault) as caught:
+            save(tmp_path, 4)
+    assert str(caught.value) == (
+        f"{tmp_path}: cannot write checkpoint at step 4: input/output error; which others are there cannot be read"
+    )
+    assert steps(tmp_path) == [1, 2, 3]
+    with pytest.MonkeyPatch.context() as patch:
+        FailAt(patch, "listdir", 0, errno.EACCES)
+        with pytest.raises(Damaged, match="cannot be listed: Permission denied"):
+            read(tmp_path / "step-00000003")
+
+
+def test_a_replaced_checkpoint_that_cannot_be_put_back(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    old = tmp_path / ".old-00000001-0123abcd"
+    (tmp_path / "step-00000001").rename(old)
+    with pytest.MonkeyPatch.context() as patch:
+        FailAt(patch, "rename", 0, errno.EROFS)
+        with pytest.raises(EnvironmentFault) as caught:
+            clean(tmp_path)
+    assert str(caught.value) == f"{old}: cannot be put back: read-only file system"
+    clean(tmp_path)
+    assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+def test_a_name_that_is_not_on_the_disk_is_not_called_good(tmp_path: Path) -> None:
+    """The sync after the rename fails: the step is there now, but a power cut may take it."""
+    save(tmp_path, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        FailAt(patch, "fsync", 6, errno.EIO)
+        with pytest.raises(EnvironmentFault, match="last good: step-00000001"):
+            save(tmp_path, 2)
+    assert steps(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 300_000])
+def test_digests_are_those_of_the_bytes(size: int, tmp_path: Path) -> None:
+    """They are computed in another thread while the bytes are written."""
+    import hashlib
+
+    content = {f"{i}": os.urandom(size) for i in range(4)}
+    path = commit(tmp_path, 1, content, "run")
+    said = json.loads((path / "manifest.json").read_bytes())["files"]
+    assert {name: entry["sha256"] for name, entry in said.items()} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in content.items()
+    }
+
+
+def test_little_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    asked = []
+
+    def usage(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(free=3 * 2**20)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert lacks_space(tmp_path, 3 * 2**19) is None
+    assert lacks_space(tmp_path / "checkpoints", 2 * 2**20) == (
+        f"{tmp_path}/checkpoints: 3 MB are free, and a checkpoint takes 2 MB; make room"
+    )
+    assert asked == [tmp_path, tmp_path]
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EIO, "x")
+
+    monkeypatch.setattr(shutil, "disk_usage", refuse)
+    assert lacks_space(tmp_path, 1) is None

@@ -113,6 +113,7 @@ def test_a_place_that_cannot_be(name: str, recipe: Recipe, tmp_path: Path) -> No
         (b'{"a": NaN}', "cannot be read: NaN is not allowed"),
         (b'{"a": 1, "a": 1}', "cannot be read: a key is given twice"),
         (b"\xff", "cannot be read: 'utf-8' codec can't decode"),
+        (b"[" * 100_000, "cannot be read: maximum recursion depth"),
         (b"[]", "is not a run record of schema 1"),
         (b"{}", "is not a run record of schema 1"),
         (b'{"schema_version": 2}', "is not a run record of schema 1"),
@@ -298,3 +299,95 @@ def test_a_short_write_is_gone_on_with(run: RunFolder, monkeypatch: pytest.Monke
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert run.rows() == [{"x": "y" * 300}] * 3
+
+
+def test_a_disk_without_locks_is_no_other_process(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems have none."""
+    import fcntl
+
+    def flock(file: Any, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(EnvironmentFault, match="cannot be locked: no locks available"):
+        run.hold()
+
+
+def test_a_lock_is_held_although_the_disk_is_full(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds it is for people only."""
+    import socket
+
+    def name() -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(socket, "gethostname", name)
+    run.hold()
+    with pytest.raises(UserError, match=r"is in use by another process$"):
+        RunFolder.open(run.path).hold()
+    run.release()
+
+
+def test_a_holder_that_is_no_text(run: RunFolder) -> None:
+    run.hold()
+    (run.path / ".lock").write_bytes(b"\x1b[31m\xff\n" * 100)
+    with pytest.raises(UserError) as caught:
+        RunFolder.open(run.path).hold()
+    assert str(caught.value).isprintable()
+    run.release()
+
+
+def test_timings_that_a_power_cut_spoiled_are_left_out(run: RunFolder) -> None:
+    """Nobody syncs them, and they may end in zeros, or in the middle of a line."""
+    whole = [b'{"epoch": 1, "x": 1}\n', b'{"epoch": 2, "x": 2}\n', b'{"epoch": 3, "x": 3}\n']
+    spoiled = [
+        b"\0" * 40 + b"\n",
+        b"[1]\n",
+        b"{}\n",
+        b"[" * 100_000 + b"\n",
+        b'{"epoch": "1"}\n',
+        b'{"epoch": 1, "x"',
+    ]
+    (run.path / "timings.jsonl").write_bytes(
+        b"".join([whole[0], spoiled[0], whole[1], *spoiled[1:5], whole[2], spoiled[5]])
+    )
+    run.cut_logs({}, 2)
+    assert (run.path / "timings.jsonl").read_bytes() == whole[0] + whole[1]
+
+
+def test_a_log_that_cannot_be_synced(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.log("metrics.jsonl", ROWS)
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(EnvironmentFault) as caught:
+        run.offsets()
+    assert str(caught.value) == f"{run.path}/metrics.jsonl: cannot be synced: input/output error"
+
+
+def test_a_new_run_is_synced_in_its_parent(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run = RunFolder.create(tmp_path / "a" / "run", recipe, {})
+    assert {path.stat().st_ino for path in (tmp_path, tmp_path / "a", run.path)} <= set(synced)
+
+
+def test_a_changed_recipe_is_kept_with_its_step(run: RunFolder) -> None:
+    before = list(run.record["resolved_sha256"])
+    run.save_record(step=6)
+    run.change_recipe((run.path / "recipe.resolved.yaml").read_text() + "# longer\n", ["train.epochs 1 -> 2"])
+    record = RunFolder.open(run.path).record
+    assert record["changes"] == [{"step": 6, "changed": ["train.epochs 1 -> 2"]}]
+    assert record["resolved_sha256"][:-1] == before
+    recipe_of(run)  # either text is the run's own
+    (run.path / "recipe.resolved.yaml").write_text("other")
+    with pytest.raises(UserError, match=r"recipe\.resolved\.yaml is not as the run wrote it"):
+        recipe_of(run)
