@@ -65,6 +65,7 @@ def resume(
     for line in _other_machine(folder, {"device": str(device), "threads": threads}, require_bitwise):
         console.warn(line)
     folder.hold()
+    folder.record.update(RunFolder.open(folder.path).record)  # another process may just have let go of it
     with devices.settings(recipe.train.deterministic, threads):
         try:
             trainer, _ = prepare(recipe)

@@ -10,7 +10,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import mtl
+from mtl.console import TrainingConsole
 from mtl.errors import TERMINATED, Terminated
 from mtl.experiment import Silent
 from mtl.recipe.load import load_recipe, to_yaml
@@ -26,7 +27,7 @@ from mtl.recipe.spec import OPTIMIZERS, SCHEDULES, SHARING, TASKS, WEIGHTINGS
 from mtl.registry import load_plugin
 from mtl.training import checkpoint
 from tests.task_samples import OPTIONS
-from tests.test_errors import plugins_undone
+from tests.test_errors import Capture, called, plugins_undone
 from tests.test_resume import (
     MEMBERS,
     ROOT,
@@ -287,6 +288,48 @@ def test_checkpoints_of_every_step_are_those_of_a_stop(tmp_path: Path) -> None:
         assert one == two, step
     assert "meter.safetensors" in checkpoint.read(tmp_path / "each/checkpoints/step-00000002")
     assert "meter.safetensors" not in checkpoint.read(tmp_path / "each/checkpoints/step-00000003")
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_bar_and_options_of_the_command(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q4: with a progress bar, quiet, with tracebacks, evaluating each epoch and test too, or hardly at all."""
+    (tmp_path / "r.yaml").write_text(to_yaml(load_recipe(recipe(train__epochs=EPOCHS))), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    for name, options in {
+        "plain": [],
+        "bar": [],
+        "quiet": ["--quiet"],
+        "debug": ["--debug"],
+        "monitor": ["train.monitor=test", "train.checkpoint.every={steps: 1}"],
+        "rarely": ["train.evaluate_every.epochs=100"],
+    }.items():
+        with monkeypatch.context() as patch:
+            if name == "bar":
+                patch.setattr(sys.stderr, "isatty", lambda: True)
+                patch.setattr("mtl.console.TrainingConsole._start_bar", counting(started := []))
+            done = called(capsys, "run", "r.yaml", "--out", name, *options)
+            assert name != "bar" or started
+        assert done.returncode == 0, done.stderr
+        files = checkpoint.read(tmp_path / name / "checkpoints/step-00000009")
+        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        train = [row for row in rows if '"split": "train"' in row]
+        assert len(train) == EPOCHS
+        found[name] = (files["model.safetensors"], files["optim.safetensors"], train, rows[-1])
+    assert all(one == found["plain"] for one in found.values())
+
+
+def counting(started: list[object]) -> Callable[[TrainingConsole, Any], None]:
+    """Starts the bar and notes that it did."""
+    start = TrainingConsole._start_bar
+
+    def starts(console: TrainingConsole, trainer: Any) -> None:
+        start(console, trainer)
+        started.append(console._bar)
+
+    return starts
 
 
 # --- what users' code draws ---------------------------------------------------------------------------------
