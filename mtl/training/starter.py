@@ -21,7 +21,7 @@ from mtl.recipe.scalars import plain_text
 from mtl.recipe.schema import MAX_TASKS, Recipe
 from mtl.training.checkpoint import write_whole
 
-STEPS = 1000
+STEPS = 400
 """About as many optimizer steps as a first run should take."""
 BATCH = 256
 SMALL = 20_000
