@@ -114,17 +114,20 @@ def calls(protocol: str, scenario: str, fresh: Fresh, reads: bool = False) -> li
     return [call for call in done.calls if reads or call.name != "openat" or "O_CREAT" in call.flags]
 
 
-def killed_at_each(protocol: str, scenario: str, fresh: Fresh) -> tuple[int, Counter[str]]:
-    """How many kills there were, and how many of them (and of the power cuts at those points) broke something."""
-    points, violations = calls(protocol, scenario, fresh), Counter[str]()
-    for call in points:
+def killed_at_each(protocol: str, scenario: str, fresh: Fresh) -> tuple[Counter[str], Counter[str]]:
+    """How many kills and power cuts there were, and how many of either broke something."""
+    tried, violations = Counter[str](), Counter[str]()
+    for call in calls(protocol, scenario, fresh):
         folder = fresh()
         done = trace(protocol, scenario, folder, "signal=SIGKILL", call)
         for cut in power_cuts(folder, fresh.before, done.calls):
+            tried["power cut"] += 1
             violations["power cut"] += bool(broken(protocol, scenario, cut))
+        tried["kill"] += 1
         violations["kill"] += bool(broken(protocol, scenario, folder))
         shutil.rmtree(folder.parent)
-    return len(points), violations
+    print(f"{protocol}, {scenario}: {dict(tried)}, broken by them: {dict(violations)}")
+    return tried, violations
 
 
 # --- our own ---
@@ -135,9 +138,8 @@ N_CALLS = {"save": 30, "replace": 22, "file": 5}
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_killed_at_each_call(scenario: str, fresh: Fresh) -> None:
-    n_kills, violations = killed_at_each("ours", scenario, fresh)
-    assert n_kills >= N_CALLS[scenario]
-    assert set(violations) == {"kill", "power cut"}
+    tried, violations = killed_at_each("ours", scenario, fresh)
+    assert tried["power cut"] > tried["kill"] >= N_CALLS[scenario]
     assert violations.total() == 0, violations
 
 
@@ -182,6 +184,7 @@ def test_refused_at_each_call(scenario: str, fresh: Fresh) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_refused_at_each_call_with_each_error(scenario: str, fresh: Fresh) -> None:
     codes = refusals(scenario, lambda number: list(ERRORS), fresh, reads=True)
+    print(f"{scenario}: exit codes {dict(codes)}")
     assert codes.total() >= len(ERRORS) * N_CALLS[scenario]
 
 
@@ -219,11 +222,6 @@ def test_order_of_the_calls(fresh: Fresh) -> None:
     ("protocol", "scenario", "kind"),
     [("without_syncs", "save", "power cut"), ("in_place", "replace", "kill"), ("room_first", "save", "kill")],
 )
-def test_a_wrong_protocol_is_found(
-    protocol: str, scenario: str, kind: str, fresh: Fresh, record_property: Callable[[str, object], None]
-) -> None:
-    n_kills, violations = killed_at_each(protocol, scenario, fresh)
-    record_property("kills", n_kills)
-    record_property("violations", dict(violations))
-    print(f"{protocol}, {scenario}: {n_kills} kills, {dict(violations)}")
-    assert violations[kind] >= 5
+def test_a_wrong_protocol_is_found(protocol: str, scenario: str, kind: str, fresh: Fresh) -> None:
+    tried, violations = killed_at_each(protocol, scenario, fresh)
+    assert tried[kind] >= violations[kind] >= 5
