@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 WORKERS ?= 2
 ARGS ?=
+SEED ?= 0
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -17,7 +18,7 @@ from mtl.sources.fashion_mnist import fetch; fetch()"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run data apt-data apt-strace test slow faults check format docs clean
+.PHONY: help run data apt-data apt-strace test slow faults fuzz soak check format docs clean
 
 help: ## list the targets
 	@echo "Targets (VENV=$(VENV) PYTHON=$(PYTHON)):"
@@ -46,6 +47,13 @@ slow: $(DEV) data ## the tests marked slow
 
 faults: $(DEV) ## every fault at every system call of a save, and one run killed a hundred times
 	MTL_REQUIRE_STRACE=1 $(PY) -m pytest tests/faults -m "slow or not slow" $(ARGS)
+
+fuzz: $(DEV) ## mutated input for every reader, ten minutes in all; another SEED gives other input
+	MTL_FUZZ_SECONDS=50 MTL_FUZZ_SEED=$(SEED) $(PY) -m pytest tests/fuzz -s $(ARGS)
+
+soak: $(DEV) ## 100,000 steps of a toy task, and 10,000 saves: what grows?
+	OMP_NUM_THREADS=1 $(PY) -m tests.load.soak --steps 100000
+	OMP_NUM_THREADS=1 $(PY) -m tests.load.soak --steps 10000 --save-every-step
 
 check: $(DEV) ## ruff and mypy
 	$(BIN)/ruff check .

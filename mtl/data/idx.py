@@ -21,6 +21,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 20
 LIMIT = 1 << 30
 """Bytes that one file may unpack to, whatever its header says."""
+MAX_DIMENSIONS = 32
+"""As many as every numpy can hold."""
 
 _AGAIN = "get the file again"
 
@@ -89,6 +91,10 @@ def _announced_size(data: bytearray, name: str) -> int | None:
             name,
             f"is not an IDX file of bytes: its magic number is 0x{data[:4].hex()}, expected 0x000008 and the "
             "number of dimensions",
+        )
+    if data[3] > MAX_DIMENSIONS:
+        raise UserError(
+            name, f"its IDX header announces {data[3]} dimensions; at most {MAX_DIMENSIONS} are read"
         )
     header = 4 + 4 * data[3]
     return header + math.prod(_dimensions(data)) if len(data) >= header else None

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -184,7 +185,13 @@ def _parsed(file: IO[bytes]) -> tuple[Shape, np.dtype[Any], int]:
     with warnings.catch_warnings(
         action="ignore"
     ):  # numpy warns of headers that Python 2 wrote, and reads them
-        shape, _, dtype = read(file)
+        try:
+            shape, _, dtype = read(file)
+        except (
+            TokenError,
+            MemoryError,
+        ):  # an open quote; brackets or signs nested too deep for Python's parser
+            raise ValueError("it cannot be parsed") from None
     return tuple(shape), dtype, file.tell()
 
 

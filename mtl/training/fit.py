@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mtl.build import Built, TaskGroup, parameter_groups
 from mtl.data.columns import Rows
 from mtl.data.sampling import Sampler
-from mtl.errors import NotFinite, quoted
+from mtl.errors import NotFinite, UserError, quoted
 from mtl.evaluation.evaluate import evaluate
 from mtl.evaluation.metrics import Meter, Values
 from mtl.model.layers import derived_seed
@@ -28,6 +28,8 @@ from mtl.recipe.schema import Recipe, common_headline
 from mtl.training import devices, failpoints
 from mtl.training.dataset import Dataset
 
+MAX_STEPS = 10**8
+"""Names of checkpoints have eight digits."""
 MAX_SKIPS = 10
 """Steps in a row that `on_nonfinite: skip` leaves out before it gives up."""
 
@@ -105,6 +107,12 @@ class Trainer:
             self.sampler = sampler_of(self.recipe, self.built.groups, self.dataset)
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
+        if self.total_steps >= MAX_STEPS:
+            what = (
+                f"{train.epochs} epochs of {self.steps_per_epoch} steps; at most {MAX_STEPS - 1} steps in all"
+            )
+            with self.recipe.at("train", "epochs"):
+                raise UserError("", what, "lower it, or raise train.batch_size")
         self.progress.horizon = self.progress.horizon or self.total_steps
         with self.recipe.at("schedule"):
             self.recipe.schedule.check(self.total_steps)

@@ -31,8 +31,27 @@ RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
 LOGS = ("metrics.jsonl", "alpha.jsonl")
 TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
 
+TYPES = {
+    **dict.fromkeys(("id", "name", "status", "device"), str),
+    **dict.fromkeys(("step", "epoch", "threads"), int),
+    **dict.fromkeys(("data", "model", "results", "environment", "towers", "classes"), dict),
+    "plugins": list,
+}
+"""What run.json holds under some of its keys."""
+
 _LEFTOVER = re.compile(r"\..+\.(json|csv|yaml|jsonl)-[0-9]+-[0-9a-f]{8}")  # of an interrupted `write_whole`
 _BEGUN = re.compile(r"recipe(\.resolved)?\.yaml|" + _LEFTOVER.pattern)
+
+
+class _Record(dict[str, Any]):
+    """The content of a run.json that was read: a key that it should have is named when it is missed."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(str(self.path), f"has no {quoted(key)}", "put back the one that the run wrote")
 
 
 class RunFolder:
@@ -112,7 +131,10 @@ class RunFolder:
             raise UserError(str(path / RECORD), f"cannot be read: {error}") from None
         if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
             raise UserError(str(path / RECORD), f"is not a run record of schema {SCHEMA_VERSION}")
-        return cls(path, record)
+        for key, kind in TYPES.items():
+            if key in record and type(record[key]) is not kind:
+                raise UserError(str(path / RECORD), f"{key} is {quoted(record[key])}, which no run writes")
+        return cls(path, _Record(record, path / RECORD))
 
     def hold(self) -> None:
         """Take the run's lock until `release` or the end of the process; nothing if it is held already.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -82,17 +83,17 @@ def restore(trainer: Trainer, files: Mapping[str, bytes], allow_nonfinite: bool 
     Raises:
         UserError: the checkpoint is for another model, or holds infinite or NaN weights.
     """
-    state = migrated(strict_json(files[STATE]))
+    progress, offsets, order_sha256 = read_state(files)
     tensors = _load(files, MODEL)
+    _require_same_tensors(MODEL, tensors, trainer.built.model.state_dict())
     if not allow_nonfinite:
         _require_finite(tensors)
     moments = _moments(trainer.optimizer, _load(files, OPTIMIZER))
     weighting = _load(files, WEIGHTING)
     _require_same_tensors(WEIGHTING, weighting, trainer.weighting.state_dict())
-    position = {name: state["position"][key] for key, name in POSITION.items()}
-    progress = Progress(**position, **state["progress"])
-    if state["order_sha256"] not in (None, trainer.order_sha256(progress.epoch)):
+    if order_sha256 not in (None, trainer.order_sha256(progress.epoch)):
         raise UserError(STATE, "the order of rows is not the one that the run began with", "start a new run")
+    meter = _meter(trainer, files) if METER in files else None
     load_weights(trainer.built.model, files)
     trainer.weighting.load_state_dict(weighting)
     for group in trainer.optimizer.param_groups:
@@ -100,17 +101,59 @@ def restore(trainer: Trainer, files: Mapping[str, bytes], allow_nonfinite: bool 
             trainer.optimizer.state[parameter] = {
                 key: _like(value, parameter) for key, value in moments[name].items()
             }
-    trainer.progress, trainer.meter = progress, None
-    if METER in files:
-        trainer.meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
-        trainer.meter.restore(_load(files, METER))
-    return dict(state["offsets"])
+    trainer.progress, trainer.meter = progress, meter
+    return offsets
+
+
+def read_state(files: Mapping[str, bytes]) -> tuple[Progress, dict[str, int], str | None]:
+    """state.json: the progress, the lengths of the logs, and the digest of the order of rows.
+
+    Raises:
+        UserError: it is not such a state. Whoever could write the manifest's digests could write anything here.
+    """
+    try:
+        state = migrated(strict_json(files[STATE]))
+        position = {name: state["position"][key] for key, name in POSITION.items()}
+        progress = Progress(**position, **state["progress"])
+        offsets, order_sha256 = dict(state["offsets"]), state["order_sha256"]
+        for name, value in vars(progress).items():
+            _PROGRESS[name].validate_python(value, strict=True)
+        _REST.validate_python((offsets, order_sha256), strict=True)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UserError(
+            STATE, f"is not the state of a run: {quoted(fault)}", "resume another checkpoint"
+        ) from None
+    return progress, offsets, order_sha256
+
+
+_Count = Annotated[int, Field(ge=0, lt=1 << 40)]
+_PROGRESS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter({int: _Count, int | None: _Count | None}.get(hint, hint))
+    for name, hint in get_type_hints(Progress).items()
+}
+_REST = TypeAdapter(tuple[dict[str, _Count], str | None])
 
 
 def best_step(files: Mapping[str, bytes]) -> int | None:
     """The step of the best epoch by validation so far, at which a checkpoint of its weights lies."""
-    step: int | None = migrated(strict_json(files[STATE]))["progress"]["best_step"]
-    return step
+    return read_state(files)[0].best_step
+
+
+def _meter(trainer: Trainer, files: Mapping[str, bytes]) -> Meter:
+    """What had been measured of the epoch under way.
+
+    Raises:
+        UserError: it is of other tasks or metrics.
+    """
+    meter, tensors = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device), _load(files, METER)
+    own = meter.state()
+    _require_same_tensors(METER, {name: t for name, t in tensors.items() if name in own}, own)
+    try:
+        meter.restore(tensors)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(METER, f"cannot be read: {quoted(str(error))}") from None
+    return meter
 
 
 def _require_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -127,10 +170,17 @@ def _moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) ->
     moments: dict[str, dict[str, Tensor]] = {
         name: {} for group in optimizer.param_groups for name in group["names"]
     }
+    shapes = {
+        name: p.shape for g in optimizer.param_groups for name, p in zip(g["names"], g["params"], strict=True)
+    }
     for full_name, tensor in tensors.items():
         name, _, key = full_name.partition("::")
         if name not in moments:
             raise UserError(OPTIMIZER, f"has unknown {quoted(full_name)}")
+        if tensor.ndim and tensor.shape != shapes[name]:
+            raise UserError(
+                OPTIMIZER, f"{quoted(full_name)} is {tuple(tensor.shape)}, not {tuple(shapes[name])}"
+            )
         moments[name][key] = tensor
     keys = {key for own in moments.values() for key in own}
     for name, own in moments.items():
@@ -200,4 +250,6 @@ def _load(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
     try:
         return load_tensors(files[name])
     except (KeyError, SafetensorError) as error:
-        raise UserError(name, f"cannot be read: {error}") from None
+        text = str(error)
+        shown = text if text.isprintable() and len(text) <= 200 else quoted(text)
+        raise UserError(name, f"cannot be read: {shown}") from None

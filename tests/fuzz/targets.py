@@ -1,0 +1,304 @@
+"""What is fuzzed: for each reader a few good inputs, and how it reads one. Heavy imports stay inside functions."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+Read = Callable[[bytes], object]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Good inputs; pieces that mutations put into them; and what reads one, in the folder it is given."""
+
+    corpus: Sequence[bytes]
+    tokens: Sequence[bytes]
+    read: Read
+
+
+def recipes() -> list[bytes]:
+    root = Path(__file__).parents[2] / "recipes"
+    names = ("fashion_stitch", "fashion_three_tasks", "age_gender_stitch", "synthetic_stitch")
+    return [(root / f"{name}.yaml").read_bytes() for name in names]
+
+
+RECIPE_TOKENS = tuple(
+    text.encode()
+    for text in (
+        "\ntask_defaults: {kind: binary}\n", "\nbase: fashion_stitch\n", "\nbase: r.yaml\n", "\ntasks: {}\n",
+        '"t*": {}', "kind: ", "target: label", "groups: {a: [1]}", "  ", "\n", "%YAML 1.2\n---\n", "\n---\n", "? ",
+        "| \n", "!!set", "plugins: [x]", "1:30", "0x1F", "yes", "~", ".inf", "source: {kind: table, path: r.yaml}",
+        "source: {kind: npz, path: /dev/zero}",
+    )
+)  # fmt: skip
+
+
+def recipe_text(folder: Path) -> Target:
+    from mtl.recipe.yaml import read_bytes
+
+    return Target(recipes(), RECIPE_TOKENS, lambda data: read_bytes(data, "r.yaml"))
+
+
+def recipe(folder: Path) -> Target:
+    from mtl.recipe.load import load_recipe
+
+    def read(data: bytes) -> None:
+        (folder / "r.yaml").write_bytes(data)
+        load_recipe("r.yaml")
+
+    return Target(recipes(), RECIPE_TOKENS, read)
+
+
+def override(folder: Path) -> Target:
+    from mtl.recipe.load import load_recipe
+
+    corpus = [
+        b"optimizer.lr=1e-3",
+        b"~model.sharing",
+        b"train.epochs=3",
+        b"tasks.garment.weight=2",
+        b"data={a: [1, {b: c}]}",
+    ]
+
+    def read(data: bytes) -> None:
+        load_recipe("fashion_fast", [data.decode("utf-8", "surrogateescape")])
+
+    return Target(corpus, (b"=", b".", b"~", b"tasks.*.weight", b"stages.0", *RECIPE_TOKENS), read)
+
+
+def idx(folder: Path) -> Target:
+    from mtl.data import idx
+
+    plain = idx.write(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+    corpus = [plain, gzip.compress(plain), idx.write(np.arange(9, dtype=np.uint8))]
+    return Target(
+        corpus, (plain[:8], corpus[1][:10]), lambda data: idx.parse(idx.read(io.BytesIO(data), "x.gz"))
+    )
+
+
+def npz(folder: Path) -> Target:
+    from mtl.data.npz import arrays, names
+    from mtl.data.npz_stream import stream
+
+    corpus = []
+    for save in (np.savez, np.savez_compressed):
+        out = io.BytesIO()
+        save(out, x=np.eye(3), label=np.array(["a", "b", "c"]), f=np.asfortranarray(np.ones((3, 2), ">f4")))
+        corpus.append(out.getvalue())
+    out = io.BytesIO()
+    np.save(out, np.eye(3))
+    path = folder / "x.npz"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        there = list(names(path))
+        arrays(path, there)
+        if there:
+            list(stream(path, there, 2))
+
+    headers = (
+        b"\x93NUMPY\x01\0",
+        b"'|O'",
+        b"'descr': '''",
+        b"(3, 3), }",
+        b"PK\x03\x04",
+        b"PK\x01\x02",
+        b"PK\x05\x06",
+        b"PK\x06\x06",
+    )
+    return Target([*corpus, out.getvalue()], headers, read)
+
+
+def npy_header(folder: Path) -> Target:
+    """The header of an array alone, in an archive that is otherwise sound: sizes and checksums are put right."""
+    import zipfile
+
+    from mtl.data.npz import arrays, names
+
+    texts = [
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (3, 3), }",
+        b"{'descr': '<U4', 'fortran_order': True, 'shape': (9L,), }",
+        b"{'descr': [('a', '<i4'), ('b', '|O')], 'fortran_order': False, 'shape': (4,), }",
+    ]
+    path = folder / "x.npz"
+
+    def read(data: bytes) -> None:
+        version = b"\x01\0" if len(data) % 2 else b"\x02\0"
+        length = (
+            len(data).to_bytes(2 if len(data) % 2 else 4, "little") if len(data) < 60_000 else b"\xff\xff"
+        )
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", b"\x93NUMPY" + version + length + data + bytes(72))
+        arrays(path, list(names(path)))
+
+    return Target(
+        texts,
+        (b"'", b"'''", b"__import__('os')", b"\\N{x}", b"1e9", b"9" * 19, b"#", b"\\\n", b"1j", b"b''"),
+        read,
+    )
+
+
+def csv(folder: Path) -> Target:
+    from mtl.data.table import TableFile
+
+    text = b'id,x,"y,z",label\n1,0.5,"a ""b""",cat\n2,,\xc3\xa9,dog\n3,-1e3,"two\nlines",cat\n'
+    corpus = [text, text.replace(b",", b";"), text.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + text]
+    path = folder / "t.csv"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        _all_columns(TableFile(path))
+
+    return Target(
+        corpus, (b'""', b"\r\n", b";", b"\t", b"a,b,c\n", b'"\n', b"\x1f\x8b", b"PAR1", b"x" * 3000), read
+    )
+
+
+def parquet(folder: Path) -> Target:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mtl.data.table import TableFile
+
+    table = pa.table({
+        "x": pa.array([0.5, None, 3.0]), "label": ["cat", "dog", None], "v": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]],
+        "c": pa.array(["a", "b", "a"]).dictionary_encode(), "t": pa.array([1, 2, 3], pa.timestamp("s")), "n": [1, 2, 3],
+    })  # fmt: skip
+    corpus = []
+    for options in (
+        {},
+        {"compression": "none", "use_dictionary": False},
+        {"compression": "gzip", "version": "1.0"},
+    ):
+        out = io.BytesIO()
+        pq.write_table(table, out, **options)
+        corpus.append(out.getvalue())
+    path = folder / "t.parquet"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        _all_columns(TableFile(path))
+
+    return Target(corpus, (b"PAR1", b"\x15\x02\x19", b"\x19\x1c"), read)
+
+
+def _all_columns(table: object) -> None:
+    from mtl.data.table import TableFile, type_name
+    from mtl.data.values import numbers, texts, times, vectors
+
+    assert isinstance(table, TableFile)
+    readers = {"list": lambda *a: vectors(*a, None), "time": times, "text": texts}
+    table.check()
+    for first, batch in table.batches(table.column_names):
+        for name, array in zip(batch.schema.names, batch.columns, strict=True):
+            readers.get(type_name(array.type), numbers)(table, name, first, array)
+
+
+def image(folder: Path) -> Target:
+    from PIL import Image
+
+    from mtl.data.images import read_images
+
+    corpus = []
+    for mode, kind in (("RGB", "PNG"), ("L", "PNG"), ("RGB", "JPEG"), ("P", "PNG")):
+        out = io.BytesIO()
+        Image.new(mode, (9, 7), 5).save(out, kind)
+        corpus.append(out.getvalue())
+    path = folder / "i.png"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        read_images(["i.png"], root=folder, size=(4, 4), mode="rgb", place=lambda row: f"t.csv:row {row + 2}")
+
+    return Target(
+        corpus,
+        (b"IHDR", b"IDAT", b"acTL", b"iCCP", b"zTXt", b"PLTE", b"tRNS", b"\xff\xd8", b"\xff\xe1Exif"),
+        read,
+    )
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
+
+
+def manifest(folder: Path) -> Target:
+    from mtl.training import checkpoint
+
+    path = folder / "checkpoints" / "step-00000004"
+    path.mkdir(parents=True)
+    for file in (GOLDEN / "checkpoints" / path.name).iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    corpus = [(path / checkpoint.MANIFEST).read_bytes(), (path / "state.json").read_bytes()]
+
+    def read(data: bytes) -> None:
+        (path / checkpoint.MANIFEST).write_bytes(data)
+        checkpoint.listed(path.parent)
+        checkpoint.read(path)
+
+    return Target(
+        corpus,
+        (b'"files"', b'"bytes": 1', b'"step": 4', b'"../../x"', b'"schema_version": 3', b"{" * 500),
+        read,
+    )
+
+
+def record(folder: Path) -> Target:
+    from mtl.training.runs import RunFolder, list_runs, recipe_of
+
+    (folder / "recipe.resolved.yaml").write_bytes((GOLDEN / "recipe.resolved.yaml").read_bytes())
+
+    def read(data: bytes) -> None:
+        (folder / "run.json").write_bytes(data)
+        list_runs(folder)
+        recipe_of(RunFolder.open(folder))
+
+    return Target(
+        [(GOLDEN / "run.json").read_bytes()], (b'"status"', b'"resolved_sha256": 1', b"[" * 2000), read
+    )
+
+
+def state(folder: Path) -> Target:
+    """The files of a checkpoint whose manifest is sound: whoever wrote it could also write the digests."""
+    from mtl.evaluation.metrics import Meter
+    from mtl.experiment import prepare
+    from mtl.recipe.load import load_recipe
+    from mtl.training import state
+    from mtl.training.fit import fit
+
+    small = ["data.source.rows=400", "data.source.test_rows=50"]
+    overrides = [*small, "train.epochs=1", "train.device=cpu", "train.threads=1"]
+    trainer, _ = prepare(load_recipe("synthetic_stitch", overrides))
+    assert len(list(fit(trainer))) == 1
+    trainer.meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
+    files = state.capture(trainer, {"metrics.jsonl": 0})
+    marks = {b"%d" % n: name for n, name in enumerate(files)}
+
+    def read(data: bytes) -> None:
+        which = marks.get(data[:1], state.STATE)
+        state.restore(trainer, files | {which: data[1:]})
+
+    corpus = [mark + files[name] for mark, name in marks.items()]
+    tokens = (
+        b"0",
+        b"1",
+        b'"F32"',
+        b'"shape":[1]',
+        b'"data_offsets":[0,8]',
+        b'"epoch": -1',
+        b'"dtype":"F8_E8M0"',
+        b"\xff\xff\xff\x7f",
+    )
+    return Target(corpus, tokens, read)
+
+
+TARGETS: dict[str, Callable[[Path], Target]] = {
+    make.__name__: make
+    for make in (
+        recipe_text, recipe, override, idx, npz, npy_header, csv, parquet, image, manifest, record, state
+    )
+}  # fmt: skip

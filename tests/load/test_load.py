@@ -1,0 +1,270 @@
+"""Loads that a user may bring: sizes and repetitions. Times are of the CPU, with room for a slow machine."""
+
+from __future__ import annotations
+
+import json
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtl.data.batches import order
+from mtl.errors import UserError
+from mtl.experiment import Silent, prepare, run
+from mtl.recipe.load import load_recipe
+from mtl.recipe.yaml import MAX_BYTES, MAX_VALUES, read_bytes
+from mtl.training import checkpoint
+from mtl.training.fit import fit
+from mtl.training.runs import RECORD, RunFolder, list_runs
+from tests.load import soak
+from tests.test_errors import Capture, called
+
+ROOM = 4
+"""How much slower than the limit a shared machine under a coverage tracer may be."""
+
+
+def seconds(act: Callable[[], object]) -> float:
+    began = time.process_time()
+    act()
+    return time.process_time() - began
+
+
+# --- L1: many tasks ---
+
+
+def of_tasks(n: int) -> dict[str, object]:
+    """n tasks that read the two columns of generated data, each with a small head on one tower."""
+    return {
+        "schema_version": 1,
+        "name": "many",
+        "data": {"source": {"kind": "synthetic", "tasks": 2, "rows": 512, "test_rows": 64, "features": 8}},
+        "tasks": {f"t{i}": {"kind": "multiclass", "target": f"task{i % 2}"} for i in range(n)},
+        "model": {
+            "towers": "one",
+            "backbone": {"kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 16}]},
+        },
+        "optimizer": {"kind": "adam", "lr": 1e-3},
+        "train": {"epochs": 1, "batch_size": 32, "device": "cpu"},
+    }
+
+
+def test_start_and_step_with_many_tasks() -> None:
+    """Start under 1 s + 5 ms a task; a step of 256 tasks far below 128 times one of 2."""
+    step: dict[int, float] = {}
+    prepare(load_recipe(of_tasks(2)))
+    for n in (1, 2, 8, 32, 128, 256):
+        began = time.process_time()
+        trainer, _ = prepare(load_recipe(of_tasks(n)))
+        assert time.process_time() - began < ROOM * (1 + 0.005 * n)
+        assert sum(len(group.tasks) for group in trainer.built.groups) == n
+        step[n] = seconds(lambda: list(fit(trainer))) / trainer.steps_per_epoch  # noqa: B023
+    assert step[256] < 32 * step[2], step
+
+
+# --- L3: long recipes ---
+
+
+def body(name: str, count: int, value: str = "1") -> str:
+    return f"{name}:\n" + "".join(f"  k{i}: {value}\n" for i in range(count))
+
+
+MOST = MAX_VALUES // 2 - 100
+TABLE = "data: {source: {kind: table, path: t.csv, inputs: {numeric: [c0]}}}\n"
+LONG: dict[str, dict[str, str]] = {
+    "long texts": {"r.yaml": body("x", MOST, "'" + "a" * 90 + "'")},
+    "comments": {"r.yaml": ("# " + "x" * 100 + "\n") * (MAX_BYTES // 103 - 10) + "name: a\n"},
+    "unknown keys": {"r.yaml": "".join(f"k{i}: 1\n" for i in range(MOST))},
+    "near keys": {"r.yaml": "".join(f"task_defaultz{i}: 1\n" for i in range(MOST))},
+    "one list": {"r.yaml": "a: [" + "1," * (2 * MOST) + "]\n"},
+    "on a long base": {"r.yaml": "base: b.yaml\n" + body("x", MOST), "b.yaml": body("x", MOST)},
+    "eight bases": {
+        "r.yaml": "base: c0.yaml\n",
+        **{f"c{i}.yaml": f"base: c{i + 1}.yaml\n" + body("x", MOST) for i in range(7)},
+        "c7.yaml": body("x", MOST),
+    },
+    "defaults": {"r.yaml": body("task_defaults", 5000) + body("tasks", 256, "{}")},
+    "too many tasks": {"r.yaml": "task_defaults: {kind: binary}\n" + body("tasks", MOST, "{}").replace(" k", " t")},
+    "patterns": {
+        "r.yaml": TABLE + "tasks:\n" + "".join(f"  'c{i}*': {{kind: binary}}\n" for i in range(3000)),
+        "t.csv": ",".join(f"c{i}" for i in range(5000)) + "\n" + ",".join("1" * 5000) + "\n",
+    },
+    "one long pattern": {
+        "r.yaml": TABLE + "tasks: {'" + "*c" * 90 + "*x': {kind: binary}}\n",
+        "t.csv": ",".join("c" * 150 + str(i) for i in range(1000)) + "\n" + ",".join("1" * 1000) + "\n",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_a_long_recipe_is_refused_soon(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 MB or 20,000 values in 2 s; what bases, defaults and patterns make of a text counts too."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in LONG[case].items():
+        assert len(text) <= MAX_BYTES
+        Path(name).write_text(text, encoding="utf-8")
+    began = time.process_time()
+    with pytest.raises(UserError):
+        load_recipe("r.yaml")
+    assert time.process_time() - began < 2 * ROOM
+
+
+def test_what_comes_out_of_a_recipe_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = {
+        "eight bases": "c2.yaml:1:7: base: more than 20000 values in recipes on top of each other",
+        "defaults": "r.yaml:5003:3: tasks: 1280256 values come out for 256 tasks; at most 200000",
+        "too many tasks": f"r.yaml:3:3: tasks: {MOST} tasks given; at most 256 tasks",
+    }
+    for case, line in expected.items():
+        for name, text in LONG[case].items():
+            Path(name).write_text(text, encoding="utf-8")
+        with pytest.raises(UserError) as caught:
+            load_recipe("r.yaml")
+        assert str(caught.value) == line
+
+
+def test_a_recipe_of_a_megabyte_that_is_good() -> None:
+    text = ("# " + "x" * 100 + "\n") * 10_000 + "a: [" + "1, " * 6000 + "1]\n"
+    assert 1_000_000 < len(text) <= MAX_BYTES
+    assert seconds(lambda: read_bytes(text.encode(), "r.yaml")) < 2 * ROOM
+
+
+# --- L5: the order of many rows ---
+
+
+def test_order_of_ten_million_rows() -> None:
+    """30 s for 10^8 rows; here 10^7 in 3 s, and no more than 20 bytes a row while it sorts."""
+    n = 10_000_000
+    tracemalloc.start()
+    try:
+        began = time.process_time()
+        rows = order(n, seed=0, epoch=3)
+        took = time.process_time() - began
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert took < 3 * ROOM
+    assert rows.nbytes == 8 * n
+    assert peak < 28 * n
+    seen = np.zeros(n, bool)
+    seen[rows] = True
+    assert seen.all()
+
+
+# --- L8, L9: long runs ---
+
+
+def test_a_save_at_every_step(tmp_path: Path) -> None:
+    """200 saves; `make soak` does 10,000."""
+    found, _ = soak.soak(tmp_path / "run", 200, save_every_step=True)
+    assert found.steps == 200
+    assert found.most_checkpoints in (3, 4)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [198, 199, 200]
+    assert found.handles[1] <= found.handles[0]
+    assert found.megabytes_per_10000_steps < 100, "2 MB in 200 steps"
+
+
+def test_a_long_run_in_short(tmp_path: Path) -> None:
+    """2,000 steps; `make soak` does 100,000."""
+    found, notes = soak.soak(tmp_path / "run", 2000)
+    assert found.steps == 2000
+    assert len(notes) == soak.NOTES
+    assert found.handles[1] <= found.handles[0]
+    assert found.megabytes_per_10000_steps < 20
+    first, last = found.log_bytes_per_epoch
+    assert last < 1.3 * first, "the log grows by the epoch"
+    assert found.step_time_ratio < 2
+
+
+# --- L10: long logs ---
+
+
+def test_a_log_of_100_megabytes(tmp_path: Path) -> None:
+    """Rows are appended without reading what is there, and the last line may be cut."""
+    row = {f"train/t{i}/accuracy": 0.5 + i / 1e6 for i in range(1000)} | {
+        "split": "train",
+        "epoch": 1,
+        "step": 1,
+    }
+    line = json.dumps(row).encode() + b"\n"
+    copies = 100_000_000 // len(line)
+    (tmp_path / "metrics.jsonl").write_bytes(line * copies)
+    folder = RunFolder(tmp_path, {})
+    assert seconds(lambda: folder.log("metrics.jsonl", [row] * 100)) < 1
+    assert (tmp_path / "metrics.jsonl").stat().st_size == (copies + 100) * len(line)
+    with (tmp_path / "metrics.jsonl").open("r+b") as file:
+        file.truncate(300 * len(line) + 50)
+    rows = folder.rows("metrics.jsonl")
+    assert len(rows) == 300
+    assert all(each == row for each in rows)
+
+
+# --- L11: many resumes ---
+
+
+def test_a_run_that_is_resumed_again_and_again(tmp_path: Path) -> None:
+    """A checkpoint, run.json and the logs are as long after 12 resumes as after none."""
+    from mtl.resuming import resume
+
+    out = tmp_path / "run"
+    run(soak.recipe(200, save_every_step=False), out=out)
+    last = out / "checkpoints" / "step-00000200"
+
+    def sizes() -> dict[str, int]:
+        files = [*last.iterdir(), out / "metrics.jsonl", out / "alpha.jsonl", out / "run.json"]
+        return {file.name: file.stat().st_size for file in files}
+
+    before = sizes()
+    for _ in range(12):
+        result = resume(last, console=Silent())
+        assert result.record["status"] == "finished"
+    after = sizes()
+    assert before.keys() == after.keys()
+    assert {name: after[name] - size for name, size in before.items() if abs(after[name] - size) > 30} == {}
+
+
+# --- L12: many runs ---
+
+
+def test_a_thousand_runs_are_listed(tmp_path: Path, capsys: Capture) -> None:
+    record = json.loads((Path(__file__).parents[1] / "golden" / "run-schema-1" / RECORD).read_text())
+    for i in range(1000):
+        folder = tmp_path / "runs" / f"r{i % 10}" / f"{i:04}"
+        folder.mkdir(parents=True)
+        (folder / RECORD).write_text(json.dumps(record | {"started": f"2026-01-01T00:00:{i:05}"}))
+    assert seconds(lambda: list_runs(tmp_path / "runs")) < 2 * ROOM
+    done = called(capsys, "runs", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished") == 1000
+    assert [run.path.name for run in list_runs(tmp_path / "runs")] == [f"{i:04}" for i in range(1000)]
+
+
+# --- L15: large counters ---
+
+
+@pytest.mark.parametrize("epoch", [0, 10**6, 2**31, 2**40])
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_order_of_late_epochs(epoch: int, seed: int) -> None:
+    rows = order(1000, seed, epoch)
+    assert sorted(rows.tolist()) == list(range(1000))
+    assert (rows != order(1000, seed, epoch + 1)).any()
+
+
+def test_the_last_step_that_has_a_name(tmp_path: Path) -> None:
+    path = checkpoint.commit(tmp_path / "checkpoints", 99_999_999, {"a": b"1"}, "id")
+    assert path.name == "step-99999999"
+    assert checkpoint.steps(tmp_path / "checkpoints") == [99_999_999]
+
+
+@pytest.mark.parametrize("keys", [{"max_steps": 10**8}, {"epochs": 10**6}])
+def test_more_steps_than_have_a_name_are_refused(keys: dict[str, int]) -> None:
+    """Names of checkpoints have 8 digits."""
+    recipe = soak.recipe(100, save_every_step=False)
+    train = recipe["train"]
+    assert isinstance(train, dict)
+    del train["max_steps"]
+    with pytest.raises(UserError, match=r"at most|less than"):
+        prepare(load_recipe(recipe | {"train": train | keys}))
