@@ -75,6 +75,11 @@ def of_idx(data: bytes) -> Callable[[Path], None]:
     return build
 
 
+def raw_header(text: bytes) -> bytes:
+    """An array's header of any text."""
+    return b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text
+
+
 HUGE_IDX = b"\0\0\x08\x03" + b"\x7f\xff\xff\xff" * 3
 ATTACKS: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "pickle as npz": (of_npz(lambda p: p.write_bytes(pickle.dumps(Executed()))), "holds Python objects", USER),
@@ -92,6 +97,14 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], str, int]] = {
         of_npz(lambda p: archive(p, LABEL, ("x.npy", header("__import__('os').mkdir('marker')")))),
         "array 'x' has no sound header", USER,
     ),
+    "open quote in a header": (
+        of_npz(lambda p: archive(p, LABEL, ("x.npy", raw_header(b"{'descr': '"  b"''")))),
+        "array 'x' has no sound header (it cannot be parsed)", USER,
+    ),
+    "9000 signs in a header": (
+        of_npz(lambda p: archive(p, LABEL, ("x.npy", raw_header(b"{'shape': " + b"-" * 9000 + b"1}")))),
+        "array 'x' has no sound header (it cannot be parsed)", USER,
+    ),
     "npz bomb": (of_npz(bomb_with_labels), "its arrays take 0.1 GB", ENVIRONMENT),
     "npz that lies": (of_npz(lambda p: lying(p, 4_000_000_000)), "packed bytes cannot hold", USER),
     "png of 400 megapixels": (of_image(png(20_000, 20_000, bytes(64 << 20))), "row 4: evil.png has more than", USER),
@@ -101,6 +114,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], str, int]] = {
     ),
     "postscript as png": (of_image(b"%!PS-Adobe-3.0 EPSF-3.0\n(marker) run\n"), "evil.png is not PNG or JPEG", USER),
     "gz bomb": (of_idx(gzip.compress(idx.write(np.zeros(9, np.uint8)) + bytes(64 << 20))), "unpacks to more", USER),
+    "idx of 255 dimensions": (of_idx(b"\0\0\x08\xff" + b"\0\0\0\x01" * 255 + b"a"), "255 dimensions", USER),
     "idx of 2^93 bytes": (of_idx(gzip.compress(HUGE_IDX)), "its IDX header announces 9,903,520,", USER),
 }  # fmt: skip
 
