@@ -200,7 +200,10 @@ def test_arrays_have_columns_too(folder: Path) -> None:
         ('"churn_*": binary', "r.yaml:7:14: tasks.churn_a: a task is a mapping with a key 'kind', got 'binary'"),
         ('"churn_*": {weight: 2}', "r.yaml:7:14: tasks.churn_a.kind: missing key 'kind'"),
         ('"churn_*": {kind: binary}\nchurn_a: {weight: -1}', "r.yaml:8:21: tasks.churn_a.weight: Input should"),
-        ('"churn_*": {kind: binary}\nchurn_a: 7', "r.yaml:8:12: tasks.churn_a: a task is a mapping with a key 'kind', got 7"),
+        (
+            '"churn_*": {kind: binary}\nchurn_a: 7',
+            "r.yaml:8:12: tasks.churn_a: a task is a mapping with a key 'kind', got 7",
+        ),
     ],
 )  # fmt: skip
 def test_a_fault_is_where_it_was_written(lines: str, text: str) -> None:
