@@ -112,7 +112,7 @@ def attempt(folder: Path, kills: int, seed: int, epochs: int, every: int) -> dic
         assert undisturbed.returncode == 0, complaints
     finally:
         undisturbed.kill()
-        undisturbed.communicate()
+        undisturbed.wait()
     one, two = final_bytes(straight), final_bytes(run)
     assert list(one) == list(two)
     assert [name for name in one if one[name] != two[name]] == []
