@@ -161,7 +161,9 @@ class Kind:
             )
         if "kind" not in value:
             known = ", ".join(self.registry.names())
-            raise recipe_errors(family, [(("kind",), f"missing key 'kind'; known: {known}")])
+            near = nearest("kind", value)
+            there = f" (there is {quoted(near)})" if near is not None else ""
+            raise recipe_errors(family, [(("kind",), f"missing key 'kind'{there}; known: {known}")])
         name = value["kind"]
         if not isinstance(name, str) or name not in self.registry:
             raise recipe_errors(family, [(("kind",), self.registry.unknown(name))])
