@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,18 @@ import mtl.experiment
 from tests.evaluation.shop import recipe, shop_rows, write_csv
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _no_plots() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end without their figures, which take most of the time of a run on a small table."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment, "plot_run", lambda *_: None)
-        yield
+    monkeypatch.setattr(mtl.experiment, "plot_run", lambda *_: None)
 
 
 @pytest.fixture(scope="package")
-def shop(_no_plots: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with shop.csv and a finished run in run/; tests must not change it."""
     folder = tmp_path_factory.mktemp("shop")
     path = write_csv(folder / "shop.csv", shop_rows(240))
-    mtl.run(recipe(path), out=folder / "run")
+    with pytest.MonkeyPatch.context() as patch:  # undone at once: other tests run while this fixture lives
+        patch.setattr(mtl.experiment, "plot_run", lambda *_: None)
+        mtl.run(recipe(path), out=folder / "run")
     return folder
