@@ -3,9 +3,9 @@
     python bench/big_table.py [--rows 2000000] [--columns 50] [--steps 200]
 
 The file has 42 float columns, 2 of text and 6 label columns of four kinds (for --columns 50). Peak memory is that of
-a process of its own, from the kernel (VmHWM), less that of one which only imports torch, and less that of one which also has
-the other libraries of a run (an optimizer of torch.optim, torchmetrics, pyarrow); it is set beside the size of all columns
-as float32.
+a process of its own, from the kernel (VmHWM), less that of one which only imports torch, and less that of one which
+also has the other libraries of a run (an optimizer of torch.optim, torchmetrics, pyarrow); it is set beside the size
+of all columns as float32.
 """
 
 from __future__ import annotations
@@ -153,11 +153,9 @@ def main() -> None:
         f"training         {1024 / found['steps']:,.0f} rows/s ({1000 * found['steps']:.1f} ms a step of 1024)"
     )
     print(f"peak memory      {found['peak']:.0f} MB")
-    for what, size in (
-        (f"torch ({torch_only:.0f} MB)", torch_only),
-        (f"all libraries ({libraries:.0f} MB)", libraries),
-    ):
-        print(f"  over {what}: {(found['peak'] - size) / plain:.2f} times the columns as float32")
+    for what, base in (("torch", torch_only), ("all libraries", libraries)):
+        ratio = (found["peak"] - base) / plain
+        print(f"  over {what} ({base:.0f} MB): {ratio:.2f} times the columns as float32")
 
 
 if __name__ == "__main__":
