@@ -130,9 +130,12 @@ def dotted(path: KeyPath) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that is most like `name`, if any is much like it."""
-    near = difflib.get_close_matches(str(name)[:80], list(known), n=1, cutoff=0.6)
-    return near[0] if near else None
+    """The known name that is most like `name`, if any is much like it; capitals count as small letters."""
+    by_folded: dict[str, str] = {}
+    for each in known:
+        by_folded.setdefault(each.casefold(), each)
+    near = difflib.get_close_matches(str(name)[:80].casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[near[0]] if near else None
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -205,6 +205,9 @@ def test_did_you_mean() -> None:
     assert did_you_mean(7, ["seed"]) == ""
     assert did_you_mean("s" * 10_000, ["seed"]) == ""
     assert did_you_mean("seed", []) == ""
+    assert did_you_mean("LABEL", ["x", "label"]) == " (did you mean 'label'?)"
+    assert did_you_mean("label", ["Labels", "LABEL"]) == " (did you mean 'LABEL'?)"
+    assert did_you_mean("STRASSE", ["Straße"]) == " (did you mean 'Straße'?)"
 
 
 # --- the helper can fail ---

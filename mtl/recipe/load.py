@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mtl.errors import Place, UserError, did_you_mean, quoted, raise_all
+from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted, raise_all
 from mtl.recipe import overrides as override_texts
 from mtl.recipe.faults import faults_of
 from mtl.recipe.files import folder_of, with_absolute_paths
@@ -74,16 +74,21 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
 def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
     if isinstance(source, Mapping):
         top = Place("recipe")
-        return Document("recipe", _tuples(source), {(): Mark(top, top)})
+        return Document("recipe", _as_read(source, ()), {(): Mark(top, top)})
     path = find(os.fspath(source))
     return read_file(path, str(source) if path.parent != BUILT_IN else str(path))
 
 
-def _tuples(value: Any) -> Any:
-    """Lists become tuples, as the reader of files gives them."""
+def _as_read(value: Any, path: KeyPath) -> Any:
+    """A mapping's values as the reader of files gives them: lists are tuples, and keys are text."""
     if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+        for key in value:
+            if not isinstance(key, str):
+                raise UserError("recipe", f"a key is text, got {quoted(key)}", path=path)
+        return {key: _as_read(item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_as_read(item, (*path, i)) for i, item in enumerate(value))
+    return value
 
 
 def _merge_bases(document: Document, depth: int = 0, above: int = 0) -> Document:

@@ -277,6 +277,18 @@ def test_a_mapping_is_left_as_it_was() -> None:
     assert source == mapping()
 
 
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ({3: "x"}, "recipe: a key is text, got 3"),
+        ({"weighting": {None: 2}}, "recipe: weighting: a key is text, got None"),
+        ({"trackers": [{True: 1}]}, "recipe: trackers[0]: a key is text, got True"),
+    ],
+)
+def test_keys_of_a_mapping_are_text(part: dict[Any, Any], line: str) -> None:
+    assert refusal({**mapping(), **part}) == line
+
+
 def test_a_fault_in_a_mapping_has_its_path() -> None:
     source = mapping()
     source["optimizer"]["lr"] = "fast"
