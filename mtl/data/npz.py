@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import warnings
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ import numpy as np
 
 from mtl.data.columns import Array
 from mtl.data.memory import require_memory
+from mtl.data.opening import open_file
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted
 
 MAX_ARRAYS = 10_000
@@ -78,7 +78,7 @@ def listed(there: Sequence[str]) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    with _file(path) as file:
+    with open_file(path) as file:
         start = file.read(6)
         try:
             archive = zipfile.ZipFile(file)
@@ -86,25 +86,6 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             raise UserError(path.name, *_no_archive(file, start, error), path=("path",)) from None
         with archive:
             yield archive
-
-
-def _file(path: Path) -> IO[bytes]:
-    try:
-        # opening a pipe would wait for someone to write into it
-        if stat.S_ISFIFO(path.stat().st_mode):
-            raise UserError(str(path), "is a pipe, not a file", path=("path",))
-        return path.open("rb")
-    except FileNotFoundError:
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        what = f"no such file{did_you_mean(path.name, beside)}"
-    except IsADirectoryError:
-        what = "is a directory"
-    except PermissionError:
-        what = "permission denied"
-    except (OSError, ValueError) as error:
-        what = f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-    shown = str(path) if str(path).isprintable() and len(str(path)) <= 200 else quoted(str(path))
-    raise UserError(shown, what, path=("path",))
 
 
 def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, str]:

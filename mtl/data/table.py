@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.csv_check import LINE_LIMIT, Checked, check_csv, file_sha256, read_header, refuse_twice
+from mtl.data.opening import open_file
 from mtl.errors import UserError, did_you_mean, printable, quoted
 
 TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
@@ -55,7 +55,7 @@ class TableFile:
             raise UserError(
                 str(path), f"a table is one of {known}, not {quoted(path.suffix)}", path=("path",)
             )
-        _require_file(path)
+        open_file(path).close()
         self.is_parquet = suffix in PARQUET_SUFFIXES
         self._checked: Checked | None = None
 
@@ -253,26 +253,6 @@ def first_bad(array: pa.Array, read: Callable[[pa.Array], object]) -> int:
         except pa.ArrowInvalid:
             high = middle
     return low
-
-
-def _require_file(path: Path) -> None:
-    try:
-        if not S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise UserError(str(path), "is not a regular file", path=("path",))
-        with path.open("rb"):
-            return
-    except FileNotFoundError:
-        beside: list[str] = []
-        with suppress(OSError):
-            beside = [p.name for p in path.parent.iterdir()]
-        what = f"no such file{did_you_mean(path.name, beside)}"
-    except IsADirectoryError:
-        what = "is a directory"
-    except PermissionError:
-        what = "permission denied"
-    except (OSError, ValueError) as error:
-        what = f"cannot be opened: {error}"
-    raise UserError(str(path), what, path=("path",))
 
 
 def _first_line(error: BaseException) -> str:

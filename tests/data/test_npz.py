@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
         "no/folder.npz": f"{tmp_path}/no/folder.npz: path: no such file",
         "folder.npz": f"{tmp_path}/folder.npz: path: is a directory",
         "circle.npz": f"{tmp_path}/circle.npz: path: cannot be opened: Too many levels of symbolic links",
-        "pipe.npz": f"{tmp_path}/pipe.npz: path: is a pipe, not a file",
+        "pipe.npz": f"{tmp_path}/pipe.npz: path: is not a regular file",
     }.items():
         assert fault(tmp_path / name) == text
     assert fault(tmp_path / "a\0.npz").endswith("path: cannot be opened: embedded null byte")
