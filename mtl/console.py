@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from mtl.experiment import Result
-    from mtl.training.fit import Epoch, Trainer
+    from mtl.training.fit import Epoch, Evaluation, Trainer
     from mtl.training.runs import RunFolder
 
 SHOWN_TASKS = 6
@@ -151,6 +151,15 @@ class TrainingConsole:
                 rate=f"{rate:.1f} steps/s",
             )
 
+    def evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        if self.quiet:
+            return
+        step, row = trainer.progress.step, evaluation.rows[0]
+        self._line(
+            f"step {step:>{len(str(trainer.total_steps))}}/{trainer.total_steps}  "
+            f"{row['split']}: {_headlines(trainer, row)}  {duration(evaluation.seconds)}"
+        )
+
     def epoch(self, trainer: Trainer, epoch: Epoch) -> None:
         if self.quiet:
             return
@@ -168,6 +177,9 @@ class TrainingConsole:
             f"{duration(sum(epoch.seconds.values()))}, {n_rows / epoch.seconds['train']:,.0f} rows/s"
         )
         line += f", {duration(seconds_left)} left" if left and not trainer.progress.stopped else ""
+        self._line(line)
+
+    def _line(self, line: str) -> None:
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, soft_wrap=True)
         else:
@@ -187,7 +199,8 @@ class TrainingConsole:
             say("the data are generated, not measured")
         chosen = record["selected"]
         why = "chosen on validation" if "validation" in record["data"]["rows"] else "the last"
-        say(f"epoch {chosen['epoch']} ({why}); {duration(monotonic() - self._began)}; run {result.path}")
+        at = f"epoch {chosen['epoch']}, step {chosen['step']}"
+        say(f"{at} ({why}); {duration(monotonic() - self._began)}; run {result.path}")
 
     def note(self, text: str) -> None:
         if not self.quiet:

@@ -23,7 +23,7 @@ from mtl.recipe.schema import Recipe
 from mtl.report.plots import plot_run
 from mtl.training import checkpoint, devices, failpoints, state
 from mtl.training.dataset import load_dataset
-from mtl.training.fit import Epoch, Trainer, evaluate_split, fit, row_of
+from mtl.training.fit import Epoch, Evaluation, Trainer, evaluate_split, fit, row_of
 from mtl.training.recorder import Recorder
 from mtl.training.rehearsal import rehearse
 from mtl.training.runs import RunFolder, environment
@@ -37,6 +37,8 @@ class Console(Protocol):
     def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None: ...
 
     def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
+
+    def evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None: ...
 
     def epoch(self, trainer: Trainer, epoch: Epoch) -> None: ...
 
@@ -53,6 +55,8 @@ class Silent:
     def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None: ...
 
     def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
+
+    def evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None: ...
 
     def epoch(self, trainer: Trainer, epoch: Epoch) -> None: ...
 
@@ -108,8 +112,9 @@ def run(
         trainer, device = prepare(recipe)
         _warm_start(recipe, trainer, console)
         facts = _facts(recipe, trainer, device, plugins)
-        folder = RunFolder.create(Path(out) if out is not None else None, recipe, facts)
-        return train(trainer, folder, console)
+        with StopSignals():  # one that comes while the folder is made is obeyed once it is whole
+            folder = RunFolder.create(Path(out) if out is not None else None, recipe, facts)
+            return train(trainer, folder, console)
 
 
 def _warm_start(recipe: Recipe, trainer: Trainer, console: Console) -> None:
@@ -200,9 +205,13 @@ def train(trainer: Trainer, folder: RunFolder, console: Console, parent: int | N
             try:
                 console.started(trainer, folder, trainer.dataset.notices)
                 recorder.begin()
-                for epoch in fit(trainer):
-                    recorder.epoch(epoch)
-                    console.epoch(trainer, epoch)
+                for measured in fit(trainer):
+                    if isinstance(measured, Epoch):
+                        recorder.epoch(measured)
+                        console.epoch(trainer, measured)
+                    else:
+                        recorder.evaluation(measured)
+                        console.evaluation(trainer, measured)
                     stop.check()
                 _finish(trainer, folder, recorder)
                 failpoints.hit("plot")

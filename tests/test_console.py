@@ -172,6 +172,14 @@ def watch(console: TrainingConsole) -> None:
         console.close()
 
 
+def test_an_evaluation_within_an_epoch(capsys: Capture) -> None:
+    row = {"split": "validation", "validation/t0/accuracy": 0.75, "validation/mean/accuracy": 0.5}
+    for quiet in (False, True):
+        TrainingConsole(quiet).evaluation(trainer(), SimpleNamespace(rows=[row], seconds=1.5))  # type: ignore[arg-type]
+    line = capsys.readouterr().out
+    assert line == "step 0/4  validation: t0 0.7500  t1 -  mean 0.5000  1.5 s\n"
+
+
 def test_plain_lines(capsys: Capture) -> None:
     watch(TrainingConsole())
     out, err = capsys.readouterr()
@@ -186,7 +194,7 @@ def test_plain_lines(capsys: Capture) -> None:
     assert lines[3].endswith(" rows/s")
     assert lines[4:8] == ["", "test  accuracy", "----  --------", "t0      0.5000"]
     assert lines[8] == "mean    0.5000"
-    assert lines[9].startswith("epoch 2 (the last); ")
+    assert lines[9].startswith("epoch 2, step 4 (the last); ")
     assert lines[9].endswith("; run runs/small/1")
     assert err == "warning: task 't1' has few labels\n"
     assert "\x1b" not in out + err
@@ -273,4 +281,4 @@ def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "best possible accuracy: t0 0.9500, t1 1.0000"
     assert lines[-2] == "the data are generated, not measured"
-    assert lines[-1].startswith("epoch 2 (chosen on validation); ")
+    assert lines[-1].startswith("epoch 2, step 4 (chosen on validation); ")

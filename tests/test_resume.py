@@ -126,6 +126,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         train__epochs=12, train__early_stopping={"patience": 2}, optimizer={"kind": "sgd", "lr": 0.001}
     ),
     "monitor": {"train__monitor": "test", "train__evaluate_every": {"epochs": 2}},
+    "evaluate-by-steps": with_validation(train__monitor="test", train__evaluate_every={"steps": 2}),
     "accumulate": {"train__accumulate": 2, "train__batch_size": 10},
     "drop-last": {"train__batch_size": 17, "train__drop_last": True},
     "max-steps": {"train__max_steps": 8, "train__epochs": None},

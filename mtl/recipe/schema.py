@@ -262,28 +262,32 @@ class Network(Model):
 
 
 class Every(Model):
-    """How often, in epochs."""
+    """How often, in one of the units."""
 
-    epochs: int = Field(1, ge=1, le=1_000_000, description="from one time to the next")
-
-
-class SaveEvery(Model):
-    """How often to save, in one of three units; the best and the last epoch are saved whatever it says."""
-
-    epochs: int | None = Field(None, ge=1, le=1_000_000, description="epochs; default: 1")
+    epochs: int | None = Field(None, ge=1, le=1_000_000, description="epochs; 1, if no unit is given")
     steps: int | None = Field(None, ge=1, lt=10**8, description="optimizer steps")
-    minutes: float | None = Field(None, gt=0, le=1e6, description="minutes since the last save")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _each_epoch(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and all(value is None for value in given.values()):
+            return {**given, "epochs": 1}
+        return given
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
-        if sum(value is not None for value in (self.epochs, self.steps, self.minutes)) > 1:
-            raise recipe_errors("every", [((), "give one of epochs, steps and minutes")])
+        *first, last = type(self).model_fields
+        if sum(getattr(self, unit) is not None for unit in (*first, last)) > 1:
+            raise recipe_errors(
+                "every", [((), f"give one of {', '.join(first)} and {last}; null takes one back")]
+            )
         return self
 
-    @property
-    def in_epochs(self) -> int | None:
-        """Epochs from one save to the next, if that is the unit."""
-        return 1 if self.epochs is self.steps is self.minutes is None else self.epochs
+
+class SaveEvery(Every):
+    """How often to save; the best and the last epoch are saved whatever it says."""
+
+    minutes: float | None = Field(None, gt=0, le=1e6, description="minutes since the last save")
 
 
 class Checkpoints(Model):
@@ -359,7 +363,9 @@ class Train(Model):
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: as torch decides")
     deterministic: bool = Field(True, description="the same bits in every run on the same machine")
     clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest norm of the whole gradient")
-    evaluate_every: Every = Every()
+    evaluate_every: Every = Field(
+        Every(), description="on validation, and after the last step whatever it says"
+    )
     early_stopping: EarlyStopping | None = None
     monitor: Literal["test"] | None = Field(
         None, description="also evaluate test at each evaluation; selects nothing"

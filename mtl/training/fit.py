@@ -46,6 +46,7 @@ class Progress:
         best: the best value of the selecting metric so far.
         best_epoch, best_step: when that was.
         stale: evaluations since.
+        evaluated: the step of the last evaluation.
         skipped: steps left out because something was not finite.
         skipped_in_a_row: how many of them were the last ones.
         stopped: whether early stopping ended the run.
@@ -59,14 +60,27 @@ class Progress:
     best_epoch: int | None = None
     best_step: int | None = None
     stale: int = 0
+    evaluated: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
     stopped: bool = False
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What was measured within an epoch: rows of metrics, seconds, and whether the step is the best so far."""
+
+    rows: list[dict[str, Any]]
+    seconds: float
+    is_best: bool
+
+
+@dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: rows of metrics, optimizer steps, seconds, and whether it is the best so far."""
+    """What one epoch gave: rows of metrics, optimizer steps, seconds, and whether its end is the best so far.
+
+    Steps and seconds count from where a resumed run went on.
+    """
 
     rows: list[dict[str, Any]]
     steps: int
@@ -128,6 +142,27 @@ class Trainer:
         done = self.progress.step - self.progress.step_in_epoch
         return self.progress.epoch + math.ceil((self.total_steps - done) / self.steps_per_epoch)
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train; an epoch that early stopping cut short still has to be closed."""
+        progress = self.progress
+        return progress.epoch >= self.epochs or (progress.stopped and progress.step_in_epoch == 0)
+
+    @property
+    def watched(self) -> list[str]:
+        """The splits that are evaluated while training."""
+        splits = ["validation", *(["test"] if self.recipe.train.monitor == "test" else [])]
+        return [split for split in splits if split in self.dataset.splits]
+
+    def evaluation_is_due(self, *, ends_epoch: bool = False, is_last: bool = False) -> bool:
+        """Whether the model as it is at this step is to be evaluated, and has not been."""
+        progress, every = self.progress, self.recipe.train.evaluate_every
+        by_steps = every.steps is not None and progress.step % every.steps == 0
+        by_epochs = ends_epoch and every.epochs is not None and (progress.epoch + 1) % every.epochs == 0
+        return (
+            bool(self.watched) and (by_steps or by_epochs or is_last) and progress.evaluated != progress.step
+        )
+
     def order_sha256(self, epoch: int) -> str:
         """sha256 of the first batches of an epoch: no other numpy may deal other rows to a resumed run."""
         if self._order[0] != epoch:
@@ -176,33 +211,47 @@ def sampler_of(recipe: Recipe, groups: Sequence[TaskGroup], dataset: Dataset) ->
     )
 
 
-def fit(trainer: Trainer) -> Iterator[Epoch]:
-    """Train from where `trainer.progress` is to the end, and yield after each epoch.
+def fit(trainer: Trainer) -> Iterator[Epoch | Evaluation]:
+    """Train to the end from where `trainer.progress` is; yields after each epoch, and each evaluation within one.
 
-    Evaluates `validation` (if there is one, which also selects the best epoch and stops early) and, with
+    Evaluates `validation` (if there is one, which also selects the best step and stops early) and, with
     `monitor: test`, the test split, which selects nothing.
 
     Raises:
         NotFinite: a loss or gradient is infinite or NaN and the recipe says to stop.
     """
-    recipe, progress = trainer.recipe, trainer.progress
-    while progress.epoch < trainer.epochs and not progress.stopped:
-        began, first_step = perf_counter(), progress.step
-        values = _train_epoch(trainer)
-        trained, epoch = perf_counter(), progress.epoch + 1
-        last = epoch == trainer.epochs
-        rows = [row_of(progress, "train", values, epoch)]
-        if last or epoch % recipe.train.evaluate_every.epochs == 0:
-            for split in ("validation", "test"):
-                if split in trainer.dataset.splits and (
-                    split == "validation" or recipe.train.monitor == "test"
-                ):
-                    rows.append(row_of(progress, split, evaluate_split(trainer, split), epoch))
-        # until here the epoch can be broken off and its end be done again; from here on it is done
-        progress.epoch, progress.step_in_epoch, trainer.meter = epoch, 0, None
-        is_best = any(row["split"] == "validation" and _select(trainer, row) for row in rows)
-        seconds = {"train": trained - began, "evaluate": perf_counter() - trained}
-        yield Epoch(rows, progress.step - first_step, seconds, is_best, is_last=last or progress.stopped)
+    progress = trainer.progress
+    while not trainer.finished:
+        began, first_step, evaluating = perf_counter(), progress.step, 0.0
+        for evaluation in _train_epoch(trainer):
+            evaluating += evaluation.seconds
+            yield evaluation
+        assert trainer.meter is not None
+        rows = [row_of(progress, "train", trainer.meter.values("train"), progress.epoch + 1)]
+        trained = perf_counter() - began - evaluating
+        is_last = progress.stopped or progress.epoch + 1 == trainer.epochs
+        due = trainer.evaluation_is_due(ends_epoch=True, is_last=is_last)
+        at_end = _evaluate(trainer) if due else Evaluation([], 0.0, False)
+        progress.epoch, progress.step_in_epoch, trainer.meter = progress.epoch + 1, 0, None
+        yield Epoch(
+            rows + at_end.rows,
+            progress.step - first_step,
+            {"train": trained, "evaluate": evaluating + at_end.seconds},
+            at_end.is_best,
+            is_last or progress.stopped,
+        )
+
+
+def _evaluate(trainer: Trainer) -> Evaluation:
+    """Evaluate the model as it is. Until the end this can be broken off and done again; only then it counts."""
+    progress, began = trainer.progress, perf_counter()
+    rows = [
+        row_of(progress, split, evaluate_split(trainer, split), progress.epoch + 1)
+        for split in trainer.watched
+    ]
+    progress.evaluated = progress.step
+    is_best = any(row["split"] == "validation" and _select(trainer, row) for row in rows)
+    return Evaluation(rows, perf_counter() - began, is_best)
 
 
 def evaluate_split(trainer: Trainer, split: str) -> Values:
@@ -227,20 +276,22 @@ def row_of(progress: Progress, split: str, values: Values, epoch: int | None = N
     }
 
 
-def _train_epoch(trainer: Trainer) -> Values:
-    """Train the rest of an epoch, from `progress.step_in_epoch` on."""
+def _train_epoch(trainer: Trainer) -> Iterator[Evaluation]:
+    """Train the rest of an epoch, from `progress.step_in_epoch` on, and yield each evaluation within it."""
     recipe, progress, train = trainer.recipe, trainer.progress, trainer.recipe.train
     parts = trainer.sampler.batches(progress.epoch, start=progress.step_in_epoch * train.accumulate)
     before = progress.step - progress.step_in_epoch
     n_steps = min(trainer.steps_per_epoch, trainer.total_steps - before)
     trainer.meter = trainer.meter or Meter(trainer.built.groups, recipe.tasks, trainer.device)
     trainer.built.model.train()
-    while progress.step_in_epoch < n_steps:
+    while progress.step_in_epoch < n_steps and not progress.stopped:
+        if progress.step_in_epoch and trainer.evaluation_is_due():
+            yield _evaluate(trainer)
+            continue
         _train_step(trainer, list(islice(parts, train.accumulate)), trainer.meter)
         progress.step += 1
         progress.step_in_epoch += 1
         trainer.on_step(progress.epoch, progress.step_in_epoch, n_steps)
-    return trainer.meter.values("train")
 
 
 def _train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
@@ -365,7 +416,7 @@ def _select(trainer: Trainer, row: dict[str, Any]) -> bool:
         progress.best is None or (value > progress.best if higher else value < progress.best)
     )
     if better:
-        progress.best, progress.best_epoch, progress.best_step = value, progress.epoch, progress.step
+        progress.best, progress.best_epoch, progress.best_step = value, row["epoch"], progress.step
         progress.stale = 0
     else:
         progress.stale += 1

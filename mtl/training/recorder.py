@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mtl.errors import EnvironmentFault, NotFinite
 from mtl.training import checkpoint, state
-from mtl.training.fit import Epoch, Trainer
+from mtl.training.fit import Epoch, Evaluation, Trainer
 from mtl.training.runs import DIVERGED, TIMINGS, RunFolder
 from mtl.training.signals import StopSignals
 
@@ -68,22 +68,31 @@ class Recorder:
         by_steps = every.steps is not None and self.trainer.progress.step % every.steps == 0
         by_time = every.minutes is not None and monotonic() - self._last_save >= 60 * every.minutes
         self._due = self._due or by_steps or by_time
-        if self._due and step < n_steps:  # at the end of an epoch, its evaluation comes first
-            self.save()
+        if self._due and step < n_steps and not self.trainer.evaluation_is_due():
+            self.save()  # or else after the evaluation, as at the end of an epoch
         self.stop.check()
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """After each evaluation within an epoch."""
+        self._measured(evaluation.rows)
+        if evaluation.is_best or self._due:
+            self.save()
 
     def epoch(self, epoch: Epoch) -> None:
         """After each epoch."""
-        progress, every = self.trainer.progress, self.trainer.recipe.train.checkpoint.every.in_epochs
-        self.rows += epoch.rows
-        self.log("metrics.jsonl", epoch.rows)
-        self.log("alpha.jsonl", self._alpha())
+        progress, every = self.trainer.progress, self.trainer.recipe.train.checkpoint.every.epochs
+        self._measured(epoch.rows)
         began = perf_counter()
         by_epochs = every is not None and progress.epoch % every == 0
         if epoch.is_best or epoch.is_last or by_epochs or self._due:
             self.save()
         self.log(TIMINGS, [self._timing(epoch, perf_counter() - began)])
         self._record(step=progress.step, epoch=progress.epoch)
+
+    def _measured(self, rows: list[dict[str, Any]]) -> None:
+        self.rows += rows
+        self.log("metrics.jsonl", rows)
+        self.log("alpha.jsonl", self._alpha())
 
     def save(self) -> None:
         """Commit a checkpoint of the state as it is.
@@ -116,8 +125,7 @@ class Recorder:
                 f"stopped after the end of the run at step {progress.step}; its results are saved"
             )
             return
-        unfinished = progress.epoch < self.trainer.epochs and not progress.stopped
-        if unfinished:
+        if not self.trainer.finished:
             self.save()
         self._record(status="interrupted", step=progress.step, epoch=progress.epoch)
         self.console.warn(

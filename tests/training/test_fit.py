@@ -20,7 +20,7 @@ from mtl.model.layers import derived_seed
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.training.dataset import load_dataset
-from mtl.training.fit import MAX_SKIPS, Epoch, Trainer, evaluate_split, fit, selecting_metric
+from mtl.training.fit import MAX_SKIPS, Epoch, Evaluation, Trainer, evaluate_split, fit, selecting_metric
 
 BASE: dict[str, Any] = {
     "schema_version": 1,
@@ -81,7 +81,7 @@ def trainer_of(
     return trainer
 
 
-def trained(recipe: Recipe, **options: Any) -> tuple[Trainer, list[Epoch]]:
+def trained(recipe: Recipe, **options: Any) -> tuple[Trainer, list[Epoch | Evaluation]]:
     trainer = trainer_of(recipe, **options)
     return trainer, list(fit(trainer))
 
@@ -238,6 +238,7 @@ def test_a_loose_clip_changes_nothing() -> None:
 WATCHED: dict[str, dict[str, Any]] = {
     "monitor": {"train__monitor": "test"},
     "every-2": {"train__evaluate_every": {"epochs": 2}},
+    "each-step": {"train__evaluate_every": {"steps": 1}, "train__monitor": "test"},
     "save-rarely": {"train__checkpoint": {"every": {"epochs": 3}}},
     "loose-stopping": {"train__early_stopping": {"patience": 1000}},
     "plain": {},
@@ -496,6 +497,66 @@ def test_patience_counts_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     trainer, _ = trained(recipe)
     assert (trainer.progress.best_epoch, trainer.progress.epoch) == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ({}, [(1, 4), (2, 8), (3, 12)]),
+        ({"epochs": 2}, [(2, 8), (3, 12)]),
+        ({"steps": 1}, [(1 + (step - 1) // 4, step) for step in range(1, 13)]),
+        ({"steps": 3}, [(1, 3), (2, 6), (3, 9), (3, 12)]),
+        ({"steps": 4}, [(1, 4), (2, 8), (3, 12)]),
+        ({"steps": 5}, [(2, 5), (3, 10), (3, 12)]),  # and after the last step
+        ({"steps": 100}, [(3, 12)]),
+    ],
+)
+def test_when_it_is_evaluated(every: dict[str, int], expected: list[tuple[int, int]]) -> None:
+    """(epoch, step) of each evaluation; the training rows are those of whole epochs all the same."""
+    recipe = toy(data__split={"validation": 0.25}, train__batch_size=24, train__evaluate_every=every)
+    trainer, seen = trained(recipe)
+    assert trainer.steps_per_epoch == 4
+    rows = [row for event in seen for row in event.rows]
+    at = {
+        split: [(r["epoch"], r["step"]) for r in rows if r["split"] == split]
+        for split in ("train", "validation")
+    }
+    assert at == {"train": [(1, 4), (2, 8), (3, 12)], "validation": expected}
+    assert sum(isinstance(event, Epoch) for event in seen) == 3
+    assert trainer.progress.evaluated == 12
+
+
+def test_stopped_early_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The epoch is closed where it was left: what it trained is measured, and nothing is evaluated twice."""
+    scripted(monkeypatch, [0.5, 0.6, 0.4, 0.3])
+    recipe = toy(
+        data__split={"validation": 0.25}, train__batch_size=24, train__epochs=20,
+        train__early_stopping={"patience": 2}, train__evaluate_every={"steps": 3},
+    )  # fmt: skip
+    trainer, seen = trained(recipe)
+    progress = trainer.progress
+    assert (progress.best, progress.best_epoch, progress.best_step) == (0.6, 2, 6)
+    assert (progress.step, progress.epoch, progress.step_in_epoch) == (12, 3, 0)
+    assert [event.is_best for event in seen] == [True, False, True, False, False, False]
+    *_, last = seen
+    assert isinstance(last, Epoch)
+    assert last.is_last
+    assert [row["split"] for row in last.rows] == ["train", "validation"]
+
+
+def test_stopped_early_in_the_midst_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [0.5, 0.4])
+    recipe = toy(
+        data__split={"validation": 0.25}, train__batch_size=24, train__epochs=20,
+        train__early_stopping={"patience": 1}, train__evaluate_every={"steps": 3},
+    )  # fmt: skip
+    trainer, seen = trained(recipe)
+    progress = trainer.progress
+    assert (progress.step, progress.epoch, progress.step_in_epoch) == (6, 2, 0)
+    *_, last = seen
+    assert isinstance(last, Epoch)
+    assert (last.is_last, last.is_best, last.steps) == (True, False, 2)
+    assert [(row["split"], row["step"]) for row in last.rows] == [("train", 6)]
 
 
 def test_without_validation_nothing_is_selected() -> None:
