@@ -4,6 +4,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 ARGS ?=
 SEED ?= 0
+SECONDS ?= 50
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -48,8 +49,8 @@ slow: $(DEV) data ## the tests marked slow
 faults: $(DEV) ## every fault at every system call of a save, and one run killed a hundred times
 	MTL_REQUIRE_STRACE=1 $(PY) -m pytest tests/faults -m "slow or not slow" $(ARGS)
 
-fuzz: $(DEV) ## mutated input for every reader, ten minutes in all; another SEED gives other input
-	MTL_FUZZ_SECONDS=50 MTL_FUZZ_SEED=$(SEED) $(PY) -m pytest tests/fuzz -s $(ARGS)
+fuzz: $(DEV) ## mutated input for every reader, SECONDS=50 for each; another SEED gives other input
+	MTL_FUZZ_SECONDS=$(SECONDS) MTL_FUZZ_SEED=$(SEED) $(PY) -m pytest tests/fuzz -s $(ARGS)
 
 soak: $(DEV) ## 100,000 steps of a toy task, and 10,000 saves: what grows?
 	OMP_NUM_THREADS=1 $(PY) -m tests.load.soak --steps 100000
