@@ -1,7 +1,20 @@
-"""`python -m mtl`."""
+"""The command: `mtl`, and `python -m mtl`."""
 
+import signal
 import sys
 
-from mtl.cli import main
+from mtl.training.signals import STOPPING, end_at_once
 
-sys.exit(main())
+
+def main() -> int:
+    """The command line, which a signal ends also before and after it has handlers of its own."""
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end_at_once)
+    from mtl.cli import main
+
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

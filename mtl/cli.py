@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import inspect
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from mtl import __version__
 from mtl.console import number, results_table, say, table
-from mtl.errors import EnvironmentFault, ManyErrors, Terminated, UserError, did_you_mean, quoted
+from mtl.errors import EnvironmentFault, ManyErrors, UserError, did_you_mean, quoted
 from mtl.outcomes import guarded, require_torch
+from mtl.training.signals import Interrupts
 
 
 class Commands(click.Group):
@@ -31,6 +30,13 @@ class Commands(click.Group):
             near = did_you_mean(args[0], self.commands)
             raise UserError("mtl", f"no command {quoted(args[0])}{near}", "mtl --help lists them")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """click itself would print an empty line at an interrupt, wherever its output goes."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -413,17 +419,11 @@ def doctor(debug: bool) -> None:
     examine()
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code that DESIGN gives to each outcome."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by who started us
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
-    for number_ in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number_) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number_, _terminate)
-    return guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)
+    with Interrupts():
+        return guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)

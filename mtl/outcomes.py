@@ -71,6 +71,17 @@ def _missing(module: str) -> EnvironmentFault:
 def guarded(command: Callable[[], Any], debug: bool) -> int:
     """Run a command; returns the exit code."""
     try:
+        return _outcome(command, debug)
+    except (KeyboardInterrupt, click.Abort) as error:  # also one that comes while an error is told
+        complain("interrupted")
+        cause = (
+            error.__cause__ if isinstance(error, click.Abort) else error
+        )  # cli.py turns one into the other
+        return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
+
+
+def _outcome(command: Callable[[], Any], debug: bool) -> int:
+    try:
         command()
         sys.stdout.flush()
         return OK
@@ -83,10 +94,8 @@ def guarded(command: Callable[[], Any], debug: bool) -> int:
     except click.ClickException as error:
         complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}")
         return USER
-    except (KeyboardInterrupt, click.Abort) as error:
-        complain("interrupted")
-        cause = error.__cause__ if isinstance(error, click.Abort) else error  # click turns one into the other
-        return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
+    except click.Abort:
+        raise
     except (BrokenPipeError, SystemExit):  # click's own way out when nobody reads its output any more
         mute(sys.stdout)
         return OK

@@ -17,7 +17,7 @@ import click
 import pytest
 
 from mtl import __version__, cli, outcomes
-from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite
+from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite, Terminated
 from mtl.recipe.load import built_in_names, load_recipe
 from mtl.recipe.spec import FAMILIES
 from tests.test_errors import Capture, Done, called, contents, plugins_undone, refused
@@ -336,7 +336,7 @@ def test_a_bug_of_ours(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None
     [
         (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
         (click.Abort(), INTERRUPTED, "interrupted"),
-        (cli.Terminated(), TERMINATED, "interrupted"),
+        (Terminated(), TERMINATED, "interrupted"),
         (MemoryError(), ENVIRONMENT, "error: not enough memory; lower train.batch_size or the model's size"),
         (OSError(28, "No space left on device", "a/b"), ENVIRONMENT, "error: 'a/b': no space left on device"),
         (OSError(5, "Input/output error"), ENVIRONMENT, "error: mtl: input/output error"),

@@ -241,7 +241,7 @@ def test_in_new_processes(tmp_path: Path) -> None:
     stopped = call("r.yaml", "--out", "stopped", fail="backward:5:term")
     assert stopped.returncode == TERMINATED
     said = "warning: stopped at step 5, which is saved; `mtl run --resume stopped` goes on"
-    assert [line for line in stopped.stderr.split("\n") if line] == [said, "interrupted"]
+    assert stopped.stderr.splitlines() == [said, "interrupted"]
     resumed = call("--resume", "stopped")
     assert (resumed.returncode, resumed.stderr) == (0, "")
     with pytest.MonkeyPatch.context() as patch:

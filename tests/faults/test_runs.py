@@ -27,7 +27,7 @@ import pytest
 
 import mtl.experiment
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, NOT_FINITE, OK, TERMINATED, USER
-from mtl.training import checkpoint, failpoints
+from mtl.training import checkpoint, failpoints, signals
 from tests.faults.whole import checkpoints, final_bytes
 from tests.test_errors import Capture, Done, called, contents
 from tests.test_resume import recipe
@@ -75,10 +75,16 @@ def no_more(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No figures, and tracebacks of bugs where the test can see them."""
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No figures, tracebacks of bugs where the test can see them, and no signal that whoever started us ignores."""
     monkeypatch.setattr(mtl.experiment, "plot_run", lambda *given: [])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = {number: signal.getsignal(number) for number in signals.STOPPING}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +134,6 @@ def command(capsys: Capture, straight: Path, tmp_path: Path) -> Command:
     return Command(capsys, straight, tmp_path / "out")
 
 
-def lines(done: Done) -> list[str]:
-    """What was said on stderr; click ends the line in which a terminal shows ^C."""
-    return [line for line in done.stderr.splitlines() if line]
-
-
 def begins_again(command: Command) -> list[str]:
     """The warning of a run that had no checkpoint yet."""
     if not (command.out / "run.json").exists() or command.saved():
@@ -158,7 +159,7 @@ def test_stopped_at_the_next_edge(
     done = command()
     at = f"stopped at step {step}, which is saved; `mtl run --resume {command.out}` goes on"
     assert (done.returncode, done.stdout) == (TERMINATED, "")
-    assert lines(done) == [f"warning: {at}", "interrupted"]
+    assert done.stderr.splitlines() == [f"warning: {at}", "interrupted"]
     assert command.saved()[-1] == step
     edges = list(range(STEPS, step, STEPS))
     assert command.saved() == [*edges[-1:], step]
@@ -182,7 +183,7 @@ def test_other_stop_signals(
 def test_stopped_while_data_load(fail: Planned, no_more: Callable[[], None], command: Command) -> None:
     fail("load:1:term")
     done = command()
-    assert (done.returncode, done.stdout, done.stderr) == (TERMINATED, "", "\ninterrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == (TERMINATED, "", "interrupted\n")
     assert not command.out.exists()
     no_more()
     command.goes_on()
@@ -201,7 +202,7 @@ def test_stopped_while_plots_are_drawn(fail: Planned, no_more: Callable[[], None
     fail("plot:1:term")
     done = command()
     ends = f"warning: stopped after the end of the run at step {EPOCHS * STEPS}; its results are saved"
-    assert (done.returncode, lines(done)) == (TERMINATED, [ends, "interrupted"])
+    assert (done.returncode, done.stderr.splitlines()) == (TERMINATED, [ends, "interrupted"])
     no_more()
     command.goes_on(f"{command.out}: already finished at step {EPOCHS * STEPS}")
 
@@ -211,8 +212,11 @@ def test_nobody_reads_the_pipe(fail: Planned, command: Command) -> None:
     command.goes_on()
 
 
-def test_a_second_interrupt_breaks_off(fail: Planned, no_more: Callable[[], None], command: Command) -> None:
+def test_a_second_interrupt_breaks_off(
+    fail: Planned, no_more: Callable[[], None], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last checkpoint stands: the state within a step is not saved."""
+    monkeypatch.setattr(signals, "REPEATED", 0)
     fail("forward:5:int,backward:5:int")
     done = command()
     assert (done.returncode, done.stdout, command.saved()) == (INTERRUPTED, "", [3])
@@ -318,15 +322,15 @@ def test_no_room_for_a_line_of_a_log(n: int, fail: Planned, command: Command) ->
 
 
 def test_a_log_that_stays_full(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtl.training import runs
+    from mtl.training import logs
 
     def append(file: Any, line: bytes) -> None:
         if Path(file.name).name == "metrics.jsonl":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(file, line)
 
-    real = runs._append
-    monkeypatch.setattr(runs, "_append", append)
+    real = logs._append_line
+    monkeypatch.setattr(logs, "_append_line", append)
     done = command()
     told = f"warning: {command.out}/metrics.jsonl: cannot write: no space left on device; training goes on without it"
     assert (done.returncode, done.stderr) == (OK, told + "\n")
@@ -546,6 +550,6 @@ def test_killed_before_retention_and_held_for_a_while(command: Command) -> None:
 def test_killed_a_hundred_times(tmp_path: Path) -> None:
     from tests.faults.many_kills import attempt
 
-    figures = attempt(tmp_path, kills=100, seed=0, epochs=250, every=10)
+    figures = attempt(tmp_path, kills=100, seed=0, epochs=800, every=10, training=2.5)
     print(figures)
     assert figures["kills"] == 100

@@ -1,22 +1,28 @@
-"""Stop signals: a flag that is looked at, and handlers that are put back."""
+"""Stop signals: a flag that is looked at, an exception, or the end at once; and handlers that are put back."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import pty
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from mtl.errors import Terminated
-from mtl.training.signals import STOPPING, StopAsked, StopSignals
+from mtl.errors import INTERRUPTED, TERMINATED, Terminated
+from mtl.training import signals
+from mtl.training.signals import STOPPING, Interrupts, StopAsked, StopSignals, end_at_once
 
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
     """Whatever a test does, the signals mean afterwards what they meant before."""
     before = {number: signal.getsignal(number) for number in STOPPING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -39,12 +45,24 @@ def test_a_signal_is_noted_and_raised_at_the_edge(number: signal.Signals) -> Non
     assert type(caught.value.as_interrupt()) is kind
 
 
-def test_a_second_interrupt_breaks_off() -> None:
+def test_a_second_interrupt_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not one that comes at once: both the terminal and a parent may have sent the first."""
+    clock = [100.0, 100.1, 100.4, 100.5]
+    monkeypatch.setattr(signals, "monotonic", lambda: clock.pop(0))
     with StopSignals() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.number == signal.SIGINT
+
+
+def test_one_inside_another_knows_what_came_before() -> None:
+    with StopSignals() as outer:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with StopSignals() as inner, pytest.raises(StopAsked) as caught:
+            inner.check()
+        assert caught.value.number == outer.number == signal.SIGTERM
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -74,12 +92,16 @@ def test_the_handlers_are_put_back() -> None:
     assert {number: signal.getsignal(number) for number in STOPPING} == before
 
 
-def test_under_nohup_the_end_of_the_terminal_is_no_stop() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with StopSignals() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        stop.check()
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("kind", [StopSignals, Interrupts])
+def test_what_is_ignored_stays_so(kind: type[StopSignals] | type[Interrupts], number: signal.Signals) -> None:
+    """As under nohup, or as a script starts a command in the background."""
+    signal.signal(number, signal.SIG_IGN)
+    with kind() as stop:
+        os.kill(os.getpid(), number)
+        if isinstance(stop, StopSignals):
+            stop.check()
+    assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_in_another_thread_nothing_changes() -> None:
@@ -95,3 +117,84 @@ def test_in_another_thread_nothing_changes() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+# --- when no run trains ---
+
+
+class Ended(BaseException):
+    """In the place of the end of the process."""
+
+
+@pytest.fixture
+def no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+
+
+@pytest.mark.usefixtures("no_end")
+@pytest.mark.parametrize("number", STOPPING)
+def test_an_exception_and_then_the_end(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clock = [7.0, 7.1, 7.4, 7.5]
+    monkeypatch.setattr(signals, "monotonic", lambda: clock.pop(0))
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    with Interrupts():
+        with pytest.raises(KeyboardInterrupt) as caught:
+            os.kill(os.getpid(), number)
+        assert caught.type is (KeyboardInterrupt if number == signal.SIGINT else Terminated)
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+        assert capfd.readouterr().err == ""
+        with pytest.raises(Ended) as ended:
+            os.kill(os.getpid(), number)
+        assert ended.value.args == ((INTERRUPTED if number == signal.SIGINT else TERMINATED),)
+        assert capfd.readouterr().err == "interrupted\n"
+    assert {number: signal.getsignal(number) for number in STOPPING} == before
+
+
+@pytest.mark.usefixtures("no_end")
+@pytest.mark.parametrize("number", STOPPING)
+def test_the_end_at_once_while_something_is_imported(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Interrupts(), pytest.raises(Ended) as ended:
+        importlib.import_module("slow_to_import")
+    assert ended.value.args == ((INTERRUPTED if number == signal.SIGINT else TERMINATED),)
+    assert capfd.readouterr().err == "interrupted\n"
+    assert "slow_to_import" not in sys.modules
+
+
+@pytest.mark.usefixtures("no_end")
+@pytest.mark.parametrize(
+    ("number", "shown"), [(signal.SIGINT, b"\r\ninterrupted\r\n"), (15, b"interrupted\r\n")]
+)
+def test_the_echo_of_a_terminal_is_ended(number: int, shown: bytes) -> None:
+    """Where a terminal shows ^C, what follows begins on a line of its own."""
+    ours, terminal = pty.openpty()
+    kept = os.dup(2)
+    os.dup2(terminal, 2)
+    try:
+        with pytest.raises(Ended):
+            end_at_once(number)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    assert os.read(ours, 100) == shown
+    os.close(ours)
+    os.close(terminal)
+
+
+@pytest.mark.usefixtures("no_end")
+def test_nobody_reads_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, data: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(Ended):
+        end_at_once(signal.SIGTERM)
