@@ -46,27 +46,27 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
 
 
 def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
-    """One panel per task (and for their mean) with a line per split over epochs; of many tasks, one per split."""
+    """One panel per task (and for their mean) with a line per split; of many tasks, one per split."""
     tasks = list(
         dict.fromkeys(key.split("/")[1] for row in rows for key in row if key.endswith(f"/{metric}"))
     )
     if len(tasks) > MAX_PANELS:
         return _curves_of_many(rows, metric, tasks)
-    columns = min(len(tasks), 4)
+    columns, place = min(len(tasks), 4), _abscissa(rows)
     lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis, task in zip(axes, tasks, strict=False):
         for split, colour in SPLIT_COLOURS.items():
             key = f"{split}/{task}/{metric}"
-            points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+            points = [(row[place], row[key]) for row in rows if row.get(key) is not None]
             if points:
                 marker = "o" if len(points) < 15 else None
                 axis.plot(
                     *zip(*points, strict=True), color=colour, marker=marker, markersize=3.5, label=split
                 )
         axis.set_title(task)
-        axis.set_xlabel("epoch")
+        axis.set_xlabel(place)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
     for axis in axes[len(tasks) :]:
@@ -82,22 +82,22 @@ def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence
     """A panel per split: a thin line per task, and their median."""
     tasks = [task for task in tasks if task != "mean"]
     counts = Counter(row["split"] for row in rows)
-    splits = [split for split in SPLIT_COLOURS if counts[split] > 1] or list(counts)
+    splits, place = [split for split in SPLIT_COLOURS if counts[split] > 1] or list(counts), _abscissa(rows)
     figure = Figure(figsize=(5.2 * len(splits), 4.2), layout="constrained")
     axes = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
     for axis, split in zip(axes, splits, strict=True):
         own = [row for row in rows if row["split"] == split]
-        epochs = [row["epoch"] for row in own]
+        at = [row[place] for row in own]
         values = np.array(
             [[np.nan if row.get(f"{split}/{t}/{metric}") is None else row[f"{split}/{t}/{metric}"] for t in tasks]
              for row in own], dtype=float,
         )  # fmt: skip
-        axis.plot(epochs, values, color=SPLIT_COLOURS[split], alpha=0.35, linewidth=0.8)
+        axis.plot(at, values, color=SPLIT_COLOURS[split], alpha=0.35, linewidth=0.8)
         known = ~np.isnan(values).all(axis=1)
         middle = np.nanmedian(values[known], axis=1)
-        axis.plot(np.array(epochs)[known], middle, color="black", linewidth=2, label="median of tasks")
+        axis.plot(np.array(at)[known], middle, color="black", linewidth=2, label="median of tasks")
         axis.set_title(f"{split}, {len(tasks)} tasks")
-        axis.set_xlabel("epoch")
+        axis.set_xlabel(place)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel(metric.replace("_", " "))
@@ -131,33 +131,39 @@ def alpha_maps(last: dict[str, Any], towers: Sequence[str]) -> Figure:
 
 
 def alpha_paths(history: Sequence[dict[str, Any]], towers: Sequence[str]) -> Figure:
-    """How each alpha moved over epochs, a panel per site."""
+    """How each alpha moved, a panel per site."""
     sites = list(history[0]["alpha"])
     figure = Figure(figsize=(4.2 * len(sites), 3.4), layout="constrained")
     axes = figure.subplots(1, len(sites), squeeze=False, sharey=True)[0]
-    epochs = [row["epoch"] for row in history]
-    n = len(towers)
+    place, n = _abscissa(history), len(towers)
+    at = [row[place] for row in history]
     for axis, site in zip(axes, sites, strict=True):
         values = np.array([row["alpha"][site] for row in history])
         if n > MAX_PATHS:
             own = np.eye(n, dtype=bool)
             others = values[:, ~own]
-            axis.plot(epochs, values[:, own], color="#1b6ca8", alpha=0.35, linewidth=0.8)
-            axis.fill_between(epochs, others.min(1), others.max(1), color="#d95f02", alpha=0.2, linewidth=0)
+            axis.plot(at, values[:, own], color="#1b6ca8", alpha=0.35, linewidth=0.8)
+            axis.fill_between(at, others.min(1), others.max(1), color="#d95f02", alpha=0.2, linewidth=0)
             axis.plot(
-                epochs, others.mean(1), color="#d95f02", linestyle="--", label="other towers: mean and range"
+                at, others.mean(1), color="#d95f02", linestyle="--", label="other towers: mean and range"
             )
         for i, j in np.ndindex(n, n) if n <= MAX_PATHS else ():
             style = {"label": f"{towers[i]} from {towers[j]}"} if n <= 3 else {"alpha": 0.5}
-            axis.plot(epochs, values[:, i, j], linestyle="-" if i == j else "--", linewidth=1.3, **style)
+            axis.plot(at, values[:, i, j], linestyle="-" if i == j else "--", linewidth=1.3, **style)
         axis.set_title(f"after {site}")
-        axis.set_xlabel("epoch")
+        axis.set_xlabel(place)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("alpha (full lines: own tower)")
     if n <= 3 or n > MAX_PATHS:
         axes[-1].legend(frameon=False, fontsize=7)
     return figure
+
+
+def _abscissa(rows: Sequence[dict[str, Any]]) -> str:
+    """Curves run over epochs, or over steps if something was measured within an epoch."""
+    steps = {(row.get("split"), row["epoch"], row["step"]) for row in rows}
+    return "epoch" if len(steps) == len({place[:2] for place in steps}) else "step"
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -207,3 +207,23 @@ def test_no_picture_is_wider_than_can_be_written(tmp_path: Path) -> None:
 
     assert size(_save(Figure(figsize=(1000, 2)), tmp_path / "wide.png"))[0] <= 2**14
     assert size(_save(Figure(figsize=(5, 2)), tmp_path / "usual.png")) == (550, 220)
+
+
+@pytest.mark.parametrize(("within", "label"), [(False, "epoch"), (True, "step")])
+@pytest.mark.parametrize("n_tasks", [2, 20])
+def test_curves_run_over_steps_if_an_epoch_was_evaluated_more_than_once(
+    within: bool, label: str, n_tasks: int
+) -> None:
+    tasks = [f"t{t}" for t in range(n_tasks)]
+    made, history = rows(tasks), alphas(2)
+    if within:
+        made.insert(3, {**made[3], "step": 15})
+        history.insert(1, {**history[0], "step": 0.5})
+    made.append({**made[-1], "split": "validation"})  # measured again with thresholds: the same step
+    for figure in (learning_curves(made, "loss"), alpha_paths(history, ["a", "b"])):
+        shown = [axis for axis in figure.axes if axis.lines]
+        assert {axis.get_xlabel() for axis in shown} == {label}
+        assert len(shown) >= 2
+    curve = learning_curves(made, "loss").axes[-1].lines[0]
+    longest = {"epoch": 3, "step": 30}[label]
+    assert max(curve.get_xdata()) == longest  # type: ignore[arg-type]
