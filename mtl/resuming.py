@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,36 +51,114 @@ def resume(
         UserError: there is no run or no usable checkpoint, or the data or the recipe changed.
     """
     console = console or Silent()
-    folder, step = _opened(Path(path))
-    for warning in _plugin_changes(folder, plugins):
-        console.warn(warning)
-    before = load_recipe(recipe_of(folder))
-    recipe = recipe or (load_recipe(recipe_of(folder), overrides) if overrides else before)
-    changed = require_same(str(folder.path), before, recipe)
-    threads = recipe.train.threads or folder.record["threads"]
-    if folder.record["status"] == "finished" and step is None and not _grows(changed):
+    asked = _asked(path, overrides, recipe, plugins, require_bitwise, console)
+    folder = asked.folder
+    if asked.is_done:
         console.warn(f"{folder.path}: already finished at step {folder.record['step']}")
         return result_of(folder)
-    with recipe.at("train", "device"):
-        device = devices.resolve(recipe.train.device)
-    for line in _other_machine(folder, {"device": str(device), "threads": threads}, require_bitwise):
-        console.warn(line)
     folder.hold()
     folder.record.update(RunFolder.open(folder.path).record)  # another process may just have let go of it
-    with devices.settings(recipe.train.deterministic, threads):
+    with devices.settings(asked.recipe.train.deterministic, asked.threads):
         try:
-            trainer, _ = prepare(recipe)
+            trainer, _ = prepare(asked.recipe)
             _require_same_data(folder, trainer)
-            parent = _restore(folder, trainer, step, console, allow_nonfinite)
+            parent = _restore(folder, trainer, asked.step, console, allow_nonfinite)
             if extend_schedule:
                 trainer.progress.horizon = trainer.total_steps
-            if changed:
-                folder.change_recipe(to_yaml(recipe), changed)
+            if asked.changed:
+                folder.change_recipe(to_yaml(asked.recipe), asked.changed)
         except BaseException:
             folder.release()
             raise
         folder.save_record(status="running")
         return train(trainer, folder, console, parent)
+
+
+def foretell(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    recipe: Recipe | None = None,
+    plugins: Sequence[str] = (),
+    console: Console | None = None,
+    extend_schedule: bool = False,
+    allow_nonfinite: bool = False,
+    require_bitwise: bool = False,
+) -> list[str]:
+    """What `resume` would do with the same arguments, in lines for people; nothing is written, and no lock taken.
+
+    The data are read and the checkpoint is loaded, so that what `resume` would refuse is refused here.
+
+    Raises:
+        UserError: as `resume`.
+    """
+    console = console or Silent()
+    asked = _asked(path, overrides, recipe, plugins, require_bitwise, console)
+    folder = asked.folder
+    if asked.is_done:
+        return [f"{folder.path}: already finished at step {folder.record['step']}; nothing would be done"]
+    folder.require_free()
+    with devices.settings(asked.recipe.train.deterministic, asked.threads):
+        trainer, _ = prepare(asked.recipe)
+        _require_same_data(folder, trainer)
+        step, _ = _load(folder, trainer, asked.step, console, allow_nonfinite)
+    later = [other for other in checkpoint.steps(folder.checkpoints) if step is not None and other > step]
+    start = "the beginning, for nothing is saved" if step is None else f"step-{step:08d}"
+    lines = [
+        f"{folder.path}: {folder.standing()[0]}; would go on from {start}, to step {trainer.total_steps}"
+    ]
+    lines += [f"would set aside: {', '.join(f'step-{other:08d}' for other in later)}"] if later else []
+    lines += [f"changed: {text}" for text in asked.changed]
+    if extend_schedule or trainer.progress.horizon != trainer.total_steps:
+        horizon = trainer.total_steps if extend_schedule else trainer.progress.horizon
+        lines.append(f"the learning rate's schedule would have {horizon} steps")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to go on: the run, its recipe with what changed in it, threads, and the step of a named checkpoint."""
+
+    folder: RunFolder
+    step: int | None
+    recipe: Recipe
+    changed: list[str]
+    threads: int
+
+    @property
+    def is_done(self) -> bool:
+        grows = any(text.startswith(("train.epochs ", "train.max_steps ")) for text in self.changed)
+        return self.folder.record["status"] == "finished" and self.step is None and not grows
+
+
+def _asked(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str],
+    recipe: Recipe | None,
+    plugins: Sequence[str],
+    require_bitwise: bool,
+    console: Console,
+) -> _Asked:
+    """All that can be told, and refused, before the run is held and its data are read."""
+    folder, step = _opened(Path(path))
+    for warning in _plugin_changes(folder, plugins):
+        console.warn(warning)
+    before = load_recipe(recipe_of(folder))
+    recipe = recipe or (load_recipe(recipe_of(folder), overrides) if overrides else before)
+    asked = _Asked(
+        folder,
+        step,
+        recipe,
+        require_same(str(folder.path), before, recipe),
+        recipe.train.threads or folder.record["threads"],
+    )
+    if not asked.is_done:
+        with recipe.at("train", "device"):
+            device = devices.resolve(recipe.train.device)
+        settings = {"device": str(device), "threads": asked.threads}
+        for line in _other_machine(folder, settings, require_bitwise):
+            console.warn(line)
+    return asked
 
 
 def _opened(path: Path) -> tuple[RunFolder, int | None]:
@@ -94,10 +173,6 @@ def _opened(path: Path) -> tuple[RunFolder, int | None]:
     if not path.is_dir() or path.is_symlink():
         raise UserError(str(path), "no checkpoint found")
     return RunFolder.open(path.parent.parent), int(step[1])
-
-
-def _grows(changed: Sequence[str]) -> bool:
-    return any(text.startswith(("train.epochs ", "train.max_steps ")) for text in changed)
 
 
 def _plugin_changes(folder: RunFolder, plugins: Sequence[str]) -> Iterator[str]:
@@ -146,6 +221,20 @@ def _restore(
 ) -> int | None:
     """Put the trainer and the logs where a checkpoint was; the step of it, None if there was none yet."""
     checkpoint.clean(folder.checkpoints)
+    step, offsets = _load(folder, trainer, step, console, allow_nonfinite)
+    if step is not None:
+        checkpoint.set_aside(folder.checkpoints, step)  # those after it: damaged, or not asked for
+    folder.cut_logs(offsets, trainer.progress.epoch)
+    return step
+
+
+def _load(
+    folder: RunFolder, trainer: Trainer, step: int | None, console: Console, allow_nonfinite: bool
+) -> tuple[int | None, dict[str, int]]:
+    """Put the trainer where a checkpoint was; its step, None if there is none yet, and how long the logs were then.
+
+    The folder stays as it is.
+    """
     if step is not None:
         path = folder.checkpoints / f"step-{step:08d}"
         try:
@@ -158,16 +247,14 @@ def _restore(
         step, files = _newest(folder, console)
     else:
         console.warn(f"{folder.path}: no checkpoint found; starting from the beginning")
-        folder.cut_logs({}, 0)
-        return None
+        return None, {}
     try:
         offsets = state.restore(trainer, files, allow_nonfinite)
     except UserError as error:
         place = folder.checkpoints / f"step-{step:08d}" / str(error.place)
         raise UserError(str(place), error.what, error.todo) from None
-    checkpoint.set_aside(folder.checkpoints, step)  # those after it: damaged, or not asked for
-    folder.cut_logs(offsets, trainer.progress.epoch)
-    return step
+    folder.require_logs(offsets)
+    return step, offsets
 
 
 def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, bytes]]:

@@ -1,11 +1,9 @@
-"""The run folder: recipe, records, logs, checkpoints, plots."""
+"""The run folder: recipe, records, logs, checkpoints, plots; and who holds it."""
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import hashlib
-import io
 import json
 import os
 import platform
@@ -13,45 +11,32 @@ import re
 import secrets
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from io import FileIO
+from itertools import islice
 from pathlib import Path
+from time import monotonic, sleep
 from typing import IO, Any
 
-from mtl.errors import EnvironmentFault, UserError, quoted
+from mtl.errors import EnvironmentFault, UserError, did_you_mean, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
-from mtl.training import failpoints
-from mtl.training.checkpoint import make_folder, plain_size, strict_json, write_whole
+from mtl.training import checkpoint, logs
+from mtl.training.checkpoint import make_folder, write_whole
+from mtl.training.logs import METRICS
+from mtl.training.logs import TIMINGS as TIMINGS
+from mtl.training.record import SCHEMA_VERSION, read_lines, read_record
 
-SCHEMA_VERSION = 1
 RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
-LOGS = ("metrics.jsonl", "alpha.jsonl")
-TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
-
-TYPES = {
-    **dict.fromkeys(("id", "name", "status", "device"), str),
-    **dict.fromkeys(("step", "epoch", "threads"), int),
-    **dict.fromkeys(("data", "model", "results", "environment", "towers", "classes"), dict),
-    "plugins": list,
-}
-"""What run.json holds under some of its keys."""
+LOCK = ".lock"
+PATIENCE = 0.25
+"""Seconds to wait for a lock: a look at a run's status holds it for microseconds."""
+SIBLINGS = 1000
+"""Folders beside a path that is no run, among which a misspelt one is looked for."""
 
 _LEFTOVER = re.compile(r"\..+\.(json|csv|yaml|jsonl)-[0-9]+-[0-9a-f]{8}")  # of an interrupted `write_whole`
-_BEGUN = re.compile(r"recipe(\.resolved)?\.yaml|" + _LEFTOVER.pattern)
-
-
-class _Record(dict[str, Any]):
-    """The content of a run.json that was read: a key that it should have is named when it is missed."""
-
-    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
-        super().__init__(values)
-        self.path = path
-
-    def __missing__(self, key: str) -> Any:
-        raise UserError(str(self.path), f"has no {quoted(key)}", "put back the one that the run wrote")
+_BEGUN = re.compile(r"\.lock|recipe(\.resolved)?\.yaml|" + _LEFTOVER.pattern)
 
 
 class RunFolder:
@@ -76,44 +61,43 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | None, recipe: Recipe, facts: Mapping[str, Any]) -> RunFolder:
-        """A new folder, `runs/<recipe>/<utc>-<suffix>` where no path is given.
+        """A new folder, held; `runs/<recipe>/<utc>-<suffix>` where no path is given.
 
         Raises:
-            UserError: a run is there already.
+            UserError: a run is there already, or another process is about to begin one.
             EnvironmentFault: the folder cannot be made.
         """
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = path or Path("runs", recipe.name, f"{stamp}-{secrets.token_hex(2)}")
+        run = cls(path, _first_record(recipe, facts))
         try:
-            if (path / RECORD).exists():
-                raise UserError(
-                    str(path), "a run is there already", f"mtl run --resume {path}, or another --out"
-                )
-            make_folder(path)
-            if any(not _BEGUN.fullmatch(entry.name) for entry in path.iterdir()):
-                raise UserError(str(path), "the folder is not empty", "give another --out")
+            run._make_room()
+            run.hold()  # before the record: of two that begin here, one is refused
+            run._make_room()
             for entry in path.iterdir():  # of a run that was killed before it had begun
-                entry.unlink()
+                if entry.name != LOCK:
+                    entry.unlink()
+            write_whole(path / "recipe.yaml", recipe.text or to_yaml(recipe).encode())
+            write_whole(path / RESOLVED, to_yaml(recipe).encode())
+            run.save_record()
         except OSError as error:
+            run.release()
             raise EnvironmentFault(
                 str(path), f"cannot make the run folder: {(error.strerror or str(error)).lower()}"
             ) from error
-        resolved = to_yaml(recipe).encode()
-        record = {
-            "schema_version": SCHEMA_VERSION,
-            "id": str(uuid.uuid4()),
-            "name": recipe.name,
-            "status": "running",
-            "started": _now(),
-            "recipe_sha256": recipe.sha256(),
-            "resolved_sha256": [hashlib.sha256(resolved).hexdigest()],
-            **facts,
-        }
-        run = cls(path, record)
-        write_whole(path / "recipe.yaml", recipe.text or to_yaml(recipe).encode())
-        write_whole(path / RESOLVED, resolved)
-        run.save_record()
+        except BaseException:
+            run.release()
+            raise
         return run
+
+    def _make_room(self) -> None:
+        """Make the folder, or find it with nothing in it but what a run that never began has left."""
+        if (self.path / RECORD).exists():
+            todo = f"mtl run --resume {self.path}, or another --out"
+            raise UserError(str(self.path), "a run is there already", todo)
+        make_folder(self.path)
+        if any(not _BEGUN.fullmatch(entry.name) for entry in self.path.iterdir()):
+            raise UserError(str(self.path), "the folder is not empty", "give another --out")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -123,18 +107,9 @@ class RunFolder:
             UserError: it is not, or its run.json cannot be read.
         """
         try:
-            plain_size(path / RECORD)
-            record = strict_json((path / RECORD).read_bytes())
-        except FileNotFoundError:
-            raise UserError(str(path), f"no checkpoint found: it has no {RECORD}, so it is no run") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(str(path / RECORD), f"cannot be read: {error}") from None
-        if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(str(path / RECORD), f"is not a run record of schema {SCHEMA_VERSION}")
-        for key, kind in TYPES.items():
-            if key in record and type(record[key]) is not kind:
-                raise UserError(str(path / RECORD), f"{key} is {quoted(record[key])}, which no run writes")
-        return cls(path, _Record(record, path / RECORD))
+            return cls(path, read_record(path / RECORD))
+        except (FileNotFoundError, NotADirectoryError):
+            raise _no_run(path) from None
 
     def hold(self) -> None:
         """Take the run's lock until `release` or the end of the process; nothing if it is held already.
@@ -146,14 +121,12 @@ class RunFolder:
             return
         file = None
         try:
-            file = (self.path / ".lock").open("a+b", buffering=0)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = (self.path / LOCK).open("a+b", buffering=0)
+            _lock(file)
         except BlockingIOError:
             assert file is not None
             with file:
-                file.seek(0)
-                holder = file.read(200).decode(errors="replace").strip() or "another process"
-            raise UserError(str(self.path), f"is in use by {_shown(holder)}") from None
+                raise self._in_use(file) from None
         except OSError as error:
             if file is not None:
                 file.close()
@@ -164,6 +137,49 @@ class RunFolder:
         with suppress(OSError):  # who holds it is for people only
             file.truncate(0)
             file.write(f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
+
+    def _in_use(self, lock: IO[bytes]) -> UserError:
+        lock.seek(0)
+        holder = lock.read(200).decode(errors="replace").strip() or "another process"
+        return UserError(str(self.path), f"is in use by {_shown(holder)}")
+
+    def require_free(self) -> None:
+        """As `hold`, but takes and makes nothing.
+
+        Raises:
+            UserError: another process has the run.
+        """
+        with suppress(OSError), (self.path / LOCK).open("rb", buffering=0) as file:
+            if _is_locked(file):
+                raise self._in_use(file)
+
+    def standing(self) -> tuple[str, int]:
+        """Status and step as they are now, whatever run.json says; writes nothing.
+
+        A run is `running` while a process holds its lock. One that is said to run and is held by nobody `crashed`: it
+        was killed, or lost its machine. The step of a run that waits to go on is that of its newest checkpoint.
+        """
+        said, held = self._said_and_held()
+        if said == "finished" or (held and said):
+            return ("finished" if said == "finished" else "running"), self.record.get("step", 0)
+        steps = self.record.get("step", 0)
+        with suppress(OSError):
+            steps = max(checkpoint.steps(self.checkpoints), default=0)
+        return {"running": "unknown" if held is None else "crashed"}.get(said, said), steps
+
+    def _said_and_held(self) -> tuple[str, bool | None]:
+        """The status of run.json, and whether the lock is held; None where that cannot be known."""
+        said = self.record.get("status", "")
+        try:
+            with (self.path / LOCK).open("rb", buffering=0) as file:
+                held = _is_locked(file)
+        except FileNotFoundError:
+            held = False
+        except OSError:
+            return said, None
+        if said == "running" and not held:  # it may just have ended: its last word comes before the lock goes
+            said = read_record(self.path / RECORD).get("status", "")
+        return said, held
 
     def release(self) -> None:
         """Give the lock back."""
@@ -187,20 +203,20 @@ class RunFolder:
         write_whole(self.path / RESOLVED, content)
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append lines to one of the logs, each in a single write (or more, if the disk takes less).
+        """Append lines to one of the logs.
 
         Raises:
             EnvironmentFault: the disk refused.
         """
-        try:
-            with (self.path / name).open("ab", buffering=0) as file:
-                failpoints.hit("log")
-                for row in rows:
-                    _append(file, json.dumps(row, allow_nan=False).encode() + b"\n")
-        except OSError as error:
-            raise EnvironmentFault(
-                str(self.path / name), f"cannot write: {(error.strerror or str(error)).lower()}"
-            ) from error
+        logs.append(self.path / name, rows)
+
+    def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
+        """The lines of a log; a last line that was cut by a crash is left out.
+
+        Raises:
+            UserError: another line is not what a run writes.
+        """
+        return read_lines(self.path / name)
 
     def offsets(self) -> dict[str, int]:
         """The length of each log in bytes, all of them on the disk: a checkpoint is about to rely on it.
@@ -208,18 +224,15 @@ class RunFolder:
         Raises:
             EnvironmentFault: the disk cannot say that they are.
         """
-        lengths = {}
-        for name in LOGS:
-            try:
-                with (self.path / name).open("rb") as file:
-                    os.fsync(file.fileno())
-                    lengths[name] = os.fstat(file.fileno()).st_size
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                what = f"cannot be synced: {(error.strerror or str(error)).lower()}"
-                raise EnvironmentFault(str(self.path / name), what) from error
-        return lengths
+        return logs.synced_lengths(self.path)
+
+    def require_logs(self, offsets: Mapping[str, int]) -> None:
+        """The logs hold at least what a checkpoint counts on.
+
+        Raises:
+            UserError: one has lost lines, or has others than a run writes.
+        """
+        logs.require_whole(self.path, offsets)
 
     def cut_logs(self, offsets: Mapping[str, int], epoch: int) -> None:
         """Put the logs back to where a checkpoint was; later lines belong to epochs that are run again.
@@ -227,79 +240,14 @@ class RunFolder:
         Raises:
             UserError: a log has lost lines that the checkpoint counts on.
         """
-        for name in LOGS:
-            length = (self.path / name).stat().st_size if (self.path / name).exists() else 0
-            if length < offsets.get(name, 0):
-                raise UserError(
-                    str(self.path),
-                    f"{name} is shorter than the checkpoint says ({length} bytes, {offsets[name]} expected)",
-                    "put it back, or start a new run",
-                )
-        for name in LOGS:
-            if (self.path / name).exists():
-                self._discard(name, offsets.get(name, 0))
-                os.truncate(self.path / name, offsets.get(name, 0))
+        logs.cut(self.path, offsets, epoch)
         for path in self.path.iterdir():
             if _LEFTOVER.fullmatch(path.name):
                 path.unlink()
-        self._cut_timings(epoch)
-
-    def _cut_timings(self, epoch: int) -> None:
-        """Nothing depends on the timings and nobody synced them: a line that a power cut spoiled is left out."""
-        if not (self.path / TIMINGS).exists():
-            return
-        kept = []
-        for line in (self.path / TIMINGS).read_bytes().split(b"\n"):
-            with suppress(ValueError, KeyError, TypeError, RecursionError):
-                if strict_json(line)["epoch"] <= epoch:
-                    kept.append(line + b"\n")
-        write_whole(self.path / TIMINGS, b"".join(kept))
-
-    def _discard(self, name: str, offset: int) -> None:
-        """Keep what is about to be cut off a log in `<name>.discarded-<n>.jsonl`, for people."""
-        with (self.path / name).open("rb") as file:
-            file.seek(offset)
-            rest = file.read()
-        if rest:
-            stem, n = name.removesuffix(".jsonl"), 1
-            while (self.path / f"{stem}.discarded-{n}.jsonl").exists():
-                n += 1
-            write_whole(self.path / f"{stem}.discarded-{n}.jsonl", rest)
-
-    def rows(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-        """The lines of a log; a last line that was cut by a crash is left out."""
-        path = self.path / name
-        if not path.exists():
-            return []
-        lines = path.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines[:-1]]
 
     def write_csv(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """metrics.csv: one row per evaluation, a column per metric without its split."""
-        fixed = ("split", "epoch", "step")
-        table = [
-            {key if key in fixed else key.split("/", 1)[1]: value for key, value in row.items()}
-            for row in rows
-        ]
-        columns = list(dict.fromkeys([*fixed, *(key for row in table for key in row)]))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        write_whole(self.path / "metrics.csv", text.getvalue().encode())
-
-
-def _append(file: FileIO, line: bytes) -> None:
-    """One line, whole or not at all, although a disk that fills up takes a part of what is written."""
-    length = os.fstat(file.fileno()).st_size
-    rest = memoryview(line)
-    try:
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError:
-        with suppress(OSError):
-            os.truncate(file.fileno(), length)
-        raise
+        logs.write_csv(self.path / "metrics.csv", rows)
 
 
 def _shown(text: str) -> str:
@@ -327,15 +275,75 @@ def environment() -> dict[str, Any]:
     }
 
 
-def list_runs(root: Path) -> list[RunFolder]:
-    """Every run below `root`, at most three levels down, oldest first."""
+def _first_record(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "id": str(uuid.uuid4()),
+        "name": recipe.name,
+        "status": "running",
+        "started": _now(),
+        "recipe_sha256": recipe.sha256(),
+        "resolved_sha256": [hashlib.sha256(to_yaml(recipe).encode()).hexdigest()],
+        **facts,
+    }
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Take a lock, or find after PATIENCE that another process has it.
+
+    Raises:
+        BlockingIOError: it has.
+    """
+    end = monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() > end:
+                raise
+            sleep(0.01)
+
+
+def _is_locked(file: IO[bytes]) -> bool:
+    """Whether another process has a lock; a shared one is taken for a moment, which needs no right to write."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _no_run(path: Path) -> UserError:
+    """What is wrong with a path that is no run, and which one may have been meant."""
+    if not path.exists():
+        what = f"no checkpoint found: it has no {RECORD}, so it is no run" if path.is_symlink() else ""
+        what = what or f"no checkpoint found: it has no {RECORD}, for there is no such folder"
+        return UserError(str(path), what + did_you_mean(path.name, _runs_in(path.parent)))
+    if not path.is_dir():
+        return UserError(str(path), "no checkpoint found: it is a file, not the folder of a run")
+    above = next((folder for folder in path.absolute().parents if (folder / RECORD).is_file()), None)
+    if above is not None:
+        return UserError(str(path), f"is inside a run, and no run itself; give {os.path.relpath(above)}")
+    below = _runs_in(path)
+    todo = f"it has runs in it: mtl runs {path}" if below else ""
+    return UserError(str(path), f"no checkpoint found: it has no {RECORD}, so it is no run", todo)
+
+
+def _runs_in(folder: Path) -> list[str]:
+    with suppress(OSError):
+        return [e.name for e in islice(folder.iterdir(), SIBLINGS) if (e / RECORD).is_file()]
+    return []
+
+
+def list_runs(root: Path, refused: Callable[[UserError], object] = lambda error: None) -> list[RunFolder]:
+    """Every run below `root`, at most three levels down, oldest first; `refused` hears of those that are damaged."""
     found = []
     for pattern in (RECORD, f"*/{RECORD}", f"*/*/{RECORD}"):
-        for path in root.glob(pattern):
+        for path in sorted(root.glob(pattern)):
             try:
                 found.append(RunFolder.open(path.parent))
-            except UserError:
-                continue
+            except UserError as error:
+                refused(error)
     return sorted(found, key=lambda run: str(run.record.get("started", "")))
 
 

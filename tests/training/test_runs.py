@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,22 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture
-def run(recipe: Recipe, tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run", recipe, {"step": 0})
+def run(recipe: Recipe, tmp_path: Path) -> Iterator[RunFolder]:
+    """A new run, held by nobody."""
+    made = created(tmp_path / "run", recipe, {"step": 0})
+    yield made
+    made.release()
+
+
+def created(path: Path | None, recipe: Recipe, facts: dict[str, Any]) -> RunFolder:
+    """A new run whose process has let go of it."""
+    made = RunFolder.create(path, recipe, facts)
+    made.release()
+    return made
 
 
 def test_a_new_folder(run: RunFolder, recipe: Recipe) -> None:
-    assert set(os.listdir(run.path)) == {"run.json", "recipe.yaml", "recipe.resolved.yaml"}
+    assert set(os.listdir(run.path)) == {".lock", "run.json", "recipe.yaml", "recipe.resolved.yaml"}
     record = json.loads((run.path / "run.json").read_bytes())
     assert record == run.record == RunFolder.open(run.path).record
     assert set(record) == {
@@ -60,14 +71,14 @@ def test_a_new_folder(run: RunFolder, recipe: Recipe) -> None:
 def test_the_users_own_bytes_are_kept(tmp_path: Path, run: RunFolder) -> None:
     text = b"# mine\r\n" + (run.path / "recipe.yaml").read_bytes()
     (tmp_path / "mine.yaml").write_bytes(text)
-    other = RunFolder.create(tmp_path / "other", load_recipe(tmp_path / "mine.yaml"), {})
+    other = created(tmp_path / "other", load_recipe(tmp_path / "mine.yaml"), {})
     assert (other.path / "recipe.yaml").read_bytes() == text
     assert other.record["id"] != run.record["id"]
 
 
 def test_the_default_place(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = {RunFolder.create(None, recipe, {}).path for _ in range(5)}
+    paths = {created(None, recipe, {}).path for _ in range(5)}
     assert len(paths) == 5
     assert all(path.parent == Path("runs/small") and path.name[8] == "T" for path in paths)
 
@@ -91,7 +102,7 @@ def test_a_folder_with_other_things_is_refused(recipe: Recipe, tmp_path: Path) -
 
 
 def test_an_empty_folder_is_taken(recipe: Recipe, tmp_path: Path) -> None:
-    assert RunFolder.create(tmp_path, recipe, {}).path == tmp_path
+    assert created(tmp_path, recipe, {}).path == tmp_path
 
 
 @pytest.mark.parametrize("name", ["file", "file/inner", "x" * 300, "/".join(["y" * 200] * 30)])
@@ -144,7 +155,11 @@ def test_the_record_is_kept_up_to_date(run: RunFolder) -> None:
 
 # --- logs -------------------------------------------------------------------------------------------------
 
-ROWS = [{"epoch": 1, "x": 0.1}, {"epoch": 2, "x": None}, {"epoch": 3, "x": 1e-300}]
+ROWS = [
+    {"split": "train", "epoch": epoch, "step": 4 * epoch, "train/a/loss": value}
+    for epoch, value in enumerate((0.1, None, 1e-300), start=1)
+]
+ALPHAS = [{"epoch": epoch, "step": 4 * epoch, "alpha": {"fc1": [[1.0, 0.5], [0, 1]]}} for epoch in (1, 2, 3)]
 
 
 def test_rows_come_back(run: RunFolder) -> None:
@@ -176,14 +191,15 @@ def test_a_log_the_disk_refuses_is_no_bug_of_ours(run: RunFolder) -> None:
 
 def test_logs_are_cut_to_where_a_checkpoint_was(run: RunFolder) -> None:
     run.log("metrics.jsonl", ROWS[:1])
-    run.log("alpha.jsonl", ROWS[:1])
+    run.log("alpha.jsonl", ALPHAS[:1])
     run.log("timings.jsonl", ROWS)
     offsets = run.offsets()
     assert offsets == {name: (run.path / name).stat().st_size for name in ("metrics.jsonl", "alpha.jsonl")}
     run.log("metrics.jsonl", ROWS[1:])
-    run.log("alpha.jsonl", ROWS[1:])
+    run.log("alpha.jsonl", ALPHAS[1:])
     run.cut_logs(offsets, 1)
-    assert [run.rows(name) for name in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl")] == [ROWS[:1]] * 3
+    kept = [run.rows(name) for name in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl")]
+    assert kept == [ROWS[:1], ALPHAS[:1], ROWS[:1]]
     run.cut_logs({}, 0)
     assert [run.rows(name) for name in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl")] == [[]] * 3
 
@@ -240,6 +256,7 @@ def test_the_lock_is_for_one_and_names_the_holder(run: RunFolder) -> None:
 
 
 def test_a_lock_that_cannot_be_made(run: RunFolder) -> None:
+    (run.path / ".lock").unlink()
     (run.path / ".lock").mkdir()
     with pytest.raises(EnvironmentFault, match="cannot be locked: is a directory"):
         run.hold()
@@ -294,11 +311,11 @@ def test_a_short_write_is_gone_on_with(run: RunFolder, monkeypatch: pytest.Monke
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(EnvironmentFault, match=os.strerror(errno.EFBIG).lower()):
-            run.log("metrics.jsonl", [{"x": "y" * 300}] * 10)
+            run.log("timings.jsonl", [{"x": "y" * 300}] * 10)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert run.rows() == [{"x": "y" * 300}] * 3
+    assert run.rows("timings.jsonl") == [{"x": "y" * 300}] * 3
 
 
 def test_a_disk_without_locks_is_no_other_process(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +393,7 @@ def test_a_new_run_is_synced_in_its_parent(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    run = RunFolder.create(tmp_path / "a" / "run", recipe, {})
+    run = created(tmp_path / "a" / "run", recipe, {})
     assert {path.stat().st_ino for path in (tmp_path, tmp_path / "a", run.path)} <= set(synced)
 
 
