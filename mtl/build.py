@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from mtl.data.columns import Header
+from mtl.data.columns import Header, no_column
 from mtl.data.join import joined_header
 from mtl.data.learned import Constants, Learned
-from mtl.errors import UserError, quoted, raise_all
+from mtl.errors import KeyPath, UserError, gathered, quoted, raise_all
 from mtl.model.heads import GroupedHead, Heads
 from mtl.model.inputs import TableInputs
 from mtl.model.layers import drawn_from, grouped_norm, init_weights
@@ -104,18 +104,12 @@ def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] |
     inputs = header.layout
     read = {*inputs.numeric, *inputs.vectors, *inputs.categorical} if inputs is not None else set()
     for task, spec in recipe.tasks.items():
-        try:
-            with recipe.at("tasks", task):
-                found[task] = check_outputs(spec, spec.outputs(header.of(spec.source)))
-                leak = [column for column in spec.target_columns() if column in read]
-                if leak:
-                    raise UserError(
-                        "",
-                        f"column {quoted(leak[0])} is an input too: its label would be read off it",
-                        path=("target",),
-                    )
-        except UserError as error:
-            faults.extend(error.errors)
+        with gathered(faults), recipe.at("tasks", task):
+            found[task] = check_outputs(spec, spec.outputs(header.of(spec.source)))
+            leak = [column for column in spec.target_columns() if column in read]
+            if leak:
+                what = f"column {quoted(leak[0])} is an input too: its label would be read off it"
+                raise UserError("", what, path=("target",))
     raise_all(faults)
     return found
 
@@ -278,7 +272,8 @@ def header_of(recipe: Recipe) -> Header:
     for name, source in recipe.data.by_name.items():
         with recipe.at("data", *recipe.data.path_of(name)):
             headers[name] = check_header(source, source.header())
-    return joined_header(headers)
+    with recipe.at():
+        return joined_header(headers)
 
 
 def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
@@ -289,6 +284,7 @@ def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
     """
     header = header_of(recipe)
     _check_early_stopping(recipe, header)
+    _check_columns(recipe, header)
     with torch.device("meta"):
         built = build(recipe, header)
     n_parameters = sum(parameter.numel() for parameter in built.model.parameters())
@@ -348,6 +344,32 @@ def _check_early_stopping(recipe: Recipe, header: Header) -> None:
             raise UserError(
                 "", "there is no validation split to stop by", "write data.split: {validation: 0.1}"
             )
+
+
+def _check_columns(recipe: Recipe, header: Header) -> None:
+    """The columns that are neither labels nor inputs."""
+    faults: list[UserError] = []
+    for path, column, source in _further_columns(recipe):
+        known = header.of(source).known
+        if column not in known:
+            with gathered(faults), recipe.at(*path):
+                raise UserError("", no_column(column, known))
+    raise_all(faults)
+
+
+def _further_columns(recipe: Recipe) -> Iterator[tuple[KeyPath, str, str | None]]:
+    """Where a column of splits, weights or ids is named, its name, and the source that must have it, if it is one."""
+    for key in ("column", "group", "by_time"):
+        column = getattr(recipe.data.split, key)
+        if column is not None:
+            yield ("data", "split", key), column, None
+    for task, spec in recipe.tasks.items():
+        if spec.sample_weight is not None:
+            yield ("tasks", task, "sample_weight"), spec.sample_weight, spec.source
+    for name, source in recipe.data.by_name.items():
+        ids = source.row_ids()
+        if ids is not None:
+            yield ("data", *recipe.data.path_of(name)), ids, name
 
 
 def parameter_groups(

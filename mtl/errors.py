@@ -96,6 +96,15 @@ def raise_all(errors: Sequence[UserError]) -> None:
 
 
 @contextmanager
+def gathered(faults: list[UserError]) -> Iterator[None]:
+    """An error inside is added to `faults`, so that others can be found before all are raised."""
+    try:
+        yield
+    except UserError as error:
+        faults.extend(error.errors)
+
+
+@contextmanager
 def without_paths() -> Iterator[None]:
     """Errors inside are about a file that the command line names: they have no path in a recipe."""
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from mtl.data.columns import no_column
 from mtl.data.labels import by_name, written
 from mtl.errors import UserError, did_you_mean, quoted
 from mtl.recipe.spec import TaskSpec, fault
@@ -79,13 +80,7 @@ def named_labels(
         UserError: there is no such column; its path is `path`, or `target`.
     """
     if column not in header.labels:
-        known = header.columns or tuple(header.labels)
-        shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
-        raise UserError(
-            "",
-            f"no label column {quoted(column)}{did_you_mean(column, known)}; columns: {shown}",
-            path=path or ("target",),
-        )
+        raise UserError("", no_column(column, header.known, "label column"), path=path or ("target",))
     return header.labels[column], column in header.text
 
 

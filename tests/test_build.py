@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -19,6 +20,7 @@ from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import BACKBONES, SOURCES, BackboneSpec, Shape, SourceSpec
 from mtl.report.summary import parameter_count, summarize
+from tests.test_errors import called, refused
 
 LABELS = {
     "garment": ("shirt", "shoe", "bag"),
@@ -408,6 +410,65 @@ def test_all_tasks_that_do_not_fit_are_named_at_once() -> None:
     assert [error.path for error in caught.value.errors] == [
         ("tasks", "a", "target"),
         ("tasks", "c", "classes"),
+    ]
+
+
+TABLE = """\
+schema_version: 1
+name: shop
+data:
+  source: {kind: table, path: shop.csv, id: key, inputs: {numeric: [x]}}
+  split: {test: 0.5}
+tasks:
+  buys: {kind: binary, target: buys, sample_weight: value}
+model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}
+optimizer: {kind: sgd, lr: 0.1}
+train: {epochs: 1, device: cpu}
+"""
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("data.split={column: Part}", "data.split.column: no column 'Part' (did you mean 'part'?)"),
+        (
+            "data.split={test: 0.5, group: persn}",
+            "data.split.group: no column 'persn' (did you mean 'person'?)",
+        ),
+        ("data.split={test: 0.5, by_time: zz}", "data.split.by_time: no column 'zz'"),
+        (
+            "tasks.buys.sample_weight=valu",
+            "tasks.buys.sample_weight: no column 'valu' (did you mean 'value'?)",
+        ),
+        ("data.source.id=keys", "data.source: no column 'keys' (did you mean 'key'?)"),
+    ],
+)
+def test_a_further_column_that_is_not_there(
+    command: str,
+    change: str,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shop.yaml").write_text(TABLE, encoding="utf-8")
+    rows = "".join(f"{i},{i},{i % 2},1,p{i % 3},train\n" for i in range(8))
+    Path("shop.csv").write_text("key,x,buys,value,person,part\n" + rows, encoding="utf-8")
+    assert called(capsys, "validate", "shop.yaml").returncode == 0
+    place = "shop.yaml:4:11" if "source" in change else "command line"
+    expected = f"{place}: {line}; columns: key, x, buys, value, person, part"
+    refused(lambda: called(capsys, command, "shop.yaml", change), tmp_path, [expected])
+
+
+def test_further_columns_that_are_not_there_are_named_at_once() -> None:
+    recipe = recipe_of({"garment": {**GARMENT, "sample_weight": "a"}, "size": {**SIZE, "sample_weight": "b"}})
+    with pytest.raises(ManyErrors) as caught:
+        build_on_meta(recipe)
+    assert [error.path for error in caught.value.errors] == [
+        ("tasks", "garment", "sample_weight"),
+        ("tasks", "size", "sample_weight"),
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from mtl.errors import did_you_mean, quoted
 
 Array = npt.NDArray[np.generic]
 Rows = npt.NDArray[np.int64]
@@ -15,6 +17,9 @@ Mask = npt.NDArray[np.bool_]
 
 DIGITS = 1000
 """Most digits of a whole number that orders values: Python refuses to read those of more than 4300."""
+
+SHOWN = 20
+"""Names of columns that a message shows."""
 
 How = Literal["classes", "numbers", "lists", "codes", "times"]
 """How the values of a column are taken: as classes, numbers, several labels a row, groups, or seconds."""
@@ -97,9 +102,25 @@ class Header:
     columns: tuple[str, ...] = ()
     by_source: Mapping[str, Header] = field(default_factory=dict)
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Every column that a task or a split may name."""
+        return self.columns or tuple(self.labels)
+
     def of(self, source: str | None) -> Header:
         """What a task sees that learns from one of several sources, or (None) from all of them."""
         return self if source is None else self.by_source.get(source, self)
+
+
+def shown_columns(names: Sequence[str]) -> str:
+    """Names of columns as a message shows them, the first 20 of them."""
+    shown = [name if name.isprintable() and len(name) <= 40 else quoted(name) for name in names[:SHOWN]]
+    return ", ".join([*shown, *(["..."] if len(names) > SHOWN else [])])
+
+
+def no_column(column: str, known: Sequence[str], called: str = "column") -> str:
+    """The message on a column that is not there, with the nearest name and those that are."""
+    return f"no {called} {quoted(column)}{did_you_mean(column, known)}; columns: {shown_columns(known)}"
 
 
 def stable_order(texts: Iterable[str]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def joined_header(headers: Mapping[str, Header]) -> Header:
             counts[split] = counts.get(split, 0) + count
     text = frozenset[str]().union(*(header.text for header in headers.values()))
     notes = dict.fromkeys(header.note for header in headers.values() if header.note)
-    columns = dict.fromkeys(c for header in headers.values() for c in header.columns or header.labels)
+    columns = dict.fromkeys(c for header in headers.values() for c in header.known)
     return replace(
         first,
         labels={column: _together(names, column in text) for column, names in found.items()},

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl.data.columns import no_column
 from mtl.data.csv_check import LINE_LIMIT, Checked, check_csv, file_sha256, read_header, refuse_twice
 from mtl.data.opening import open_file
-from mtl.errors import UserError, did_you_mean, printable, quoted
+from mtl.errors import UserError, printable, quoted
 
 TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 PARQUET_ROWS = 16_384
@@ -22,7 +23,6 @@ PARQUET_BUFFER = 1 << 17
 """Bytes of each column of a Parquet file that are read at once."""
 BLOCK = 1 << 20
 """Bytes of a CSV that are parsed at once, unless a row is longer."""
-SHOWN_COLUMNS = 20
 
 
 class TableFile:
@@ -126,11 +126,7 @@ class TableFile:
 
     def lacks(self, column: str) -> str:
         """The message on a column that is not there, with the nearest name and those that are."""
-        names = [
-            n if n.isprintable() and len(n) <= 40 else quoted(n) for n in self.column_names[:SHOWN_COLUMNS]
-        ]
-        shown = ", ".join([*names, *(["..."] if len(self.column_names) > SHOWN_COLUMNS else [])])
-        return f"no column {quoted(column)}{did_you_mean(column, self.column_names)}; columns: {shown}"
+        return no_column(column, self.column_names)
 
     def require(self, columns: Sequence[str]) -> None:
         """Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl.errors import KeyPath, Place, UserError, did_you_mean, dotted, quoted, raise_all
+from mtl.errors import KeyPath, Place, UserError, did_you_mean, dotted, gathered, quoted, raise_all
 from mtl.recipe.yaml import MAX_DEPTH, MAX_KEY, Document, Mark, paths_in, read_value
 
 COMMAND_LINE = Place("command line")
@@ -28,10 +28,8 @@ def apply(document: Document, overrides: Sequence[str]) -> Document:
     """
     faults: list[UserError] = []
     for override in overrides:
-        try:
+        with gathered(faults):
             document = _apply(document, override)
-        except UserError as error:
-            faults.append(error)
     raise_all(faults)
     return document
 

@@ -122,7 +122,7 @@ def _columns(document: Document) -> tuple[str, ...]:
             raise_all(faults_of(error, document, here))
         except UserError as error:
             raise_all([_placed(e, here, document) for e in error.errors])
-        names.update(dict.fromkeys(header.columns or header.labels))
+        names.update(dict.fromkeys(header.known))
     return tuple(names)
 
 

@@ -91,8 +91,6 @@ class FaceEmbeddings(SourceSpec):
             require_one_each(faces.name, "person", arrays["person"], n)
             codes, extra_names["person"] = coded(faces.name, "person", arrays["person"])
             extra["person"] = np.tile(codes, times)
-        elif "person" in wanted.extra:
-            raise UserError(faces.name, "has no 'person'", "leave out split.group, or add it to the file")
         rows = np.concatenate(list(inputs.values()))
         return Columns(
             rows,

@@ -430,8 +430,8 @@ def test_faults_on_the_command_line(case: str, folder: Path, capsys: Capture) ->
 def test_a_group_needs_people_and_a_person_each(folder: Path, capsys: Capture) -> None:
     run = ("run", "age_gender_stitch", "data.source.path=faces.npz", "data.split.group=person")
     npz(folder, person=None)
-    text = "faces.npz: has no 'person'; leave out split.group, or add it to the file"
-    refused(lambda: called(capsys, *run), folder, [AT + text])
+    text = "data.split.group: no column 'person'; columns: gender, young"
+    refused(lambda: called(capsys, *run), folder, [text])
     npz(folder, person=np.where(np.arange(N) == 5, np.nan, np.arange(N) // 4))
     text = "data.split.group: faces.npz:row 5: no group in column 'person'"
     refused(lambda: called(capsys, *run), folder, [text])

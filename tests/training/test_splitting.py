@@ -334,5 +334,5 @@ def test_refused(name: str, folder: Path, capsys: Capture) -> None:
 def test_a_column_that_no_source_has(key: str, column: int, folder: Path, capsys: Capture) -> None:
     sources = {name: {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u"]}} for name in ("a", "b")}
     recipe_in(folder, {key: "nosuch"}, {"sources": sources})
-    text = f"r.yaml:5:{column}: data.split.{key}: no column 'nosuch' in the data"
+    text = f"r.yaml:5:{column}: data.split.{key}: no column 'nosuch'; columns: "
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
