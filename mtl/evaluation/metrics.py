@@ -13,8 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mtl.build import TaskGroup
-from mtl.recipe.schema import common_headline
-from mtl.recipe.spec import TaskSpec
+from mtl.recipe.spec import TaskSpec, common_headline
 
 Values = dict[str, float | None]
 PENDING, PENDING_NUMBERS = 2048, 2**22

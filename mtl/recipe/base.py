@@ -25,7 +25,10 @@ from mtl.registry import Registry
 
 Shape = tuple[int, ...]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ .\-]*$", max_length=64)]
+TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(max_length=1000)]
+
+MAX_TASKS = 256
 
 
 class IsPath:

@@ -212,6 +212,12 @@ class TaskSpec(Spec):
         return None
 
 
+def common_headline(tasks: Mapping[str, TaskSpec]) -> str | None:
+    """The headline metric if it is the same for all tasks, so that a mean over tasks means something."""
+    names = {task.headline for task in tasks.values()}
+    return names.pop() if len(names) == 1 else None
+
+
 class BackboneSpec(Spec):
     """The shape of one tower. Members: `mtl/backbones/`. The heads follow its norm and init."""
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mtl.errors import KeyPath, UserError
-from mtl.recipe.schema import MAX_TASKS
+from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.values import marks_in, merge, replaced, same_kind, value_at
 from mtl.recipe.yaml import Document, paths_in, place_of
 

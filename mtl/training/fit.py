@@ -24,7 +24,8 @@ from mtl.errors import NotFinite, UserError, quoted
 from mtl.evaluation.evaluate import evaluate
 from mtl.evaluation.metrics import Meter, Values
 from mtl.model.layers import derived_seed
-from mtl.recipe.schema import Recipe, common_headline
+from mtl.recipe.schema import Recipe
+from mtl.recipe.spec import common_headline
 from mtl.training import devices, failpoints
 from mtl.training.dataset import Dataset
 

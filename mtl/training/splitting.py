@@ -9,7 +9,8 @@ from mtl.data.join import Joined
 from mtl.data.split_rules import Codes
 from mtl.data.splits import check_apart, given_by_column, make_splits
 from mtl.errors import UserError, quoted
-from mtl.recipe.schema import Recipe, duration_of, seconds_of
+from mtl.recipe.data_keys import duration_of, seconds_of
+from mtl.recipe.schema import Recipe
 
 
 def split_rows(recipe: Recipe, joined: Joined, header: Header) -> tuple[dict[str, Rows], list[str]]:

@@ -16,9 +16,10 @@ from mtl.data.csv_check import DELIMITERS, read_header
 from mtl.data.guess import LONGEST, Look, Looks, Role, guess_kind, guess_role, is_time, look
 from mtl.data.table import TEXT_SUFFIXES, TableFile
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths
+from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.load import load_recipe
 from mtl.recipe.scalars import plain_text
-from mtl.recipe.schema import MAX_TASKS, Recipe
+from mtl.recipe.schema import Recipe
 from mtl.training.checkpoint import write_whole
 
 STEPS = 400

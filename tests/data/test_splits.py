@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from mtl.data.columns import Rows
 from mtl.data.splits import CALLED, NAMES, check_apart, given_by_column, make_splits
 from mtl.errors import UserError
-from mtl.recipe.schema import Split
+from mtl.recipe.data_keys import Split
 
 
 def rows(start: int, stop: int) -> Rows:

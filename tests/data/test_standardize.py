@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from mtl.data import standardize
 from mtl.data.standardize import fit
 from mtl.errors import UserError
-from mtl.recipe.schema import Standardize
+from mtl.recipe.data_keys import Standardize
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (500, 3, 6, 5), dtype=np.uint8)

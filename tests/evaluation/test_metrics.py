@@ -16,8 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from mtl.build import TaskGroup
 from mtl.evaluation import metrics as module
 from mtl.evaluation.metrics import Meter
-from mtl.recipe.schema import common_headline
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.spec import TASKS, TaskSpec, common_headline
 from mtl.tasks import Multiclass
 
 CPU = torch.device("cpu")

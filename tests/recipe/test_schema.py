@@ -8,8 +8,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from mtl.errors import Place, UserError
+from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.load import load_recipe
-from mtl.recipe.schema import MAX_TASKS, Recipe, Seeds
+from mtl.recipe.schema import Recipe, Seeds
 from mtl.recipe.spec import FAMILIES, Model
 
 SMALL = "synthetic_stitch"
