@@ -17,6 +17,7 @@ import click
 import pytest
 
 from mtl import __version__, cli, outcomes
+from mtl.commands import recipes
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite, Terminated
 from mtl.recipe.load import built_in_names, load_recipe
 from mtl.recipe.spec import FAMILIES
@@ -317,7 +318,7 @@ def test_a_bug_of_ours(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None
     def breaks(*_: object) -> None:
         raise IndexError("list index\nout of range")
 
-    monkeypatch.setattr(cli, "_summarize", breaks)
+    monkeypatch.setattr(recipes, "summarize_recipe", breaks)
     done = called(capsys, "summary", "t.yaml")
     assert (done.returncode, done.stdout) == (BUG, "")
     (line,) = done.stderr.splitlines()
@@ -353,7 +354,7 @@ def test_exit_codes(
     def breaks(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_summarize", breaks)
+    monkeypatch.setattr(recipes, "summarize_recipe", breaks)
     monkeypatch.setattr(outcomes, "mute", lambda stream: None)  # it would mute pytest
     done = called(capfd, "summary", "t.yaml")
     assert done.returncode == code
@@ -733,7 +734,7 @@ def test_a_package_is_missing(capsys: Capture, folder: Path, monkeypatch: pytest
     def breaks(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'PIL'", name="PIL.Image")
 
-    monkeypatch.setattr(cli, "_summarize", breaks)
+    monkeypatch.setattr(recipes, "summarize_recipe", breaks)
     expected = ["mtl: pillow is not installed; pip install pillow"]
     refused(lambda: called(capsys, "summary", "t.yaml"), folder, expected, code=ENVIRONMENT)
 

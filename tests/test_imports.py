@@ -25,6 +25,7 @@ ORDER = (
     ("resuming",),
     ("doctor", "testing"),
     ("outcomes",),
+    ("commands",),
     ("cli",),
     ("", "__main__"),  # mtl/__init__.py: the public names, imported when asked for
 )

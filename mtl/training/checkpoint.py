@@ -33,6 +33,7 @@ SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20
 """Bytes that a manifest may have: one of ours has about 700."""
+ASIDE = "set-aside-"
 _NAME = re.compile(r"step-([0-9]{8})")
 _REPLACED = re.compile(r"\.old-([0-9]{8})-[0-9a-f]{8}")
 
@@ -322,28 +323,30 @@ def read(path: Path) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Listed:
-    """One checkpoint on disk: its step, its bytes, when it was made, and what is wrong with it, if anything."""
+    """One checkpoint on disk; `fault` is what is wrong with it, if anything, `run_id` the run that it says it is of."""
 
     step: int
     size: int
     created: str
     fault: str
+    run_id: str = ""
 
 
 def listed(folder: Path) -> list[Listed]:
     """Every checkpoint of a run with its health, ascending; every byte is read."""
     found = []
     for step in steps(folder):
-        path, fault, created = folder / f"step-{step:08d}", "", ""
+        path, fault, created, run_id = folder / f"step-{step:08d}", "", "", ""
         try:
-            created = str(manifest_of(path).get("created", ""))[:40]
+            manifest = manifest_of(path)
+            created, run_id = (str(manifest.get(key, ""))[:40] for key in ("created", "run_id"))
             read(path)
         except Damaged as reason:
             fault = f"damaged ({reason})"
         except UserError as error:
             fault = error.what
         size = sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path))
-        found.append(Listed(step, size, created, fault))
+        found.append(Listed(step, size, created, fault, run_id))
     return found
 
 
@@ -373,13 +376,19 @@ def newest(folder: Path) -> tuple[int, dict[str, bytes], list[str]]:
 def retain(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> str | None:
     """Delete all of this run's checkpoints but the last `keep` and the protected; a warning if that fails.
 
-    Only folders that are checkpoints of this run by their manifest count, and only they are deleted.
+    Only folders that are checkpoints of this run by their manifest are deleted. A damaged one counts for nothing, and
+    is deleted once it is older than those that are kept.
     """
     warning = None
     try:
         failpoints.hit("retain")
-        own = [step for step in steps(folder) if _is_of(folder / f"step-{step:08d}", run_id)]
-        for step in sorted(set(own[:-keep]).difference(protect)):
+        own = {
+            step: is_whole
+            for step in steps(folder)
+            if (is_whole := _is_of(folder / f"step-{step:08d}", run_id)) is not None
+        }
+        kept = [step for step, is_whole in own.items() if is_whole][-keep:]
+        for step in sorted({step for step in own if kept and step < kept[0]}.difference(protect)):
             doomed = folder / f".del-{step:08d}-{secrets.token_hex(4)}"
             warning = _tried(os.rename, folder / f"step-{step:08d}", doomed) or warning
         doomed_now = [name for name in sorted(os.listdir(folder)) if name.startswith(".del-")]
@@ -402,21 +411,33 @@ def _tried(delete: Callable[..., object], *paths: Path) -> str | None:
     return None
 
 
-def _is_of(path: Path, run_id: str) -> bool:
-    """Whether a folder is a checkpoint of this run, with files of the sizes that its manifest gives."""
+def _is_of(path: Path, run_id: str) -> bool | None:
+    """Whether a checkpoint of this run has files of the sizes that its manifest gives; None for any other folder."""
     try:
         manifest = manifest_of(path)
-        sizes = [(path / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items()]
-    except (Damaged, UserError, OSError):
+    except (Damaged, UserError):
+        return None
+    if manifest.get("run_id") != run_id:
+        return None
+    try:
+        return all(plain_size(path / name) == entry["bytes"] for name, entry in manifest["files"].items())
+    except OSError:
         return False
-    return manifest.get("run_id") == run_id and all(sizes)
+
+
+def set_aside_folders(folder: Path) -> list[tuple[Path, int]]:
+    """What `set_aside` has made, with the bytes in each."""
+    return [
+        (path, sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()))
+        for path in sorted(folder.glob(f"{ASIDE}*"))
+    ]
 
 
 def set_aside(folder: Path, step: int) -> None:
     """Move the checkpoints after `step` into a folder of their own: the run goes on from an older one."""
     later = [other for other in steps(folder) if other > step]
     if later:
-        place = folder / f"set-aside-{secrets.token_hex(4)}"
+        place = folder / f"{ASIDE}{secrets.token_hex(4)}"
         place.mkdir()
         for other in later:
             os.rename(folder / f"step-{other:08d}", place / f"step-{other:08d}")

@@ -1,0 +1,52 @@
+"""What several commands take: arguments, options, plug-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mtl.errors import EnvironmentFault
+
+recipe_argument = click.argument("recipe")
+overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+run_argument = click.argument("run_folder", metavar="RUN")
+plugin_option = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="FILE",
+    help="Python file (or installed plug-in) to load first.",
+)
+debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
+DEVICES = "auto, cpu, cuda, cuda:1, mps."
+trained_device_option = click.option(
+    "--device", default="cpu", show_default=True, metavar="NAME", help=DEVICES
+)
+
+
+def is_override(text: str) -> bool:
+    """Whether an argument is `key=value` or `~key`, and no recipe."""
+    return text.startswith("~") or ("=" in text and not Path(text).is_file())
+
+
+def load_plugins(names: Sequence[str]) -> list[str]:
+    """Load what --plugin names; what of it a run records."""
+    from mtl.registry import load_plugin
+
+    return [load_plugin(name) for name in names]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file that the command line names.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise EnvironmentFault(
+            str(path), f"cannot write: {(error.strerror or str(error)).lower()}"
+        ) from error

@@ -1,0 +1,178 @@
+"""Commands about recipes: they read no rows and train nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mtl.commands.options import (
+    debug_option,
+    is_override,
+    load_plugins,
+    overrides_argument,
+    plugin_option,
+    recipe_argument,
+    write,
+)
+from mtl.console import say, table
+from mtl.errors import ManyErrors, UserError, did_you_mean, quoted
+from mtl.outcomes import require_torch
+
+
+@click.command()
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
+@plugin_option
+@debug_option
+def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
+    """Check recipes: text, schema, shapes and heads; no data is read."""
+    from mtl.recipe.load import load_recipe
+
+    load_plugins(plugins)
+    overrides = [text for text in recipes if is_override(text)]
+    if len(overrides) == len(recipes):
+        raise UserError("mtl validate", "a recipe is missing", "give a path or a built-in name")
+    faults: list[UserError] = []
+    checked = []
+    for name in (text for text in recipes if text not in overrides):
+        try:
+            checked.append((name, load_recipe(name, overrides)))
+        except UserError as error:
+            faults.extend(error.errors)
+    if not checked:
+        raise ManyErrors(faults)
+    require_torch()
+    from mtl.build import build_on_meta
+
+    for name, recipe in checked:
+        try:
+            built, _ = build_on_meta(recipe)
+        except UserError as error:
+            faults.extend(error.errors)
+            continue
+        n_parameters = sum(p.numel() for p in built.model.parameters())
+        say(f"ok {name}: {len(recipe.tasks)} tasks, {len(recipe.towers)} towers, {n_parameters:,} parameters")
+    if faults:
+        raise ManyErrors(faults)
+
+
+@click.command("ls")
+@click.argument("what", required=False)
+@plugin_option
+def list_(what: str | None, plugins: tuple[str, ...]) -> None:
+    """List the built-in recipes, or the members of a family: task, source, backbone, sharing, ..."""
+    load_plugins(plugins)
+    from mtl.recipe.load import BUILT_IN, built_in_names
+
+    if what in (None, "recipe", "recipes"):
+        from mtl.recipe.yaml import read_file
+
+        rows = [[n, read_file(BUILT_IN / f"{n}.yaml").value.get("description", "")] for n in built_in_names()]
+        say(table(["recipe", "description"], rows, left=2))
+        return
+    from mtl.recipe.spec import FAMILIES
+
+    family = FAMILIES.get(what) or FAMILIES.get(what.removesuffix("s")) or FAMILIES.get(f"{what[:-3]}y")
+    if family is None:
+        known = ["recipes", *FAMILIES]
+        raise UserError(
+            "mtl ls", f"no family {quoted(what)}{did_you_mean(what, known)}", f"one of {', '.join(known)}"
+        )
+    members = [(name, family[name]) for name in family.names()]
+    rows = [[name, (inspect.getdoc(m) or "").partition("\n")[0], m.reference] for name, m in members]
+    say(table([family.family, "what it is", "reference"], rows, left=3))
+
+
+@click.command()
+@recipe_argument
+@overrides_argument
+@plugin_option
+def show(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+    """Print RECIPE flat: base, overrides and defaults merged."""
+    load_plugins(plugins)
+    from mtl.recipe.load import load_recipe, to_yaml
+
+    say(to_yaml(load_recipe(recipe, overrides)).rstrip())
+
+
+@click.command()
+@recipe_argument
+@click.argument("destination", required=False)
+@click.option("--force", is_flag=True, help="Overwrite.")
+def cp(recipe: str, destination: str | None, force: bool) -> None:
+    """Copy a built-in RECIPE here (or to DESTINATION), its JSON schema beside it."""
+    from mtl.recipe.load import BUILT_IN, find
+
+    source = find(recipe)
+    if not source.is_file():
+        raise UserError(recipe, "no such file")
+    target = Path(destination or ".")
+    target = target / source.name if target.is_dir() else target
+    schema = target.with_name("recipe.schema.json")
+    if target.exists() and not force:
+        raise UserError(str(target), "is there already", "give another name, or --force")
+    write(target, source.read_bytes())
+    write(schema, (BUILT_IN / "recipe.schema.json").read_bytes())
+    say(f"{target} (schema: {schema})")
+
+
+@click.command()
+@recipe_argument
+@overrides_argument
+@plugin_option
+@debug_option
+def summary(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
+    """Shapes, parameters, FLOPs, and what is shared with what."""
+    load_plugins(plugins)
+    summarize_recipe(recipe, overrides)
+
+
+def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
+    from mtl.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    require_torch()
+    from mtl.report.summary import summarize
+
+    say(summarize(loaded))
+
+
+@click.command()
+@click.argument("table_file", metavar="TABLE")
+@click.option(
+    "--targets", required=True, metavar="A,B,...", help='The label columns; "a, b" if one has a comma.'
+)
+@click.option("--group", metavar="COLUMN", help="People, sites: no value of it on two sides of the split.")
+@click.option("--time", metavar="COLUMN", help="Dates or times: the latest rows are held out.")
+@click.option("-o", "--output", default="recipe.yaml", show_default=True, metavar="FILE", help="The recipe.")
+@click.option("--force", is_flag=True, help="Overwrite.")
+@debug_option
+def init(
+    table_file: str, targets: str, group: str | None, time: str | None, output: str, force: bool, debug: bool
+) -> None:
+    """Write a recipe for TABLE (CSV or Parquet): kinds of tasks and inputs are guessed, with the reasons."""
+    from mtl.recipe.load import BUILT_IN
+    from mtl.training.starter import target_names, write_starter
+
+    target = Path(output)
+    if target.exists() and not force:
+        raise UserError(output, "is there already", "give another name by -o, or --force")
+    recipe = write_starter(table_file, target_names(targets), target, group, time)
+    schema_file = target.with_name("recipe.schema.json")
+    if not schema_file.exists():
+        write(schema_file, (BUILT_IN / "recipe.schema.json").read_bytes())
+    say(f"{target}: {len(recipe.tasks)} tasks; look through it, then: mtl run {target}")
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="Tables of all keys instead, as in docs/recipe.md.")
+@plugin_option
+def schema(markdown: bool, plugins: tuple[str, ...]) -> None:
+    """Print the JSON schema of recipes, for editors."""
+    load_plugins(plugins)
+    from mtl.recipe.json_schema import schema_text
+    from mtl.recipe.key_table import key_table
+
+    say((key_table() if markdown else schema_text()).rstrip())

@@ -1,0 +1,123 @@
+"""`mtl run`: train, go on, or say what would be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from mtl.commands.options import (
+    DEVICES,
+    debug_option,
+    is_override,
+    load_plugins,
+    overrides_argument,
+    plugin_option,
+)
+from mtl.commands.recipes import summarize_recipe
+from mtl.console import say
+from mtl.errors import UserError, quoted
+from mtl.outcomes import require_torch
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@overrides_argument
+@click.option("--out", metavar="DIR", help="The run folder itself; default runs/RECIPE/UTC-SUFFIX.")
+@click.option("--resume", metavar="RUN", help="Go on with a run; 'auto' with --out: if there is one.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check, and print the recipe's summary or how the run would go on."
+)
+@click.option("--device", metavar="NAME", help=DEVICES)
+@click.option("--quiet", is_flag=True, help="Only warnings and the final table.")
+@click.option("--extend-schedule", is_flag=True, help="With --resume and more epochs: stretch the schedule.")
+@click.option("--allow-nonfinite", is_flag=True, help="With --resume: take weights that are NaN or infinite.")
+@click.option("--require-bitwise", is_flag=True, help="With --resume: refuse another version or machine.")
+@plugin_option
+@debug_option
+def run(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    out: str | None,
+    resume: str | None,
+    dry_run: bool,
+    device: str | None,
+    quiet: bool,
+    extend_schedule: bool,
+    allow_nonfinite: bool,
+    require_bitwise: bool,
+    plugins: tuple[str, ...],
+    debug: bool,
+) -> None:
+    """Train RECIPE and write a run folder."""
+    options = {
+        "extend_schedule": extend_schedule,
+        "allow_nonfinite": allow_nonfinite,
+        "require_bitwise": require_bitwise,
+    }
+    loaded_plugins = load_plugins(plugins)
+    if device is not None:
+        overrides = (*overrides, f"train.device={device}")
+    if recipe is not None and is_override(recipe) and resume is not None:
+        overrides, recipe = (recipe, *overrides), None
+    folder = _run_to_resume(recipe, out, resume)
+    if folder is None:
+        if recipe is None or is_override(recipe):
+            todo = "give a path or a built-in name; mtl ls lists them"
+            raise UserError("mtl run", "a recipe is missing", todo)
+        if resume is None and (given := [name for name, given in options.items() if given]):
+            name = given[0].replace("_", "-")
+            raise UserError(f"--{name}", "is for a run that goes on", "add --resume RUN")
+    if folder is None and dry_run:
+        assert recipe is not None
+        summarize_recipe(recipe, overrides)
+    else:
+        _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run)
+
+
+def _run_to_resume(recipe: str | None, out: str | None, resume: str | None) -> str | None:
+    """The folder of the run that is to go on; None to begin one."""
+    if resume == "auto":
+        if out is None:
+            raise UserError("--resume auto", "needs the folder of the run", "add --out DIR")
+        return out if Path(out, "run.json").exists() else None
+    if resume is not None and recipe is not None:
+        raise UserError("--resume", "a run has its own recipe", f"leave out {quoted(recipe)}")
+    if resume is not None and out is not None:
+        raise UserError("--resume", "a run goes on in its own folder", f"leave out --out {quoted(out)}")
+    return resume
+
+
+def _train(
+    recipe: str | None,
+    overrides: Sequence[str],
+    out: str | None,
+    resume: str | None,
+    quiet: bool,
+    plugins: Sequence[str],
+    options: Mapping[str, bool],
+    dry_run: bool,
+) -> None:
+    from mtl.recipe.load import load_recipe
+
+    # the text is checked before torch is imported: its errors come at once
+    loaded = load_recipe(recipe, overrides) if recipe is not None else None
+    require_torch()
+    from mtl import experiment, resuming
+    from mtl.console import TrainingConsole
+
+    console = TrainingConsole(quiet)
+    try:
+        if resume is not None and dry_run:
+            going = resuming.foretell(
+                resume, overrides, recipe=loaded, plugins=plugins, console=console, **options
+            )
+            say("\n".join(going))
+        elif resume is not None:
+            resuming.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console, **options)
+        else:
+            assert loaded is not None
+            experiment.run(loaded, out=out, plugins=plugins, console=console)
+    finally:
+        console.close()
