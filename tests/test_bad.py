@@ -8,6 +8,7 @@ recipe.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,8 @@ def case_of(path: Path) -> tuple[list[str], list[str]]:
     first, *rest = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
     if not first.startswith("args: "):
         return ["validate", "r.yaml"], [first, *rest]
-    command, *more = first.removeprefix("args: ").replace("{plugins}", str(BAD / "plugins")).split()
+    given = first.removeprefix("args: ").replace("{plugins}", str(BAD / "plugins"))
+    command, *more = shlex.split(given)
     return [command, "r.yaml", *more], rest
 
 

@@ -12,6 +12,7 @@ import gzip
 import importlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -58,7 +59,7 @@ def write_recipe(folder: Path, path: str) -> None:
 def case_of(path: Path) -> tuple[list[str], list[str]]:
     """Overrides of the recipe, and what each line of the answer contains."""
     lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-    overrides = lines.pop(0).removeprefix("args: ").split() if lines[0].startswith("args: ") else []
+    overrides = shlex.split(lines.pop(0).removeprefix("args: ")) if lines[0].startswith("args: ") else []
     return overrides, lines
 
 

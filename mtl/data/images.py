@@ -154,7 +154,9 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
     except (UserError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise UserError(place, f"{shown} is not PNG or JPEG") from None
+        broken = _begins_like_one(found)  # within its header, so that Pillow does not know it
+        what = ": image is truncated or damaged" if broken else " is not PNG or JPEG"
+        raise UserError(place, f"{shown}{what}") from None
     except too_large:
         raise UserError(place, f"{shown} has more than {MAX_PIXELS} pixels") from None
     except PermissionError:
@@ -168,6 +170,11 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
         raise UserError(
             place, f"{shown}: image is truncated" if cut else f"{shown}: image is damaged ({reason})"
         ) from None
+
+
+def _begins_like_one(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
 
 
 def _converted(image: Any, size: tuple[int, int] | None, mode: Mode) -> Images:

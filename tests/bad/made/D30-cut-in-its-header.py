@@ -1,0 +1,14 @@
+"""A PNG that ends in its header."""
+
+from pathlib import Path
+
+from PIL import Image
+
+Path("img").mkdir()
+for i in range(8):
+    Image.new("RGB", (8, 8), (30 * i, 0, 0)).save(f"img/{i}.png")
+paths = [f"img/{i}.png" for i in range(8)]
+whole = Path("img/3.png").read_bytes()
+Path("img/3.png").write_bytes(whole[:30])
+rows = "".join(f"{path},{'ab'[i % 2]}\n" for i, path in enumerate(paths))
+Path("train.csv").write_text("photo,label\n" + rows)

@@ -1,0 +1,14 @@
+"""An animated PNG."""
+
+from pathlib import Path
+
+from PIL import Image
+
+Path("img").mkdir()
+for i in range(8):
+    Image.new("RGB", (8, 8), (30 * i, 0, 0)).save(f"img/{i}.png")
+paths = [f"img/{i}.png" for i in range(8)]
+frames = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in (1, 2)]
+frames[0].save("img/3.png", save_all=True, append_images=frames[1:])
+rows = "".join(f"{path},{'ab'[i % 2]}\n" for i, path in enumerate(paths))
+Path("train.csv").write_text("photo,label\n" + rows)

@@ -1,0 +1,5 @@
+"""An empty file."""
+
+from pathlib import Path
+
+Path("data.npz").touch()

@@ -1,0 +1,5 @@
+"""A folder."""
+
+from pathlib import Path
+
+Path("data.npz").mkdir()

@@ -1,0 +1,5 @@
+"""Another name than the recipe says."""
+
+from pathlib import Path
+
+Path("date.npz").touch()

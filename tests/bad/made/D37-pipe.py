@@ -1,0 +1,5 @@
+"""A pipe, which nobody writes into."""
+
+import os
+
+os.mkfifo("data.npz")

@@ -1,0 +1,11 @@
+"""No embeddings."""
+
+import numpy as np
+
+faces = {
+    "embedding": np.eye(8, 128, dtype=np.float32),
+    "gender": np.array(list("fmfmfmfm")),
+    "young": np.array(["yes", "no"] * 4),
+}
+faces = {name: values[:0] for name, values in faces.items()}
+np.savez("faces.npz", **faces)

@@ -1,0 +1,5 @@
+"""Labels that are no lists."""
+
+import numpy as np
+
+np.savez("data.npz", inputs=np.ones((8, 3)), label=np.arange(8) % 2)

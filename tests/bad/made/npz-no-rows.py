@@ -1,0 +1,5 @@
+"""Arrays without rows."""
+
+import numpy as np
+
+np.savez("data.npz", inputs=np.ones((0, 3)), label=np.ones(0))

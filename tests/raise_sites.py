@@ -1,0 +1,180 @@
+"""Every place where mtl refuses an input, and whether a test reaches it: `python -m tests.raise_sites`.
+
+A site is a statement that raises a new exception (of whatever class: what a layer below raises becomes the user's
+line above), or an expression that makes a refusal which is collected or returned: a `UserError` or one of its
+subclasses, a finding of the recipe's schema, `(path, what)` in a generator or list of such findings.
+
+The coverage data of a whole run of the tests say which lines ran; if they have contexts (`--cov-context=test`), also
+which sites an input of tests/bad reaches. Exit code 1, with a line for each site that no test reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coverage import CoverageData
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("mtl", "tasks")
+INPUT_LAYERS = ("mtl/recipe/", "mtl/data/", "mtl/sources/", "tasks/")
+"""Where nearly every site can be reached by a file that a user writes."""
+BAD = ("tests/test_bad", "tests/recipe/test_yaml.py::")
+"""The tests whose inputs are the files of tests/bad/, or such as cannot be kept as a file."""
+
+MAKERS = {"recipe_errors", "fault", "PydanticCustomError"}
+"""What makes a finding of the recipe's schema."""
+NOT_REFUSALS = {"NotImplementedError", "AssertionError"}
+"""Members that a subclass must give, and what only our own code can break."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One refusal: the file, its first and last line, and its text in one line."""
+
+    file: str
+    first: int
+    last: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.first}: {self.text[:100]}"
+
+    def reached(self, lines: Iterable[int]) -> bool:
+        return any(self.first <= line <= self.last for line in lines)
+
+
+UNREACHABLE: dict[tuple[str, str], str] = {}
+"""(file, a part of the site's text) -> why no test can reach it."""
+
+
+def classes(trees: Iterable[ast.Module]) -> set[str]:
+    """UserError and every class below it."""
+    found, bases = {"UserError"}, {}
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    while more := {name for name, above in bases.items() if above & found} - found:
+        found |= more
+    return found
+
+
+def sites_in(tree: ast.Module, file: str, makers: set[str]) -> Iterator[Site]:
+    """The sites of one file, in the order of its lines; an expression within a site is no second one."""
+    pending: list[tuple[ast.AST, bool]] = [(tree, False)]
+    found = []
+    while pending:
+        node, findings = pending.pop()
+        if isinstance(node, ast.FunctionDef):
+            findings = _gives_findings(node)
+        if _is_site(node, findings, makers):
+            assert isinstance(node, ast.expr | ast.stmt)
+            text = " ".join(ast.unparse(node).split())
+            found.append(Site(file, node.lineno, node.end_lineno or node.lineno, text))
+        else:
+            pending += [(child, findings) for child in ast.iter_child_nodes(node)]
+    yield from sorted(found, key=lambda site: site.first)
+
+
+def _is_site(node: ast.AST, findings: bool, makers: set[str]) -> bool:
+    if isinstance(node, ast.Raise):
+        made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        if isinstance(made, ast.Name):  # `raise error` hands on what was made elsewhere
+            return made.id[0].isupper() * (made.id not in NOT_REFUSALS) or made.id in makers
+        return made is not None
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id in makers
+    return findings and isinstance(node, ast.Tuple) and len(node.elts) == 2 and _is_path(node.elts[0])
+
+
+def _gives_findings(function: ast.FunctionDef) -> bool:
+    """Whether it yields, returns or collects (path, what)."""
+    makes = {
+        n.func.id for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
+    returns = ast.unparse(function.returns) if function.returns else ""
+    return "recipe_errors" in makes or "Problem" in returns or "], str]]" in returns
+
+
+def _is_path(node: ast.expr) -> bool:
+    return isinstance(node, ast.Tuple) or (isinstance(node, ast.Name) and node.id == "path")
+
+
+def all_sites(root: Path = ROOT, sources: Iterable[str] = SOURCES) -> list[Site]:
+    """The sites of every file below the folders, which are not links."""
+    files = [path for source in sources for path in sorted((root / source).rglob("*.py"))]
+    files = [path for path in files if path.resolve() == root.resolve() / path.relative_to(root)]
+    trees = {str(path.relative_to(root)): ast.parse(path.read_bytes()) for path in files}
+    makers = MAKERS | classes(trees.values())
+    return [site for file, tree in trees.items() for site in sites_in(tree, file, makers)]
+
+
+@dataclass
+class Ran:
+    """The lines that ran, by file; and those that ran for an input of tests/bad, if that is known."""
+
+    lines: dict[str, set[int]]
+    bad: dict[str, set[int]] | None
+
+    @classmethod
+    def read(cls, path: Path, root: Path = ROOT) -> Ran:
+        data = CoverageData(str(path))
+        data.read()
+        lines, bad = {}, {}
+        for measured in data.measured_files():
+            file = Path(measured).resolve()
+            if file.is_relative_to(root.resolve()):
+                name = str(file.relative_to(root.resolve()))
+                lines[name] = set(data.lines(measured) or ())
+                contexts = data.contexts_by_lineno(measured)
+                bad[name] = {
+                    line for line, names in contexts.items() if any(n.startswith(BAD) for n in names)
+                }
+        return cls(lines, bad if any(name for name in data.measured_contexts()) else None)
+
+
+def report(sites: Iterable[Site], ran: Ran) -> tuple[list[str], list[Site], list[Site]]:
+    """Lines of a table, the sites that no test reached, and those that no input of tests/bad reached."""
+    by_file: dict[str, list[Site]] = {}
+    for site in sites:
+        by_file.setdefault(site.file, []).append(site)
+    table, unreached, not_bad = [], [], []
+    for file, here in by_file.items():
+        missed = [site for site in here if not site.reached(ran.lines.get(file, ()))]
+        unreached += missed
+        line = f"{file:34} {len(here):4} {len(here) - len(missed):4}"
+        if ran.bad is not None:
+            others = [site for site in here if not site.reached(ran.bad.get(file, ()))]
+            not_bad += [site for site in others if file.startswith(INPUT_LAYERS)]
+            line += f" {len(here) - len(others):4}"
+        table.append(line)
+    return table, unreached, not_bad
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.raise_sites", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=ROOT / ".coverage", help="coverage data of all tests")
+    parser.add_argument(
+        "--table", action="store_true", help="print the sites of each file, and those reached"
+    )
+    parser.add_argument("--bad", action="store_true", help="name sites that no input of tests/bad reaches")
+    options = parser.parse_args(arguments)
+    sites = all_sites()
+    table, unreached, not_bad = report(sites, Ran.read(options.data))
+    if options.table:
+        print("\n".join(table))
+    for site in unreached:
+        print(f"error: {site} is reached by no test", file=sys.stderr)
+    if options.bad:
+        print("\n".join(map(str, not_bad)))
+    print(f"{len(sites) - len(unreached)} of {len(sites)} refusals are reached by a test")
+    return 1 if unreached else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
