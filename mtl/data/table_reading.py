@@ -17,7 +17,7 @@ from mtl.data.learned import Float32
 from mtl.data.memory import require_memory
 from mtl.data.table import TableFile, release_memory, type_name
 from mtl.data.table_inputs import input_block
-from mtl.data.values import Codes, inexact, lists_of_text, numbers, texts, times, vectors
+from mtl.data.values import Codes, are_dates, inexact_row, lists_of_text, numbers, texts, times, vectors
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Column:
         n_rows: rows of all files.
         values: (n_rows,) numbers or codes; made at once, for chunks of many columns would leave holes in memory.
         codes: what the codes stand for.
+        dates: of a column of times, whether they are dates rather than numbers, as the first batch with any says.
         there: of a column that lists labels, whether each row has a value, in parts.
         listed: of such a column, rows and codes of its labels, in parts.
     """
@@ -51,6 +52,7 @@ class Column:
     n_rows: int
     values: npt.NDArray[Any] | None = None
     codes: Codes | None = None
+    dates: bool | None = None
     there: list[Mask] = field(default_factory=list)
     listed: list[tuple[Rows, npt.NDArray[np.int32]]] = field(default_factory=list)
 
@@ -59,7 +61,9 @@ class Column:
         if self.how == "numbers":
             return self._put(at, numbers(file, self.name, first, array))
         if self.how == "times":
-            return self._put(at, times(file, self.name, first, array))
+            if self.dates is None:
+                self.dates = are_dates(file, self.name, first, array)
+            return self._put(at, times(file, self.name, first, array, self.dates))
         if self.codes is None:
             self.codes = Codes(self.name, MAX_VALUES if self.how == "classes" else 1 << 31)
         # the first batch says whether a column lists labels or is 0 or 1; another file may hold them otherwise
@@ -118,6 +122,7 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
     for file in files.values():
         file.check()
         _require(file, first)
+    _require_different(files)
     columns = list(dict.fromkeys([*wanted.labels.items(), *wanted.extra.items()]))
     first.require([name for name, _ in columns])
     starts, total = {}, 0
@@ -135,6 +140,18 @@ def _require(file: TableFile, like: TableFile) -> None:
     missing = [name for name in like.column_names if name not in file.column_names]
     if missing:
         raise UserError(file.name, f"no column {quoted(missing[0])}, which {like.name} has")
+
+
+def _require_different(files: Mapping[str, TableFile]) -> None:
+    """Raises:
+    UserError: two splits have one file, or a copy of it: what was learned would be measured again.
+    """
+    seen: dict[str, str] = {}
+    for split, file in files.items():
+        other = seen.setdefault(file.sha256(), split)
+        if other != split:
+            what = f"is the same file as that of {other}, byte for byte"
+            raise UserError(file.name, what, "give other rows, or leave it out", path=(split,))
 
 
 class _Reading:
@@ -176,10 +193,7 @@ class _Reading:
         for i, name in enumerate(self.layout.numeric):
             if name in self.warned or not (np.abs(out[:, i]) >= 2**24).any():
                 continue
-            array = batch.column(name)
-            # beyond 2^53 every float64 is a whole number: a quantity, not an id
-            largest = 2.0**53 if type_name(array.type) == "number" else np.inf
-            row = inexact(numbers(file, name, first, array), largest)
+            row = inexact_row(file, name, first, batch.column(name))
             if row is not None:
                 self.warned.add(name)
                 self.notices.append(

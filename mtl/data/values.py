@@ -18,6 +18,9 @@ from mtl.data.table import TableFile, first_bad, is_bytes, is_list, is_text, typ
 from mtl.errors import UserError, quoted
 
 MISSING = "if it stands for a missing value, add it to na_values"
+EXACT = 2.0**53
+"""float64 holds every whole number up to here, and not the next one."""
+WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -70,6 +73,21 @@ def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.ND
         what = f"{quoted(array[k].as_py())} is not a finite number"
         raise UserError(file.where(column, first + k), what, MISSING if text else "")
     return values
+
+
+def inexact_row(file: TableFile, column: str, first: int, array: pa.Array) -> int | None:
+    """The first row, counted from `first`, whose whole number float32 cannot hold exactly: an id, it may be."""
+    values = numbers(file, column, first, array)
+    if type_name(array.type) == "number":
+        return inexact(values, EXACT)  # beyond it every float64 is a whole number: a quantity
+    row = inexact(values)
+    rounded = np.flatnonzero(np.abs(values[:row]) >= EXACT)
+    written = texts(file, column, first, array.take(pa.array(rounded))).to_pylist()
+    for k, text in zip(rounded.tolist(), written, strict=True):
+        digits = text.strip()
+        if WHOLE.fullmatch(digits) and int(digits) != int(np.float32(values[k])):
+            return int(k)
+    return row
 
 
 def inexact(values: npt.NDArray[np.float64], largest: float = np.inf) -> int | None:
@@ -181,19 +199,27 @@ def lists_of_text(
     return there, rows.filter(kept).to_numpy(zero_copy_only=False), labels.filter(kept)
 
 
-def times(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
+def times(
+    file: TableFile, column: str, first: int, array: pa.Array, dates: bool | None = None
+) -> npt.NDArray[np.float64]:
     """(n,) seconds since 1970 (UTC unless a zone is named), or numbers as they are; NaN where one is missing.
+
+    Args:
+        dates: whether the values before these were dates, so that these must be too; None: they say it themselves.
 
     Raises:
         UserError: a value is no number, date or time; names its row.
     """
     array = plain(file, column, first, array)
+    if array.null_count == len(array):
+        return np.full(len(array), np.nan)
+    if not (are_dates(file, column, first, array) if dates is None else dates):
+        return numbers(file, column, first, array)
     if type_name(array.type) == "time":
         return _seconds(array)
     if not pa.types.is_string(array.type):
-        return numbers(file, column, first, array)
-    with suppress(UserError):
-        return numbers(file, column, first, array)
+        what = f"holds {_shown(array.type)} values, where the rows before hold dates"
+        raise UserError(file.where(column, first), what)
     for zone in (None, "UTC"):
         with suppress(pa.ArrowInvalid):
             return _seconds(pc.cast(array, pa.timestamp("us", zone)))
@@ -210,6 +236,19 @@ def times(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDAr
             ) from None
         values[k] = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
     return values
+
+
+def are_dates(file: TableFile, column: str, first: int, array: pa.Array) -> bool | None:
+    """Whether a column of times holds dates, rather than numbers; None where every value is missing."""
+    array = plain(file, column, first, array)
+    if array.null_count == len(array):
+        return None
+    if not pa.types.is_string(array.type):
+        return type_name(array.type) == "time"
+    with suppress(UserError):
+        numbers(file, column, first, array)
+        return False
+    return True
 
 
 def _seconds(array: pa.Array) -> npt.NDArray[np.float64]:

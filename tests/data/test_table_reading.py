@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -452,3 +453,61 @@ def test_a_csv_of_200_000_rows_is_read_in_seconds(tmp_path: Path) -> None:
     assert columns.inputs.shape == (n, k - 1)
     assert columns.inputs.sum(0).tolist() == [n * (i + 0.5) for i in range(k - 1)]
     assert all(b == (a + 1) % 7 for a, b in pairwise(columns.labels[f"x{k - 1}"][:50].tolist()))
+
+
+# --- times ---
+
+DAY = "2024-03-01"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([*["7"] * 40, DAY], f"t.csv:row 42, column 'when': '{DAY}' is not a number; "),
+        ([*[""] * 40, *["7"] * 40, DAY], f"t.csv:row 82, column 'when': '{DAY}' is not a number; "),
+        ([*[DAY] * 40, "7"], "t.csv:row 42, column 'when': '7' is no date such as 2024-03-01 or "),
+    ],
+    ids=["numbers and then a date", "nothing, numbers and then a date", "dates and then a number"],
+)
+def test_times_are_numbers_or_dates_throughout(
+    values: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # D27
+    monkeypatch.setattr("mtl.data.table.BLOCK", 64)
+    file = as_csv(tmp_path / "t.csv", {"x": range(len(values)), "when": values})
+    with pytest.raises(UserError) as caught:
+        read(file, extra={"when": "times"})
+    assert str(caught.value).startswith(text)
+
+
+def test_a_date_without_hyphens_is_one_among_dates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtl.data.table.BLOCK", 64)
+    values = [*[DAY] * 40, *["20240302"] * 40]
+    found = read(as_csv(tmp_path / "t.csv", {"x": range(80), "when": values}), extra={"when": "times"})
+    np.testing.assert_array_equal(found.extra["when"], [1_709_251_200.0] * 40 + [1_709_337_600.0] * 40)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "text"),
+    [
+        (
+            [1, 2],
+            [date(2024, 3, 1)] * 2,
+            "test.parquet:row 0, column 'when': holds date32 values, not numbers",
+        ),
+        (
+            [date(2024, 3, 1)] * 2,
+            [1, 2],
+            "test.parquet:row 0, column 'when': holds integer values, where the rows before hold dates",
+        ),
+    ],
+)
+def test_another_file_holds_times_as_the_first_does(
+    train: list[object], test: list[object], text: str, tmp_path: Path
+) -> None:
+    files = {
+        name: as_parquet(tmp_path / f"{name}.parquet", {"x": [1, 2], "when": values})
+        for name, values in {"train": train, "test": test}.items()
+    }
+    with pytest.raises(UserError) as caught:
+        read(files, extra={"when": "times"})
+    assert str(caught.value) == text

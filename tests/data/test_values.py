@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data.memory_table import MemoryTable
-from mtl.data.values import Codes, inexact, lists_of_text, numbers, texts, times, vectors
+from mtl.data.values import Codes, inexact, inexact_row, lists_of_text, numbers, texts, times, vectors
 from mtl.errors import UserError
 
 FILE = MemoryTable(pa.table({"v": [0]}))
@@ -109,6 +109,26 @@ def test_numbers_as_python_reads_them(values: list[float]) -> None:
 )
 def test_inexact(values: list[float], largest: float, expected: int | None) -> None:
     assert inexact(np.array(values, np.float64), largest) == expected
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (pa.array([1, 2**24, 2**24 + 1]), 2),
+        (pa.array([2**53, BIG]), 1),  # float64 makes them the same, and float32 holds it
+        (pa.array(["9007199254740992", None, " +9007199254740993 "]), 2),
+        (pa.array(["-9007199254740993", "16777217"]), 0),
+        (pa.array(["16777217", "-9007199254740993"]), 0),
+        (pa.array(["9.007199254740992e15", "1180591620717411303424"]), None),  # 2^70
+        (pa.array([2**64 - 1, 2**63], pa.uint64()), 0),
+        (pa.array([2**63], pa.uint64()), None),
+        (pa.array([2.0**53, 2.0**70 + 2.0**30]), None),
+        (pa.array([2.0**24 + 1]), 0),
+        (pa.nulls(2, pa.string()), None),
+    ],
+)
+def test_a_whole_number_is_compared_as_it_is_written(array: pa.Array, expected: int | None) -> None:
+    assert inexact_row(FILE, "v", 100, array) == expected
 
 
 # --- texts ---
