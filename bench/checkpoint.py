@@ -19,15 +19,16 @@ from time import perf_counter
 
 import torch
 
-from mtl.build import build_on_meta, parameter_groups
+from mtl.build import parameter_groups
 from mtl.recipe.load import load_recipe
 from mtl.training import checkpoint, state
+from mtl.trial import build_and_try
 
 
 def files_of(name: str) -> tuple[dict[str, bytes], float]:
     """The files of a checkpoint of a built-in recipe, and the seconds it took to make them of tensors."""
     recipe = load_recipe(name)
-    built, _ = build_on_meta(recipe)
+    built, _ = build_and_try(recipe)
     model = built.model.to_empty(device="cpu")
     weighting = recipe.weighting.build(tuple(task.weight for task in recipe.tasks.values()))
     optimizer = recipe.optimizer.build(parameter_groups(recipe, model, weighting))

@@ -16,11 +16,12 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from mtl.build import build, build_on_meta
+from mtl.build import build
 from mtl.evaluation.metrics import Meter
 from mtl.recipe.load import load_recipe
 from mtl.training.dataset import load_dataset
 from mtl.training.fit import Trainer, _train_step
+from mtl.trial import build_and_try
 
 FEATURES, WIDTH, BATCH, SITES = 128, 32, 128, 3
 
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--towers", default="per_task", choices=("per_task", "one"))
     given = parser.parse_args()
     recipe = recipe_of(given.tasks, given.towers)
-    _, header = build_on_meta(recipe)
+    _, header = build_and_try(recipe)
     dataset = load_dataset(recipe, header)
     trainer = Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
     meter = Meter(trainer.built.groups, recipe.tasks, trainer.device)

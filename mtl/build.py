@@ -1,72 +1,36 @@
-"""Recipe -> StitchedMultiTower: shapes from stage to stage, task groups, and the checks that need them."""
+"""Recipe -> StitchedMultiTower: shapes from stage to stage, and the initial weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mtl.data.columns import Header, no_column
+from mtl.data.columns import Header
 from mtl.data.join import joined_header
-from mtl.data.learned import Constants, Learned
-from mtl.errors import KeyPath, UserError, gathered, quoted, raise_all
+from mtl.data.learned import Learned
+from mtl.errors import UserError
 from mtl.model.heads import GroupedHead, Heads
 from mtl.model.inputs import TableInputs
 from mtl.model.layers import drawn_from, grouped_norm, init_weights
 from mtl.model.stitched import Standardize, StitchedMultiTower
 from mtl.model.towers import Towers
 from mtl.promises import (
-    check_activation,
-    check_alphas,
     check_header,
     check_options,
-    check_outputs,
     check_sites,
     check_slices,
     check_stages,
     check_unit,
 )
 from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import Shape, TaskSpec
+from mtl.recipe.spec import Shape
+from mtl.task_groups import TaskGroup, known_outputs, task_groups
 
 PROVISIONAL = ("?", "?")
 """What stands for the classes of a task that are known only once its labels are read."""
-
-TRIED_IN_MEMORY = 1 << 23
-"""Parameters up to which a network is tried on the CPU: the meta device's own start takes 1.4 s and 84 MB."""
-
-
-@dataclass(frozen=True)
-class TaskGroup:
-    """Tasks that are computed together: one grouped head, one loss, one metric update.
-
-    Args:
-        name: what the model calls their head.
-        tasks: the T tasks.
-        spec: the settings of one of them; all agree in what head, loss and metrics need.
-        outputs: for each task, the names of what is predicted.
-        towers: for each task, the number of its tower.
-        constants: numbers that losses, metrics and predictions need, (T,) or (T, ...).
-    """
-
-    name: str
-    tasks: tuple[str, ...]
-    spec: TaskSpec
-    outputs: tuple[tuple[str, ...], ...]
-    towers: tuple[int, ...]
-    constants: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def n_outputs(self) -> int:
-        """O."""
-        return self.spec.n_outputs(self.outputs[0])
-
-    def constants_of(self, t: int) -> dict[str, Tensor]:
-        """The numbers of task t alone."""
-        return {name: values[t] for name, values in self.constants.items()}
 
 
 @dataclass(frozen=True)
@@ -91,64 +55,6 @@ class Built:
             for group in self.groups
         )
         return Built(self.model, groups, self.shapes)
-
-
-def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] | None]:
-    """Task -> names of what is predicted, as far as the header tells.
-
-    Raises:
-        UserError: a task does not fit the data's header; all such faults at once.
-    """
-    found: dict[str, tuple[str, ...] | None] = {}
-    faults: list[UserError] = []
-    inputs = header.layout
-    read = {*inputs.numeric, *inputs.vectors, *inputs.categorical} if inputs is not None else set()
-    for task, spec in recipe.tasks.items():
-        with gathered(faults), recipe.at("tasks", task):
-            found[task] = check_outputs(spec, spec.outputs(header.of(spec.source)))
-            leak = [column for column in spec.target_columns() if column in read]
-            if leak:
-                what = f"column {quoted(leak[0])} is an input too: its label would be read off it"
-                raise UserError("", what, path=("target",))
-    raise_all(faults)
-    return found
-
-
-def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
-    """The tasks of a recipe, gathered into groups in the order of their first tasks."""
-    tower_of = {task: k for k, tasks in enumerate(recipe.towers.values()) for task in tasks}
-    gathered: dict[tuple[object, ...], list[str]] = {}
-    for task, spec in recipe.tasks.items():
-        key = spec.group(spec.n_outputs(learned.outputs[task]))
-        computed_by = (type(spec).losses, type(spec).meter)  # a subclass may have its own
-        gathered.setdefault((*key, *computed_by, spec.head), []).append(task)
-    groups: list[TaskGroup] = []
-    for group_key, tasks in gathered.items():
-        spec = recipe.tasks[tasks[0]]
-        stem = f"{group_key[0]}_{spec.n_outputs(learned.outputs[tasks[0]])}".replace(".", "_")
-        same = sum(group.name.startswith(stem) for group in groups)
-        constants = [learned.constants.get(task, {}) for task in tasks]
-        groups.append(
-            TaskGroup(
-                name=f"{stem}_{same + 1}" if same else stem,
-                tasks=tuple(tasks),
-                spec=spec,
-                outputs=tuple(learned.outputs[task] for task in tasks),
-                towers=tuple(tower_of[task] for task in tasks),
-                constants={
-                    name: _stacked(name, constants) for name in dict.fromkeys(n for c in constants for n in c)
-                },
-            )
-        )
-    return tuple(groups)
-
-
-def _stacked(name: str, constants: Sequence[Constants]) -> Tensor:
-    """(T,) or (T, ...) one number or row per task; a task without this one has ones, as a temperature would."""
-    width = max(len(c[name]) for c in constants if name in c)
-    rows = [c.get(name, (1.0,) * width) for c in constants]
-    stacked = torch.tensor(rows, dtype=torch.float32)
-    return stacked[:, 0] if width == 1 else stacked
 
 
 def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Built:
@@ -274,102 +180,6 @@ def header_of(recipe: Recipe) -> Header:
             headers[name] = check_header(source, source.header())
     with recipe.at():
         return joined_header(headers)
-
-
-def build_on_meta(recipe: Recipe) -> tuple[Built, Header]:
-    """Build without memory or data, and try one forward and backward pass: small networks on the CPU, others on meta.
-
-    Raises:
-        UserError: shapes do not chain, heads do not fit, or no task reaches a parameter.
-    """
-    header = header_of(recipe)
-    _check_early_stopping(recipe, header)
-    _check_columns(recipe, header)
-    with torch.device("meta"):
-        built = build(recipe, header)
-    n_parameters = sum(parameter.numel() for parameter in built.model.parameters())
-    device = "cpu" if n_parameters <= TRIED_IN_MEMORY else "meta"
-    with torch.device(device):
-        tried = build(recipe, header) if device == "cpu" else built
-        x = torch.zeros(2, *header.input_shape)
-    tried.model.train()
-    with recipe.at("model"):
-        logits = _forward_checked(recipe, tried, x)
-        torch.stack([output.sum() for output in logits.values()]).sum().backward()
-        for name, parameter in tried.model.named_parameters():
-            if parameter.grad is None:
-                raise UserError("", f"{name} gets no gradient from any task", path=("backbone",))
-    with recipe.at("model", "sharing"):
-        for unit in tried.model.stitches.values():
-            check_alphas(recipe.model.sharing, unit, len(recipe.towers))
-    return built, header
-
-
-def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> dict[str, Tensor]:
-    """The forward pass on the meta device; each stage and unit must give the shape that was announced."""
-    model, n_towers = built.model, len(recipe.towers)
-    path, what = "backbone", "the input"
-    try:
-        h = model.standardize(x)
-        for name, stage in model.towers.stages.items():
-            wanted = (len(x), n_towers * built.shapes[name][0], *built.shapes[name][1:])
-            path, what = "backbone", f"stage {quoted(name)}"
-            h = stage(h)
-            check_activation(recipe.model.backbone, what, h, wanted, path)
-            if name in model.stitches:
-                path, what = "sharing", f"the unit after {quoted(name)}"
-                h = model.stitches[name](h)
-                check_activation(recipe.model.sharing, what, h, wanted, path)
-        path, what = "backbone", "the heads"
-        logits: dict[str, Tensor] = model.heads(h)
-        return logits
-    except (RuntimeError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
-        raise UserError("", f"shapes do not chain: {what}: {first_line}", path=(path,)) from error
-
-
-def _check_early_stopping(recipe: Recipe, header: Header) -> None:
-    split = recipe.data.split
-    given = (split.validation, split.validation_from, split.column)
-    has_validation = any(value is not None for value in given) or "validation" in header.row_counts
-    for task, spec in recipe.tasks.items():
-        for key in ("temperature", "fit_threshold"):
-            if getattr(spec, key, None) and not has_validation:
-                with recipe.at("tasks", task, key):
-                    raise UserError(
-                        "", "there is no validation split to fit it on", "write data.split: {validation: 0.1}"
-                    )
-    if recipe.train.early_stopping is not None and not has_validation:
-        with recipe.at("train", "early_stopping"):
-            raise UserError(
-                "", "there is no validation split to stop by", "write data.split: {validation: 0.1}"
-            )
-
-
-def _check_columns(recipe: Recipe, header: Header) -> None:
-    """The columns that are neither labels nor inputs."""
-    faults: list[UserError] = []
-    for path, column, source in _further_columns(recipe):
-        known = header.of(source).known
-        if column not in known:
-            with gathered(faults), recipe.at(*path):
-                raise UserError("", no_column(column, known))
-    raise_all(faults)
-
-
-def _further_columns(recipe: Recipe) -> Iterator[tuple[KeyPath, str, str | None]]:
-    """Where a column of splits, weights or ids is named, its name, and the source that must have it, if it is one."""
-    for key in ("column", "group", "by_time"):
-        column = getattr(recipe.data.split, key)
-        if column is not None:
-            yield ("data", "split", key), column, None
-    for task, spec in recipe.tasks.items():
-        if spec.sample_weight is not None:
-            yield ("tasks", task, "sample_weight"), spec.sample_weight, spec.source
-    for name, source in recipe.data.by_name.items():
-        ids = source.row_ids()
-        if ids is not None:
-            yield ("data", *recipe.data.path_of(name)), ids, name
 
 
 def parameter_groups(

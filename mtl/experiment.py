@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mtl.build import build, build_on_meta
+from mtl.build import build
 from mtl.errors import EnvironmentFault, NotFinite, UserError
 from mtl.evaluation.decisions import fit_decisions, with_decisions
 from mtl.evaluation.predict import check_columns, load
@@ -29,6 +29,7 @@ from mtl.training.rehearsal import rehearse
 from mtl.training.runs import RunFolder, environment
 from mtl.training.signals import StopAsked, StopSignals
 from mtl.training.warm_start import take_weights
+from mtl.trial import build_and_try
 
 
 class Console(Protocol):
@@ -139,7 +140,7 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # for what a plug-in may draw
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
-    _, header = build_on_meta(recipe)
+    _, header = build_and_try(recipe)
     dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned).to(device)
     built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]

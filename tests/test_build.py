@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl.build import TaskGroup, build, build_on_meta, known_outputs, parameter_groups, task_groups
+from mtl.build import build, parameter_groups
 from mtl.data.columns import Columns, Header
 from mtl.data.learned import Learned
 from mtl.errors import ManyErrors, UserError
@@ -20,6 +20,8 @@ from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import BACKBONES, SOURCES, BackboneSpec, Shape, SourceSpec
 from mtl.report.summary import parameter_count, summarize
+from mtl.task_groups import TaskGroup, known_outputs, task_groups
+from mtl.trial import build_and_try
 from tests.test_errors import called, refused
 
 LABELS = {
@@ -270,7 +272,7 @@ def test_256_tasks_build_and_take_a_step() -> None:
 )
 def test_published_sizes(recipe: str, stitches: int) -> None:
     loaded = load_recipe(recipe)
-    built, _ = build_on_meta(loaded)
+    built, _ = build_and_try(loaded)
     assert all(parameter.is_meta for parameter in built.model.parameters())
     assert parameter_count(built.model.stitches) == stitches
     assert f"{stitches:,}" in summarize(loaded)
@@ -399,14 +401,14 @@ FAULTS |= {
 @pytest.mark.parametrize(("change", "text"), FAULTS.values(), ids=FAULTS)
 def test_what_does_not_fit_is_refused_by_path(change: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError) as caught:
-        build_on_meta(recipe_of(**change))
+        build_and_try(recipe_of(**change))
     assert str(caught.value) == f"recipe: {text}"
 
 
 def test_all_tasks_that_do_not_fit_are_named_at_once() -> None:
     tasks = {"a": {**GARMENT, "target": "x"}, "b": SIZE, "c": {**GARMENT, "classes": 9}}
     with pytest.raises(ManyErrors) as caught:
-        build_on_meta(recipe_of(tasks))
+        build_and_try(recipe_of(tasks))
     assert [error.path for error in caught.value.errors] == [
         ("tasks", "a", "target"),
         ("tasks", "c", "classes"),
@@ -465,7 +467,7 @@ def test_a_further_column_that_is_not_there(
 def test_further_columns_that_are_not_there_are_named_at_once() -> None:
     recipe = recipe_of({"garment": {**GARMENT, "sample_weight": "a"}, "size": {**SIZE, "sample_weight": "b"}})
     with pytest.raises(ManyErrors) as caught:
-        build_on_meta(recipe)
+        build_and_try(recipe)
     assert [error.path for error in caught.value.errors] == [
         ("tasks", "garment", "sample_weight"),
         ("tasks", "size", "sample_weight"),
@@ -475,7 +477,7 @@ def test_further_columns_that_are_not_there_are_named_at_once() -> None:
 @pytest.mark.parametrize("change", [{}, {"sharing": STITCH}, {"towers": "one"}, {"head": {"norm": True}}])
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 def test_what_fits_is_built_without_memory(change: dict[str, Any], norm: str) -> None:
-    built, header = build_on_meta(recipe_of(backbone={"norm": {"kind": norm}}, **change))
+    built, header = build_and_try(recipe_of(backbone={"norm": {"kind": norm}}, **change))
     assert header is IMAGES
     assert all(parameter.is_meta for parameter in built.model.parameters())
     assert built.shapes == {"conv1": (3, 8, 8), "pool1": (3, 4, 4), "fc2": (4,)}
@@ -548,13 +550,13 @@ def plugin_recipe(plugin: str, second: str, *tasks: str) -> Recipe:
 )
 def test_a_backbone_that_does_not_work_is_refused(plugin: str, second: str, text: str) -> None:
     with pytest.raises(UserError, match=rf"^{text}$"):
-        build_on_meta(plugin_recipe(plugin, second))
+        build_and_try(plugin_recipe(plugin, second))
 
 
 @pytest.mark.parametrize("second", ["linear", "separate"])
 def test_a_backbone_that_works_is_built(plugin: str, second: str) -> None:
     recipe = plugin_recipe(plugin, second)
-    build_on_meta(recipe)
+    build_and_try(recipe)
     logits = build(recipe, IMAGES).model(torch.randn(3, 2, 8, 8))
     assert {task: tuple(value.shape) for task, value in logits.items()} == dict.fromkeys("abc", (3, 3))
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from mtl.build import build_on_meta
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe
+from mtl.trial import build_and_try
 from tests.test_errors import Capture, called, plugins_undone
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ class Page:
         (name,) = re.findall(r"^name: (\S+)", text, flags=re.MULTILINE)
         path = self.folder / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
-        build_on_meta(load_recipe(path))
+        build_and_try(load_recipe(path))
         self.base = path
 
     def fragment(self, text: str) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mtl.build import build_on_meta
 from mtl.cli import cli
 from mtl.recipe.load import built_in_names, load_recipe
+from mtl.trial import build_and_try
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 def test_recipes_are_valid(text: str, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(text, encoding="utf-8")
-    build_on_meta(load_recipe(path))
+    build_and_try(load_recipe(path))
 
 
 def test_there_are_recipes_and_code() -> None:

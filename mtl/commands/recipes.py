@@ -44,11 +44,11 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
     if not checked:
         raise ManyErrors(faults)
     require_torch()
-    from mtl.build import build_on_meta
+    from mtl.trial import build_and_try
 
     for name, recipe in checked:
         try:
-            built, _ = build_on_meta(recipe)
+            built, _ = build_and_try(recipe)
         except UserError as error:
             faults.extend(error.errors)
             continue

@@ -10,11 +10,12 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from mtl.build import Built, TaskGroup
+from mtl.build import Built
 from mtl.data.columns import Rows
 from mtl.evaluation.evaluate import BATCH, evaluation_mode
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import TaskSpec
+from mtl.task_groups import TaskGroup
 from mtl.training.dataset import Dataset
 
 Decisions = dict[str, dict[str, tuple[float, ...]]]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from mtl.build import TaskGroup
 from mtl.data.columns import Rows
 from mtl.evaluation.metrics import Meter, Values
 from mtl.model.stitched import StitchedMultiTower
 from mtl.recipe.spec import TaskSpec
+from mtl.task_groups import TaskGroup
 from mtl.training.dataset import Dataset
 
 BATCH = 500

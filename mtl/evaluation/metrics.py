@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mtl.build import TaskGroup
 from mtl.recipe.spec import TaskSpec, common_headline
+from mtl.task_groups import TaskGroup
 
 Values = dict[str, float | None]
 PENDING, PENDING_NUMBERS = 2048, 2**22

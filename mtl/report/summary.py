@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl.build import Built, build_on_meta
+from mtl.build import Built
 from mtl.console import table
 from mtl.data.columns import Header
 from mtl.recipe.schema import Recipe
+from mtl.trial import build_and_try
 
 MANY_TASKS = 20
 """Tasks that have a line each; of more, those that are alike have one together."""
@@ -23,7 +24,7 @@ def summarize(recipe: Recipe) -> str:
     FLOPs are those of matrix products and convolutions in one forward pass of one row; a multiplication
     and an addition count as two.
     """
-    built, header = build_on_meta(recipe)
+    built, header = build_and_try(recipe)
     flops = count_flops(built, header)
     model, towers = built.model, recipe.towers
     sizes = {name: parameter_count(part) for name, part in _parts(built).items()}

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtl.build import TaskGroup, known_outputs, task_groups
 from mtl.data.columns import Header, How, Mask, Rows, Wanted
 from mtl.data.join import Joined, join
 from mtl.data.learned import Learned
@@ -22,6 +21,7 @@ from mtl.errors import UserError, raise_all
 from mtl.promises import check_columns
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import TaskSpec
+from mtl.task_groups import TaskGroup, known_outputs, task_groups
 from mtl.training.splitting import split_rows
 from mtl.training.task_labels import TaskLabels, labelled, read_task, sample_weights
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtl.build import Built, TaskGroup, parameter_groups
+from mtl.build import Built, parameter_groups
 from mtl.data.columns import Rows
 from mtl.data.sampling import Sampler
 from mtl.errors import NotFinite, UserError, quoted
@@ -26,6 +26,7 @@ from mtl.evaluation.metrics import Meter, Values
 from mtl.model.layers import derived_seed
 from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import common_headline
+from mtl.task_groups import TaskGroup
 from mtl.training import devices, failpoints
 from mtl.training.dataset import Dataset
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, MulticlassAccuracy
 
 import mtl
-from mtl.build import TaskGroup
 from mtl.evaluation.decisions import (
     best_threshold,
     decide,
@@ -22,6 +21,7 @@ from mtl.evaluation.decisions import (
     with_decisions,
 )
 from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.task_groups import TaskGroup
 from tests.task_samples import OPTIONS, example
 from tests.test_errors import Capture, called, refused
 

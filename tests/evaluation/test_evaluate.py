@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from mtl.build import Built, build, build_on_meta
+from mtl.build import Built, build
 from mtl.evaluation import evaluate as module
 from mtl.evaluation.evaluate import evaluate, evaluation_mode
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.training.dataset import Dataset, load_dataset
+from mtl.trial import build_and_try
 
 RECIPE: dict[str, Any] = {
     "schema_version": 1,
@@ -31,7 +32,7 @@ RECIPE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def made() -> tuple[Recipe, Built, Dataset]:
     recipe = load_recipe(RECIPE)
-    _built, header = build_on_meta(recipe)
+    _built, header = build_and_try(recipe)
     dataset = load_dataset(recipe, header)
     return recipe, build(recipe, dataset.header, dataset.learned), dataset
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from mtl.build import TaskGroup
 from mtl.evaluation import metrics as module
 from mtl.evaluation.metrics import Meter
 from mtl.recipe.spec import TASKS, TaskSpec, common_headline
+from mtl.task_groups import TaskGroup
 from mtl.tasks import Multiclass
 
 CPU = torch.device("cpu")

@@ -21,12 +21,13 @@ from torch import nn
 from torchmetrics.regression import TweedieDevianceScore
 
 from mtl import cli
-from mtl.build import build, build_on_meta
+from mtl.build import build
 from mtl.data.columns import Labels
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe
 from mtl.recipe.spec import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS
 from mtl.registry import load_plugin
+from mtl.trial import build_and_try
 from tests.test_errors import Capture, called, plugins_undone, refused
 from tests.test_families import BUILDERS
 
@@ -324,8 +325,8 @@ def test_parts_of_plugins_and_of_mtl_mix(tmp_path: Path) -> None:
     plain = {"kind": "layers", "stages": ({"name": "gru", "kind": "linear", "features": 4},)}
     values = load_recipe(RECIPE).plain()
     values["model"]["backbone"], values["model"]["sharing"]["after"] = plain, ("gru",)
-    build_on_meta(load_recipe(values))
+    build_and_try(load_recipe(values))
     values = load_recipe(RECIPE).plain()
     values["model"]["sharing"] = {"kind": "cross_stitch", "after": ("gru", "fc")}
-    built, _ = build_on_meta(load_recipe(values))
+    built, _ = build_and_try(load_recipe(values))
     assert [name for name, _ in built.model.stitches.named_parameters()] == ["gru.alpha", "fc.alpha"]

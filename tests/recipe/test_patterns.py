@@ -243,10 +243,10 @@ def test_a_table_that_cannot_be_read() -> None:
 
 
 def test_a_label_that_is_an_input_too() -> None:
-    from mtl.build import build_on_meta
+    from mtl.trial import build_and_try
 
     with pytest.raises(UserError) as caught:
-        build_on_meta(
+        build_and_try(
             load_recipe(write('"sensor_*": {kind: regression}\nspend: {kind: regression, target: spend}'))
         )
     first, second = (str(error) for error in caught.value.errors)

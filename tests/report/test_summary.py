@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl.build import build, build_on_meta
+from mtl.build import build
 from mtl.recipe.load import load_recipe
 from mtl.report.summary import count_flops, parameter_count, summarize
+from mtl.trial import build_and_try
 
 SMALL = ("tasks={a: {kind: multiclass, target: task0}, b: {kind: multiclass, target: task1}}",)
 
@@ -73,7 +74,7 @@ def test_flops_are_two_per_multiplication() -> None:
 @pytest.mark.parametrize("granularity", ["scalar", "channel", "dense"])
 def test_flops_on_meta_are_those_of_the_real_network(granularity: str) -> None:
     recipe = load_recipe("synthetic_stitch", [f"model.sharing.granularity={granularity}"])
-    built, header = build_on_meta(recipe)
+    built, header = build_and_try(recipe)
     counts = count_flops(built, header)
     real = build(recipe, header)
     real.model.eval()

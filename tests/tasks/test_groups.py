@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mtl.build import build, build_on_meta
+from mtl.build import build
 from mtl.model.heads import GroupedHead
 from mtl.model.layers import GroupedLinear
 from mtl.recipe.load import load_recipe
@@ -19,6 +19,7 @@ from mtl.recipe.schema import Recipe
 from mtl.recipe.spec import TASKS, TaskSpec
 from mtl.tasks import Binary
 from mtl.training.fit import selecting_metric
+from mtl.trial import build_and_try
 from tests.task_samples import OPTIONS, example
 
 KINDS = sorted(TASKS.names())
@@ -42,7 +43,7 @@ def recipe(tasks: Mapping[str, Any], **changed: Any) -> Recipe:
 
 
 def groups_of(tasks: Mapping[str, Any], **changed: Any) -> dict[str, tuple[str, ...]]:
-    built, _ = build_on_meta(recipe(tasks, **changed))
+    built, _ = build_and_try(recipe(tasks, **changed))
     return {group.name: group.tasks for group in built.groups}
 
 
@@ -51,7 +52,7 @@ def test_100_binary_tasks_are_one_head_one_loss_and_one_metric() -> None:
     many = {f"t{t}": {"kind": "binary", "target": f"task{t}"} for t in range(100)}
     counts = []
     for tasks in (few, many):
-        built = build_on_meta(recipe(tasks))[0]
+        built = build_and_try(recipe(tasks))[0]
         (group,) = built.groups
         assert group.tasks == tuple(tasks)
         heads = [module for module in built.model.modules() if isinstance(module, GroupedHead)]
@@ -192,7 +193,7 @@ def test_own_heads_are_as_deep_as_they_say(towers: str) -> None:
     }
     one = recipe(tasks, model={"towers": towers, "head": {"dropout": 0.5}, "backbone": {
         "kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 6}]}})  # fmt: skip
-    built = build(one, build_on_meta(one)[1])
+    built = build(one, build_and_try(one)[1])
     deep, flat = built.model.heads.groups.values()
     assert isinstance(deep, GroupedHead)
     assert isinstance(flat, GroupedHead)
@@ -211,7 +212,7 @@ def test_the_head_of_a_task_starts_the_same_whoever_else_is_there() -> None:
         tasks = {"a": {"kind": "binary", "target": "task0", **head}}
         tasks |= {f"t{t}": {"kind": "binary", "target": f"task{t}", **head} for t in range(others)}
         one = recipe(tasks)
-        built = build(one, build_on_meta(one)[1])
+        built = build(one, build_and_try(one)[1])
         found.append(built.model.eval()(torch.linspace(-1, 1, 16).view(2, 8))["a"])
     torch.testing.assert_close(found[0], found[1])
 

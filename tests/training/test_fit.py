@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl.build import build, build_on_meta
+from mtl.build import build
 from mtl.data.batches import batches, order
 from mtl.errors import NOT_FINITE, NotFinite, UserError
 from mtl.model.layers import derived_seed
@@ -21,6 +21,7 @@ from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.training.dataset import load_dataset
 from mtl.training.fit import MAX_SKIPS, Epoch, Evaluation, Trainer, evaluate_split, fit, selecting_metric
+from mtl.trial import build_and_try
 
 BASE: dict[str, Any] = {
     "schema_version": 1,
@@ -69,7 +70,7 @@ def trainer_of(
     recipe: Recipe, *, double: bool = False, change: Callable[[Tensor], None] | None = None
 ) -> Trainer:
     """A trainer as `mtl.run` makes it; `change` may spoil the inputs after they were checked."""
-    built, header = build_on_meta(recipe)
+    built, header = build_and_try(recipe)
     dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned)
     if change is not None:

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mtl.build import build_on_meta
 from mtl.errors import EnvironmentFault, UserError
 from mtl.experiment import prepare
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.training.fit import fit
 from mtl.training.starter import starter_recipe, target_names, write_starter
+from mtl.trial import build_and_try
 
 N = 80
 
@@ -115,7 +115,7 @@ def test_it_trains(tmp_path: Path) -> None:
     recipe = write_starter(table, ["churned", "spend"], tmp_path / "r.yaml")
     assert sorted(os.listdir(tmp_path)) == ["r.yaml", "t.csv"]
     assert load_recipe(str(tmp_path / "r.yaml")).sha256() == recipe.sha256()
-    build_on_meta(recipe)
+    build_and_try(recipe)
     one_step(recipe)
 
 
@@ -201,7 +201,7 @@ def test_parquet(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "t.parquet")
     recipe = write_starter(str(tmp_path / "t.parquet"), ["tags", "rating", "level"], tmp_path / "r.yaml")
     assert [spec.kind for spec in recipe.tasks.values()] == ["multilabel", "ordinal", "ordinal"]
-    _, header = build_on_meta(recipe)
+    _, header = build_and_try(recipe)
     assert header.layout is not None
     assert (dict(header.layout.vectors), header.layout.categorical) == ({"vector": 5}, ("flag",))
     assert header.layout.numeric == ("words",)
@@ -218,7 +218,7 @@ def test_images(tmp_path: Path) -> None:
         "b": [i / 7 for i in range(40)],
     }
     recipe = write_starter(write(tmp_path / "t.csv", plain), ["a", "b"], tmp_path / "r.yaml")
-    built, header = build_on_meta(recipe)
+    built, header = build_and_try(recipe)
     assert header.input_shape == (3, 64, 64)
     assert list(built.shapes) == ["conv1", "pool1", "conv2", "pool2", "conv3", "pool3", "fc1"]
     assert recipe.model.sharing.sites() == ("pool1", "pool2", "pool3", "fc1")
@@ -240,7 +240,7 @@ def test_any_name_of_an_input(tmp_path: Path) -> None:
     recipe = write_starter(
         write(tmp_path / "t.csv", {**plain, "label": [0, 1] * (N // 2)}), ["label"], tmp_path / "r.yaml"
     )
-    _, header = build_on_meta(recipe)
+    _, header = build_and_try(recipe)
     assert header.layout is not None
     assert header.layout.numeric == tuple(NAMES)
     assert len(NAMES) == 44

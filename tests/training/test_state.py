@@ -7,13 +7,14 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from mtl.build import build, build_on_meta
+from mtl.build import build
 from mtl.errors import NotFinite, UserError
 from mtl.recipe.load import load_recipe
 from mtl.training.checkpoint import canonical_json, strict_json
 from mtl.training.dataset import load_dataset
 from mtl.training.fit import Trainer, fit
 from mtl.training.state import METER, MODEL, OPTIMIZER, STATE, WEIGHTING, capture, load_weights, restore
+from mtl.trial import build_and_try
 
 OPTIMIZERS = {
     "adam": {"kind": "adam", "lr": 0.01},
@@ -40,7 +41,7 @@ def trainer_of(optimizer: str = "adam", **train: Any) -> Trainer:
             "train": {"epochs": 2, "batch_size": 10, "device": "cpu", **train},
         }
     )
-    _built, header = build_on_meta(recipe)
+    _built, header = build_and_try(recipe)
     dataset = load_dataset(recipe, header)
     return Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
 

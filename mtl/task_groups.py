@@ -1,0 +1,104 @@
+"""Tasks that are computed together, and what each task predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mtl.data.columns import Header
+from mtl.data.learned import Constants, Learned
+from mtl.errors import UserError, gathered, quoted, raise_all
+from mtl.promises import check_outputs
+from mtl.recipe.schema import Recipe
+from mtl.recipe.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class TaskGroup:
+    """Tasks that are computed together: one grouped head, one loss, one metric update.
+
+    Args:
+        name: what the model calls their head.
+        tasks: the T tasks.
+        spec: the settings of one of them; all agree in what head, loss and metrics need.
+        outputs: for each task, the names of what is predicted.
+        towers: for each task, the number of its tower.
+        constants: numbers that losses, metrics and predictions need, (T,) or (T, ...).
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    spec: TaskSpec
+    outputs: tuple[tuple[str, ...], ...]
+    towers: tuple[int, ...]
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def n_outputs(self) -> int:
+        """O."""
+        return self.spec.n_outputs(self.outputs[0])
+
+    def constants_of(self, t: int) -> dict[str, Tensor]:
+        """The numbers of task t alone."""
+        return {name: values[t] for name, values in self.constants.items()}
+
+
+def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] | None]:
+    """Task -> names of what is predicted, as far as the header tells.
+
+    Raises:
+        UserError: a task does not fit the data's header; all such faults at once.
+    """
+    found: dict[str, tuple[str, ...] | None] = {}
+    faults: list[UserError] = []
+    inputs = header.layout
+    read = {*inputs.numeric, *inputs.vectors, *inputs.categorical} if inputs is not None else set()
+    for task, spec in recipe.tasks.items():
+        with gathered(faults), recipe.at("tasks", task):
+            found[task] = check_outputs(spec, spec.outputs(header.of(spec.source)))
+            leak = [column for column in spec.target_columns() if column in read]
+            if leak:
+                what = f"column {quoted(leak[0])} is an input too: its label would be read off it"
+                raise UserError("", what, path=("target",))
+    raise_all(faults)
+    return found
+
+
+def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
+    """The tasks of a recipe, gathered into groups in the order of their first tasks."""
+    tower_of = {task: k for k, tasks in enumerate(recipe.towers.values()) for task in tasks}
+    gathered: dict[tuple[object, ...], list[str]] = {}
+    for task, spec in recipe.tasks.items():
+        key = spec.group(spec.n_outputs(learned.outputs[task]))
+        computed_by = (type(spec).losses, type(spec).meter)  # a subclass may have its own
+        gathered.setdefault((*key, *computed_by, spec.head), []).append(task)
+    groups: list[TaskGroup] = []
+    for group_key, tasks in gathered.items():
+        spec = recipe.tasks[tasks[0]]
+        stem = f"{group_key[0]}_{spec.n_outputs(learned.outputs[tasks[0]])}".replace(".", "_")
+        same = sum(group.name.startswith(stem) for group in groups)
+        constants = [learned.constants.get(task, {}) for task in tasks]
+        groups.append(
+            TaskGroup(
+                name=f"{stem}_{same + 1}" if same else stem,
+                tasks=tuple(tasks),
+                spec=spec,
+                outputs=tuple(learned.outputs[task] for task in tasks),
+                towers=tuple(tower_of[task] for task in tasks),
+                constants={
+                    name: _stacked(name, constants) for name in dict.fromkeys(n for c in constants for n in c)
+                },
+            )
+        )
+    return tuple(groups)
+
+
+def _stacked(name: str, constants: Sequence[Constants]) -> Tensor:
+    """(T,) or (T, ...) one number or row per task; a task without this one has ones, as a temperature would."""
+    width = max(len(c[name]) for c in constants if name in c)
+    rows = [c.get(name, (1.0,) * width) for c in constants]
+    stacked = torch.tensor(rows, dtype=torch.float32)
+    return stacked[:, 0] if width == 1 else stacked
