@@ -75,7 +75,7 @@ def numbered(**columns: object) -> pa.Table:
 
 
 def test_the_cases_are_found_in_pairs() -> None:
-    assert len(TABLES) >= 70
+    assert len(TABLES) >= 110
     assert sorted(path.with_suffix(".txt") for path in TABLES) == sorted(BAD.glob("*.txt"))
     assert {path.stem.split("-")[0] for path in TABLES} >= ROWS
     assert all(len(case_of(path)[1]) == 1 for path in TABLES)
@@ -322,3 +322,30 @@ def test_a_label_that_is_missing_is_masked(folder: Path, capsys: Capture) -> Non
     write_recipe(folder, "train.csv")
     outputs, _ = trained(folder, capsys, "tasks.it.missing=mask")
     assert outputs == {"it": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows", "warning"),
+    [
+        (["cat", "cat ", "dog", "cow"], 24, "task 'it': classes 'cat' and 'cat ' differ in case or spaces only"),
+        (["Cat", "dog", "cat", "cow"], 24, "task 'it': classes 'Cat' and 'cat' differ in case or spaces only"),
+        (["big cat", "big  cat", "dog"], 24, "task 'it': classes 'big  cat' and 'big cat' differ in case or"),
+        ([f"{i}.5" for i in range(30)], 120, "task 'it': its 30 classes are numbers such as 0.5; kind: regression"),
+        ([f"i{i}" for i in range(80)], 80, "task 'it': 60 of 60 rows of train have a class of their own; is it an id?"),
+        (["cat", "dog", "catdog"], 24, ""),
+        (["0.5", "1.0", "1.5", "2"], 24, ""),  # half stars
+        ([str(i) for i in range(30)], 120, ""),
+        ([f"i{i}" for i in range(4)], 80, ""),
+    ],
+    ids=["space", "case", "inner space", "fractions", "id", "words", "half stars", "whole numbers", "few classes"],
+)  # fmt: skip
+def test_classes_that_may_not_be_meant(
+    labels: list[str], rows: int, warning: str, folder: Path, capsys: Capture
+) -> None:
+    lines = [f"{i},{i},r,{labels[i % len(labels)]}\n" for i in range(rows)]
+    (folder / "train.csv").write_text("x,z,c,label\n" + "".join(lines), encoding="utf-8")
+    write_recipe(folder, "train.csv")
+    _, said = trained(folder, capsys)
+    others = [line for line in said.splitlines() if "no row of train has" not in line]
+    assert len(others) == bool(warning), said
+    assert warning in said

@@ -469,7 +469,7 @@ REGRESSION = {"it": {"kind": "regression", "target": "x"}}
 def test_one_row(norm: str, batch_size: int, folder: Path, capsys: Capture) -> None:
     """D45."""
     write(folder / "t.csv", [{"u": 1, "x": 2}])
-    write(folder / "s.csv", [{"u": 1, "x": 2}])
+    write(folder / "s.csv", [{"u": 3, "x": 2}])
     network = NETWORK.replace("kind: none", f"kind: {norm}")
     recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, network=network)
     _, record = ran(capsys, folder)

@@ -112,6 +112,9 @@ class Table(SourceSpec):
                     what = f"column {quoted(name)} is {taken[name]} already"
                     raise UserError("", what, path=("inputs", role))
                 taken[name] = role
+        if self.id in taken:
+            what = f"column {quoted(self.id)} is the id of rows, which says nothing of other rows"
+            raise UserError("", what, "leave it out of inputs", path=("inputs", taken[self.id]))
         for name in found["numeric"]:
             if file.types[name] in ("list", "time", "other"):
                 held = {"list": "lists", "time": "dates or times"}.get(file.types[name], "compound values")

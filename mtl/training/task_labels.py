@@ -18,6 +18,10 @@ from mtl.recipe.spec import TaskSpec
 
 RARE = 1000
 """Rows of the most frequent class per row of the rarest from which a user is told."""
+MANY_FRACTIONS = 20
+"""Classes that are numbers with fractions, above which they look like a quantity; half stars from 0 to 5 are 11."""
+ENOUGH_ROWS = 50
+"""Rows of train from which classes of a single row each look like an id."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def _notices(
     train = counts["train"]
     if (train > 0).sum() < 2:
         raise UserError("", f"task {quoted(task)} has a single class in train: nothing to learn")
-    notices = []
+    notices = _odd_classes(task, outputs, train)
     absent = [name for name, count in zip(outputs, train, strict=True) if count == 0]
     if absent:
         elsewhere = sum(int(c[train == 0].sum()) for name, c in counts.items() if name != "train")
@@ -133,6 +137,35 @@ def _notices(
             f"{quoted(outputs[int(train.argmax())])}; accuracy says little here, look at average_precision or macro_f1"
         )
     return notices
+
+
+def _odd_classes(task: str, outputs: Sequence[str], train: Array) -> list[str]:
+    """Classes that may not be meant as such; `train` counts the rows of each."""
+    called, notices = f"task {quoted(task)}", []
+    alike: dict[str, str] = {}
+    for name in outputs:
+        first = alike.setdefault(" ".join(name.split()).casefold(), name)
+        if first != name:
+            notices.append(
+                f"{called}: classes {quoted(first)} and {quoted(name)} differ in case or spaces only"
+            )
+            break
+    if len(outputs) > MANY_FRACTIONS and _are_fractions(outputs):
+        notices.append(
+            f"{called}: its {len(outputs)} classes are numbers such as {outputs[0]}; kind: regression is for quantities"
+        )
+    n_rows, once = int(train.sum()), int((train == 1).sum())
+    if n_rows >= ENOUGH_ROWS and 2 * once > n_rows:
+        notices.append(f"{called}: {once} of {n_rows} rows of train have a class of their own; is it an id?")
+    return notices
+
+
+def _are_fractions(names: Sequence[str]) -> bool:
+    """Whether every name is a number, and one of them not a whole one."""
+    try:
+        return any(not float(name).is_integer() for name in names)
+    except (ValueError, OverflowError):
+        return False
 
 
 def _label_notices(task: str, outputs: Sequence[str], targets: Array) -> list[str]:

@@ -315,13 +315,14 @@ def test_the_fingerprint(tmp_path: Path) -> None:
     base: dict[str, Any] = {"labels": {"v": "classes"}}
     same = as_csv(tmp_path / "b.csv", content)
     assert read(file, **base).fingerprint == read(same, **base).fingerprint
+    other = as_csv(tmp_path / "c.csv", {"x": [1, 2], "v": [0, 2]})
     others = [
-        read(as_csv(tmp_path / "c.csv", {"x": [1, 2], "v": [0, 2]}), **base),
+        read(other, **base),
         read(file, **base, settings="other"),
         read(file, labels={"v": "numbers"}),
         read(file, **base, extra={"x": "numbers"}),
-        read({"train": file, "test": same}, **base),
-        read({"train": file, "validation": same}, **base),
+        read({"train": file, "test": other}, **base),
+        read({"train": file, "validation": other}, **base),
     ]
     digests = [read(file, **base).fingerprint, *(columns.fingerprint for columns in others)]
     assert len(set(digests)) == len(digests) == 7
