@@ -1,11 +1,12 @@
 """One run, killed at seeded random times and restarted by the same command until it ends; nothing may differ.
 
-    python -m tests.faults.many_kills [--kills 100] [--seed 0] [--epochs 800] [--training 2.5]
+    python -m tests.faults.many_kills [--kills 100] [--seed 0] [--epochs 800] [--seconds 2.5]
 
-The recipe is synthetic_stitch with more epochs and a checkpoint every ten steps. Four kills of five come up to
-2.5 s after the run took its lock (restoring, training, saving, retention, evaluation), one of five at any time
-before that (imports, reading the data). At the end the model, the optimizer, the state, the logs and the table of
-metrics must have the bytes of a run that nobody disturbed.
+The recipe is synthetic_stitch with more epochs and a checkpoint every ten steps. Of the kills, one in five comes at
+any time before the run takes its lock (imports), one in five within 2.5 s from there (reading the data, restoring,
+the first steps), the others within 2.5 s after its first own save (training, saving, retention, evaluation). At the
+end the model, the optimizer, the state, the logs and the table of metrics must have the bytes of a run that nobody
+disturbed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.whole import checkpoints, final_bytes
@@ -47,29 +49,47 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def await_training(process: subprocess.Popen[str], run: Path) -> None:
-    """Until the process holds the run, which is when it begins to restore and to train."""
+def holds(process: subprocess.Popen[str], run: Path) -> bool:
+    """Whether the process has taken the lock of the run."""
+    lock = run / ".lock"
+    return lock.is_file() and lock.read_text().startswith(f"pid {process.pid} ")
+
+
+def entries(run: Path) -> set[str]:
+    """The checkpoints of a run, and what is left of those that were being written or deleted."""
+    folder = run / "checkpoints"
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def saves(run: Path, newest: int) -> bool:
+    """Whether a checkpoint was saved after that one."""
+    return f"step-{newest:08d}" < max(entries(run), default="")
+
+
+def wait(process: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+    """Wait for it, or say that the process ended."""
     end = time.monotonic() + START_LIMIT
-    mine = f"pid {process.pid} "
-    while not ((run / ".lock").is_file() and (run / ".lock").read_text().startswith(mine)):
+    while not until():
         if process.poll() is not None or time.monotonic() > end:
             raise SystemExit(f"ended before it was killed: {process.communicate()[1]}")
         time.sleep(0.002)
 
 
 def killed(
-    run: Path, arguments: list[str], draws: random.Random, start_seconds: float, training: float
+    run: Path, arguments: list[str], draws: random.Random, start_seconds: float, seconds: float, newest: int
 ) -> tuple[str, float]:
-    """Start the run once and kill it; where the kill fell, and how long the process took to begin training."""
-    process, began = start(arguments), time.monotonic()
-    early = draws.random() < 0.2
+    """Start the run once and kill it; where the kill fell, and how long the process took to take the lock."""
+    before, process, began = entries(run), start(arguments), time.monotonic()
+    place = draws.choices(("start", "restoring", "training"), (1, 1, 3))[0]
     try:
-        if early:
+        if place == "start":
             time.sleep(draws.uniform(0, start_seconds))
         else:
-            await_training(process, run)
+            wait(process, lambda: holds(process, run))
             start_seconds = time.monotonic() - began
-            time.sleep(draws.uniform(0, training))
+            if place == "training":
+                wait(process, lambda: saves(run, newest))
+            time.sleep(draws.uniform(0, seconds))
         if process.poll() is not None:
             raise SystemExit(f"ended before it was killed: {process.communicate()[1]}")
         process.kill()
@@ -79,30 +99,33 @@ def killed(
         assert process.stderr is not None
         process.stderr.close()
     assert process.returncode == -9
-    folder = run / "checkpoints"
-    names = os.listdir(folder) if folder.is_dir() else []
-    for prefix, place in ((".tmp-", "save"), (".old-", "replacement"), (".del-", "retention")):
-        if any(name.startswith(prefix) for name in names):
-            return place, start_seconds
-    return ("start" if early else "restoring or training"), start_seconds
+    left = entries(run) - before
+    for prefix, found in ((".tmp-", "save"), (".old-", "replacement"), (".del-", "retention")):
+        if any(name.startswith(prefix) for name in left):
+            return found, start_seconds
+    return place, start_seconds
 
 
-def attempt(folder: Path, kills: int, seed: int, epochs: int, every: int, training: float) -> dict[str, object]:
+def attempt(
+    folder: Path, kills: int, seed: int, epochs: int, every: int, seconds: float
+) -> dict[str, object]:
     """Kill a run `kills` times, let it end, and compare; the figures of it.
 
     Args:
-        training: seconds after the start of training within which a kill comes.
+        seconds: from the lock, or from the first save, within which a kill comes.
 
     Raises:
         AssertionError: a checkpoint was lost or damaged, or the end differs.
     """
     run, straight = folder / "killed", folder / "straight"
-    draws, places = random.Random(seed), Counter[str]()
+    draws, places, reached = random.Random(seed), Counter[str](), list[int]()
     newest, start_seconds, began = -1, 4.0, time.monotonic()
     undisturbed = start(command(straight, epochs, every))
     try:
         for _ in range(kills):
-            place, start_seconds = killed(run, command(run, epochs, every), draws, start_seconds, training)
+            place, start_seconds = killed(
+                run, command(run, epochs, every), draws, start_seconds, seconds, newest
+            )
             places[place] += 1
             found = checkpoints(run / "checkpoints")
             assert None not in found.values(), f"not whole: {found.keys()}"
@@ -110,6 +133,7 @@ def attempt(folder: Path, kills: int, seed: int, epochs: int, every: int, traini
             assert now >= newest, f"step {newest} was there and is lost"
             assert len(found) >= min(3, now // every), f"only {found.keys()}"
             newest = now
+            reached.append(now)
         last = start(command(run, epochs, every))
         _, complaints = last.communicate()
         assert last.returncode == 0, complaints
@@ -126,7 +150,7 @@ def attempt(folder: Path, kills: int, seed: int, epochs: int, every: int, traini
     return {
         "kills": kills,
         "where": dict(places.most_common()),
-        "killed_at_step": newest,
+        "killed_at_steps": reached,
         "steps": int(one["step"]),
         "files_compared": len(one),
         "bytes_compared": sum(map(len, one.values())),
@@ -140,10 +164,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=800)
     parser.add_argument("--every", type=int, default=10)
-    parser.add_argument("--training", type=float, default=2.5)
+    parser.add_argument("--seconds", type=float, default=2.5)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = attempt(Path(folder), given.kills, given.seed, given.epochs, given.every, given.training)
+        figures = attempt(Path(folder), given.kills, given.seed, given.epochs, given.every, given.seconds)
     print(json.dumps(figures))
 
 
