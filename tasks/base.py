@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from mtl.data.columns import no_column
 from mtl.data.labels import by_name, written
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.errors import KeyPath, UserError, did_you_mean, quoted
 from mtl.recipe.spec import TaskSpec, fault
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mtl.data.columns import Array, Header, Labels
+    from mtl.recipe.spec import Decoded
 
 
 def label_value(value: object) -> object:
@@ -69,6 +70,19 @@ def whole_number(value: object) -> int | None:
         return int(value)
     digits = str(value).removeprefix("-")
     return int(str(value)) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
+
+
+def number_in_column(value: object, column: str, path: KeyPath) -> int:
+    """A label value as a column of numbers holds it.
+
+    Raises:
+        UserError: it is other text; `path` says where it was given.
+    """
+    number = whole_number(value)
+    if number is None:
+        what = f"value {quoted(value)} is not in column {quoted(column)}, which holds numbers"
+        raise UserError("", what, path=path)
+    return number
 
 
 def named_labels(
@@ -139,10 +153,40 @@ def class_weights(
     return {"class_weight": weights_by_name(given, classes, "class", "class_weights")}
 
 
-def class_columns(p_BO: Tensor, classes: Sequence[str]) -> dict[str, Array | list[Any]]:
+def positive_weights(
+    given: Mapping[str, float] | float | str | None, targets: Array, labels: Sequence[str]
+) -> dict[str, tuple[float, ...]]:
+    """`positive_weight`, the weight in the loss of a label that is there, if any is asked for.
+
+    Args:
+        given: a number, label -> number, or `balanced`: rows without / rows with the label, 1 where either is 0.
+        targets: (n,) of one answer, or (n, O); -1 where one is not known.
+        labels: the O labels.
+    """
+    target_NO = targets.reshape(len(targets), -1)
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return {"positive_weight": weights_by_name(given, labels, "label", "positive_weight")}
+    if not isinstance(given, str):
+        return {"positive_weight": (given,) * target_NO.shape[1]}
+    yes, no = (target_NO == 1).sum(axis=0), (target_NO == 0).sum(axis=0)
+    both = (yes > 0) & (no > 0)
+    return {"positive_weight": tuple(np.where(both, no / np.maximum(yes, 1), 1.0).tolist())}
+
+
+def calibrated(logits: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
+    """The logits divided by the fitted temperature, if one was fitted."""
+    return logits / constants.get("temperature", 1.0)
+
+
+def class_columns(p_BO: Tensor, classes: Sequence[str]) -> Decoded:
     """The most probable class, and the probability of each."""
     names = np.array(classes, dtype=object)
-    columns: dict[str, Array | list[Any]] = {"": names[p_BO.argmax(-1).cpu().numpy()]}
+    return {"": names[p_BO.argmax(-1).cpu().numpy()], **probability_columns(p_BO, classes)}
+
+
+def probability_columns(p_BO: Tensor, names: Sequence[str]) -> dict[str, Array]:
+    """The probability of each class or label."""
     p = p_BO.float().cpu().numpy()
-    columns.update({f"_p_{name}": p[:, o] for o, name in enumerate(classes)})
-    return columns
+    return {f"_p_{name}": p[:, o] for o, name in enumerate(names)}

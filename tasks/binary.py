@@ -8,27 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from mtl.data.labels import class_codes, written
+from mtl.data.labels import NO_AND_YES, class_codes, written
 from mtl.errors import UserError, quoted
 from mtl.recipe.spec import TASKS, TaskSpec
-from mtl.tasks.base import LabelValue, label_value, listed, named_labels, whole_number
+from mtl.tasks.base import (
+    LabelValue,
+    calibrated,
+    label_value,
+    listed,
+    named_labels,
+    number_in_column,
+    positive_weights,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric
 
     from mtl.data.columns import Array, Header, Labels
-
-USUAL = (
-    ("false", "true"),
-    ("no", "yes"),
-    ("n", "y"),
-    ("f", "t"),
-    ("0", "1"),
-    ("neg", "pos"),
-    ("negative", "positive"),
-)
-"""Pairs of texts of which the second means yes."""
+    from mtl.recipe.spec import Decoded, GroupKey, Tensors
 
 
 def _values(value: object) -> object:
@@ -107,7 +105,7 @@ class Binary(TaskSpec):
     def _text_outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         self._check_known(names, listed(names))
         if self.positive is None:
-            usual = next((pair for pair in USUAL if {n.lower() for n in names} <= set(pair)), None)
+            usual = next((pair for pair in NO_AND_YES if {n.lower() for n in names} <= set(pair)), None)
             if usual is None:
                 shown = listed(names, 5)
                 raise UserError(
@@ -145,30 +143,17 @@ class Binary(TaskSpec):
             return class_codes(labels, lookup, f"{quoted(outputs[0])} and {quoted(outputs[1])}")
         if self.positive is None:
             return class_codes(labels, {0: 0, 1: 1}, "0 and 1; or give `positive`")
-        numbers: list[int] = []
-        for i, value in enumerate(self._positive()):
-            number = whole_number(value)
-            if number is None:
-                what = f"value {quoted(value)} is not in column {quoted(self.target)}, which holds numbers"
-                raise UserError("", what, path=self._path_of(i))
-            numbers.append(number)
+        given = enumerate(self._positive())
+        numbers = [number_in_column(value, self.target, self._path_of(i)) for i, value in given]
         return np.isin(labels.values, numbers).astype(np.int64)
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        constants: dict[str, tuple[float, ...]] = {"threshold": (self.threshold,)}
-        if self.positive_weight == "balanced":
-            yes = np.count_nonzero(targets)
-            constants["positive_weight"] = ((len(targets) - yes) / yes if 0 < yes < len(targets) else 1.0,)
-        elif isinstance(self.positive_weight, float):
-            constants["positive_weight"] = (self.positive_weight,)
-        return constants
+        return {"threshold": (self.threshold,), **positive_weights(self.positive_weight, targets, outputs)}
 
-    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+    def group(self, n_outputs: int) -> GroupKey:
         return ("binary", self.label_smoothing, self.positive_weight is not None)
 
-    def losses(
-        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
-    ) -> Tensor:
+    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
         from mtl.model.losses import binary_cross_entropy
 
         return binary_cross_entropy(
@@ -179,9 +164,7 @@ class Binary(TaskSpec):
             positive_weight_T=constants.get("positive_weight"),
         )
 
-    def meter(
-        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
-    ) -> Metric:
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
         from mtl.model.scores import GroupedScores
 
         return GroupedScores(
@@ -192,10 +175,8 @@ class Binary(TaskSpec):
             calibration="calibration_error" in names,
         )
 
-    def decode(
-        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
-    ) -> dict[str, Array | list[Any]]:
-        p = (logits_BO[:, 0] / constants.get("temperature", 1.0)).sigmoid()
+    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
+        p = calibrated(logits_BO[:, 0], constants).sigmoid()
         yes = (p >= constants.get("threshold", 0.5)).long().cpu().numpy()
         return {"": np.array(outputs, dtype=object)[yes], "_p": p.float().cpu().numpy()}
 

@@ -15,11 +15,13 @@ from mtl.tasks.base import (
     ClassWeights,
     LabelValue,
     allowed_values,
+    calibrated,
     class_columns,
     class_lookup,
     class_weights,
     listed,
     named_labels,
+    number_in_column,
     refuse_twice,
     whole_number,
 )
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
     from mtl.data.columns import Array, Header, Labels
+    from mtl.recipe.spec import Decoded, GroupKey, Tensors
 
 Count = Annotated[int, Field(ge=2, le=100_000)]
 Classes = Annotated[
@@ -160,24 +163,16 @@ class Multiclass(TaskSpec):
         lookup = {}
         for number, (group, members) in enumerate(groups.items()):
             for i, member in enumerate(members):
-                value = whole_number(member)
-                if value is None:
-                    what = (
-                        f"value {quoted(member)} is not in column {quoted(self.target)}, which holds numbers"
-                    )
-                    raise UserError("", what, path=("groups", group, i))
-                lookup[value] = number
+                lookup[number_in_column(member, self.target, ("groups", group, i))] = number
         return lookup
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         return class_weights(self.class_weights, targets, outputs)
 
-    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+    def group(self, n_outputs: int) -> GroupKey:
         return ("multiclass", n_outputs, self.label_smoothing, self.class_weights is not None)
 
-    def losses(
-        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
-    ) -> Tensor:
+    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
         from mtl.model.losses import cross_entropy
 
         return cross_entropy(
@@ -188,9 +183,7 @@ class Multiclass(TaskSpec):
             class_weight_TO=constants.get("class_weight"),
         )
 
-    def meter(
-        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
-    ) -> Metric:
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
         from mtl.model.metrics import GroupedClasses
 
         return GroupedClasses(
@@ -201,10 +194,8 @@ class Multiclass(TaskSpec):
             temperature_T=constants.get("temperature"),
         )
 
-    def decode(
-        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
-    ) -> dict[str, Array | list[Any]]:
-        return class_columns((logits_BO / constants.get("temperature", 1.0)).softmax(-1), outputs)
+    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
+        return class_columns(calibrated(logits_BO, constants).softmax(-1), outputs)
 
     def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
         from torch.nn.functional import cross_entropy

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from mtl.data.labels import NO_AND_YES
 from mtl.errors import UserError, quoted
 from mtl.recipe.spec import TASKS, TaskSpec, recipe_errors
-from mtl.tasks.base import ClassNames, Weight, listed, named_labels, refuse_twice, weights_by_name
-from mtl.tasks.binary import USUAL
+from mtl.tasks.base import (
+    ClassNames,
+    Weight,
+    calibrated,
+    listed,
+    named_labels,
+    positive_weights,
+    probability_columns,
+    refuse_twice,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric
 
     from mtl.data.columns import Array, Header, Labels
+    from mtl.recipe.spec import Decoded, GroupKey, Tensors
 
 
 def _form(value: object) -> str:
@@ -103,7 +113,7 @@ class Multilabel(TaskSpec):
             names, text = named_labels(self, column, header, "targets", i)
             # codes of text are in the order of its values, so that they are 0 and 1 for these pairs alone
             lower = [name.lower() for name in names or ()]
-            if text and not any(lower == list(pair)[: len(lower)] for pair in USUAL):
+            if text and not any(lower == list(pair)[: len(lower)] for pair in NO_AND_YES):
                 raise UserError(
                     "",
                     f"column {quoted(column)} holds text ({listed(names or (), 5)}), not 0 and 1",
@@ -113,12 +123,15 @@ class Multilabel(TaskSpec):
         return self.targets
 
     def found_outputs(self, labels: Labels) -> tuple[str, ...]:
-        raise UserError("", f"column {quoted(self.target)} holds no lists of labels", path=("target",))
+        raise self._no_lists()
+
+    def _no_lists(self) -> UserError:
+        return UserError("", f"column {quoted(self.target)} holds no lists of labels", path=("target",))
 
     def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
         values = labels.values
         if values.ndim == 1:
-            raise UserError("", f"column {quoted(self.target)} holds no lists of labels", path=("target",))
+            raise self._no_lists()
         present = labels.present
         if self.targets is None:  # a list is there or not, whatever labels are in it
             present = np.broadcast_to(present[:, :1], (len(values), len(outputs)))
@@ -148,25 +161,13 @@ class Multilabel(TaskSpec):
         return np.stack([labels.values[:, names.index(o)] if o in names else zeros for o in outputs], axis=1)
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        constants = {"threshold": (self.threshold,) * len(outputs)}
-        if self.positive_weight == "balanced":
-            yes, no = (targets == 1).sum(axis=0), (targets == 0).sum(axis=0)
-            both = (yes > 0) & (no > 0)
-            constants["positive_weight"] = tuple(np.where(both, no / np.maximum(yes, 1), 1.0).tolist())
-        elif isinstance(self.positive_weight, Mapping):
-            constants["positive_weight"] = weights_by_name(
-                self.positive_weight, outputs, "label", "positive_weight"
-            )
-        elif isinstance(self.positive_weight, float):
-            constants["positive_weight"] = (self.positive_weight,) * len(outputs)
-        return constants
+        thresholds = (self.threshold,) * len(outputs)
+        return {"threshold": thresholds, **positive_weights(self.positive_weight, targets, outputs)}
 
-    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+    def group(self, n_outputs: int) -> GroupKey:
         return ("multilabel", n_outputs, self.label_smoothing, self.positive_weight is not None)
 
-    def losses(
-        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
-    ) -> Tensor:
+    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
         from mtl.model.losses import multilabel_loss
 
         return multilabel_loss(
@@ -177,9 +178,7 @@ class Multilabel(TaskSpec):
             positive_weight_TO=constants.get("positive_weight"),
         )
 
-    def meter(
-        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
-    ) -> Metric:
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
         from mtl.model.metrics import GroupedLabels
 
         return GroupedLabels(
@@ -191,17 +190,11 @@ class Multilabel(TaskSpec):
             calibration="calibration_error" in names,
         )
 
-    def decode(
-        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
-    ) -> dict[str, Array | list[Any]]:
-        p_BO = (logits_BO / constants.get("temperature", 1.0)).sigmoid()
+    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
+        p_BO = calibrated(logits_BO, constants).sigmoid()
         there = (p_BO >= constants.get("threshold", 0.5)).cpu().numpy()
-        p = p_BO.float().cpu().numpy()
-        columns: dict[str, Array | list[Any]] = {
-            "": [[outputs[o] for o in np.flatnonzero(row).tolist()] for row in there]
-        }
-        columns.update({f"_p_{name}": p[:, o] for o, name in enumerate(outputs)})
-        return columns
+        lists = [[outputs[o] for o in np.flatnonzero(row).tolist()] for row in there]
+        return {"": lists, **probability_columns(p_BO, outputs)}
 
     def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
         from torch.nn.functional import binary_cross_entropy_with_logits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
     from mtl.data.columns import Array, Header, Labels
+    from mtl.recipe.spec import Decoded, GroupKey, Tensors
 
 
 @TASKS.register("ordinal")
@@ -92,12 +93,10 @@ class Ordinal(TaskSpec):
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         return class_weights(self.class_weights, targets, outputs)
 
-    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+    def group(self, n_outputs: int) -> GroupKey:
         return ("ordinal", n_outputs, self.label_smoothing, self.class_weights is not None)
 
-    def losses(
-        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
-    ) -> Tensor:
+    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
         from mtl.model.losses import cumulative_loss
 
         return cumulative_loss(
@@ -108,9 +107,7 @@ class Ordinal(TaskSpec):
             class_weight_TC=constants.get("class_weight"),
         )
 
-    def meter(
-        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
-    ) -> Metric:
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
         from mtl.model.losses import cumulative_log_p
         from mtl.model.metrics import GroupedClasses
 
@@ -122,9 +119,7 @@ class Ordinal(TaskSpec):
             calibration="calibration_error" in names,
         )
 
-    def decode(
-        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
-    ) -> dict[str, Array | list[Any]]:
+    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
         from mtl.model.losses import cumulative_log_p
 
         return class_columns(cumulative_log_p(logits_BO).exp(), outputs)

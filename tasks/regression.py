@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
     from mtl.data.columns import Array, Header, Labels
+    from mtl.recipe.spec import Decoded, GroupKey, Tensors
 
 
 @TASKS.register("regression")
@@ -90,12 +91,10 @@ class Regression(TaskSpec):
             )
         return {"mean": (mean,), "mean_rest": (mean - float(np.float32(mean)),), "std": (std,)}
 
-    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+    def group(self, n_outputs: int) -> GroupKey:
         return ("regression", self.loss, self.delta if self.loss == "huber" else 0.0)
 
-    def losses(
-        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
-    ) -> Tensor:
+    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
         from mtl.model.losses import regression_loss
 
         # in the labels' float64: in float32 an offset of 1e6 would leave no digits beyond 0.06
@@ -104,15 +103,11 @@ class Regression(TaskSpec):
             logits_BTO.squeeze(-1), z_BT.to(logits_BTO.dtype), weight_BT, self.loss, self.delta
         )
 
-    def meter(
-        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
-    ) -> Metric:
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
         from mtl.model.metrics import GroupedMoments
 
         return GroupedMoments(n_tasks, constants["mean"], constants["std"], constants["mean_rest"])
 
-    def decode(
-        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
-    ) -> dict[str, Array | list[Any]]:
+    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
         mean = constants["mean"].double() + constants["mean_rest"].double()
         return {"": (mean + constants["std"].double() * logits_BO[:, 0].double()).cpu().numpy()}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mtl.data.labels import NO_AND_YES
 from mtl.data.table import TableFile
 from mtl.data.values import texts
 from mtl.errors import UserError, quoted
@@ -36,16 +37,6 @@ SCALES = (
     ("low", "mid", "high"),
     ("small", "medium", "large"),
 )
-USUAL = (
-    ("0", "1"),
-    ("no", "yes"),
-    ("false", "true"),
-    ("n", "y"),
-    ("f", "t"),
-    ("neg", "pos"),
-    ("negative", "positive"),
-)
-"""Pairs that a binary task knows by itself."""
 ORDERED = frozenset(
     ("rating", "stars", "star", "grade", "level", "severity", "stage", "score", "rank", "priority", "risk")
 )
@@ -324,7 +315,7 @@ def _is_whole(text: str) -> bool:
 
 def _binary(seen: Look) -> tuple[Kind, dict[str, Any], str]:
     values = sorted(seen.counts)
-    if {value.lower() for value in values} in [set(pair) for pair in USUAL]:
+    if {value.lower() for value in values} in [set(pair) for pair in NO_AND_YES]:
         return "binary", {}, f"two values, {values[0]} and {values[1]}"
     if seen.numeric and {float(value) for value in values} in ({0.0, 1.0}, {-1.0, 1.0}):
         yes, why = max(values, key=float), "the larger one"

@@ -12,6 +12,16 @@ from mtl.data.columns import Array, Labels, Mask
 from mtl.errors import UserError, quoted
 
 MAX_CLASSES = 100_000
+NO_AND_YES = (
+    ("false", "true"),
+    ("no", "yes"),
+    ("n", "y"),
+    ("f", "t"),
+    ("0", "1"),
+    ("neg", "pos"),
+    ("negative", "positive"),
+)
+"""Pairs of texts of which the second means yes."""
 
 
 def narrow(values: Array) -> Array:

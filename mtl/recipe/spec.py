@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from mtl.data.columns import Array, Columns, Header, Labels, Layout, Wanted
     from mtl.data.table import TableFile
 
+    Tensors = Mapping[str, Tensor]
+    """The numbers that a task group needs, by name: (T,) or (T, ...); for one task its part of them."""
+    Decoded = dict[str, Array | list[Any]]
+    """The suffix of a column of predictions -> a value for every row."""
+    GroupKey = tuple[str | int | float | None, ...]
+
 
 class SourceSpec(Spec):
     """Where rows come from. Members: `mtl/sources/`.
@@ -178,13 +184,11 @@ class TaskSpec(Spec):
         """Numbers that the loss, metrics and predictions need, from the training targets that are present."""
         return {}
 
-    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+    def group(self, n_outputs: int) -> GroupKey:
         """Tasks that agree in this are computed together; the first part names the group."""
         raise NotImplementedError
 
-    def losses(
-        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
-    ) -> Tensor:
+    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
         """(T,) weighted mean loss of each task; exactly 0, with zero gradient, for a task whose weights are all 0.
 
         weight_BT is 0 where a label is missing and the sample's weight (1 unless given) elsewhere;
@@ -192,18 +196,14 @@ class TaskSpec(Spec):
         """
         raise NotImplementedError
 
-    def meter(
-        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
-    ) -> Metric:
+    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
         """A torchmetrics Metric that measures `names`.
 
         `update(logits_BTO, target_BT, present_BT)`; `compute()` gives name -> (T,), NaN where undefined.
         """
         raise NotImplementedError
 
-    def decode(
-        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
-    ) -> dict[str, Array | list[Any]]:
+    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
         """Predictions of one task by the suffix of their column: "" is the class or value itself."""
         raise NotImplementedError
 
