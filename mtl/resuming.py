@@ -14,7 +14,7 @@ from mtl.errors import UserError
 from mtl.experiment import Console, Result, Silent, digests_of, prepare, result_of, train
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.schema import Recipe
-from mtl.training import checkpoint, devices, state
+from mtl.training import checkpoint, devices, retention, state
 from mtl.training.changes import require_same
 from mtl.training.fit import Trainer
 from mtl.training.runs import RunFolder, environment, recipe_of
@@ -220,10 +220,10 @@ def _restore(
     folder: RunFolder, trainer: Trainer, step: int | None, console: Console, allow_nonfinite: bool
 ) -> int | None:
     """Put the trainer and the logs where a checkpoint was; the step of it, None if there was none yet."""
-    checkpoint.clean(folder.checkpoints)
+    retention.clean(folder.checkpoints)
     step, offsets = _load(folder, trainer, step, console, allow_nonfinite)
     if step is not None:
-        checkpoint.set_aside(folder.checkpoints, step)  # those after it: damaged, or not asked for
+        retention.set_aside(folder.checkpoints, step)  # those after it: damaged, or not asked for
     folder.cut_logs(offsets, trainer.progress.epoch)
     return step
 
@@ -238,7 +238,7 @@ def _load(
     if step is not None:
         path = folder.checkpoints / f"step-{step:08d}"
         try:
-            files = checkpoint.read(path)
+            files = checkpoint.verified(path)
         except checkpoint.Damaged as reason:
             raise UserError(
                 str(path), f"is damaged ({reason})", "resume the run to use an older one"
@@ -257,7 +257,7 @@ def _load(
     return step, offsets
 
 
-def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, bytes]]:
+def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, Path]]:
     """The newest checkpoint that is whole; and so must be the best one, whose weights the end of the run needs.
 
     Raises:
@@ -269,7 +269,7 @@ def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, bytes]]
     while (best := state.best_step(files)) not in (None, step):
         assert best is not None
         try:
-            checkpoint.read(folder.checkpoints / f"step-{best:08d}")
+            checkpoint.verified(folder.checkpoints / f"step-{best:08d}")
             break
         except checkpoint.Damaged as reason:
             text = f"step-{best:08d}, the best by validation, is damaged ({reason})"
@@ -278,11 +278,11 @@ def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, bytes]]
     return step, files
 
 
-def _before(folder: RunFolder, best: int, text: str) -> tuple[int, dict[str, bytes]]:
+def _before(folder: RunFolder, best: int, text: str) -> tuple[int, dict[str, Path]]:
     """The newest whole checkpoint before a step."""
     for step in reversed([step for step in checkpoint.steps(folder.checkpoints) if step < best]):
         with suppress(checkpoint.Damaged):
-            return step, checkpoint.read(folder.checkpoints / f"step-{step:08d}")
+            return step, checkpoint.verified(folder.checkpoints / f"step-{step:08d}")
     raise UserError(
         str(folder.path), f"{text}, and no older checkpoint is whole", f"see mtl checkpoints {folder.path}"
     )

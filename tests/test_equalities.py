@@ -26,6 +26,7 @@ from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.spec import OPTIMIZERS, SCHEDULES, SHARING, TASKS, WEIGHTINGS
 from mtl.registry import load_plugin
 from mtl.training import checkpoint
+from tests.faults.whole import content
 from tests.task_samples import OPTIONS
 from tests.test_errors import Capture, called, plugins_undone
 from tests.test_resume import (
@@ -282,12 +283,10 @@ def test_checkpoints_of_every_step_are_those_of_a_stop(tmp_path: Path) -> None:
     mtl.run(recipe(**options), out=tmp_path / "each")
     stopped_after(recipe(**options), tmp_path / "stopped", StopAt(2), StopAt(2))
     for step in range(1, 7):
-        one, two = (
-            checkpoint.read(tmp_path / name / f"checkpoints/step-{step:08d}") for name in ("each", "stopped")
-        )
+        one, two = (content(tmp_path / name / f"checkpoints/step-{step:08d}") for name in ("each", "stopped"))
         assert one == two, step
-    assert "meter.safetensors" in checkpoint.read(tmp_path / "each/checkpoints/step-00000002")
-    assert "meter.safetensors" not in checkpoint.read(tmp_path / "each/checkpoints/step-00000003")
+    assert "meter.safetensors" in content(tmp_path / "each/checkpoints/step-00000002")
+    assert "meter.safetensors" not in content(tmp_path / "each/checkpoints/step-00000003")
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -313,7 +312,7 @@ def test_bar_and_options_of_the_command(
             done = called(capsys, "run", "r.yaml", "--out", name, *options)
             assert name != "bar" or started
         assert done.returncode == 0, done.stderr
-        files = checkpoint.read(tmp_path / name / "checkpoints/step-00000009")
+        files = content(tmp_path / name / "checkpoints/step-00000009")
         rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         train = [row for row in rows if '"split": "train"' in row]
         assert len(train) == EPOCHS

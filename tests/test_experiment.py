@@ -17,7 +17,7 @@ import mtl
 from mtl.errors import ENVIRONMENT, NOT_FINITE, EnvironmentFault, NotFinite, UserError
 from mtl.experiment import Silent, evaluate_run
 from mtl.recipe.load import load_recipe, to_yaml
-from mtl.training import checkpoint
+from mtl.training import checkpoint, retention
 from mtl.training.dataset import Dataset
 
 ROOT = Path(__file__).parents[1]
@@ -350,10 +350,9 @@ def test_load_run_gives_the_selected_weights(tmp_path: Path, no_plots: None) -> 
     mtl.run(recipe(), out=tmp_path / "run")
     model = mtl.load(tmp_path / "run")
     assert model.recipe.sha256() == load_recipe(recipe()).sha256()
-    files = checkpoint.read(tmp_path / "run/checkpoints/step-00000009")
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
-    tensors = load(files["model.safetensors"])
+    tensors = load_file(tmp_path / "run/checkpoints/step-00000009/model.safetensors")
     assert all(torch.equal(value, tensors[name]) for name, value in model.built.model.state_dict().items())
     assert model.folder.record["status"] == "finished"
 
@@ -413,16 +412,16 @@ def test_a_full_disk_stops_the_run_and_names_the_last_good_checkpoint(
 ) -> None:
     """F2 in the middle of a run; then there is room again, and it ends as if nothing had been."""
     mtl.run(recipe(), out=tmp_path / "straight")
-    real = checkpoint._write
+    real = checkpoint.write_new
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: Any) -> None:
         if "-00000006-" in path.parent.name and path.name == "optim.safetensors":
-            real(path, data[:10])
+            real(path, b"".join(data)[:10])
             raise OSError(28, os.strerror(28))
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write", full)
+        patch.setattr(checkpoint, "write_new", full)
         text = "cannot write checkpoint at step 6: no space left on device; last good: step-00000003"
         with pytest.raises(EnvironmentFault, match=text):
             mtl.run(recipe(), out=tmp_path / "run")
@@ -453,6 +452,6 @@ def test_retention_that_fails_is_a_warning(
         def warn(self, text: str) -> None:
             warnings.append(text)
 
-    monkeypatch.setattr(checkpoint, "retain", lambda *_: "cannot delete an old checkpoint: Permission denied")
+    monkeypatch.setattr(retention, "retain", lambda *_: "cannot delete an old checkpoint: Permission denied")
     mtl.run(recipe(), out=tmp_path / "run", console=Warned())
     assert warnings == ["cannot delete an old checkpoint: Permission denied"]  # once for the three

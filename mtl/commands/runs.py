@@ -152,7 +152,7 @@ def _remarks(run: RunFolder, found: list[Listed]) -> Iterator[str]:
     for one in found:
         if one.fault and one.run_id != run.record.get("id"):
             yield f"step-{one.step:08d} is never deleted: it does not say that it is of this run"
-    from mtl.training.checkpoint import set_aside_folders
+    from mtl.training.retention import set_aside_folders
 
     for path, size in set_aside_folders(run.checkpoints):
         yield f"{path.name} was set aside ({size / 2**20:,.2f} MB): nothing reads it, delete it when you like"

@@ -42,12 +42,18 @@ class Endless:
         while count > 0:
             number, at = divmod(start, times * n)
             if number != self._number:
-                draws = generator_bits(self.seed, number, self.stream).random_raw(times * n)
-                orders = np.argsort(draws.reshape(times, n), axis=1, kind="stable")
-                self._number, self._shuffled = number, self.rows[orders.ravel()]
+                self._number, self._shuffled = number, self.rows[self._orders(number, times)]
             parts.append(self._shuffled[at : at + count])
             start, count = start + len(parts[-1]), count - len(parts[-1])
         return np.concatenate(parts).astype(np.int64)
+
+    def _orders(self, number: int, times: int) -> Rows:
+        """Block `number`: so many permutations one after the other."""
+        n = len(self.rows)
+        if times == 1:
+            return order(n, self.seed, number, self.stream)
+        draws = generator_bits(self.seed, number, self.stream).random_raw(times * n)
+        return np.argsort(draws.reshape(times, n), axis=1, kind="stable").ravel()
 
 
 class Sampler:
@@ -102,6 +108,7 @@ class Sampler:
                 path=("train", "batch_size"),
             )
         self.n_batches = n_batches(len(rows), self.free, drop_last)
+        self._kept: tuple[int, Rows] = (-1, rows[:0])
 
     @property
     def smallest(self) -> int:
@@ -136,7 +143,16 @@ class Sampler:
         return (self._filled(epoch * self.n_batches + start + i, part) for i, part in enumerate(plain))
 
     def _epoch(self, epoch: int) -> Rows:
-        """The rows of one epoch in their order, but for those in reserved slots."""
+        """The rows of one epoch in their order, but for those in reserved slots; the last one asked for is kept.
+
+        A checkpoint at the end of an epoch asks for the first batches of the next one, which then begins.
+        """
+        if self._kept[0] != epoch:
+            self._kept = (-1, self.rows[:0])  # not two of them in memory
+            self._kept = (epoch, self._drawn(epoch))
+        return self._kept[1]
+
+    def _drawn(self, epoch: int) -> Rows:
         if not self.streams:
             return self.rows[order(len(self.rows), self.seed, epoch)]
         rows = np.empty_like(self.rows)

@@ -166,13 +166,13 @@ def _recipe(folder: RunFolder) -> Recipe:
         raise
 
 
-def selected_files(folder: RunFolder) -> Mapping[str, bytes]:
+def selected_files(folder: RunFolder) -> Mapping[str, Path]:
     """The checkpoint that the run selected, or its newest."""
     selected = folder.record.get("selected", {}).get("step")
     if selected is None:
         _, files, _ = checkpoint.newest(folder.checkpoints)
         return files
     try:
-        return checkpoint.read(folder.checkpoints / f"step-{selected:08d}")
+        return checkpoint.verified(folder.checkpoints / f"step-{selected:08d}")
     except checkpoint.Damaged as reason:
         raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None

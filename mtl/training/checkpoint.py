@@ -2,86 +2,52 @@
 
 No file is ever overwritten. A save makes `.tmp-<step>-<pid>-<random>`, writes and syncs each file, the
 manifest last, syncs the directory, renames it to `step-<8 digits>` and syncs the parent. Whatever interrupts
-it, each `step-*` folder that exists is whole, and loading checks every byte of it.
+it, each `step-*` folder that exists is whole, and loading checks every byte of it. Neither has a file in memory:
+what is written comes in pieces, and what is read is read by whoever needs it once its digest was found good.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 from mtl import __version__
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.training import failpoints
+from mtl.training.disk import Content, make_folder, pieces, plain_size, sync_folder, write_new
+from mtl.training.json_text import canonical_json, strict_json
 
 SCHEMA_VERSION = 2
 """Of the manifest and the state: 2 since a checkpoint may lie within an epoch."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20
 """Bytes that a manifest may have: one of ours has about 700."""
-ASIDE = "set-aside-"
 _NAME = re.compile(r"step-([0-9]{8})")
-_REPLACED = re.compile(r"\.old-([0-9]{8})-[0-9a-f]{8}")
 
 
 class Damaged(Exception):
     """A checkpoint that is not as it was written, and why."""
 
 
-def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and without infinite numbers: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
-
-
-def strict_json(data: bytes) -> Any:
-    """Parse JSON, refusing NaN, infinity, numbers too large for a float and keys given twice.
-
-    Raises:
-        ValueError: the bytes are not such JSON.
-    """
-
-    def finite(text: str) -> float:
-        value = float(text)
-        if math.isinf(value):
-            raise ValueError(f"{text[:40]} is too large")
-        return value
-
-    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) != len(pairs):
-            raise ValueError("a key is given twice")
-        return values
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not allowed")
-
-    text = data.decode("utf-8")
-    return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse, parse_float=finite)
-
-
 def commit(
-    folder: Path, step: int, files: Mapping[str, bytes], run_id: str, parent: int | None = None
+    folder: Path, step: int, files: Mapping[str, Content], run_id: str, parent: int | None = None
 ) -> Path:
     """Write one checkpoint; it is there whole or not at all.
 
     Args:
         folder: the run's `checkpoints`, made if it is not there.
         step: optimizer steps done.
-        files: name -> content.
+        files: name -> content, which is gone through once to write it and once to hash it.
         run_id: the run it belongs to.
         parent: the step that this process resumed from, if any.
 
@@ -99,24 +65,24 @@ def commit(
         failpoints.hit("save")
         make_folder(folder)
         with ThreadPoolExecutor(1) as pool:  # sha256 lets other threads run: it goes on beside the disk
-            digests = {name: pool.submit(_entry, data) for name, data in files.items()}
-            if _is_folder(path):
+            digests = {name: pool.submit(_entry, content) for name, content in files.items()}
+            if is_folder(path):
                 health = _health(path)
                 if health is not None and health["files"] == _results(digests):
                     return path
                 prefix = ".del" if health is None else ".old"
                 aside = folder / f"{prefix}-{step:08d}-{secrets.token_hex(4)}"
             temporary.mkdir()
-            for name, data in files.items():
-                _write(temporary / name, data)
+            for name, content in files.items():
+                write_new(temporary / name, content)
             manifest = _manifest(step, run_id, parent, _results(digests))
-        _write(temporary / MANIFEST, canonical_json(manifest))
-        _sync(temporary)
+        write_new(temporary / MANIFEST, canonical_json(manifest))
+        sync_folder(temporary)
         if aside is not None:
             os.rename(path, aside)
         os.rename(temporary, path)
         renamed = True
-        _sync(folder)
+        sync_folder(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
@@ -132,9 +98,13 @@ def commit(
     return path
 
 
-def _entry(data: bytes) -> dict[str, Any]:
+def _entry(content: Content) -> dict[str, Any]:
     """What a manifest says of a file."""
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    size, digest = 0, hashlib.sha256()
+    for piece in pieces(content):
+        size += len(piece)
+        digest.update(piece)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _results(digests: Mapping[str, Future[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -161,72 +131,18 @@ def _last_good(folder: Path, but: int | None) -> str:
     return f"last good: step-{saved[-1]:08d}" if saved else "none was saved before"
 
 
-def lacks_space(folder: Path, size: int) -> str | None:
-    """A warning if the disk has less room than twice the last checkpoint's bytes; nothing is deleted to make room."""
-    try:
-        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
-    except OSError:
-        return None
-    if free >= 2 * size:
-        return None
-    return (
-        f"{folder}: {free / 2**20:,.0f} MB are free, and a checkpoint takes {size / 2**20:,.0f} MB; make room"
-    )
-
-
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether it is one, and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def _health(path: Path) -> dict[str, Any] | None:
     """The manifest of a checkpoint that is whole; None for a damaged one."""
     try:
-        read(path)
+        verified(path)
         return manifest_of(path)
     except Damaged:
         return None
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and what is missing above it, so that a power cut leaves them there."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        _sync(path.parent)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a small file so that a reader sees the old bytes or the new ones, never a part."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        _write(temporary, data)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise EnvironmentFault(
-            str(path), f"cannot write: {(error.strerror or str(error)).lower()}"
-        ) from error
 
 
 def steps(folder: Path) -> list[int]:
@@ -239,18 +155,6 @@ def steps(folder: Path) -> list[int]:
         if (match := _NAME.fullmatch(entry.name)) and entry.is_dir(follow_symlinks=False)
     ]
     return sorted(found)
-
-
-def plain_size(path: Path) -> int:
-    """Bytes of a file that is no link, pipe or device: reading one of those may never end.
-
-    Raises:
-        OSError: it is one of them, or is not there.
-    """
-    info = path.lstat()
-    if not S_ISREG(info.st_mode):
-        raise OSError(errno.EINVAL, "is not a regular file")
-    return info.st_size
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
@@ -292,8 +196,8 @@ def _shown(text: str) -> str:
     return text if text.isprintable() and len(text) <= 80 else quoted(text)
 
 
-def read(path: Path) -> dict[str, bytes]:
-    """The files of one checkpoint, each checked against the manifest.
+def verified(path: Path) -> dict[str, Path]:
+    """The files of one checkpoint by name, after each was read and found to be what the manifest says.
 
     Raises:
         Damaged: a file is missing, is too many, or differs by a single bit.
@@ -307,18 +211,25 @@ def read(path: Path) -> dict[str, bytes]:
         raise Damaged(f"cannot be listed: {error.strerror or error}") from None
     for name in sorted(present ^ set(expected)):
         raise Damaged(f"{_shown(name)}: {'not in the manifest' if name in present else 'missing'}")
-    files = {}
     for name, (size, digest) in expected.items():
         try:
             if plain_size(path / name) != size:
                 raise Damaged(f"{_shown(name)}: size differs")
-            data = (path / name).read_bytes()
+            with (path / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise Damaged(f"{_shown(name)}: {error.strerror or error}") from None
-        if hashlib.sha256(data).hexdigest() != digest:
+        if found != digest:
             raise Damaged(f"{_shown(name)}: sha256 differs")
-        files[name] = data
-    return files
+    return {name: path / name for name in expected}
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the files of one checkpoint, its manifest included; 0 for one that was deleted meanwhile."""
+    try:
+        return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path))
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True)
@@ -340,17 +251,16 @@ def listed(folder: Path) -> list[Listed]:
         try:
             manifest = manifest_of(path)
             created, run_id = (str(manifest.get(key, ""))[:40] for key in ("created", "run_id"))
-            read(path)
+            verified(path)
         except Damaged as reason:
             fault = f"damaged ({reason})"
         except UserError as error:
             fault = error.what
-        size = sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path))
-        found.append(Listed(step, size, created, fault, run_id))
+        found.append(Listed(step, size_of(path), created, fault, run_id))
     return found
 
 
-def newest(folder: Path) -> tuple[int, dict[str, bytes], list[str]]:
+def newest(folder: Path) -> tuple[int, dict[str, Path], list[str]]:
     """The newest checkpoint that is whole: its step, its files, and a line for each damaged one passed over.
 
     Raises:
@@ -360,7 +270,7 @@ def newest(folder: Path) -> tuple[int, dict[str, bytes], list[str]]:
     all_steps = steps(folder)
     for step in reversed(all_steps):
         try:
-            files = read(folder / f"step-{step:08d}")
+            files = verified(folder / f"step-{step:08d}")
         except Damaged as reason:
             warnings.append(f"step-{step:08d} is damaged ({reason})")
             continue
@@ -371,95 +281,3 @@ def newest(folder: Path) -> tuple[int, dict[str, bytes], list[str]]:
     if not all_steps:
         raise UserError(run, "no checkpoint found")
     raise UserError(run, f"no usable checkpoint ({len(all_steps)} damaged)", f"see mtl checkpoints {run}")
-
-
-def retain(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> str | None:
-    """Delete all of this run's checkpoints but the last `keep` and the protected; a warning if that fails.
-
-    Only folders that are checkpoints of this run by their manifest are deleted. A damaged one counts for nothing, and
-    is deleted once it is older than those that are kept.
-    """
-    warning = None
-    try:
-        failpoints.hit("retain")
-        own = {
-            step: is_whole
-            for step in steps(folder)
-            if (is_whole := _is_of(folder / f"step-{step:08d}", run_id)) is not None
-        }
-        kept = [step for step, is_whole in own.items() if is_whole][-keep:]
-        for step in sorted({step for step in own if kept and step < kept[0]}.difference(protect)):
-            doomed = folder / f".del-{step:08d}-{secrets.token_hex(4)}"
-            warning = _tried(os.rename, folder / f"step-{step:08d}", doomed) or warning
-        doomed_now = [name for name in sorted(os.listdir(folder)) if name.startswith(".del-")]
-        if doomed_now:
-            _sync(folder)  # or a power cut may leave the old name, and a part of the files
-        for name in doomed_now:  # also what an earlier time could not delete
-            if _is_folder(folder / name):
-                warning = _tried(shutil.rmtree, folder / name) or warning
-    except OSError as error:
-        warning = error.strerror or str(error)
-    return warning and f"cannot delete an old checkpoint: {warning.lower()}"
-
-
-def _tried(delete: Callable[..., object], *paths: Path) -> str | None:
-    """What the disk said against it, if it did."""
-    try:
-        delete(*paths)
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
-
-
-def _is_of(path: Path, run_id: str) -> bool | None:
-    """Whether a checkpoint of this run has files of the sizes that its manifest gives; None for any other folder."""
-    try:
-        manifest = manifest_of(path)
-    except (Damaged, UserError):
-        return None
-    if manifest.get("run_id") != run_id:
-        return None
-    try:
-        return all(plain_size(path / name) == entry["bytes"] for name, entry in manifest["files"].items())
-    except OSError:
-        return False
-
-
-def set_aside_folders(folder: Path) -> list[tuple[Path, int]]:
-    """What `set_aside` has made, with the bytes in each."""
-    return [
-        (path, sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()))
-        for path in sorted(folder.glob(f"{ASIDE}*"))
-    ]
-
-
-def set_aside(folder: Path, step: int) -> None:
-    """Move the checkpoints after `step` into a folder of their own: the run goes on from an older one."""
-    later = [other for other in steps(folder) if other > step]
-    if later:
-        place = folder / f"{ASIDE}{secrets.token_hex(4)}"
-        place.mkdir()
-        for other in later:
-            os.rename(folder / f"step-{other:08d}", place / f"step-{other:08d}")
-
-
-def clean(folder: Path) -> None:
-    """Put right what interrupted saves and deletions left behind; only for the process that holds the run.
-
-    Raises:
-        EnvironmentFault: a checkpoint that was to be replaced cannot be put back.
-    """
-    if not folder.is_dir():
-        return
-    for entry in list(os.scandir(folder)):
-        if not entry.is_dir(follow_symlinks=False):
-            continue
-        replaced = _REPLACED.fullmatch(entry.name)
-        if (
-            replaced and not (folder / f"step-{replaced[1]}").exists()
-        ):  # the new one was never put in its place
-            fault = _tried(os.rename, Path(entry.path), folder / f"step-{replaced[1]}")
-            if fault is not None:
-                raise EnvironmentFault(entry.path, f"cannot be put back: {fault.lower()}")
-        elif replaced or entry.name.startswith((".tmp-", ".del-")):
-            shutil.rmtree(entry.path, ignore_errors=True)

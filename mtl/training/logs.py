@@ -14,7 +14,8 @@ from typing import Any
 
 from mtl.errors import EnvironmentFault, UserError
 from mtl.training import failpoints
-from mtl.training.checkpoint import strict_json, write_whole
+from mtl.training.disk import write_whole
+from mtl.training.json_text import strict_json
 from mtl.training.record import read_lines
 
 METRICS, ALPHAS = LOGS = ("metrics.jsonl", "alpha.jsonl")

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from mtl.errors import EnvironmentFault, UserError, dotted, quoted
-from mtl.training.checkpoint import plain_size, strict_json
+from mtl.training.disk import plain_size
+from mtl.training.json_text import strict_json
 
 SCHEMA_VERSION = 1
 MOST_INPUTS = 2**28

@@ -8,7 +8,8 @@ from time import monotonic, perf_counter
 from typing import Any, Protocol
 
 from mtl.errors import EnvironmentFault, NotFinite
-from mtl.training import checkpoint, state
+from mtl.training import checkpoint, retention, state
+from mtl.training.disk import lacks_space, write_whole
 from mtl.training.fit import Epoch, Evaluation, Trainer
 from mtl.training.runs import DIVERGED, TIMINGS, RunFolder
 from mtl.training.signals import StopSignals
@@ -105,15 +106,15 @@ class Recorder:
         if not checkpoints.exists() and self._last_size:
             self._warn_once(f"{checkpoints}: was deleted; it is made again")
         files = state.capture(self.trainer, self.folder.offsets())
-        checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
-        self._due, self._last_save, self._last_size = False, monotonic(), sum(map(len, files.values()))
+        path = checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
+        self._due, self._last_save, self._last_size = False, monotonic(), checkpoint.size_of(path)
         self._retain()
 
     def _retain(self) -> None:
         """Delete old checkpoints, but neither the best one nor the one that the run was resumed from."""
         protect = [step for step in (self.trainer.progress.best_step, self.parent) if step is not None]
         keep = self.trainer.recipe.train.checkpoint.keep
-        warning = checkpoint.retain(self.folder.checkpoints, self.folder.record["id"], keep, protect)
+        warning = retention.retain(self.folder.checkpoints, self.folder.record["id"], keep, protect)
         if warning:
             self._warn_once(warning)
 
@@ -146,7 +147,7 @@ class Recorder:
         """A loss or gradient was not finite: what is known of that step goes into diverged.json."""
         self._record(status="diverged")
         text = json.dumps({"what": fault.what, **(fault.facts or {})}, indent=1) + "\n"
-        checkpoint.write_whole(self.folder.path / DIVERGED, text.encode())
+        write_whole(self.folder.path / DIVERGED, text.encode())
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append to a log; a disk that refuses is told once, for training and checkpoints go on.
@@ -170,7 +171,7 @@ class Recorder:
 
     def _check_space(self) -> None:
         size = self._last_size or 4 * sum(p.nbytes for p in self.trainer.built.model.parameters())
-        warning = checkpoint.lacks_space(self.folder.checkpoints, size)
+        warning = lacks_space(self.folder.checkpoints, size)
         if warning:
             self._warn_once(warning, f"{self.folder.checkpoints}: space")
 

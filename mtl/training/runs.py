@@ -23,7 +23,7 @@ from mtl.errors import EnvironmentFault, UserError, did_you_mean, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
 from mtl.training import checkpoint, logs
-from mtl.training.checkpoint import make_folder, write_whole
+from mtl.training.disk import make_folder, write_whole
 from mtl.training.logs import METRICS
 from mtl.training.logs import TIMINGS as TIMINGS
 from mtl.training.record import SCHEMA_VERSION, read_lines, read_record

@@ -20,7 +20,7 @@ from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.load import load_recipe
 from mtl.recipe.scalars import plain_text
 from mtl.recipe.schema import Recipe
-from mtl.training.checkpoint import write_whole
+from mtl.training.disk import write_whole
 
 STEPS = 400
 """About as many optimizer steps as a first run should take."""

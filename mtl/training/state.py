@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from mtl.errors import UserError, quoted
 from mtl.evaluation.metrics import Meter
-from mtl.training.checkpoint import SCHEMA_VERSION, canonical_json, strict_json
+from mtl.training.checkpoint import SCHEMA_VERSION
+from mtl.training.disk import Content
 from mtl.training.fit import Progress, Trainer
+from mtl.training.json_text import canonical_json, strict_json
+from mtl.training.tensor_files import TensorFile, read_tensors
 
 POSITION = {"epoch": "epoch", "step_in_epoch": "step_in_epoch", "global_step": "step"}
 """What state.json calls the three numbers of a position -> what `Progress` does."""
@@ -31,11 +33,11 @@ MODEL, OPTIMIZER, WEIGHTING, METER, STATE = (
 )
 
 
-def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, bytes]:
-    """Everything that the rest of the run depends on.
+def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, Content]:
+    """Everything that the rest of the run depends on, as it is when the files are written.
 
-    Dropout draws and the order of rows are functions of (seed, position), so no generator state is here. What
-    has been measured of an epoch under way is in `meter.safetensors`.
+    Tensors are not copied: no step may come before that. Dropout draws and the order of rows are functions of (seed,
+    position), so no generator state is here. What has been measured of an epoch under way is in `meter.safetensors`.
 
     Args:
         trainer: at the edge of a step.
@@ -49,14 +51,14 @@ def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, bytes]:
         "order_sha256": trainer.order_sha256(trainer.progress.epoch),
         "offsets": dict(offsets),
     }
-    files = {
-        MODEL: _save(trainer.built.model.state_dict()),
-        OPTIMIZER: _save(_optimizer_tensors(trainer.optimizer)),
-        WEIGHTING: _save(trainer.weighting.state_dict()),
+    files: dict[str, Content] = {
+        MODEL: TensorFile(trainer.built.model.state_dict()),
+        OPTIMIZER: TensorFile(_optimizer_tensors(trainer.optimizer)),
+        WEIGHTING: TensorFile(trainer.weighting.state_dict()),
         STATE: canonical_json(state),
     }
     if trainer.meter is not None:
-        files[METER] = _save(trainer.meter.state())
+        files[METER] = TensorFile(trainer.meter.state())
     return files
 
 
@@ -75,26 +77,30 @@ def migrated(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def restore(trainer: Trainer, files: Mapping[str, bytes], allow_nonfinite: bool = False) -> dict[str, int]:
+def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool = False) -> dict[str, int]:
     """Put a trainer where a checkpoint was; returns the lengths of the log files then.
 
     Everything is read and checked before anything of the trainer changes.
+
+    Args:
+        trainer: of the same recipe.
+        files: name -> the file, whose digest was found good.
+        allow_nonfinite: take infinite and NaN weights too.
 
     Raises:
         UserError: the checkpoint is for another model, or holds infinite or NaN weights.
     """
     progress, offsets, order_sha256 = read_state(files)
-    tensors = _load(files, MODEL)
-    _require_same_tensors(MODEL, tensors, trainer.built.model.state_dict())
+    weights = _weights(trainer.built.model, files)
     if not allow_nonfinite:
-        _require_finite(tensors)
+        _require_finite(weights)
     moments = _moments(trainer.optimizer, _load(files, OPTIMIZER))
     weighting = _load(files, WEIGHTING)
     _require_same_tensors(WEIGHTING, weighting, trainer.weighting.state_dict())
     if order_sha256 not in (None, trainer.order_sha256(progress.epoch)):
         raise UserError(STATE, "the order of rows is not the one that the run began with", "start a new run")
     meter = _meter(trainer, files) if METER in files else None
-    load_weights(trainer.built.model, files)
+    _put(trainer.built.model, weights)
     trainer.weighting.load_state_dict(weighting)
     for group in trainer.optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
@@ -105,21 +111,21 @@ def restore(trainer: Trainer, files: Mapping[str, bytes], allow_nonfinite: bool 
     return offsets
 
 
-def read_state(files: Mapping[str, bytes]) -> tuple[Progress, dict[str, int], str | None]:
+def read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], str | None]:
     """state.json: the progress, the lengths of the logs, and the digest of the order of rows.
 
     Raises:
         UserError: it is not such a state. Whoever could write the manifest's digests could write anything here.
     """
     try:
-        state = migrated(strict_json(files[STATE]))
+        state = migrated(strict_json(files[STATE].read_bytes()))
         position = {name: state["position"][key] for key, name in POSITION.items()}
         progress = Progress(**position, **state["progress"])
         offsets, order_sha256 = dict(state["offsets"]), state["order_sha256"]
         for name, value in vars(progress).items():
             _PROGRESS[name].validate_python(value, strict=True)
         _REST.validate_python((offsets, order_sha256), strict=True)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(
             STATE, f"is not the state of a run: {quoted(fault)}", "resume another checkpoint"
@@ -135,12 +141,12 @@ _PROGRESS: dict[str, TypeAdapter[Any]] = {
 _REST = TypeAdapter(tuple[dict[str, _Count], str | None])
 
 
-def best_step(files: Mapping[str, bytes]) -> int | None:
+def best_step(files: Mapping[str, Path]) -> int | None:
     """The step of the best epoch by validation so far, at which a checkpoint of its weights lies."""
     return read_state(files)[0].best_step
 
 
-def _meter(trainer: Trainer, files: Mapping[str, bytes]) -> Meter:
+def _meter(trainer: Trainer, files: Mapping[str, Path]) -> Meter:
     """What had been measured of the epoch under way.
 
     Raises:
@@ -190,20 +196,31 @@ def _moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) ->
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment in the memory layout of its parameter; the step count as it is."""
-    if value.shape != parameter.shape:
-        return value.to(parameter.device)
+    """A moment in the memory layout of its parameter, copied only if it is not; the step count as it is."""
+    if value.ndim == 0:
+        return value
+    if value.stride() == parameter.stride():
+        return value.to(parameter)
     return torch.empty_like(parameter).copy_(value)
 
 
-def load_weights(model: nn.Module, files: Mapping[str, bytes]) -> None:
+def load_weights(model: nn.Module, files: Mapping[str, Path]) -> None:
     """Replace a model's weights and buffers by those of a checkpoint, all of them or none.
 
     Raises:
         UserError: names, shapes or types differ.
     """
-    tensors, own = _load(files, MODEL), model.state_dict()
-    _require_same_tensors(MODEL, tensors, own)
+    _put(model, _weights(model, files))
+
+
+def _weights(model: nn.Module, files: Mapping[str, Path]) -> dict[str, Tensor]:
+    tensors = _load(files, MODEL)
+    _require_same_tensors(MODEL, tensors, model.state_dict())
+    return tensors
+
+
+def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    own = model.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
@@ -240,16 +257,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return tensors
 
 
-def _save(tensors: Mapping[str, Tensor]) -> bytes:
-    return save_tensors(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    )
-
-
-def _load(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
+def _load(files: Mapping[str, Path], name: str) -> dict[str, Tensor]:
     try:
-        return load_tensors(files[name])
-    except (KeyError, SafetensorError) as error:
+        return read_tensors(files[name])
+    except (KeyError, OSError, SafetensorError) as error:
         text = str(error)
         shown = text if text.isprintable() and len(text) <= 200 else quoted(text)
         raise UserError(name, f"cannot be read: {shown}") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mtl.errors import USER
-from mtl.training import checkpoint
+from mtl.training.json_text import canonical_json
 from tests.test_errors import Capture, called
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
@@ -41,7 +41,7 @@ def signed(name: str, data: bytes) -> None:
     (STEP / name).write_bytes(data)
     manifest = json.loads((STEP / "manifest.json").read_bytes())
     manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (STEP / "manifest.json").write_bytes(checkpoint.canonical_json(manifest))
+    (STEP / "manifest.json").write_bytes(canonical_json(manifest))
 
 
 def header(text: bytes) -> bytes:
@@ -71,7 +71,7 @@ def listed(name: str) -> Callable[[], None]:
         data = Path("secret").read_bytes() if Path("secret").exists() else b""
         manifest = json.loads((STEP / "manifest.json").read_bytes())
         manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        (STEP / "manifest.json").write_bytes(checkpoint.canonical_json(manifest))
+        (STEP / "manifest.json").write_bytes(canonical_json(manifest))
 
     return build
 

@@ -85,6 +85,23 @@ def test_plain_batches_are_those_of_one_permutation() -> None:
     assert as_lists(streams.batches(2)) == as_lists(SAMPLERS["plain"]().batches(2))
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_epoch_is_sorted_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although a checkpoint at its beginning looks at its first batches before it is trained."""
+    sampler, real, drawn = SAMPLERS[name](), Sampler._drawn, []
+
+    def counted(self: Sampler, epoch: int) -> Rows:
+        drawn.append(epoch)
+        return real(self, epoch)
+
+    monkeypatch.setattr(Sampler, "_drawn", counted)
+    first = as_lists(sampler.batches(0))
+    assert as_lists(sampler.batches(0, 1)) == first[1:]
+    list(sampler.batches(1))
+    assert as_lists(sampler.batches(0)) == first
+    assert drawn == [0, 1, 0]
+
+
 # --- rows with a label ------------------------------------------------------------------------------------
 
 

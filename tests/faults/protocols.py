@@ -3,7 +3,8 @@
     python -B -S -E tests/faults/protocols.py PROTOCOL SCENARIO FOLDER
 
 Before it, FOLDER holds the checkpoints `BEFORE` of run `RUN`. Scenario `save` commits the next step and keeps the last
-`KEEP`; `replace` puts another state in the place of the newest step; `file` replaces a small file. Exit code 3 and a
+`KEEP`; `replace` puts another state in the place of the newest step; `file` replaces a small file. Tensors come in
+two pieces, as those of a model do in many. Exit code 3 and a
 line on stderr are a fault that the protocol noticed; a warning of a deletion that failed goes to stderr with code 0.
 """
 
@@ -20,7 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mtl.errors import EnvironmentFault
-from mtl.training import checkpoint
+from mtl.training import checkpoint, retention
+from mtl.training.disk import Content, write_whole
 
 RUN, KEEP, BEFORE, NEXT = "run", 2, (100, 200, 300), 400
 OLD_FILE, NEW_FILE = b'{"a": 1}', b'{"a": 2, "b": 3}'
@@ -39,9 +41,17 @@ Protocol = Callable[[Path, int, dict[str, bytes]], str | None]
 """Commits the files of a step and then deletes what retention allows; a warning, if there is one."""
 
 
+def in_pieces(content: dict[str, bytes]) -> dict[str, Content]:
+    """Files of tensors as a header and the rest."""
+    return {
+        name: [data[:100], memoryview(data)[100:]] if name.endswith(".safetensors") else data
+        for name, data in content.items()
+    }
+
+
 def ours(folder: Path, step: int, content: dict[str, bytes]) -> str | None:
-    checkpoint.commit(folder, step, content, RUN)
-    return checkpoint.retain(folder, RUN, KEEP, [])
+    checkpoint.commit(folder, step, in_pieces(content), RUN)
+    return retention.retain(folder, RUN, KEEP, [])
 
 
 def _manifest(step: int, content: dict[str, bytes]) -> bytes:
@@ -85,7 +95,7 @@ def room_first(folder: Path, step: int, content: dict[str, bytes]) -> None:
     """Wrong: old checkpoints are deleted to make room before the new one is committed."""
     _delete(folder, 1)
     shutil.rmtree(folder / f"step-{step:08d}", ignore_errors=True)
-    checkpoint.commit(folder, step, content, RUN)
+    checkpoint.commit(folder, step, in_pieces(content), RUN)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -97,7 +107,7 @@ def main() -> None:
     name, scenario, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     try:
         if scenario == "file":
-            checkpoint.write_whole(folder / "run.json", NEW_FILE)
+            write_whole(folder / "run.json", NEW_FILE)
             return
         step, version = (NEXT, 0) if scenario == "save" else (BEFORE[-1], 1)
         warning = PROTOCOLS[name](folder, step, files(step, version))

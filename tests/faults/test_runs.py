@@ -27,7 +27,7 @@ import pytest
 
 import mtl.experiment
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, NOT_FINITE, OK, TERMINATED, USER
-from mtl.training import checkpoint, failpoints, signals
+from mtl.training import checkpoint, failpoints, retention, signals
 from tests.faults.whole import checkpoints, final_bytes
 from tests.test_errors import Capture, Done, called, contents
 from tests.test_resume import recipe
@@ -398,7 +398,7 @@ def test_old_checkpoints_that_cannot_be_deleted(command: Command, monkeypatch: p
     left = [name for name in os.listdir(command.out / "checkpoints") if name.startswith(".del-")]
     assert len(left) >= 5
     assert len(refused) > len(left)  # tried again at each save
-    assert checkpoint.retain(command.out / "checkpoints", "another", 2, []) is None
+    assert retention.retain(command.out / "checkpoints", "another", 2, []) is None
     assert not [name for name in os.listdir(command.out / "checkpoints") if name.startswith(".del-")]
 
 

@@ -238,7 +238,7 @@ def manifest(folder: Path) -> Target:
     def read(data: bytes) -> None:
         (path / checkpoint.MANIFEST).write_bytes(data)
         checkpoint.listed(path.parent)
-        checkpoint.read(path)
+        checkpoint.verified(path)
 
     return Target(
         corpus,
@@ -268,6 +268,7 @@ def state(folder: Path) -> Target:
     from mtl.experiment import prepare
     from mtl.recipe.load import load_recipe
     from mtl.training import state
+    from mtl.training.disk import pieces
     from mtl.training.fit import fit
 
     small = ["data.source.rows=400", "data.source.test_rows=50"]
@@ -275,14 +276,18 @@ def state(folder: Path) -> Target:
     trainer, _ = prepare(load_recipe("synthetic_stitch", overrides))
     assert len(list(fit(trainer))) == 1
     trainer.meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
-    files = state.capture(trainer, {"metrics.jsonl": 0})
+    files = {}
+    for name, content in state.capture(trainer, {"metrics.jsonl": 0}).items():
+        files[name] = folder / name
+        files[name].write_bytes(b"".join(pieces(content)))
     marks = {b"%d" % n: name for n, name in enumerate(files)}
 
     def read(data: bytes) -> None:
         which = marks.get(data[:1], state.STATE)
-        state.restore(trainer, files | {which: data[1:]})
+        (folder / "mutated").write_bytes(data[1:])
+        state.restore(trainer, files | {which: folder / "mutated"})
 
-    corpus = [mark + files[name] for mark, name in marks.items()]
+    corpus = [mark + files[name].read_bytes() for mark, name in marks.items()]
     tokens = (
         b"0",
         b"1",

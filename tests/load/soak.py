@@ -1,10 +1,13 @@
 """A long run of a toy task, and what grows with it: `python -m tests.load.soak --steps 100000`.
 
-One process, one thread. Every 1/20 of the run it notes the resident memory, the open files and the time of the steps
-since, which is the processor's: what else the machine does does not count. Caches and allocators have filled up by a
-quarter of the run, and growth counts from there. Prints one line per note, and at the end the growth of memory over
-10,000 steps, the bytes of logs per epoch in the first and in the last tenth, and the median step of the last
-quarter over that of the second.
+One process, one thread. Every 1/20 of the run it notes the resident memory, the open files and the processor's time
+of the steps since: the median step, and the mean of all that was done, ends of epochs, logs and checkpoints included.
+Beside the run, 20 times within each note, goes a yardstick, a plain torch loop of about the same work: what slows both
+down is the machine. Caches and allocators have filled up by a quarter of the run, and growth counts from there.
+
+Prints one line per note, and at the end the growth of memory over 10,000 steps, the bytes of logs per epoch in the
+first and in the last tenth, and how the last quarter compares with the second: the median step and all of it, each
+over the yardstick, and the yardstick alone.
 """
 
 from __future__ import annotations
@@ -17,16 +20,19 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from time import process_time
 
 import numpy as np
+import torch
 
 from mtl.experiment import Silent, run
 
 NOTES = 20
 STEPS_PER_EPOCH = 100
 BATCH = 16
+LOOKS, YARDS = 20, 10
+"""Within a note: how often the yardstick is laid on, and its steps each time."""
 
 
 def recipe(steps: int, save_every_step: bool) -> dict[str, object]:
@@ -58,14 +64,52 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+class Yardstick:
+    """A plain loop: two linear towers, a matrix that mixes them, two heads and Adam, always on the same batch.
+
+    Draws from a generator of its own.
+    """
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def drawn(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator).div(4).requires_grad_()
+
+        self.inputs = torch.randn(BATCH, 8, generator=generator)
+        self.targets = torch.randint(2, (2, BATCH), generator=generator)
+        self.towers, self.mix, self.heads = drawn(2, 8, 8), drawn(2, 2), drawn(2, 8, 2)
+        self.optimizer = torch.optim.Adam([self.towers, self.mix, self.heads], lr=1e-3)
+
+    def seconds(self) -> list[float]:
+        """The processor's seconds of each of a few steps."""
+        durations = []
+        with torch.enable_grad():
+            for _ in range(YARDS):
+                began = process_time()
+                self.optimizer.zero_grad()
+                towers = torch.relu(torch.einsum("bf,tfg->tbg", self.inputs, self.towers))
+                logits = torch.einsum("st,tbg,sgo->sbo", self.mix, towers, self.heads)
+                losses = [torch.nn.functional.cross_entropy(logits[t], self.targets[t]) for t in (0, 1)]
+                torch.stack(losses).sum().backward()
+                self.optimizer.step()
+                [loss.item() for loss in losses]
+                durations.append(process_time() - began)
+        return durations
+
+
 @dataclass
 class Note:
-    """What is noted: steps done, bytes in memory, open files, seconds of the median step since the last note."""
+    """What is noted: steps done, bytes in memory, open files; and since the last note, in seconds of the processor,
+    the median step, the mean of all that was done for a step, and the median step of the yardstick.
+    """
 
     step: int
     memory: int
     handles: int
     seconds: float
+    all_seconds: float
+    yardstick: float
 
 
 @dataclass
@@ -79,19 +123,26 @@ class Observer(Silent):
     done: int = 0
     last: float = 0.0
     durations: list[float] = field(default_factory=list)
+    between: list[float] = field(default_factory=list)
+    yardstick: Yardstick = field(default_factory=Yardstick)
+    yards: list[float] = field(default_factory=list)
 
     def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-        now = process_time()
-        if self.last:
-            self.durations.append(now - self.last)
+        now, each = process_time(), max(1, self.steps // NOTES)
+        if self.last:  # the first step of an epoch comes after the evaluation and the logs of the one before
+            (self.between if step == 1 else self.durations).append(now - self.last)
         self.done += 1
         checkpoints = self.out / "checkpoints"
         if checkpoints.is_dir():
             self.most_checkpoints = max(self.most_checkpoints, len(os.listdir(checkpoints)))
-        if self.done % max(1, self.steps // NOTES) == 0:
-            handles = len(os.listdir("/proc/self/fd"))
-            self.notes.append(Note(self.done, resident(), handles, median(self.durations)))
-            self.durations.clear()
+        if self.done % max(1, each // LOOKS) == 0:
+            self.yards += self.yardstick.seconds()
+        if self.done % each == 0:
+            handles, done = len(os.listdir("/proc/self/fd")), self.durations + self.between
+            step_seconds, yard = median(self.durations), median(self.yards)
+            self.notes.append(Note(self.done, resident(), handles, step_seconds, mean(done), yard))
+            for seen in (self.durations, self.between, self.yards):
+                seen.clear()
         self.last = process_time()
 
 
@@ -105,6 +156,8 @@ class Found:
     most_checkpoints: int
     log_bytes_per_epoch: tuple[float, float]
     step_time_ratio: float
+    all_time_ratio: float
+    yardstick_ratio: float
     step_milliseconds: float
 
 
@@ -117,10 +170,6 @@ def soak(out: Path, steps: int, save_every_step: bool = False) -> tuple[Found, S
     slope = np.polyfit([n.step for n in late], [n.memory for n in late], 1)[0]
     lines = (out / "metrics.jsonl").read_bytes().splitlines()[:-1]  # the last is of the test split
     tenth = max(1, len(lines) // 10)
-    quarter = len(notes) // 4
-    second, fourth = (
-        median(n.seconds for n in part) for part in (notes[quarter : 2 * quarter], notes[-quarter:])
-    )
     found = Found(
         steps=observer.done,
         megabytes_per_10000_steps=round(slope * 10_000 / 2**20, 3),
@@ -130,10 +179,18 @@ def soak(out: Path, steps: int, save_every_step: bool = False) -> tuple[Found, S
             round(sum(map(len, lines[:tenth])) / tenth, 1),
             round(sum(map(len, lines[-tenth:])) / tenth, 1),
         ),
-        step_time_ratio=round(fourth / second, 3),
+        step_time_ratio=drift([n.seconds / n.yardstick for n in notes]),
+        all_time_ratio=drift([n.all_seconds / n.yardstick for n in notes]),
+        yardstick_ratio=drift([n.yardstick for n in notes]),
         step_milliseconds=round(1000 * median(n.seconds for n in notes), 3),
     )
     return found, notes
+
+
+def drift(values: Sequence[float]) -> float:
+    """The median of the last quarter over that of the second."""
+    quarter = len(values) // 4
+    return round(median(values[-quarter:]) / median(values[quarter : 2 * quarter]), 3)
 
 
 def main() -> None:
@@ -144,9 +201,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found, notes = soak(Path(folder) / "run", given.steps, given.save_every_step)
     for note in notes:
-        print(
-            f"step {note.step:7}  {note.memory / 2**20:7.1f} MB  {note.handles} files  {1000 * note.seconds:.3f} ms"
-        )
+        seconds = {"step": note.seconds, "all": note.all_seconds, "yardstick": note.yardstick}
+        times = "  ".join(f"{name} {1000 * value:.3f} ms" for name, value in seconds.items())
+        print(f"step {note.step:7}  {note.memory / 2**20:7.1f} MB  {note.handles} files  {times}")
     print(json.dumps(asdict(found)))
 
 

@@ -14,6 +14,7 @@ from mtl.errors import EnvironmentFault
 from mtl.experiment import Silent
 from mtl.training import checkpoint, recorder
 from mtl.training.runs import RunFolder
+from tests.faults.whole import content
 from tests.test_resume import recipe
 
 EPOCHS, STEPS = 3, 3
@@ -138,7 +139,8 @@ def test_an_old_checkpoint_that_a_kill_left_is_deleted_at_the_next_start(tmp_pat
     folder = tmp_path / "run/checkpoints"
     assert sorted(os.listdir(folder)) == ["step-00000008", "step-00000009"]
     record = json.loads((tmp_path / "run/run.json").read_bytes())
-    files = checkpoint.read(folder / "step-00000008")
+    files = content(folder / "step-00000008")
+    assert files is not None
     checkpoint.commit(folder, 5, files, record["id"])
     checkpoint.commit(folder, 6, files, "the id of another run")
     (tmp_path / "run/run.json").write_text(json.dumps({**record, "status": "running", "step": 7}))

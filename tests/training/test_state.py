@@ -1,5 +1,9 @@
-"""A trainer's state as files, and back to the same bits (Q7, K9)."""
+"""A trainer's state as files of a checkpoint, and back to the same bits (Q7, K9)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +14,13 @@ from safetensors.torch import save as save_tensors
 from mtl.build import build
 from mtl.errors import NotFinite, UserError
 from mtl.recipe.load import load_recipe
-from mtl.training.checkpoint import canonical_json, strict_json
+from mtl.training import state as states
+from mtl.training.checkpoint import commit, verified
 from mtl.training.dataset import load_dataset
+from mtl.training.disk import pieces
 from mtl.training.fit import Trainer, fit
-from mtl.training.state import METER, MODEL, OPTIMIZER, STATE, WEIGHTING, capture, load_weights, restore
+from mtl.training.json_text import canonical_json, strict_json
+from mtl.training.state import METER, MODEL, OPTIMIZER, STATE, WEIGHTING, load_weights
 from mtl.trial import build_and_try
 
 OPTIMIZERS = {
@@ -46,6 +53,38 @@ def trainer_of(optimizer: str = "adam", **train: Any) -> Trainer:
     return Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
 
 
+def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, bytes]:
+    """What `state.capture` gives, as bytes: the trainer may go on."""
+    return {name: b"".join(pieces(content)) for name, content in states.capture(trainer, offsets).items()}
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> OnDisk:
+    return OnDisk(tmp_path)
+
+
+class OnDisk:
+    """Puts files of a checkpoint on the disk, under new names each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.number = folder, 0
+
+    def __call__(self, files: Mapping[str, bytes]) -> dict[str, Path]:
+        self.number += 1
+        paths = {name: self.folder / f"{self.number}-{name}" for name in files}
+        for name, data in files.items():
+            paths[name].write_bytes(data)
+        return paths
+
+
+@pytest.fixture
+def restore(on_disk: OnDisk) -> Restore:
+    return lambda trainer, files: states.restore(trainer, on_disk(files))
+
+
+Restore = Callable[[Trainer, Mapping[str, bytes]], dict[str, int]]
+
+
 def test_what_is_captured() -> None:
     trainer = trainer_of()
     next(fit(trainer))
@@ -66,7 +105,7 @@ def test_what_is_captured() -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("epochs", [0, 1, 2])
-def test_load_and_save_give_the_same_bytes(optimizer: str, epochs: int) -> None:
+def test_load_and_save_give_the_same_bytes(optimizer: str, epochs: int, restore: Restore) -> None:
     one, two = trainer_of(optimizer), trainer_of(optimizer)
     if epochs:
         for _, _ in zip(range(epochs), fit(one), strict=False):
@@ -78,7 +117,7 @@ def test_load_and_save_give_the_same_bytes(optimizer: str, epochs: int) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_restored_trainer_goes_on_with_the_same_bits(optimizer: str) -> None:
+def test_a_restored_trainer_goes_on_with_the_same_bits(optimizer: str, restore: Restore) -> None:
     one, two = trainer_of(optimizer), trainer_of(optimizer)
     training = fit(one)
     next(training)
@@ -89,7 +128,7 @@ def test_a_restored_trainer_goes_on_with_the_same_bits(optimizer: str) -> None:
     assert capture(two, {}) == capture(one, {})
 
 
-def test_capture_and_restore_draw_nothing_and_share_nothing() -> None:
+def test_capture_and_restore_draw_nothing_and_share_nothing(restore: Restore) -> None:
     trainer, other = trainer_of(), trainer_of()
     next(fit(trainer))
     before = torch.get_rng_state()
@@ -101,7 +140,7 @@ def test_capture_and_restore_draw_nothing_and_share_nothing() -> None:
         assert value.data_ptr() != weights[name].data_ptr()
 
 
-def test_moments_take_the_layout_of_their_parameters() -> None:
+def test_moments_take_the_layout_of_their_parameters(restore: Restore) -> None:
     """A moment in another layout would run another kernel than in the run that never stopped."""
     one, two = trainer_of(), trainer_of()
     next(fit(one))
@@ -132,25 +171,28 @@ NAME = "towers.stages.fc1.map.weight"
         ({NAME: torch.zeros(3, 16)}, rf"'{NAME}' is \(3, 16\), the recipe's is \(12, 16\)"),
     ],
 )
-def test_weights_of_another_model_are_refused_as_a_whole(changes: dict[str, Any], text: str) -> None:
+def test_weights_of_another_model_are_refused_as_a_whole(
+    changes: dict[str, Any], text: str, on_disk: OnDisk
+) -> None:
     one, two = trainer_of(), trainer_of()
     next(fit(one))
     before = {name: value.clone() for name, value in two.built.model.state_dict().items()}
     with pytest.raises(UserError, match=text):
-        load_weights(two.built.model, spoiled(capture(one, {}), **changes))
+        load_weights(two.built.model, on_disk(spoiled(capture(one, {}), **changes)))
     assert all(torch.equal(v, before[n]) for n, v in two.built.model.state_dict().items())
 
 
-def test_another_dtype_is_refused() -> None:
+def test_another_dtype_is_refused(on_disk: OnDisk) -> None:
     trainer = trainer_of()
     with pytest.raises(UserError, match="is float64, the recipe's is float32"):
         load_weights(
-            trainer.built.model, spoiled(capture(trainer, {}), **{NAME: torch.zeros(12, 16).double()})
+            trainer.built.model,
+            on_disk(spoiled(capture(trainer, {}), **{NAME: torch.zeros(12, 16).double()})),
         )
 
 
 @pytest.mark.parametrize("name", [MODEL, OPTIMIZER, WEIGHTING])
-def test_what_is_no_safetensors_file(name: str) -> None:
+def test_what_is_no_safetensors_file(name: str, restore: Restore) -> None:
     trainer = trainer_of()
     files = capture(trainer, {})
     for data in (b"", b"garbage", b"\xff" * 100, files[name][:-1] if len(files[name]) > 20 else b"\x01"):
@@ -158,7 +200,7 @@ def test_what_is_no_safetensors_file(name: str) -> None:
             restore(trainer_of(), {**files, name: data})
 
 
-def test_optimizer_state_of_another_model_is_refused() -> None:
+def test_optimizer_state_of_another_model_is_refused(restore: Restore) -> None:
     """A parameter without its moments would silently start afresh."""
     trainer = trainer_of()
     next(fit(trainer))
@@ -171,7 +213,7 @@ def test_optimizer_state_of_another_model_is_refused() -> None:
             restore(trainer_of(), {**files, OPTIMIZER: save_tensors(wrong)})
 
 
-def test_steps_skipped_in_a_row_are_counted_over_a_resume() -> None:
+def test_steps_skipped_in_a_row_are_counted_over_a_resume(restore: Restore) -> None:
     """Else a run that was stopped goes on for longer than one that was not before it gives up."""
 
     def hopeless() -> Trainer:
@@ -191,7 +233,9 @@ def test_steps_skipped_in_a_row_are_counted_over_a_resume() -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("steps", [1, 3])
-def test_load_and_save_within_an_epoch_give_the_same_bytes(optimizer: str, steps: int) -> None:
+def test_load_and_save_within_an_epoch_give_the_same_bytes(
+    optimizer: str, steps: int, restore: Restore
+) -> None:
     """Q7, with what has been measured of the epoch under way."""
 
     class Stop(Exception):
@@ -215,7 +259,7 @@ def test_load_and_save_within_an_epoch_give_the_same_bytes(optimizer: str, steps
     assert capture(other, {"metrics.jsonl": 5}) == files
 
 
-def test_a_weighting_of_other_tensors_is_refused_and_nothing_is_loaded() -> None:
+def test_a_weighting_of_other_tensors_is_refused_and_nothing_is_loaded(restore: Restore) -> None:
     trainer, other = trainer_of(), trainer_of()
     next(fit(trainer))
     files = capture(trainer, {})
@@ -244,3 +288,66 @@ def test_a_skipped_step_leaves_no_trace_in_the_weighting() -> None:
     list(fit(trainer))
     assert trainer.progress.skipped == 2
     assert trainer.weighting.last.tolist() == [1.0, 1.0]
+
+
+def test_bytes_are_those_of_the_state_when_they_are_written() -> None:
+    """Nothing is copied before: a checkpoint takes no more memory than its largest piece."""
+    trainer = trainer_of()
+    next(fit(trainer))
+    files = states.capture(trainer, {})
+    assert not any(isinstance(files[name], bytes) for name in (MODEL, OPTIMIZER, WEIGHTING))
+    with torch.no_grad():
+        trainer.optimizer.param_groups[0]["params"][0].fill_(2.5)
+    (values,) = (
+        t for n, t in load_tensors(b"".join(pieces(files[MODEL]))).items() if n == first_name(trainer)
+    )
+    assert (values == 2.5).all()
+
+
+def first_name(trainer: Trainer) -> str:
+    return str(trainer.optimizer.param_groups[0]["names"][0])
+
+
+def test_files_are_those_of_safetensors() -> None:
+    """The bytes on disk of every release: names in order, of each width."""
+    trainer = trainer_of()
+    next(fit(trainer))
+    files = capture(trainer, {})
+    assert files[MODEL] == save_tensors(dict(sorted(trainer.built.model.state_dict().items())))
+    moments = {
+        f"{name}::{key}": value
+        for group in trainer.optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+        for key, value in trainer.optimizer.state[parameter].items()
+    }
+    assert len(moments) >= 12
+    assert files[OPTIMIZER] == save_tensors(moments)
+
+
+def test_a_restored_trainer_leaves_its_files_alone(tmp_path: Path) -> None:
+    """What was read is in memory of its own: retention deletes the files while the run goes on."""
+    one, two, three = trainer_of(), trainer_of(), trainer_of()
+    next(fit(one))
+    path = commit(tmp_path, 4, states.capture(one, {}), "run")
+    for trainer in (two, three):
+        states.restore(trainer, verified(path))
+    for file in path.iterdir():
+        file.write_bytes(b"\xff" * file.stat().st_size)
+        file.unlink()
+    for trainer in (two, three):
+        assert [epoch.is_last for epoch in fit(trainer)] == [True]
+    assert capture(two, {}) == capture(three, {})
+    moments = two.optimizer.state[two.optimizer.param_groups[0]["params"][0]]
+    assert moments["exp_avg"].data_ptr() != moments["exp_avg_sq"].data_ptr()
+
+
+@pytest.mark.parametrize("name", [MODEL, OPTIMIZER, WEIGHTING, STATE])
+def test_a_file_that_is_gone_is_one_line(name: str, on_disk: OnDisk) -> None:
+    """Retention of a run that goes on may delete what `mtl predict` has just found good."""
+    trainer = trainer_of()
+    paths = on_disk(capture(trainer, {}))
+    paths[name].unlink()
+    with pytest.raises(UserError) as caught:
+        states.restore(trainer_of(), paths)
+    assert caught.value.place == name
+    assert "No such file" in caught.value.what

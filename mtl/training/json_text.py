@@ -1,0 +1,38 @@
+"""JSON of one form: what is written is canonical, what is read is strict."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and without infinite numbers: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def strict_json(data: bytes) -> Any:
+    """Parse JSON, refusing NaN, infinity, numbers too large for a float and keys given twice.
+
+    Raises:
+        ValueError: the bytes are not such JSON.
+    """
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            raise ValueError(f"{text[:40]} is too large")
+        return value
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            raise ValueError("a key is given twice")
+        return values
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not allowed")
+
+    text = data.decode("utf-8")
+    return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse, parse_float=finite)
