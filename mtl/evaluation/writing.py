@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from mtl.data.table import is_bytes, is_list, is_text
 from mtl.errors import EnvironmentFault, UserError, quoted
 
 if TYPE_CHECKING:
@@ -79,11 +80,22 @@ def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequenc
     return n_rows
 
 
-class _Csv:
+class _Tables:
+    """Batches as tables into one file, by a writer that is made for the first one's columns."""
+
     def __init__(self, path: Path) -> None:
         self.file: IO[bytes] = path.open("wb")
         self.writer: Any = None
 
+    def finish(self) -> None:
+        self.writer.close()
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Csv(_Tables):
     def write(self, columns: dict[str, Any]) -> None:
         import pyarrow.csv as pc
 
@@ -96,32 +108,14 @@ class _Csv:
             self.writer = pc.CSVWriter(self.file, table.schema, write_options=options)
         self.writer.write_table(table)
 
-    def finish(self) -> None:
-        self.writer.close()
-        self.close()
 
-    def close(self) -> None:
-        self.file.close()
-
-
-class _Parquet:
-    def __init__(self, path: Path) -> None:
-        self.file: IO[bytes] = path.open("wb")
-        self.writer: Any = None
-
+class _Parquet(_Tables):
     def write(self, columns: dict[str, Any]) -> None:
         import pyarrow.parquet as pq
 
         table = _table(columns, flat=False)
         self.writer = self.writer or pq.ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)
-
-    def finish(self) -> None:
-        self.writer.close()
-        self.close()
-
-    def close(self) -> None:
-        self.file.close()
 
 
 class _Npz:
@@ -181,10 +175,10 @@ def _flat(name: str, array: pa.Array) -> pa.Array:
     import pyarrow as pa
 
     kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        texts = pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
+    if is_list(kind):
+        texts = is_text(kind.value_type)
         return pa.array([_text(row, texts) for row in array.to_pylist()], pa.string())
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if pa.types.is_nested(kind) or is_bytes(kind):
         raise UserError("--keep", f"column {quoted(name)} holds {kind} values, which a CSV cannot hold")
     return array
 

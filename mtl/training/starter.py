@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from mtl.data.csv_check import DELIMITERS, read_header
-from mtl.data.guess import LONGEST, Look, Looks, Role, guess_kind, guess_role, is_time, look
+from mtl.data.guess import LONGEST, Role, guess_kind, guess_role, is_time
+from mtl.data.look import Look, Looks, look
 from mtl.data.table import TEXT_SUFFIXES, TableFile
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths
 from mtl.recipe.base import MAX_TASKS

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtl.data.guess import MANY, Look, guess_kind, guess_role, look
+from mtl.data.guess import guess_kind, guess_role
+from mtl.data.look import MANY, Look, look
 from mtl.data.table import TableFile
 from mtl.errors import UserError
 
