@@ -5,7 +5,8 @@ line above), or an expression that makes a refusal which is collected or returne
 subclasses, a finding of the recipe's schema, `(path, what)` in a generator or list of such findings.
 
 The coverage data of a whole run of the tests say which lines ran; if they have contexts (`--cov-context=test`), also
-which sites an input of tests/bad reaches. Exit code 1, with a line for each site that no test reaches.
+which sites an input of tests/bad reaches. Exit code 1, with a line for each site that no test reaches, or in the
+input layers no input of tests/bad.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import ast
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from coverage import CoverageData
@@ -50,6 +52,9 @@ class Site:
 
 UNREACHABLE: dict[tuple[str, str], str] = {}
 """(file, a part of the site's text) -> why no test can reach it."""
+
+NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {}
+"""(file, a part of the site's text) -> why no file that a user writes reaches it. Other tests do."""
 
 
 def classes(trees: Iterable[ast.Module]) -> set[str]:
@@ -105,13 +110,14 @@ def _is_path(node: ast.expr) -> bool:
     return isinstance(node, ast.Tuple) or (isinstance(node, ast.Name) and node.id == "path")
 
 
-def all_sites(root: Path = ROOT, sources: Iterable[str] = SOURCES) -> list[Site]:
+@cache
+def all_sites(root: Path = ROOT, sources: tuple[str, ...] = SOURCES) -> tuple[Site, ...]:
     """The sites of every file below the folders, which are not links."""
     files = [path for source in sources for path in sorted((root / source).rglob("*.py"))]
     files = [path for path in files if path.resolve() == root.resolve() / path.relative_to(root)]
     trees = {str(path.relative_to(root)): ast.parse(path.read_bytes()) for path in files}
     makers = MAKERS | classes(trees.values())
-    return [site for file, tree in trees.items() for site in sites_in(tree, file, makers)]
+    return tuple(site for file, tree in trees.items() for site in sites_in(tree, file, makers))
 
 
 @dataclass
@@ -139,7 +145,8 @@ class Ran:
 
 
 def report(sites: Iterable[Site], ran: Ran) -> tuple[list[str], list[Site], list[Site]]:
-    """Lines of a table, the sites that no test reached, and those that no input of tests/bad reached."""
+    """Lines of a table (file, sites, those reached, those by an input of tests/bad), the sites that no test
+    reached, and those of the input layers that no input of tests/bad reached."""
     by_file: dict[str, list[Site]] = {}
     for site in sites:
         by_file.setdefault(site.file, []).append(site)
@@ -156,24 +163,39 @@ def report(sites: Iterable[Site], ran: Ran) -> tuple[list[str], list[Site], list
     return table, unreached, not_bad
 
 
+def excepted(site: Site, exceptions: dict[tuple[str, str], str]) -> bool:
+    return any(site.file == file and part in site.text for file, part in exceptions)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.raise_sites", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT / ".coverage", help="coverage data of all tests")
     parser.add_argument(
         "--table", action="store_true", help="print the sites of each file, and those reached"
     )
-    parser.add_argument("--bad", action="store_true", help="name sites that no input of tests/bad reaches")
     options = parser.parse_args(arguments)
+    if not options.data.is_file():
+        print(f"error: {options.data}: no coverage data; run `make test`", file=sys.stderr)
+        return 1
     sites = all_sites()
-    table, unreached, not_bad = report(sites, Ran.read(options.data))
+    ran = Ran.read(options.data)
+    table, unreached, not_bad = report(sites, ran)
     if options.table:
         print("\n".join(table))
-    for site in unreached:
-        print(f"error: {site} is reached by no test", file=sys.stderr)
-    if options.bad:
-        print("\n".join(map(str, not_bad)))
+    faults = [f"{site} is reached by no test" for site in unreached if not excepted(site, UNREACHABLE)]
+    known = {**UNREACHABLE, **NOT_BY_AN_INPUT}
+    faults += [
+        f"{site} is reached by no input of tests/bad"
+        for site in not_bad
+        if site not in unreached and not excepted(site, known)
+    ]
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
     print(f"{len(sites) - len(unreached)} of {len(sites)} refusals are reached by a test")
-    return 1 if unreached else 0
+    if ran.bad is not None:
+        n_input = sum(site.file.startswith(INPUT_LAYERS) for site in sites)
+        print(f"{n_input - len(not_bad)} of {n_input} in the input layers by an input of tests/bad")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def input_rows(file: str, name: str, values: Array) -> tuple[Array, str]:
     """Inputs in a type that every device has (float32 unless they are smaller), and what to tell of it, if anything.
 
     Raises:
-        UserError: they are no numbers, there are none, or one is too large for float32.
+        UserError: they are no numbers, or there are none.
     """
     require_numbers(file, name, values.dtype)
     if len(values) == 0:
@@ -34,25 +34,9 @@ def input_rows(file: str, name: str, values: Array) -> tuple[Array, str]:
         return values, ""
     with np.errstate(over="ignore"):
         short = values.astype(np.float32)
-    _require_in_range(file, name, values, short)
     row = _inexact_row(values) if values.dtype.itemsize > 2 else None
     what = f"array {quoted(name)}: float32 cannot hold this row's whole numbers exactly"
     return short, "" if row is None else f"{file}:row {row}, {what}; are they ids rather than quantities?"
-
-
-def _require_in_range(file: str, name: str, values: Array, short: Array) -> None:
-    """Raises:
-    UserError: a finite value became infinite in float32; names the first row.
-    """
-    for start in range(0, len(values), BLOCK):
-        part = slice(start, start + BLOCK)
-        if np.isinf(short[part]).any():
-            wrong = (np.isinf(short[part]) & np.isfinite(values[part])).reshape(len(short[part]), -1)
-            if wrong.any():
-                row = int(np.argmax(wrong.any(axis=1)))
-                value = values[start + row].reshape(-1)[int(np.argmax(wrong[row]))]
-                what = f"array {quoted(name)} holds {value:g}, too large for float32"
-                raise UserError(f"{file}:row {start + row}", what, "scale the values down")
 
 
 def require_numbers(file: str, name: str, dtype: np.dtype[np.generic], path: KeyPath = ()) -> None:

@@ -80,7 +80,8 @@ def check_finite(inputs: Array, rows: Rows, place: Callable[[int], str] = _place
         if bad.any():
             row = int(part[np.argmax(bad)])
             values = inputs[row][~np.isfinite(inputs[row])]
-            raise UserError(place(row), f"holds {values[0]}", "remove the row or fill the value")
+            more = "" if np.isnan(values[0]) else ", or a number too large for float32"
+            raise UserError(place(row), f"holds {values[0]}{more}", "remove the row or fill the value")
 
 
 def _moments(inputs: Array, rows: Rows, axes: tuple[int, ...]) -> tuple[Float64, Float64]:

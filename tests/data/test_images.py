@@ -240,7 +240,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "jpeg_last": (WHOLE["JPEG"][:-40], ": image is truncated"),
     "no_pixels": (png(4, 4, b""), ": image is truncated"),
     "few_pixels": (png(4, 4, b"\0" * 7), ": image is truncated"),
-    "no_size": (png(0, 0, ZEROS), " is not PNG or JPEG"),
+    "no_size": (png(0, 0, ZEROS), ": image is truncated or damaged"),
     "animated": (
         as_bytes(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(90)]),
         " is animated; give one frame",

@@ -64,7 +64,14 @@ def test_a_recorded_fit() -> None:
 
 
 @pytest.mark.parametrize("kind", ["per_feature", "none"])
-@pytest.mark.parametrize(("value", "shown"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.nan, "nan"),
+        (np.inf, "inf, or a number too large for float32"),
+        (-np.inf, "-inf, or a number too large for float32"),
+    ],
+)
 def test_a_row_that_is_not_finite_is_named(kind: standardize.Scale, value: float, shown: str) -> None:
     inputs = VECTORS.copy()
     inputs[17, 3] = value
