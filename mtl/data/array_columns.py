@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from mtl.data.columns import Array, Mask, Rows
 from mtl.data.labels import narrow
 from mtl.errors import KeyPath, UserError, quoted
+from mtl.recipe.data_keys import iso_seconds
 
 BLOCK = 1 << 16
 """Rows that are looked at in float64 at once."""
@@ -159,8 +159,7 @@ def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+        return iso_seconds(text.strip())
 
 
 def _each(

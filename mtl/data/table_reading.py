@@ -17,7 +17,8 @@ from mtl.data.learned import Float32
 from mtl.data.memory import require_memory
 from mtl.data.table import TableFile, release_memory, type_name
 from mtl.data.table_inputs import input_block
-from mtl.data.values import Codes, are_dates, inexact_row, lists_of_text, numbers, texts, times, vectors
+from mtl.data.times import are_dates, times
+from mtl.data.values import Codes, inexact_row, lists_of_text, numbers, texts, vectors
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
-"""The values of a table's columns as numbers, texts, vectors, lists or times."""
+"""The values of a table's columns as numbers, texts, vectors or lists."""
 
 from __future__ import annotations
 
 import json
 import re
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,6 @@ MISSING = "if it stands for a missing value, add it to na_values"
 EXACT = 2.0**53
 """float64 holds every whole number up to here, and not the next one."""
 WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
-SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 def plain(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Array:
@@ -51,7 +49,7 @@ def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.ND
     if pa.types.is_null(kind):
         return np.full(len(array), np.nan)
     if not text and type_name(kind) not in ("integer", "boolean", "number"):
-        raise UserError(file.where(column, first), f"holds {_shown(kind)} values, not numbers")
+        raise UserError(file.where(column, first), f"holds {shown(kind)} values, not numbers")
     if pa.types.is_floating(kind):
         array = pc.if_else(pc.is_nan(array), None, array)
     source = pc.utf8_trim_whitespace(array) if text else array
@@ -116,7 +114,7 @@ def texts(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Strin
             )
         return array
     if type_name(kind) in ("list", "other"):
-        raise UserError(file.where(column, first), f"holds {_shown(kind)} values, not single ones")
+        raise UserError(file.where(column, first), f"holds {shown(kind)} values, not single ones")
     if pa.types.is_decimal(kind):
         return pc.replace_substring_regex(array.cast(pa.string()), r"\.0+$", "")
     if not pa.types.is_floating(kind):
@@ -143,7 +141,7 @@ def vectors(
     kind = array.type
     inner = type_name(kind.value_type) if is_list(kind) else ""
     if inner not in ("integer", "boolean", "number"):
-        held = f"lists of {_shown(kind.value_type)}" if is_list(kind) else _shown(kind)
+        held = f"lists of {shown(kind.value_type)}" if is_list(kind) else shown(kind)
         raise UserError(file.where(column, first), f"holds {held} values, not lists of numbers")
     if array.null_count:
         k = pc.index(pc.is_null(array), True).as_py()
@@ -199,69 +197,7 @@ def lists_of_text(
     return there, rows.filter(kept).to_numpy(zero_copy_only=False), labels.filter(kept)
 
 
-def times(
-    file: TableFile, column: str, first: int, array: pa.Array, dates: bool | None = None
-) -> npt.NDArray[np.float64]:
-    """(n,) seconds since 1970 (UTC unless a zone is named), or numbers as they are; NaN where one is missing.
-
-    Args:
-        dates: whether the values before these were dates, so that these must be too; None: they say it themselves.
-
-    Raises:
-        UserError: a value is no number, date or time; names its row.
-    """
-    array = plain(file, column, first, array)
-    if array.null_count == len(array):
-        return np.full(len(array), np.nan)
-    if not (are_dates(file, column, first, array) if dates is None else dates):
-        return numbers(file, column, first, array)
-    if type_name(array.type) == "time":
-        return _seconds(array)
-    if not pa.types.is_string(array.type):
-        what = f"holds {_shown(array.type)} values, where the rows before hold dates"
-        raise UserError(file.where(column, first), what)
-    for zone in (None, "UTC"):
-        with suppress(pa.ArrowInvalid):
-            return _seconds(pc.cast(array, pa.timestamp("us", zone)))
-    values = np.full(len(array), np.nan)
-    for k, text in enumerate(array.to_pylist()):
-        if text is None:
-            continue
-        try:
-            moment = datetime.fromisoformat(text.strip())
-        except ValueError:
-            raise UserError(
-                file.where(column, first + k),
-                f"{quoted(text)} is no date such as 2024-03-01 or 2024-03-01T12:00:00",
-            ) from None
-        values[k] = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
-    return values
-
-
-def are_dates(file: TableFile, column: str, first: int, array: pa.Array) -> bool | None:
-    """Whether a column of times holds dates, rather than numbers; None where every value is missing."""
-    array = plain(file, column, first, array)
-    if array.null_count == len(array):
-        return None
-    if not pa.types.is_string(array.type):
-        return type_name(array.type) == "time"
-    with suppress(UserError):
-        numbers(file, column, first, array)
-        return False
-    return True
-
-
-def _seconds(array: pa.Array) -> npt.NDArray[np.float64]:
-    """Seconds of dates and timestamps; in float64 from the start, for microseconds of a far date overflow."""
-    kind = array.type
-    if pa.types.is_date32(kind):
-        count, per_second = array.cast(pa.int32()), 1 / 86_400
-    else:
-        count, per_second = array.cast(pa.int64()), SECONDS["ms" if pa.types.is_date64(kind) else kind.unit]
-    return np.asarray(count.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)) / per_second
-
-
-def _shown(kind: pa.DataType) -> str:
+def shown(kind: pa.DataType) -> str:
     """What the type of a column is called, without the names in it: they are the user's."""
     if is_text(kind):
         return "text"

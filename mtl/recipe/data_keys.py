@@ -49,9 +49,18 @@ def seconds_of(value: float | str) -> float:
     if not isinstance(value, str):
         return float(value)
     try:
-        moment = datetime.fromisoformat(value)
+        return iso_seconds(value)
     except ValueError:
         raise fault(f"{quoted(value)} is not a date such as '2024-03-01' or '2024-03-01T12:00:00'") from None
+
+
+def iso_seconds(text: str) -> float:
+    """Seconds since 1970 of a date or time in ISO form, UTC unless it names a zone.
+
+    Raises:
+        ValueError: it is none.
+    """
+    moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
