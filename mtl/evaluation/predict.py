@@ -22,7 +22,8 @@ from mtl.evaluation.feeding import Feed
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.training import checkpoint, devices, state
-from mtl.training.runs import RunFolder, recipe_of
+from mtl.training.record import PUT_BACK, digest_of_model
+from mtl.training.runs import RECORD, RunFolder, recipe_of
 
 Predictions = dict[str, Array | list[Any]]
 
@@ -139,19 +140,47 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> TrainedModel:
     """A finished run (or one with a checkpoint) as a predictor; its data are not needed.
 
     Raises:
-        UserError: there is no such run, or it has no whole checkpoint.
+        UserError: there is no such run or device, or the run has no whole checkpoint.
     """
     folder = RunFolder.open(Path(path))
+    try:
+        target = devices.resolve(device)
+    except UserError as error:
+        raise UserError("--device", error.what, error.todo) from None
     recipe = _recipe(folder)
     if "model" not in folder.record:
         raise UserError(
             str(folder.path), "was made by an earlier mtl that did not record its inputs", "train it again"
         )
+    _require_whole(folder)
     header, learned = from_record(folder.record["model"])
+    _require_tasks(folder, recipe, learned)
     built = build(recipe, header, learned)
     state.load_weights(built.model, selected_files(folder))
-    target = devices.resolve(device)
     return TrainedModel(recipe, built.to(target), header, learned, folder)
+
+
+def _require_whole(folder: RunFolder) -> None:
+    """The record says of the model what the run wrote; older runs have no digest of it.
+
+    Raises:
+        UserError: it does not.
+    """
+    record = folder.record
+    if record.get("model_sha256", "") not in ("", digest_of_model(record)):
+        raise UserError(str(folder.path / RECORD), "model is not as the run wrote it", PUT_BACK)
+
+
+def _require_tasks(folder: RunFolder, recipe: Recipe, learned: Learned) -> None:
+    """What was learned is of the recipe's tasks.
+
+    Raises:
+        UserError: the record is not that of this recipe.
+    """
+    for name, of in (("outputs", learned.outputs), ("constants", learned.constants)):
+        for task in recipe.tasks.keys() ^ of.keys():
+            what = f"model.{name} {'lacks' if task in recipe.tasks else 'has unknown'} {quoted(task)}"
+            raise UserError(str(folder.path / RECORD), what, PUT_BACK)
 
 
 def _recipe(folder: RunFolder) -> Recipe:

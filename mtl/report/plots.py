@@ -11,8 +11,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mtl.errors import UserError
+from mtl.training.logs import ALPHAS
+from mtl.training.record import PUT_BACK
 from mtl.training.runs import RunFolder
 
+GENERATED = "the data are generated, not measured"
 SPLIT_COLOURS = {"train": "#8a8a8a", "validation": "#d95f02", "test": "#1b6ca8"}
 
 MAX_PANEL, MAX_TICKS = 12.0, 25
@@ -33,16 +37,30 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
         metrics: whose curves are drawn beside those of the loss; default: all that were measured.
     """
     folder.plots.mkdir(exist_ok=True)
-    rows, alphas = folder.rows(), folder.rows("alpha.jsonl")
+    rows, alphas = folder.rows(), folder.rows(ALPHAS)
+    note = GENERATED if folder.record.get("data", {}).get("generated") else ""
     paths = []
     for metric in dict.fromkeys(key.split("/")[-1] for row in rows for key in row if "/" in key):
         if metric != "labels" and (metrics is None or metric in (*metrics, "loss")):
-            paths.append(_save(learning_curves(rows, metric), folder.plots / f"curves_{metric}.png"))
+            paths.append(_save(learning_curves(rows, metric), folder.plots / f"curves_{metric}.png", note))
     if alphas:
         towers = list(folder.record["towers"])
-        paths.append(_save(alpha_maps(alphas[-1], towers), folder.plots / "alpha.png"))
-        paths.append(_save(alpha_paths(alphas, towers), folder.plots / "alpha_history.png"))
+        require_alphas_of(towers, alphas, folder.path / ALPHAS)
+        paths.append(_save(alpha_maps(alphas[-1], towers), folder.plots / "alpha.png", note))
+        paths.append(_save(alpha_paths(alphas, towers), folder.plots / "alpha_history.png", note))
     return paths
+
+
+def require_alphas_of(towers: Sequence[str], alphas: Sequence[dict[str, Any]], path: Path) -> None:
+    """Each line has the same sites, and one row per tower.
+
+    Raises:
+        UserError: one has not.
+    """
+    sites = alphas[0]["alpha"].keys()
+    for number, row in enumerate(alphas, start=1):
+        if row["alpha"].keys() != sites or {len(alpha) for alpha in row["alpha"].values()} != {len(towers)}:
+            raise UserError(f"{path}:{number}", "the alphas are not those of the run's towers", PUT_BACK)
 
 
 def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
@@ -111,7 +129,7 @@ def alpha_maps(last: dict[str, Any], towers: Sequence[str]) -> Figure:
     size = min(max(2.6, 0.45 * len(towers) + 1.4), MAX_PANEL)
     ticks = range(0, len(towers), -(-len(towers) // MAX_TICKS))
     names = [towers[k] for k in ticks]
-    figure = Figure(figsize=(size * len(sites) + 0.8, size + 0.5), layout="constrained")
+    figure = Figure(figsize=(size * len(sites) + 0.8, size + 0.9), layout="constrained")
     axes = figure.subplots(1, len(sites), squeeze=False)[0]
     limit = max(1.0, *(abs(v) for alpha in sites.values() for line in alpha for v in line))
     for axis, (site, alpha) in zip(axes, sites.items(), strict=True):
@@ -166,7 +184,11 @@ def _abscissa(rows: Sequence[dict[str, Any]]) -> str:
     return "epoch" if len(steps) == len({place[:2] for place in steps}) else "step"
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def _save(figure: Figure, path: Path, note: str = "") -> Path:
+    """Write a picture, with a note below it if there is one."""
+    if note:
+        figure.set_figheight(figure.get_figheight() + 0.3)
+        figure.supxlabel(note, fontsize=9, color="#555555")
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=min(110.0, MAX_PIXELS / max(figure.get_size_inches())))
     return path

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from mtl.errors import UserError
+from mtl.errors import UserError, quoted
+
+NAME = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 
 
 def resolve(asked: str) -> torch.device:
     """`auto` is the first CUDA device, else MPS, else the CPU.
 
     Raises:
-        UserError: the device is not there.
+        UserError: there is no such name, or the device is not there.
     """
+    if NAME.fullmatch(asked) is None:
+        raise UserError("", f"no device {quoted(asked)}", "one of auto, cpu, cuda, cuda:1, mps")
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     has_mps = torch.backends.mps.is_available()
     if asked == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from math import prod
@@ -12,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from mtl.errors import EnvironmentFault, UserError, dotted, quoted
 from mtl.training.disk import plain_size
-from mtl.training.json_text import strict_json
+from mtl.training.json_text import canonical_json, strict_json
 
 SCHEMA_VERSION = 1
+PUT_BACK = "put back the one that the run wrote"
 MOST_INPUTS = 2**28
 """Numbers in a row of inputs, 1 GB: what a record may make us allocate before its weights are looked at."""
 
@@ -61,8 +63,8 @@ class _Layout(_Shape):
 
 
 class _Model(_Shape):
-    input_shape: list[Count]
-    outputs: dict[Word, list[str]]
+    input_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    outputs: dict[Word, Annotated[list[str], Field(min_length=1)]]
     constants: dict[Word, dict[Word, list[float]]]
     scaled: bool
     scale_shape: list[Count]
@@ -105,6 +107,7 @@ class _Record(_Shape):
     threads: Annotated[int, Field(ge=1, le=1024)] = ABSENT
     data: _Data = ABSENT
     model: _Model = ABSENT
+    model_sha256: Word = ABSENT
     parameters: Count = ABSENT
     classes: dict[Word, list[str]] = ABSENT
     towers: dict[Word, list[Word]] = ABSENT
@@ -154,7 +157,12 @@ class Record(dict[str, Any]):
         self.path = path
 
     def __missing__(self, key: str) -> Any:
-        raise UserError(str(self.path), f"has no {quoted(key)}", "put back the one that the run wrote")
+        raise UserError(str(self.path), f"has no {quoted(key)}", PUT_BACK)
+
+
+def digest_of_model(record: Mapping[str, Any]) -> str:
+    """sha256 of what a run has learned beside its weights: a wrong scale or class would give wrong predictions."""
+    return hashlib.sha256(canonical_json(record["model"])).hexdigest()
 
 
 def read_record(path: Path) -> Record:
@@ -176,7 +184,7 @@ def read_record(path: Path) -> Record:
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
         raise UserError(str(path), f"is not a run record of schema {SCHEMA_VERSION}")
     if fault := _fault(_Record, values):
-        raise UserError(str(path), fault, "put back the one that the run wrote")
+        raise UserError(str(path), fault, PUT_BACK)
     return Record(values, path)
 
 
@@ -202,7 +210,7 @@ def read_lines(path: Path, length: int | None = None) -> list[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             fault = f"cannot be read: {_shown(str(error))}"
         if fault:
-            raise UserError(f"{path}:{number}", fault, "put back the one that the run wrote")
+            raise UserError(f"{path}:{number}", fault, PUT_BACK)
         rows.append(row)
     return rows
 

@@ -6,10 +6,15 @@ Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 from __future__ import annotations
 
 import copy
+import random
+from collections import deque
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
+from torch import nn
 
-from mtl.errors import UserError
+from mtl.errors import UserError, quoted
 from mtl.evaluation.evaluate import evaluation_mode
 from mtl.promises import broken, check_decoded, check_losses, check_metrics
 from mtl.training.fit import Trainer
@@ -31,10 +36,52 @@ def rehearse(trainer: Trainer) -> None:
     losses = [_rehearse_group(trainer, number, logits, index) for number in range(len(trainer.built.groups))]
     losses_N = torch.cat(losses).index_select(0, trainer._to_results)
     with trainer.recipe.at("weighting"):
-        total = copy.deepcopy(trainer.weighting)(losses_N)  # one that keeps losses must not see these
+        weighting = copy.deepcopy(trainer.weighting)  # one that keeps losses must not see these
+        before = unsaved(weighting)
+        total = weighting(losses_N)
         if getattr(total, "shape", None) != ():
             got = tuple(total.shape) if hasattr(total, "shape") else type(total).__name__
             raise broken(trainer.recipe.weighting, "build", f"weighs the losses to {got}, not to one number")
+        for name, value in unsaved(weighting).items():
+            if before.get(name) != value:
+                what = f"gives a module that remembers {quoted(name)} where no checkpoint holds it: use register_buffer"
+                raise broken(trainer.recipe.weighting, "build", what)
+
+
+def unsaved(module: nn.Module) -> dict[str, str]:
+    """Attribute of a module, or of one inside it -> its value as text, of all that its state_dict leaves out.
+
+    Buffers with `persistent=False` do not count: whoever says so means it.
+    """
+    own = vars(nn.Module())
+    return {
+        f"{place}.{name}" if place else name: _as_text(value)
+        for place, part in module.named_modules()
+        for name, value in vars(part).items()
+        if name not in own
+    }
+
+
+def _as_text(value: object, depth: int = 4) -> str:
+    """Numbers, texts, tensors, arrays, random generators, and what holds them; of anything else the type."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return repr(value.tolist())
+    if isinstance(value, int | float | str | None):
+        return repr(value)
+    if isinstance(value, torch.Generator):
+        return repr(value.get_state().tolist())
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, random.Random):
+        return repr(value.getstate())
+    inner: Iterable[object] = ()
+    if depth and isinstance(value, Mapping):
+        inner = [part for pair in value.items() for part in pair]
+    elif depth and isinstance(value, list | tuple | set | deque):
+        inner = value
+    elif depth and not isinstance(value, nn.Module | type) and hasattr(value, "__dict__"):
+        inner = vars(value).values()
+    return f"{type(value).__name__}({', '.join(_as_text(part, depth - 1) for part in inner)})"
 
 
 def _rehearse_single_row(trainer: Trainer, index: torch.Tensor) -> None:

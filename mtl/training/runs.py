@@ -26,7 +26,7 @@ from mtl.training import checkpoint, logs
 from mtl.training.disk import make_folder, write_whole
 from mtl.training.logs import METRICS
 from mtl.training.logs import TIMINGS as TIMINGS
-from mtl.training.record import SCHEMA_VERSION, read_lines, read_record
+from mtl.training.record import SCHEMA_VERSION, digest_of_model, read_lines, read_record
 
 RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
 LOCK = ".lock"
@@ -190,6 +190,8 @@ class RunFolder:
     def save_record(self, **facts: Any) -> None:
         """Bring run.json up to date."""
         self.record.update(facts)
+        if "model" in self.record:
+            self.record["model_sha256"] = digest_of_model(self.record)
         # keys stay in their order: towers and results are shown in the recipe's
         text = json.dumps(self.record, indent=1, allow_nan=False) + "\n"
         write_whole(self.path / RECORD, text.encode())

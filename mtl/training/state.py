@@ -94,7 +94,7 @@ def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool =
     weights = _weights(trainer.built.model, files)
     if not allow_nonfinite:
         _require_finite(weights)
-    moments = _moments(trainer.optimizer, _load(files, OPTIMIZER))
+    moments = _moments(trainer, progress, _load(files, OPTIMIZER))
     weighting = _load(files, WEIGHTING)
     _require_same_tensors(WEIGHTING, weighting, trainer.weighting.state_dict())
     if order_sha256 not in (None, trainer.order_sha256(progress.epoch)):
@@ -171,28 +171,41 @@ def _require_finite(tensors: Mapping[str, Tensor]) -> None:
             )  # fmt: skip
 
 
-def _moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Parameter name -> what the optimizer remembers of it; the same things of each, or it is refused."""
-    moments: dict[str, dict[str, Tensor]] = {
-        name: {} for group in optimizer.param_groups for name in group["names"]
+def _moments(
+    trainer: Trainer, progress: Progress, tensors: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Parameter name -> what the optimizer remembers of it at `progress`; nothing before the first step.
+
+    Raises:
+        UserError: that is not what this optimizer remembers.
+    """
+    parameters = {
+        name: parameter
+        for group in trainer.optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
     }
-    shapes = {
-        name: p.shape for g in optimizer.param_groups for name, p in zip(g["names"], g["params"], strict=True)
+    remembered = _remembered(trainer) if tensors or progress.step > progress.skipped else {}
+    own = {
+        f"{name}::{key}": torch.empty_like(parameter if is_whole else value, device="meta")
+        for name, parameter in parameters.items()
+        for key, (value, is_whole) in remembered.items()
     }
-    for full_name, tensor in tensors.items():
-        name, _, key = full_name.partition("::")
-        if name not in moments:
-            raise UserError(OPTIMIZER, f"has unknown {quoted(full_name)}")
-        if tensor.ndim and tensor.shape != shapes[name]:
-            raise UserError(
-                OPTIMIZER, f"{quoted(full_name)} is {tuple(tensor.shape)}, not {tuple(shapes[name])}"
-            )
-        moments[name][key] = tensor
-    keys = {key for own in moments.values() for key in own}
-    for name, own in moments.items():
-        if own.keys() != keys:
-            raise UserError(OPTIMIZER, f"lacks {', '.join(sorted(keys - own.keys()))} of {quoted(name)}")
-    return moments
+    _require_same_tensors(OPTIMIZER, tensors, own)
+    return {name: {key: tensors[f"{name}::{key}"] for key in remembered} for name in parameters}
+
+
+def _remembered(trainer: Trainer) -> dict[str, tuple[Tensor, bool]]:
+    """What the optimizer remembers of a parameter, and whether that has the parameter's shape: found by one step of
+    another optimizer of the recipe.
+    """
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.zeros(2)
+    other = trainer.recipe.optimizer.build(
+        [{"params": [parameter], "names": [""], "decay": False, "lr_scale": 1.0}]
+    )
+    other.step()
+    values = {key: value for key, value in other.state[parameter].items() if isinstance(value, Tensor)}
+    return {key: (value, value.shape == parameter.shape) for key, value in values.items()}
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

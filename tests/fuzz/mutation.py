@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator, Sequence
 
@@ -23,6 +24,41 @@ def mutations(corpus: Sequence[bytes], tokens: Sequence[bytes], seed: int) -> It
         for _ in range(1 << rng.randrange(4)):
             _change(data, corpus, (*TOKENS, *tokens), rng)
         yield bytes(data)
+
+
+VALUES: tuple[object, ...] = (
+    None, True, -1, 0, 1, 3, 2**31, 2**63, 10**40, 0.5, -1e308, "", "x", "\x1b[31m", "../x", "y" * 3000, [], [1],
+    [[]], ["a"], {}, {"a": 1}, {"a": "x"}, {"": {}},
+)  # fmt: skip
+
+
+def changed_parts(whole: object, seed: bytes) -> object:
+    """A JSON value of which one to three parts are replaced, doubled, left out or given to other keys."""
+    rng = random.Random(seed)
+    value = copy.deepcopy(whole)
+    for _ in range(rng.randrange(1, 4) if seed else 0):
+        holders = list(_holders(value))
+        holder = rng.choice(holders)
+        if isinstance(holder, dict):
+            key = rng.choice([*holder]) if holder else "x"
+            place = rng.choice((key, key, key, *rng.sample(("a", "b", "c/d/e", "\x07", ""), 1)))
+            if rng.randrange(6) == 0:
+                holder.pop(key, None)
+            else:
+                holder[place] = copy.deepcopy(rng.choice((*VALUES, *holders[:30])))
+        elif rng.randrange(4) == 0:
+            del holder[:1]
+        else:
+            holder.insert(rng.randrange(len(holder) + 1), copy.deepcopy(rng.choice(VALUES)))
+    return value
+
+
+def _holders(value: object) -> Iterator[dict[str, object] | list[object]]:
+    """Every object and list inside a JSON value, itself included."""
+    if isinstance(value, dict | list):
+        yield value
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _holders(part)
 
 
 def _change(data: bytearray, corpus: Sequence[bytes], tokens: Sequence[bytes], rng: random.Random) -> None:

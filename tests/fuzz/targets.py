@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from tests.fuzz.mutation import changed_parts
 
 Read = Callable[[bytes], object]
 
@@ -247,19 +252,90 @@ def manifest(folder: Path) -> Target:
     )
 
 
-def record(folder: Path) -> Target:
-    from mtl.training.runs import RunFolder, list_runs, recipe_of
+def _run_folder(folder: Path) -> None:
+    """A run whose record and logs are written anew for each input."""
+    shutil.copytree(GOLDEN, folder, dirs_exist_ok=True)
 
-    (folder / "recipe.resolved.yaml").write_bytes((GOLDEN / "recipe.resolved.yaml").read_bytes())
+
+def _read_run(folder: Path) -> None:
+    """All that a command reads of a run before it trains: the list, its recipe, its model and what was logged."""
+    from mtl.commands.runs import _row_of
+    from mtl.evaluation.predict import load
+    from mtl.training.runs import RunFolder, list_runs
+
+    for run in list_runs(folder):
+        _row_of(run)
+    model = load(folder)
+    run = RunFolder.open(folder)
+    run.rows()
+    list(run.rows("alpha.jsonl"))
+    assert model.header.input_shape
+
+
+def record(folder: Path) -> Target:
+    _run_folder(folder)
 
     def read(data: bytes) -> None:
         (folder / "run.json").write_bytes(data)
-        list_runs(folder)
-        recipe_of(RunFolder.open(folder))
+        _read_run(folder)
 
     return Target(
         [(GOLDEN / "run.json").read_bytes()], (b'"status"', b'"resolved_sha256": 1', b"[" * 2000), read
     )
+
+
+def record_parts(folder: Path) -> Target:
+    """Sound JSON: each input is the seed of some changes to parts of a record, however deep they lie."""
+    _run_folder(folder)
+    whole = json.loads((GOLDEN / "run.json").read_bytes())
+    whole |= {
+        "status": "finished", "selected": {"step": 8, "epoch": 2}, "results": {"test/mean/accuracy": 0.5},
+        "changes": [{"step": 4, "changed": ["train.epochs 1 -> 2"]}], "decisions": {"a": {"threshold": [0.5]}},
+        "resolved_sha256": [], "plugin_sha256": {}, "stopped_early": False, "skipped_steps": 0,
+    }  # fmt: skip
+    whole["resolved_sha256"] = [hashlib.sha256((GOLDEN / "recipe.resolved.yaml").read_bytes()).hexdigest()]
+
+    def read(data: bytes) -> None:
+        (folder / "run.json").write_text(json.dumps(changed_parts(whole, data)), encoding="utf-8")
+        _read_run(folder)
+
+    return Target([b"", b"1", b"2"], (), read)
+
+
+def log(folder: Path) -> Target:
+    """metrics.jsonl or alpha.jsonl, as the first byte says, and what is written and drawn of it."""
+    from mtl.report import plots
+    from mtl.training.runs import RunFolder
+
+    _run_folder(folder)
+    logs = ("metrics.jsonl", "alpha.jsonl")
+    texts = {name: (GOLDEN / name).read_bytes() for name in logs}
+
+    def read(data: bytes) -> None:
+        which = logs[data[:1] == b"a"]
+        for name in logs:
+            (folder / name).write_bytes(data[1:] if name == which else texts[name])
+        run = RunFolder.open(folder)
+        rows, alphas, towers = run.rows(), run.rows("alpha.jsonl"), ["a", "b"]
+        run.write_csv(rows)
+        if which == "alpha.jsonl" and alphas:
+            plots.require_alphas_of(towers, alphas, folder / which)
+            plots.alpha_maps(alphas[-1], towers)
+            plots.alpha_paths(alphas, towers)
+        elif rows:
+            plots.learning_curves(rows[:9], "loss")
+
+    tokens = (
+        b"\n",
+        b"{}\n",
+        b"[]\n",
+        b"null\n",
+        b'"x": 1,',
+        b'"split": "test"',
+        b'"a/b/c": 1e400',
+        b"[[1, 2]]",
+    )
+    return Target([b"m" + texts[logs[0]], b"a" + texts[logs[1]]], tokens, read)
 
 
 def state(folder: Path) -> Target:
@@ -304,6 +380,7 @@ def state(folder: Path) -> Target:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     make.__name__: make
     for make in (
-        recipe_text, recipe, override, idx, npz, npy_header, csv, parquet, image, manifest, record, state
+        recipe_text, recipe, override, idx, npz, npy_header, csv, parquet, image, manifest, record, record_parts,
+        log, state,
     )
 }  # fmt: skip

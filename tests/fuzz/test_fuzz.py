@@ -14,7 +14,7 @@ import pytest
 
 from mtl.errors import UserError
 from tests.fuzz import worker
-from tests.fuzz.mutation import mutations
+from tests.fuzz.mutation import changed_parts, mutations
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ SEED = int(os.environ.get("MTL_FUZZ_SEED", "0"))
 
 
 def test_every_reader_has_a_fuzzer() -> None:
-    assert len(TARGETS) == 12
+    assert len(TARGETS) == 14
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -51,6 +51,15 @@ def test_mutations_repeat_by_their_seed() -> None:
     assert once == again != other
     assert once[:2] == corpus
     assert len(set(once)) > 150
+
+
+def test_parts_of_a_value_are_changed_and_the_value_is_not() -> None:
+    whole = {"a": {"b": [1, {"c": None}]}, "d": 2}
+    before = json.dumps(whole)
+    found = {json.dumps(changed_parts(whole, b"%d" % n)) for n in range(300)}
+    assert json.dumps(whole) == before == json.dumps(changed_parts(whole, b""))
+    assert len(found) > 150
+    assert any('"c": ' in text and '"c": null' not in text for text in found), "nothing deep was changed"
 
 
 def raises(error: Exception) -> object:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,3 +111,102 @@ def test_it_says_which_task_and_where(trainer: Trainer, monkeypatch: pytest.Monk
     assert str(caught.value).endswith(
         f"mixed.yaml:12:10: tasks.stars: {spec.__name__}.decode gives column '' not one value for each of 8 rows"
     )
+
+
+class Keeper:
+    """Something that holds what a weighting remembers."""
+
+    def __init__(self) -> None:
+        self.seen: deque[float] = deque(maxlen=2)
+
+
+def counts(module: Any, losses_N: torch.Tensor) -> None:
+    module.n += 1
+
+
+def keeps_losses(module: Any, losses_N: torch.Tensor) -> None:
+    module.last = losses_N.detach()
+
+
+def appends(module: Any, losses_N: torch.Tensor) -> None:
+    module.history["losses"].append(losses_N[0].item())
+
+
+def tells_a_keeper(module: Any, losses_N: torch.Tensor) -> None:
+    module.keeper.seen.append(losses_N[0].item())
+
+
+def draws_torch(module: Any, losses_N: torch.Tensor) -> None:
+    torch.rand(1, generator=module.torch_generator)
+
+
+def draws_numpy(module: Any, losses_N: torch.Tensor) -> None:
+    module.numpy_generator.random()
+
+
+def draws_python(module: Any, losses_N: torch.Tensor) -> None:
+    module.python_generator.random()
+
+
+def inside(module: Any, losses_N: torch.Tensor) -> None:
+    module.part.n = 5
+
+
+FORGETFUL = {
+    counts: "n",
+    keeps_losses: "last",
+    appends: "history",
+    tells_a_keeper: "keeper",
+    draws_torch: "torch_generator",
+    draws_numpy: "numpy_generator",
+    draws_python: "python_generator",
+    inside: "part.n",
+}
+
+
+def buffers(module: Any, losses_N: torch.Tensor) -> None:
+    module.count += 1
+    module.scratch = losses_N.detach()
+
+
+def nothing(module: Any, losses_N: torch.Tensor) -> None:
+    pass
+
+
+class Weighting(nn.Module):
+    """A sum that does `step` at each call."""
+
+    def __init__(self, step: Callable[[Any, torch.Tensor], None]) -> None:
+        super().__init__()
+        self.step = step
+        self.n, self.last = 0, torch.full((2,), torch.nan)
+        self.history: dict[str, list[float]] = {"losses": []}
+        self.keeper, self.part = Keeper(), nn.Identity()
+        self.torch_generator, self.numpy_generator = torch.Generator(), np.random.default_rng(0)
+        self.python_generator = random.Random(0)
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("scratch", torch.zeros(5), persistent=False)
+
+    def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
+        self.step(self, losses_N)
+        return losses_N.sum()
+
+
+@pytest.mark.parametrize("step", FORGETFUL, ids=lambda step: step.__name__)
+def test_a_weighting_that_a_resumed_run_would_have_forgotten(
+    step: Callable[[Any, torch.Tensor], None], trainer: Trainer
+) -> None:
+    trainer.weighting = Weighting(step)
+    with pytest.raises(UserError) as caught:
+        rehearsal.rehearse(trainer)
+    name = FORGETFUL[step]
+    told = (
+        f"Sum.build gives a module that remembers {name!r} where no checkpoint holds it: use register_buffer"
+    )
+    assert str(caught.value).endswith(f": weighting: {told}")
+
+
+@pytest.mark.parametrize("step", [buffers, nothing], ids=lambda step: step.__name__)
+def test_what_a_weighting_may_remember(step: Callable[[Any, torch.Tensor], None], trainer: Trainer) -> None:
+    trainer.weighting = Weighting(step)
+    rehearsal.rehearse(trainer)
