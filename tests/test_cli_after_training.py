@@ -256,7 +256,7 @@ def test_predict_needs_no_labels(suffix: str, folder: Path, capsys: Capture) -> 
         (["--input", "bad.csv", "--output", "p.csv"], "bad.csv:row 7, column 'x': 'abc' is not a number"),
         (["--input", "bad.csv", "--output", "p.npz"], "bad.csv:row 7, column 'x': 'abc' is not a number"),
         (["--input", "empty.csv", "--output", "p.csv"], "empty.csv: no rows"),
-        (["--input", "a.npz", "--output", "p.csv"], "inputs: the run reads categories by name; give a table"),
+        (["--input", "a.npz", "--output", "p.csv"], "a.npz: the run reads categories by name; give a table"),
         (["--input", "run", "--output", "p.csv"], "run: a table is one of"),
         (["--output", "p.csv"], "mtl predict: Missing option '--input'."),
         (["--input", "shop.csv", "--output", "p.csv", "--device", "cuda:9"], "cuda:9"),
@@ -273,11 +273,11 @@ def test_errors_of_predict(arguments: list[str], text: str, folder: Path, capsys
 @pytest.mark.parametrize(
     ("name", "arrays", "text"),
     [
-        ("w.npz", {"inputs": np.zeros((3, 4))}, "inputs: shape (3, 4), the run takes (n, 20)"),
+        ("w.npz", {"inputs": np.zeros((3, 4))}, "w.npz: shape (3, 4), the run takes (n, 20)"),
         ("n.npz", {"x": np.zeros((3, 20))}, "n.npz: no array 'inputs'"),
         ("e.npz", {"inputs": np.zeros((0, 20))}, "e.npz: no rows"),
-        ("t.npz", {"inputs": np.full((2, 20), "a")}, "inputs: holds <U1 values, not numbers"),
-        ("v.npz", {"inputs": np.full((2, 20), np.nan)}, "inputs:row 0: the value is missing"),
+        ("t.npz", {"inputs": np.full((2, 20), "a")}, "t.npz: holds <U1 values, not numbers"),
+        ("v.npz", {"inputs": np.full((2, 20), np.nan)}, "v.npz:row 0: the value is missing"),
         (
             "shop.csv",
             {},

@@ -90,23 +90,23 @@ class Feed:
         with without_paths():
             known = names(path)
         if name in known:
-            self._check_shape(known[name][0])
+            self._check_shape(known[name][0], path.name)
         for arrays in stream(path, list(dict.fromkeys([name, *keep])), self.rows):
-            yield {n: arrays[n] for n in keep}, self._numbers(arrays[name], start)
+            yield {n: arrays[n] for n in keep}, self._numbers(arrays[name], start, path.name)
             start += len(arrays[name])
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
+    def _check_shape(self, shape: tuple[int, ...], place: str = "inputs") -> None:
         layout = self.learned.layout
         if layout is not None and layout.categorical:
-            raise UserError("inputs", "the run reads categories by name", "give a table")
+            raise UserError(place, "the run reads categories by name", "give a table")
         if len(shape) < 1 or tuple(shape[1:]) != self.shape:
             wanted = f"(n, {', '.join(map(str, self.shape))})"
-            raise UserError("inputs", f"shape {tuple(shape)}, the run takes {wanted}")
+            raise UserError(place, f"shape {tuple(shape)}, the run takes {wanted}")
 
-    def _numbers(self, part: Array, start: int) -> Float32:
+    def _numbers(self, part: Array, start: int, place: str = "inputs") -> Float32:
         """float32 rows of an array, refused where they are not what the run was trained on."""
         if part.dtype.kind not in "fiub":
-            raise UserError("inputs", f"holds {part.dtype} values, not numbers")
+            raise UserError(place, f"holds {part.dtype} values, not numbers")
         with np.errstate(over="ignore"):
             rows = np.array(part, dtype=np.float32)  # a copy: torch takes no read-only memory
         layout = self.learned.layout
@@ -115,7 +115,7 @@ class Feed:
         if wrong.any():
             at = tuple(np.argwhere(wrong)[0])
             what = "the value is missing" if np.isnan(rows[at]) else f"{part[at]} is not a finite float32"
-            raise UserError(f"inputs:row {start + int(at[0])}", what, "remove the row or fill the value")
+            raise UserError(f"{place}:row {start + int(at[0])}", what, "remove the row or fill the value")
         return rows
 
     def _table(self, file: TableFile, keep: Sequence[str]) -> Iterator[Batch]:
