@@ -7,8 +7,10 @@ own process cannot help the next life of it.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -52,6 +54,7 @@ LIMIT = 120.0
 GROUPED = pytest.mark.xdist_group("lives")
 """For tests that start lives: all of them in one worker, or each would have a server of its own."""
 
+multiprocessing.util.get_temp_dir()  # of the server's socket: made now, not in the folder of a test, which is deleted
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(PRELOADED)
 
@@ -67,6 +70,7 @@ class Life:
         environment: added to ours, where MTL_FAIL and OMP_NUM_THREADS are set by `fail` and to 1.
         fail: planned faults, as in `mtl.training.failpoints`.
         terminal: the path of a terminal, to be its stdin, stdout and stderr and to send it signals.
+        rights: whether root may do there what only root may; without, it is the owner of its files and no more.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Life:
         environment: Mapping[str, str] | None = None,
         fail: str = "",
         terminal: str = "",
+        rights: bool = True,
     ) -> None:
         number = len(list(folder.glob("*.stdout")))
         self.said = [folder / f"{number}.{name}" for name in ("stdout", "stderr")]
@@ -86,7 +91,7 @@ class Life:
         given = {**os.environ, **(environment or {}), "MTL_FAIL": fail, "OMP_NUM_THREADS": "1"}
         streams = [terminal] * 3 if terminal else [os.devnull, *map(str, self.said)]
         self._process = _processes.Process(
-            target=_live, args=(act, arguments, str(cwd or folder), given, streams)
+            target=_live, args=(act, arguments, str(cwd or folder), given, streams, rights)
         )
         self._process.start()
         assert self._process.pid is not None
@@ -106,7 +111,7 @@ class Life:
 
     def await_stop(self) -> None:
         """Until the process has stopped itself by SIGSTOP (`stage:n:stop`)."""
-        self.await_that(lambda: self._state() == "T")
+        self.await_that(lambda: self.state() == "T")
 
     def await_that(self, happens: Callable[[], bool]) -> None:
         end = time.monotonic() + LIMIT
@@ -115,7 +120,7 @@ class Life:
             assert time.monotonic() < end
             time.sleep(0.002)
 
-    def _state(self) -> str:
+    def state(self) -> str:
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
     def end(self) -> subprocess.CompletedProcess[str]:
@@ -133,6 +138,7 @@ def _live(
     cwd: str,
     environment: Mapping[str, str],
     streams: list[str],
+    rights: bool,
 ) -> None:
     os.setsid()
     for number, path in enumerate(streams):
@@ -149,6 +155,8 @@ def _live(
         signal.signal(stopping, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("error")
+    if not rights and os.geteuid() == 0:
+        _give_up_rights()
     failpoints._plan = failpoints._planned()  # what is planned is read once, when it is imported
     code: int | None = 70
     try:
@@ -158,6 +166,15 @@ def _live(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)
+
+
+def _give_up_rights() -> None:
+    """Root passes every check of a file's mode by its capabilities (capabilities(7)): none of them is kept."""
+    version_3, this_process = 0x20080522, 0
+    header, none = (ctypes.c_uint32 * 2)(version_3, this_process), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capset(header, none) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def command(*arguments: str | Path) -> int:

@@ -1,8 +1,9 @@
 """Places at which a test may make a run fail: `MTL_FAIL=stage:n:action` in the environment.
 
 At the n-th time (from 1) that a stage is reached, the action happens: `raise` an error, `memory`, `kill`, `term`,
-`int`, `hup` or `pipe` to this process, `nan` (at `forward`, whose losses the caller then poisons), or `full`, a disk
-without room. Several are parted by commas. Without the variable, a place costs one look at an empty dict.
+`int`, `hup`, `pipe` or `stop` to this process (`stop` holds it until SIGCONT), `nan` (at `forward`, whose losses the
+caller then poisons), or `full`, a disk without room. Several are parted by commas. Without the variable, a place costs
+one look at an empty dict.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 from mtl.errors import UserError, quoted
 
 STAGES = ("load", "forward", "backward", "step", "evaluate", "log", "save", "retain", "finish", "plot")
-ACTIONS = ("raise", "memory", "kill", "term", "int", "hup", "pipe", "nan", "full")
+ACTIONS = ("raise", "memory", "kill", "term", "int", "hup", "pipe", "stop", "nan", "full")
 VARIABLE = "MTL_FAIL"
 
 

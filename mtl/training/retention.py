@@ -92,10 +92,12 @@ def clean(folder: Path) -> None:
     """Put right what interrupted saves and deletions left behind; only for the process that holds the run.
 
     Raises:
-        EnvironmentFault: a checkpoint that was to be replaced cannot be put back.
+        EnvironmentFault: a checkpoint that was to be replaced cannot be put back, or none can be saved there.
     """
     if not folder.is_dir():
         return
+    if not os.access(folder, os.W_OK):  # told now rather than at the first save
+        raise EnvironmentFault(str(folder), "checkpoints cannot be written there: permission denied")
     for entry in list(os.scandir(folder)):
         if not entry.is_dir(follow_symlinks=False):
             continue

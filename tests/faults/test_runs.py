@@ -550,6 +550,6 @@ def test_killed_before_retention_and_held_for_a_while(command: Command) -> None:
 def test_killed_a_hundred_times(tmp_path: Path) -> None:
     from tests.faults.many_kills import attempt
 
-    figures = attempt(tmp_path, kills=100, seed=0, epochs=800, every=10, training=2.5)
+    figures = attempt(tmp_path, kills=100, seed=0, epochs=800, every=10, seconds=2.5)
     print(figures)
     assert figures["kills"] == 100

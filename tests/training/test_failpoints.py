@@ -52,7 +52,8 @@ def test_errors(stage: str, plan: Plan) -> None:
 
 
 SIGNALS = {
-    "kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP, "pipe": signal.SIGPIPE
+    "kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP,
+    "pipe": signal.SIGPIPE, "stop": signal.SIGSTOP,
 }  # fmt: skip
 
 
