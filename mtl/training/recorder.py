@@ -127,7 +127,11 @@ class Recorder:
             )
             return
         if not self.trainer.finished:
-            self.save()
+            try:
+                self.save()
+            except KeyboardInterrupt:  # another one, from somebody who does not wait for the disk
+                self.broken_off()
+                raise
         self._record(status="interrupted", step=progress.step, epoch=progress.epoch)
         self.console.warn(
             f"stopped at step {progress.step}, which is saved; `mtl run --resume {self.folder.path}` goes on"

@@ -5,6 +5,7 @@ F7 and F9, in processes of their own.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -95,6 +96,25 @@ def test_a_second_interrupt_to_the_group(command: Command, tmp_path: Path) -> No
     stands = f"warning: stopped at step 4; step 3 is saved; `mtl run --resume {command.out}` goes on\n"
     assert done.stderr == stands + "interrupted\n"
     assert command.saved() == [STEPS]
+    command.goes_on()
+
+
+def test_a_second_interrupt_in_the_save(command: Command, tmp_path: Path) -> None:
+    """Of the first one; what was there before stands, and what the save left is removed by the next start."""
+    with begin(command, tmp_path, "backward:5:stop,save:2:stop") as life:
+        life.await_stop()
+        life.send(signal.SIGINT)
+        life.send(signal.SIGCONT)
+        life.await_that(lambda: life.state() != "T")
+        life.await_stop()
+        time.sleep(REPEATED + 0.1)
+        life.send(signal.SIGINT)
+        life.send(signal.SIGCONT)
+        done = life.end()
+    stands = f"warning: stopped at step 5; step 3 is saved; `mtl run --resume {command.out}` goes on\n"
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", stands + "interrupted\n")
+    assert command.saved() == [STEPS]
+    assert json.loads((command.out / "run.json").read_bytes())["status"] == "interrupted"
     command.goes_on()
 
 
