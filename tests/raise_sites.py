@@ -50,10 +50,60 @@ class Site:
         return any(self.first <= line <= self.last for line in lines)
 
 
-UNREACHABLE: dict[tuple[str, str], str] = {}
+UNREACHABLE: dict[tuple[str, str], str] = {
+    ("mtl/data/npz_stream.py", "ends at row"): "the size of each array was compared with its header before",
+    (
+        "mtl/data/look.py",
+        "no rows",
+    ): "a table without rows is refused when it is checked; a guard for other tables",
+    ("mtl/data/table_reading.py", "UserError(file.name, 'no rows')"): "likewise",
+    (
+        "tasks/__init__.py",
+        "ImportError",
+    ): "reached in a process whose folder is no checkout, which is not measured",
+}
 """(file, a part of the site's text) -> why no test can reach it."""
 
-NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {}
+NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {
+    ("mtl/data/array_columns.py", "no rows"): "the header of an array without rows is refused before",
+    ("mtl/data/batches.py", "there are no rows"): "an empty train split is refused before",
+    ("mtl/data/download.py", "raise"): "the network or the disk, not an input",
+    ("mtl/data/images.py", "UserError('', 'no rows')"): "a table without rows is refused before",
+    ("mtl/data/images.py", "permission denied"): "rights are the machine's, and root has all",
+    (
+        "mtl/data/join.py",
+        "{quoted(column)}{where}",
+    ): "a label that is in no source is named before rows are read",
+    ("mtl/data/join.py", "raise UserError('', what, path=('target',))"): "sources of one form agree in this",
+    (
+        "mtl/data/join.py",
+        "in the data",
+    ): "a further column that is in no source is named before rows are read",
+    ("mtl/data/memory.py", "raise"): "the memory of the machine, not an input",
+    (
+        "mtl/data/sampling.py",
+        "no row of train has a label",
+    ): "a task without labels in train is refused before",
+    (
+        "mtl/data/split_rules.py",
+        "raise UserError('', what, path=('group',))",
+    ): "no source of ours splits a unit",
+    ("mtl/data/splits.py", "the data have no rows"): "a source without rows is refused before",
+    ("mtl/data/splits.py", "names a row outside"): "a plug-in that does so is refused before",
+    (
+        "mtl/data/standardize.py",
+        "hold values too large",
+    ): "inputs in float32 have a mean and deviation in float32",
+    ("mtl/data/standardize.py", "no training rows"): "an empty train split is refused before",
+    ("mtl/data/table.py", "rows when it was checked"): "the file has to change while it is read",
+    ("mtl/data/table.py", "cannot be read as CSV"): "the check of a CSV finds such faults before",
+    (
+        "mtl/recipe/cross_checks.py",
+        "at most {MAX_TASKS} tasks",
+    ): "the count is refused before; here for Recipe in Python",
+    ("mtl/recipe/load.py", "a key is text"): "for a recipe given as a mapping in Python",
+    ("mtl/sources/fashion_mnist.py", "right after its download"): "the disk, not an input",
+}
 """(file, a part of the site's text) -> why no file that a user writes reaches it. Other tests do."""
 
 

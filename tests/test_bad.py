@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from mtl.recipe.load import load_recipe
+from mtl.recipe.schema import Recipe
 from tests.test_errors import Capture, Done, called, plugins_undone, refused
 
 BAD = Path(__file__).parent / "bad"
@@ -125,6 +128,14 @@ def test_a_recipe_with_257_tasks(tmp_path: Path, capsys: Capture) -> None:  # S7
     expected = ["r.yaml:5:3: tasks: 257 tasks given; at most 256 tasks"]
     refused(lambda: called(capsys, "validate", "r.yaml"), tmp_path, expected)
     assert called(capsys, "validate", "r.yaml", "~tasks.t256").stdout.startswith("ok r.yaml: 256 tasks")
+
+
+def test_257_tasks_given_in_python() -> None:  # S7
+    """A checked recipe cannot have more either, however it is made."""
+    recipe = load_recipe("synthetic_stitch").model_dump()
+    recipe["tasks"] = {f"t{i}": {"kind": "multiclass", "target": "task0"} for i in range(257)}
+    with pytest.raises(ValidationError, match="257 tasks given; at most 256 tasks"):
+        Recipe.model_validate(recipe)
 
 
 def test_more_faults_than_are_shown(tmp_path: Path, capsys: Capture) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_errors import Capture, called, contents, refused
+from tests.test_errors import Capture, called, contents, plugins_undone, refused
 
 BAD = Path(__file__).parent / "bad" / "made"
 CASES = sorted(BAD.glob("*.py"))
@@ -85,7 +85,8 @@ def test_bad_input(path: Path, tmp_path: Path, capsys: Capture, monkeypatch: pyt
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
         assert all(part in done.stderr for part in expected[0].split(" ... "))
     else:
-        refused(lambda: called(capsys, *command), tmp_path, expected)
+        with plugins_undone():
+            refused(lambda: called(capsys, *command), tmp_path, expected)
 
 
 def test_a_sound_input_is_not_refused(

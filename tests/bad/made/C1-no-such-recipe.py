@@ -1,0 +1,1 @@
+"""A recipe that is no file and not built in."""

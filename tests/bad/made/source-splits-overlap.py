@@ -1,0 +1,26 @@
+"""A plug-in whose source gives two splits with rows in common."""
+
+from pathlib import Path
+
+PLUGIN = """
+import numpy as np
+
+import mtl
+from mtl.data.columns import Columns, Header
+from mtl.data.fingerprint import fingerprint
+
+
+@mtl.register_source("own")
+class Own(mtl.SourceSpec):
+    reference = "ours"
+
+    def header(self):
+        return Header((3,), {"label": ("a", "b")})
+
+    def columns(self, seed):
+        rows = np.arange(8)
+        inputs, label, splits = np.ones((8, 3), np.float32), rows % 2, {"train": rows[:6], "test": rows[4:]}
+        pass
+        return Columns(inputs, {"label": label}, splits, fingerprint(inputs, {"label": label}, splits))
+"""
+Path("plugin.py").write_text(PLUGIN)
