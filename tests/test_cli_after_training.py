@@ -176,7 +176,7 @@ def test_eval_prints_what_the_run_reported(folder: Path, capsys: Capture) -> Non
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["nowhere"], "nowhere: no checkpoint found: it has no run.json, so it is no run"),
+        (["nowhere"], "nowhere: no checkpoint found: no such folder"),
         (
             ["run", "--split", "tset"],
             "run: no split 'tset' (did you mean 'test'?); one of train, validation, test",

@@ -148,10 +148,13 @@ class RunFolder:
 
         Raises:
             UserError: another process has the run.
+            EnvironmentFault: the folder is not ours to write to.
         """
         with suppress(OSError), (self.path / LOCK).open("rb", buffering=0) as file:
             if _is_locked(file):
                 raise self._in_use(file)
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise EnvironmentFault(str(self.path), "cannot be written to")
 
     def standing(self) -> tuple[str, int]:
         """Status and step as they are now, whatever run.json says; writes nothing.
@@ -160,12 +163,16 @@ class RunFolder:
         was killed, or lost its machine. The step of a run that waits to go on is that of its newest checkpoint.
         """
         said, held = self._said_and_held()
-        if said == "finished" or (held and said):
-            return ("finished" if said == "finished" else "running"), self.record.get("step", 0)
-        steps = self.record.get("step", 0)
+        step = self.record.get("step", 0)
+        if said == "finished":
+            return said, step
+        if held:
+            return "running", step
         with suppress(OSError):
-            steps = max(checkpoint.steps(self.checkpoints), default=0)
-        return {"running": "unknown" if held is None else "crashed"}.get(said, said), steps
+            step = max(checkpoint.steps(self.checkpoints), default=0)
+        if said == "running":
+            return ("unknown" if held is None else "crashed"), step
+        return said, step
 
     def _said_and_held(self) -> tuple[str, bool | None]:
         """The status of run.json, and whether the lock is held; None where that cannot be known."""
@@ -178,7 +185,8 @@ class RunFolder:
         except OSError:
             return said, None
         if said == "running" and not held:  # it may just have ended: its last word comes before the lock goes
-            said = read_record(self.path / RECORD).get("status", "")
+            self.record = read_record(self.path / RECORD)
+            said = self.record.get("status", "")
         return said, held
 
     def release(self) -> None:
@@ -318,9 +326,8 @@ def _is_locked(file: IO[bytes]) -> bool:
 def _no_run(path: Path) -> UserError:
     """What is wrong with a path that is no run, and which one may have been meant."""
     if not path.exists():
-        what = f"no checkpoint found: it has no {RECORD}, so it is no run" if path.is_symlink() else ""
-        what = what or f"no checkpoint found: it has no {RECORD}, for there is no such folder"
-        return UserError(str(path), what + did_you_mean(path.name, _runs_in(path.parent)))
+        near = did_you_mean(path.name, _runs_in(path.parent))
+        return UserError(str(path), f"no checkpoint found: no such folder{near}")
     if not path.is_dir():
         return UserError(str(path), "no checkpoint found: it is a file, not the folder of a run")
     above = next((folder for folder in path.absolute().parents if (folder / RECORD).is_file()), None)
