@@ -3,8 +3,8 @@
     python bench/checkpoint.py [--repeats 15] [--folder DIR]
 
 The network is that of recipes/fashion_stitch.yaml with Adam's two moments, as `state.capture` makes its files. A round
-writes the same bytes plainly (one file each, synced) and as a checkpoint, in turn; the medians of both and of the
-ratio of each round are printed. `capture` (tensors to bytes) is timed on its own: the plain way would need it too.
+writes the same pieces plainly (one file each, synced) and as a checkpoint, in turn; the medians of both and of the
+ratio of each round are printed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import torch
 from mtl.build import parameter_groups
 from mtl.recipe.load import load_recipe
 from mtl.training import checkpoint, state
+from mtl.training.tensor_files import TensorFile
 from mtl.trial import build_and_try
 
 
-def files_of(name: str) -> tuple[dict[str, bytes], float]:
-    """The files of a checkpoint of a built-in recipe, and the seconds it took to make them of tensors."""
+def files_of(name: str) -> dict[str, TensorFile]:
+    """The large files of a checkpoint of a built-in recipe."""
     recipe = load_recipe(name)
     built, _ = build_and_try(recipe)
     model = built.model.to_empty(device="cpu")
@@ -37,27 +38,26 @@ def files_of(name: str) -> tuple[dict[str, bytes], float]:
         torch.nn.init.normal_(parameter)
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
-    began = perf_counter()
-    files = {
-        state.MODEL: state._save(model.state_dict()),
-        state.OPTIMIZER: state._save(state._optimizer_tensors(optimizer)),
+    return {
+        state.MODEL: TensorFile(model.state_dict()),
+        state.OPTIMIZER: TensorFile(state._optimizer_tensors(optimizer)),
     }
-    return files, perf_counter() - began
 
 
-def plainly(folder: Path, files: dict[str, bytes]) -> float:
+def plainly(folder: Path, files: dict[str, TensorFile]) -> float:
     """Seconds to write and sync the same bytes."""
     began = perf_counter()
-    for name, data in files.items():
+    for name, pieces in files.items():
         with (folder / name).open("xb", buffering=0) as file:
-            left = memoryview(data)
-            while left:
-                left = left[file.write(left) :]
+            for piece in pieces:
+                left = memoryview(piece)
+                while left:
+                    left = left[file.write(left) :]
             os.fsync(file.fileno())
     return perf_counter() - began
 
 
-def committed(folder: Path, files: dict[str, bytes]) -> float:
+def committed(folder: Path, files: dict[str, TensorFile]) -> float:
     began = perf_counter()
     checkpoint.commit(folder, 1, files, "run")
     return perf_counter() - began
@@ -70,8 +70,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--folder", help="where to write; default: a temporary folder")
     given = parser.parse_args()
-    files, capturing = files_of("fashion_stitch")
-    size = sum(map(len, files.values()))
+    files = files_of("fashion_stitch")
+    size = sum(len(piece) for pieces in files.values() for piece in pieces)
     times: dict[str, list[float]] = {"plain": [], "commit": []}
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
         for n in range(given.repeats + 1):
@@ -84,9 +84,7 @@ def main() -> None:
                     times[kind].append(seconds)
     ratios = [commit / plain for plain, commit in zip(times["plain"], times["commit"], strict=True)]
     quartiles = statistics.quantiles(ratios, n=4)
-    print(
-        f"{size / 1e6:.1f} MB in {len(files)} files, {given.repeats} rounds; tensors to bytes {capturing:.3f} s"
-    )
+    print(f"{size / 1e6:.1f} MB in {len(files)} files, {given.repeats} rounds")
     for kind, seconds in times.items():
         print(f"{kind:7} {statistics.median(seconds):.3f} s ({min(seconds):.3f} to {max(seconds):.3f})")
     print(f"ratio   {statistics.median(ratios):.2f} (quartiles {quartiles[0]:.2f} to {quartiles[2]:.2f})")

@@ -23,7 +23,7 @@ from mtl.errors import EnvironmentFault, UserError, did_you_mean, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
 from mtl.training import checkpoint, logs
-from mtl.training.disk import make_folder, write_whole
+from mtl.training.disk import make_folder, sync_folder, write_whole
 from mtl.training.logs import METRICS
 from mtl.training.logs import TIMINGS as TIMINGS
 from mtl.training.record import SCHEMA_VERSION, digest_of_model, read_lines, read_record
@@ -67,8 +67,7 @@ class RunFolder:
             UserError: a run is there already, or another process is about to begin one.
             EnvironmentFault: the folder cannot be made.
         """
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = path or Path("runs", recipe.name, f"{stamp}-{secrets.token_hex(2)}")
+        path = path or _unused(Path("runs", recipe.name))
         run = cls(path, _first_record(recipe, facts))
         try:
             run._make_room()
@@ -82,9 +81,7 @@ class RunFolder:
             run.save_record()
         except OSError as error:
             run.release()
-            raise EnvironmentFault(
-                str(path), f"cannot make the run folder: {(error.strerror or str(error)).lower()}"
-            ) from error
+            raise _cannot_make(path, error) from error
         except BaseException:
             run.release()
             raise
@@ -262,6 +259,31 @@ class RunFolder:
 
 def _shown(text: str) -> str:
     return text if text.isprintable() else quoted(text)
+
+
+def _unused(folder: Path) -> Path:
+    """A new folder `<utc>-<suffix>` in `folder`, made by this process and no other that starts at the same moment.
+
+    Raises:
+        EnvironmentFault: it cannot be made.
+    """
+    try:
+        make_folder(folder)
+        while True:
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            path = folder / f"{stamp}-{secrets.token_hex(2)}"
+            with suppress(FileExistsError):
+                path.mkdir()
+                sync_folder(folder)
+                return path
+    except OSError as error:
+        raise _cannot_make(folder, error) from error
+
+
+def _cannot_make(folder: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        str(folder), f"cannot make the run folder: {(error.strerror or str(error)).lower()}"
+    )
 
 
 def _now() -> str:

@@ -1,24 +1,29 @@
 """A long run of a toy task, and what grows with it: `python -m tests.load.soak --steps 100000`.
 
-One process, one thread. Every 1/20 of the run it notes the resident memory, the open files and the processor's time
-of the steps since: the median step, and the mean of all that was done, ends of epochs, logs and checkpoints included.
-Beside the run, 20 times within each note, goes a yardstick, a plain torch loop of about the same work: what slows both
-down is the machine. Caches and allocators have filled up by a quarter of the run, and growth counts from there.
+One process, one thread. Every 1/20 of the run it notes the resident memory, the open files, the objects that Python
+keeps track of, and the processor's time of the steps since: the median step, and the mean of all that was done, ends of
+epochs, logs and checkpoints included. Beside the run, 20 times within each note, goes a yardstick: a few steps of the
+same training, begun anew for each note and without logs and checkpoints. What slows both down is the machine; what
+slows the run down alone is its age. Caches and allocators have filled up by a quarter of the run, and growth counts
+from there.
 
-Prints one line per note, and at the end the growth of memory over 10,000 steps, the bytes of logs per epoch in the
-first and in the last tenth, and how the last quarter compares with the second: the median step and all of it, each
-over the yardstick, and the yardstick alone.
+Prints one line per note, and at the end the growth of memory and of objects over 10,000 steps, the bytes of logs per
+epoch in the first and in the last tenth, and how the last quarter compares with the second: the median step and all of
+it, each over the yardstick, and the yardstick alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from time import process_time
@@ -26,7 +31,9 @@ from time import process_time
 import numpy as np
 import torch
 
-from mtl.experiment import Silent, run
+from mtl.experiment import Silent, prepare, run
+from mtl.recipe.load import load_recipe
+from mtl.training.fit import fit
 
 NOTES = 20
 STEPS_PER_EPOCH = 100
@@ -65,48 +72,41 @@ def resident() -> int:
 
 
 class Yardstick:
-    """A plain loop: two linear towers, a matrix that mixes them, two heads and Adam, always on the same batch.
+    """The same training from its beginning, without a folder; the run's generators stay as they are."""
 
-    Draws from a generator of its own.
-    """
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-
-        def drawn(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, generator=generator).div(4).requires_grad_()
-
-        self.inputs = torch.randn(BATCH, 8, generator=generator)
-        self.targets = torch.randint(2, (2, BATCH), generator=generator)
-        self.towers, self.mix, self.heads = drawn(2, 8, 8), drawn(2, 2), drawn(2, 8, 2)
-        self.optimizer = torch.optim.Adam([self.towers, self.mix, self.heads], lr=1e-3)
+    def __init__(self, steps: int) -> None:
+        with torch.random.fork_rng():
+            self.trainer, _ = prepare(load_recipe(recipe(steps, save_every_step=False)))
+        self.trainer.on_step = self._stepped
+        self.times: list[float] = []
 
     def seconds(self) -> list[float]:
-        """The processor's seconds of each of a few steps."""
-        durations = []
-        with torch.enable_grad():
-            for _ in range(YARDS):
-                began = process_time()
-                self.optimizer.zero_grad()
-                towers = torch.relu(torch.einsum("bf,tfg->tbg", self.inputs, self.towers))
-                logits = torch.einsum("st,tbg,sgo->sbo", self.mix, towers, self.heads)
-                losses = [torch.nn.functional.cross_entropy(logits[t], self.targets[t]) for t in (0, 1)]
-                torch.stack(losses).sum().backward()
-                self.optimizer.step()
-                [loss.item() for loss in losses]
-                durations.append(process_time() - began)
-        return durations
+        """The processor's seconds of each of the next few steps."""
+        self.times.clear()
+        with suppress(_Enough), torch.random.fork_rng():
+            list(fit(self.trainer))
+        return [later - sooner for sooner, later in pairwise(self.times)]
+
+    def _stepped(self, epoch: int, step: int, n_steps: int) -> None:
+        self.times.append(process_time())
+        if len(self.times) > YARDS:
+            raise _Enough
+
+
+class _Enough(Exception):
+    """The yardstick has taken its steps."""
 
 
 @dataclass
 class Note:
-    """What is noted: steps done, bytes in memory, open files; and since the last note, in seconds of the processor,
-    the median step, the mean of all that was done for a step, and the median step of the yardstick.
+    """What is noted: steps done, bytes in memory, open files, Python's objects; and since the last note, in seconds of
+    the processor, the median step, the mean of all that was done for a step, and the median step of a young run.
     """
 
     step: int
     memory: int
     handles: int
+    objects: int
     seconds: float
     all_seconds: float
     yardstick: float
@@ -124,7 +124,7 @@ class Observer(Silent):
     last: float = 0.0
     durations: list[float] = field(default_factory=list)
     between: list[float] = field(default_factory=list)
-    yardstick: Yardstick = field(default_factory=Yardstick)
+    yardstick: Yardstick | None = None
     yards: list[float] = field(default_factory=list)
 
     def stepped(self, epoch: int, step: int, n_steps: int) -> None:
@@ -136,11 +136,14 @@ class Observer(Silent):
         if checkpoints.is_dir():
             self.most_checkpoints = max(self.most_checkpoints, len(os.listdir(checkpoints)))
         if self.done % max(1, each // LOOKS) == 0:
+            self.yardstick = self.yardstick or Yardstick(10 * self.steps)
             self.yards += self.yardstick.seconds()
         if self.done % each == 0:
-            handles, done = len(os.listdir("/proc/self/fd")), self.durations + self.between
-            step_seconds, yard = median(self.durations), median(self.yards)
-            self.notes.append(Note(self.done, resident(), handles, step_seconds, mean(done), yard))
+            self.yardstick = None
+            gc.collect()
+            handles, objects = len(os.listdir("/proc/self/fd")), len(gc.get_objects())
+            times = median(self.durations), mean(self.durations + self.between), median(self.yards)
+            self.notes.append(Note(self.done, resident(), handles, objects, *times))
             for seen in (self.durations, self.between, self.yards):
                 seen.clear()
         self.last = process_time()
@@ -152,6 +155,7 @@ class Found:
 
     steps: int
     megabytes_per_10000_steps: float
+    objects_per_10000_steps: float
     handles: tuple[int, int]
     most_checkpoints: int
     log_bytes_per_epoch: tuple[float, float]
@@ -167,12 +171,17 @@ def soak(out: Path, steps: int, save_every_step: bool = False) -> tuple[Found, S
     run(recipe(steps, save_every_step), out=out, console=observer)
     notes = observer.notes
     late = notes[len(notes) // 4 :]  # what fills up once has filled up
-    slope = np.polyfit([n.step for n in late], [n.memory for n in late], 1)[0]
+    at = [note.step for note in late]
+    memory, objects = (
+        float(np.polyfit(at, values, 1)[0])
+        for values in ([n.memory for n in late], [n.objects for n in late])
+    )
     lines = (out / "metrics.jsonl").read_bytes().splitlines()[:-1]  # the last is of the test split
     tenth = max(1, len(lines) // 10)
     found = Found(
         steps=observer.done,
-        megabytes_per_10000_steps=round(slope * 10_000 / 2**20, 3),
+        megabytes_per_10000_steps=round(memory * 10_000 / 2**20, 3),
+        objects_per_10000_steps=round(objects * 10_000, 1),
         handles=(notes[0].handles, notes[-1].handles),
         most_checkpoints=observer.most_checkpoints,
         log_bytes_per_epoch=(
@@ -203,7 +212,8 @@ def main() -> None:
     for note in notes:
         seconds = {"step": note.seconds, "all": note.all_seconds, "yardstick": note.yardstick}
         times = "  ".join(f"{name} {1000 * value:.3f} ms" for name, value in seconds.items())
-        print(f"step {note.step:7}  {note.memory / 2**20:7.1f} MB  {note.handles} files  {times}")
+        held = f"{note.memory / 2**20:7.1f} MB  {note.handles} files  {note.objects} objects"
+        print(f"step {note.step:7}  {held}  {times}")
     print(json.dumps(asdict(found)))
 
 
