@@ -233,7 +233,8 @@ def _fault(shape: type[BaseModel], values: dict[str, Any]) -> str:
             return f"{dotted(tuple(above))} has no {quoted(last)}".lstrip()
         if first["type"] == "value_error":
             return f"{where}{first['ctx']['error']}"
-        if last == "[key]" or first["input"] == last:
+        is_extra = first["type"].startswith("string_") and first["loc"] == (first["input"],)
+        if last == "[key]" or is_extra:
             place = dotted(tuple(above[:-1])) if last == "[key]" else ""
             return f"{place} has a key {quoted(first['input'])}, which no run writes".lstrip()
         return f"{where.removesuffix(': ')} is {quoted(first['input'])}, which no run writes"

@@ -243,20 +243,25 @@ def _require_same_tensors(file: str, tensors: Mapping[str, Tensor], own: Mapping
     faults = []
     for what, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
         if names:
-            faults.append(f"{what} {', '.join(map(quoted, sorted(names)[:SHOWN]))}")
+            faults.append(f"{what} {', '.join(map(_named, sorted(names)[:SHOWN]))}")
     shared = [name for name in tensors if name in own]
     shapes = [name for name in shared if tensors[name].shape != own[name].shape]
     faults += [
-        f"{quoted(name)} is {tuple(tensors[name].shape)}, the recipe's is {tuple(own[name].shape)}"
+        f"{_named(name)} is {tuple(tensors[name].shape)}, the recipe's is {tuple(own[name].shape)}"
         for name in shapes[:SHOWN]
     ]
     types = [name for name in shared if tensors[name].dtype != own[name].dtype]
     faults += [
-        f"{quoted(name)} is {str(tensors[name].dtype)[6:]}, the recipe's is {str(own[name].dtype)[6:]}"
+        f"{_named(name)} is {str(tensors[name].dtype)[6:]}, the recipe's is {str(own[name].dtype)[6:]}"
         for name in types[:SHOWN]
     ]
     if faults:
         raise UserError(file, "; ".join(faults))
+
+
+def _named(name: str) -> str:
+    """The name of a tensor, whose end tells most."""
+    return repr(name) if name.isprintable() and len(name) <= 120 else quoted(name)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

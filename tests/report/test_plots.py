@@ -9,6 +9,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mtl.errors import UserError
+from mtl.report import plots
 from mtl.report.plots import alpha_maps, alpha_paths, learning_curves, plot_run
 from mtl.training.runs import RunFolder
 
@@ -227,3 +229,48 @@ def test_curves_run_over_steps_if_an_epoch_was_evaluated_more_than_once(
     curve = learning_curves(made, "loss").axes[-1].lines[0]
     longest = {"epoch": 3, "step": 30}[label]
     assert max(curve.get_xdata()) == longest  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("generated", [True, False, None])
+def test_pictures_say_what_is_generated(
+    generated: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the table of results does; the words are on every picture, and nothing is on those of measured data."""
+    words: list[str] = []
+
+    def look(figure: Figure) -> None:
+        words.append(figure.get_supxlabel())
+        real(figure)
+
+    real = plots.FigureCanvasAgg
+    monkeypatch.setattr(plots, "FigureCanvasAgg", look)
+    run = run_of(tmp_path, ["a", "b"])
+    if generated is not None:
+        run.record["data"] = {"generated": generated}
+    assert len(plot_run(run)) == 4
+    assert words == ["the data are generated, not measured" if generated else ""] * 4
+
+
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_nothing_of_a_heat_map_is_cut_off(n: int) -> None:
+    figure = alpha_maps(alphas(n)[-1], [f"a_rather_long_name_{k}" for k in range(n)])
+    figure.set_figheight(figure.get_figheight() + 0.3)
+    figure.supxlabel("the data are generated, not measured", fontsize=9)
+    drawn(figure)
+    width, height = figure.get_size_inches() * figure.dpi
+    for text in [*(axis.title for axis in figure.axes), figure._supxlabel]:  # type: ignore[attr-defined]
+        box = text.get_window_extent()
+        assert 0 <= box.x0 <= box.x1 <= width
+        assert 0 <= box.y0 <= box.y1 <= height
+
+
+def test_alphas_of_other_towers_are_named(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a", "b"])
+    run.log("alpha.jsonl", alphas(2, sites=("fc1",), epochs=1))
+    with pytest.raises(UserError) as caught:
+        plot_run(run)
+    told = "the alphas are not those of the run's towers; put back the one that the run wrote"
+    assert str(caught.value) == f"{tmp_path}/alpha.jsonl:4: {told}"
+    run.record["towers"] = {"a": ["a"]}
+    with pytest.raises(UserError, match=r"alpha\.jsonl:1: the alphas are not those of the run's towers"):
+        plot_run(run)

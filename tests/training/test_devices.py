@@ -97,3 +97,12 @@ def test_threads_stay_where_none_are_asked_for() -> None:
     torch.set_num_threads(1)
     with settings(True, None):
         assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:1000", "cpu:0", "meta", "cpu\n"]
+)
+def test_a_name_that_is_none(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(name)
+    assert str(caught.value) == f"no device {name!r}; one of auto, cpu, cuda, cuda:1, mps"

@@ -213,6 +213,57 @@ def test_optimizer_state_of_another_model_is_refused(restore: Restore) -> None:
             restore(trainer_of(), {**files, OPTIMIZER: save_tensors(wrong)})
 
 
+MOMENTS = {"adam": 3, "adamw": 3, "momentum": 1, "plain": 0}
+"""How many things torch remembers of each parameter: step, exp_avg, exp_avg_sq; momentum_buffer; nothing."""
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_moments_are_checked_before_the_first_step(optimizer: str, restore: Restore) -> None:
+    trainer = trainer_of(optimizer)
+    next(fit(trainer))
+    files = capture(trainer, {})
+    tensors = load_tensors(files[OPTIMIZER])
+    parameters = [name for group in trainer.optimizer.param_groups for name in group["names"]]
+    assert len(tensors) == MOMENTS[optimizer] * len(parameters)
+
+    def told(changed: dict[str, torch.Tensor]) -> str:
+        fresh = trainer_of(optimizer)
+        with pytest.raises(UserError) as caught:
+            restore(fresh, {**files, OPTIMIZER: save_tensors(changed)})
+        assert fresh.progress.step == 0, "nothing of the trainer changed"
+        assert not fresh.optimizer.state
+        return str(caught.value)
+
+    unknown = {f"{NAME}::exp_{i}": torch.zeros(()) for i in range(7)}
+    names = ", ".join(f"'{NAME}::exp_{i}'" for i in range(5))
+    assert told({**tensors, **unknown}) == f"{OPTIMIZER}: has unknown {names}"
+    for key in {name.partition("::")[2] for name in tensors}:
+        full = f"{NAME}::{key}"
+        assert told({k: v for k, v in tensors.items() if k != full}) == f"{OPTIMIZER}: lacks '{full}'"
+        value = tensors[full]
+        text = told({**tensors, full: value.double()})
+        assert text == f"{OPTIMIZER}: '{full}' is float64, the recipe's is float32"
+        text = told({**tensors, full: torch.zeros(7)})
+        assert text == f"{OPTIMIZER}: '{full}' is (7,), the recipe's is {tuple(value.shape)}"
+        without = {k: v for k, v in tensors.items() if not k.endswith(f"::{key}")}
+        named = ", ".join(f"'{name}'" for name in sorted(set(tensors) - set(without))[:5])
+        assert told(without) == f"{OPTIMIZER}: lacks {named}"
+    if tensors:
+        assert told({}).startswith(f"{OPTIMIZER}: lacks '")
+
+
+def test_nothing_is_remembered_before_the_first_step_that_was_taken(restore: Restore) -> None:
+    fresh = trainer_of()
+    files = capture(fresh, {})
+    assert load_tensors(files[OPTIMIZER]) == {}
+    restore(trainer_of(), files)
+    fresh.progress.step = fresh.progress.skipped = 3
+    restore(trainer_of(), capture(fresh, {}))
+    fresh.progress.skipped = 2
+    with pytest.raises(UserError, match=r"optim\.safetensors: lacks "):
+        restore(trainer_of(), capture(fresh, {}))
+
+
 def test_steps_skipped_in_a_row_are_counted_over_a_resume(restore: Restore) -> None:
     """Else a run that was stopped goes on for longer than one that was not before it gives up."""
 
