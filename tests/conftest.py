@@ -4,12 +4,14 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from tests import raise_sites
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +23,12 @@ def _deterministic() -> None:
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _bad_inputs_apart(request: pytest.FixtureRequest) -> Iterator[None]:
+    with raise_sites.in_context(request.node.nodeid):
+        yield
 
 
 @pytest.fixture

@@ -124,11 +124,7 @@ def test_coverage_data_are_read(by: str, tmp_path: Path) -> None:
     lines = ("class UserError(Exception): ...", "", "def f(x):", "    if x:", "        raise UserError('a')")
     text = "\n".join([*lines, "    raise UserError('b')", ""])
     module.write_text(text, encoding="utf-8")
-    context = (
-        "tests/test_bad.py::test_bad_meaning[S1]|run"
-        if by == "a bad input"
-        else "tests/test_x.py::test_y|run"
-    )
+    context = raise_sites.CONTEXT if by == "a bad input" else "another"
     data = CoverageData(str(tmp_path / ".coverage"))
     data.set_context(context)
     data.add_lines({str(module): [1, 3, 4, 5]})
@@ -138,17 +134,8 @@ def test_coverage_data_are_read(by: str, tmp_path: Path) -> None:
     measured = Ran.read(tmp_path / ".coverage", tmp_path)
     table, unreached, not_bad = report(found, measured)
     assert [site.first for site in unreached] == [6]
-    assert [site.first for site in not_bad] == ([6] if by == "a bad input" else [5, 6])
-    assert table[0].split()[1:] == ["2", "1", "1" if by == "a bad input" else "0"]
-
-
-def test_without_contexts_nothing_is_said_of_bad_inputs(tmp_path: Path) -> None:
-    data = CoverageData(str(tmp_path / ".coverage"))
-    data.add_lines({str(ROOT / "mtl" / "errors.py"): [1]})
-    data.write()
-    measured = Ran.read(tmp_path / ".coverage")
-    assert measured.bad is None
-    assert report(all_sites(), measured)[2] == []
+    assert [site.first for site in not_bad] == ([6] if by == "a bad input" else [])
+    assert table[0].split()[1:] == (["2", "1", "1"] if by == "a bad input" else ["2", "1"])
 
 
 def write(path: Path, lines: dict[str, list[int]], context: str = "") -> Path:
@@ -165,7 +152,7 @@ def everything() -> dict[str, list[int]]:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = write(tmp_path / "whole", everything(), "tests/test_bad.py::test_bad_meaning[S1]|run")
+    whole = write(tmp_path / "whole", everything(), raise_sites.CONTEXT)
     assert main(["--data", str(whole)]) == 0
     out, err = capsys.readouterr()
     n = len(all_sites())
@@ -178,20 +165,48 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     site = next(site for site in all_sites() if site.file == "mtl/recipe/yaml.py")
     lines = everything()
     lines[site.file] = [n for n in lines[site.file] if not site.first <= n <= site.last]
-    assert main(["--data", str(write(tmp_path / "most", lines))]) == 1
+    most = write(tmp_path / "most", lines, raise_sites.CONTEXT)
+    assert main(["--data", str(most)]) == 1
     out, err = capsys.readouterr()
-    assert out == f"{n - 1} of {n} refusals are reached by a test\n"
+    assert out.splitlines()[0] == f"{n - 1} of {n} refusals are reached by a test"
+    assert out.splitlines()[1].startswith(f"{int(n_input) - 1} of {n_input} in the input layers")
     assert err == f"error: {site} is reached by no test\n"
+    assert main(["--data", str(write(tmp_path / "without", everything()))]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'without'}: no test of tests/bad was measured\n"
 
 
 def test_a_refusal_that_only_another_test_reaches_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(tmp_path / "other", everything(), "tests/test_x.py::test_y|run")
+    path = write(tmp_path / "other", everything())
+    data = CoverageData(str(path))
+    data.read()
+    data.set_context(raise_sites.CONTEXT)
+    data.add_lines({str(ROOT / "mtl" / "errors.py"): [1]})
+    data.write()
     assert main(["--data", str(path)]) == 1
     _, err = capsys.readouterr()
     site = next(site for site in all_sites() if site.file == "mtl/recipe/yaml.py")
     assert f"error: {site} is reached by no input of tests/bad\n" in err
+
+
+@pytest.mark.parametrize(
+    ("test", "told_apart"),
+    [("tests/test_bad.py::test_bad_meaning[S1]", True), ("tests/test_x.py::test_y", False)],
+)
+def test_tests_of_bad_inputs_have_a_context(
+    test: str, told_apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched: list[str] = []
+
+    class Measured:
+        def switch_context(self, name: str) -> None:
+            switched.append(name)
+
+    monkeypatch.setattr(raise_sites.Coverage, "current", Measured)
+    with raise_sites.in_context(test):
+        assert switched == [raise_sites.CONTEXT] * told_apart
+    assert switched == [raise_sites.CONTEXT, ""] * told_apart
 
 
 def test_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
