@@ -140,6 +140,7 @@ def _live(
     streams: list[str],
     rights: bool,
 ) -> None:
+    sys.settrace(None)  # a life ends without telling coverage, which would only slow it
     os.setsid()
     for number, path in enumerate(streams):
         descriptor = os.open(path, os.O_RDWR if number == 0 or path == streams[0] else os.O_WRONLY)
