@@ -89,6 +89,9 @@ def test_the_sites_of_the_package() -> None:
     assert len(found) >= 480
     assert len(files) >= 60
     assert not any(file.startswith(("mtl/tasks/", "mtl/recipes/")) for file in files)  # links
+    assert [layer for layer in raise_sites.ENFORCED if not any(f.startswith(layer) for f in files)] == [
+        "mtl/weightings/"  # which refuse nothing
+    ]
     for layer in raise_sites.INPUT_LAYERS:
         assert sum(site.file.startswith(layer) for site in found) >= 25, layer
     assert [site for site in found if not site.text] == []
@@ -171,6 +174,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert out.splitlines()[0] == f"{n - 1} of {n} refusals are reached by a test"
     assert out.splitlines()[1].startswith(f"{int(n_input) - 1} of {n_input} in the input layers")
     assert err == f"error: {site} is reached by no test\n"
+    elsewhere = next(site for site in all_sites() if site.file == "mtl/model/heads.py")
+    lines = everything()
+    lines[elsewhere.file] = [n for n in lines[elsewhere.file] if not elsewhere.first <= n <= elsewhere.last]
+    assert main(["--data", str(write(tmp_path / "elsewhere", lines, raise_sites.CONTEXT))]) == 0
+    out, err = capsys.readouterr()
+    assert (out.splitlines()[0], err) == (f"{elsewhere} is reached by no test", "")
     assert main(["--data", str(write(tmp_path / "without", everything()))]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'without'}: no test of tests/bad was measured\n"
 
