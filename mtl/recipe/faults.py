@@ -27,14 +27,14 @@ def faults_of(error: ValidationError, document: Document, below: KeyPath = ()) -
         document: its places.
         below: where that part stands.
     """
-    errors = [dict(e) for e in error.errors(include_url=False)]
+    errors: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
     found = [_fault(e | {"loc": (*below, *e["loc"])}, document) for e in errors if not _counts_wrong_items(e)]
     return _once(sorted(found, key=_position))
 
 
 def _counts_wrong_items(error: Mapping[str, Any]) -> bool:
     """Whether a list is called too short only because items of it are wrong, each of which has a line of its own."""
-    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
+    return error["type"] == "too_short" and bool(len(error["input"]) >= error["ctx"]["min_length"])
 
 
 def _fault(error: Mapping[str, Any], document: Document) -> UserError:
