@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load, save
 
 import mtl
 from mtl.errors import OK
@@ -103,7 +105,19 @@ def damaged_line(name: str, line: bytes) -> None:
     Path("run", name).write_bytes(b"\n".join(lines))
 
 
+def without_moments(run: Path) -> None:
+    """The newest checkpoint's optimizer file lacks a moment of each parameter, its manifest in order."""
+    step = run / "checkpoints/step-00000004"
+    tensors = load((step / "optim.safetensors").read_bytes())
+    data = save({name: tensor for name, tensor in tensors.items() if not name.endswith("::exp_avg_sq")})
+    (step / "optim.safetensors").write_bytes(data)
+    manifest = json.loads((step / "manifest.json").read_bytes())
+    manifest["files"]["optim.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (step / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
 REFUSED = {
+    "moments": ([], without_moments, "run/checkpoints/step-00000004/optim.safetensors: lacks '"),
     "key": (["optimizer.lr=1"], lambda run: None, "run: cannot resume: these keys changed: optimizer.lr 0.1 -> 1.0"),
     "fewer epochs": (["train.epochs=2"], lambda run: None, "run: cannot resume: these keys changed: train.epochs"),
     "data": ([], other_data, "run: data changed since this run began (sha256 "),

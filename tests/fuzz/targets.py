@@ -195,7 +195,8 @@ def parquet(folder: Path) -> Target:
 
 def _all_columns(table: object) -> None:
     from mtl.data.table import TableFile, type_name
-    from mtl.data.values import numbers, texts, times, vectors
+    from mtl.data.times import times
+    from mtl.data.values import numbers, texts, vectors
 
     assert isinstance(table, TableFile)
     readers = {"list": lambda *a: vectors(*a, None), "time": times, "text": texts}

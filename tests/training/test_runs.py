@@ -255,6 +255,22 @@ def test_the_lock_is_for_one_and_names_the_holder(run: RunFolder) -> None:
     other.release()
 
 
+def test_of_two_that_begin_in_one_folder_one_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    """The second comes after the first has made the folder, and before it has written its record."""
+    first, folder = RunFolder(tmp_path, {}), [".lock", "recipe.yaml"]
+    (tmp_path / "recipe.yaml").write_text("of the first", encoding="utf-8")
+    first.hold()
+    with pytest.raises(UserError, match=rf"is in use by pid {os.getpid()} on host \S+$"):
+        RunFolder.create(tmp_path, recipe, {})
+    assert sorted(os.listdir(tmp_path)) == folder
+    assert (tmp_path / "recipe.yaml").read_text(encoding="utf-8") == "of the first"
+    first.release()
+    made = RunFolder.create(tmp_path, recipe, {})  # the first was killed: what it left gives way
+    with pytest.raises(UserError, match="is in use by"):
+        first.hold()
+    made.release()
+
+
 def test_a_lock_that_cannot_be_made(run: RunFolder) -> None:
     (run.path / ".lock").unlink()
     (run.path / ".lock").mkdir()
