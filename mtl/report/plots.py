@@ -151,7 +151,7 @@ def alpha_maps(last: dict[str, Any], towers: Sequence[str]) -> Figure:
 def alpha_paths(history: Sequence[dict[str, Any]], towers: Sequence[str]) -> Figure:
     """How each alpha moved, a panel per site."""
     sites = list(history[0]["alpha"])
-    figure = Figure(figsize=(4.2 * len(sites), 3.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(sites) + 1.6, 3.4), layout="constrained")
     axes = figure.subplots(1, len(sites), squeeze=False, sharey=True)[0]
     place, n = _abscissa(history), len(towers)
     at = [row[place] for row in history]
@@ -174,7 +174,9 @@ def alpha_paths(history: Sequence[dict[str, Any]], towers: Sequence[str]) -> Fig
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("alpha (full lines: own tower)")
     if n <= 3 or n > MAX_PATHS:
-        axes[-1].legend(frameon=False, fontsize=7)
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
+        )
     return figure
 
 
