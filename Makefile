@@ -40,8 +40,9 @@ apt-data apt-strace:
 	$$as_root apt-get update -q </dev/null || echo "apt-get update failed; trying the lists at hand"; \
 	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(PACKAGE) </dev/null
 
-test: $(DEV) data ## all tests but the slow ones, with coverage; more options in ARGS
+test: $(DEV) data ## all tests but the slow ones, with coverage, and whether every refusal was reached; more options in ARGS
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term --cov-fail-under=95 $(ARGS)
+	$(PY) -m tests.raise_sites
 
 slow: $(DEV) data ## the tests marked slow
 	$(PY) -m pytest -m slow $(ARGS)
