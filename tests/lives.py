@@ -19,6 +19,8 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,16 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(PRELOADED)
 
 
+@cache
+def start_server() -> None:
+    """Once, from the folder of the checkout, and not watched by coverage, which lives would not report to."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", failpoints.VARIABLE):
+            patch.delenv(name, raising=False)
+        patch.chdir(ROOT)
+        forkserver.ensure_running()
+
+
 class Life:
     """A process of its own, in a session of its own.
 
@@ -84,6 +96,7 @@ class Life:
         terminal: str = "",
         rights: bool = True,
     ) -> None:
+        start_server()
         number = len(list(folder.glob("*.stdout")))
         self.said = [folder / f"{number}.{name}" for name in ("stdout", "stderr")]
         for path in self.said:
@@ -140,7 +153,6 @@ def _live(
     streams: list[str],
     rights: bool,
 ) -> None:
-    sys.settrace(None)  # a life ends without telling coverage, which would only slow it
     os.setsid()
     for number, path in enumerate(streams):
         descriptor = os.open(path, os.O_RDWR if number == 0 or path == streams[0] else os.O_WRONLY)
