@@ -266,7 +266,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
     assert set(record) == {
         "schema_version", "id", "name", "description", "status", "started", "recipe_sha256",
         "resolved_sha256", "seeds", "plugins", "plugin_sha256", "environment", "device", "threads", "data",
-        "parameters", "classes", "towers", "step", "model", "epoch", "results", "selected",
+        "parameters", "classes", "towers", "step", "model", "model_sha256", "epoch", "results", "selected",
         "stopped_early", "skipped_steps",
     }  # fmt: skip
     assert record["seeds"] == {"init": 1, "order": 2, "split": 3, "labels": 4}

@@ -61,7 +61,9 @@ def test_a_table_without_rows() -> None:
 def test_faults() -> None:
     table = MemoryTable(pa.table(COLUMNS))
     assert table.row(7) == "table:row 7"
-    with pytest.raises(UserError, match=r"^table: no column 'T'; columns: a, t, d, v, s$"):
+    with pytest.raises(
+        UserError, match=r"^table: no column 'T' \(did you mean 't'\?\); columns: a, t, d, v, s$"
+    ):
         list(table.batches(["a", "T"]))
     with pytest.raises(UserError, match=r"^table: column 'a' appears twice; rename one of them$"):
         MemoryTable(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]))

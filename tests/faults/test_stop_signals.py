@@ -156,7 +156,8 @@ def test_below_make_and_a_shell(command: Command, tmp_path: Path) -> None:
         str(command.out),
     ]
     (tmp_path / "Makefile").write_text(f"run:\n\t@cd {ROOT} && {' '.join(run)}; exit $$?\n")
-    environment = {**os.environ, "MTL_FAIL": "backward:5:stop", "OMP_NUM_THREADS": "1", "LC_ALL": "C"}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    environment = {**own, "MTL_FAIL": "backward:5:stop", "OMP_NUM_THREADS": "1", "LC_ALL": "C"}
     with subprocess.Popen(
         ["make", "-f", tmp_path / "Makefile", "run"], cwd=tmp_path, env=environment, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
