@@ -35,7 +35,7 @@ def container(folder: Path, version: int, limit: int | str, used: int, droppable
             "memory/memory.stat",
             "total_inactive_file",
         ),
-    )[version - 1]
+    )[2 - version]
     for name, text in zip(
         names, (f"{limit}\n", f"{used}\n", f"anon 7\n{names[3]} {droppable}\nother 3\n"), strict=False
     ):
@@ -81,3 +81,10 @@ def test_what_does_not_fit_is_refused() -> None:
         require_memory(2_560_000_000, "a.npz", "its arrays", "use less", free=1_300_000_000)
     assert str(caught.value) == "a.npz: its arrays take 2.6 GB, 1.3 GB are free; use less"
     assert caught.value.code == ENVIRONMENT
+
+
+def test_a_container_that_does_not_say_all_is_no_limit(machine: Path) -> None:
+    container(machine, 2, 3 * GB, GB)
+    assert available_memory() == 2 * GB
+    (machine / "memory.stat").write_text("anon 7\n")
+    assert available_memory() == 8 * GB

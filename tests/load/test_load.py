@@ -222,6 +222,14 @@ def test_memory_of_a_save_and_of_a_resume(tmp_path: Path) -> None:
 # --- L8, L9: long runs ---
 
 
+@pytest.fixture
+def few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A soak that is short looks at itself less often; each note begins a yardstick, which takes a second."""
+    monkeypatch.setattr(soak, "NOTES", 4)
+    monkeypatch.setattr(soak, "LOOKS", 5)
+
+
+@pytest.mark.usefixtures("few_looks")
 def test_a_save_at_every_step(tmp_path: Path) -> None:
     """200 saves; `make soak` does 10,000."""
     found, _ = soak.soak(tmp_path / "run", 200, save_every_step=True)
@@ -232,6 +240,7 @@ def test_a_save_at_every_step(tmp_path: Path) -> None:
     assert found.megabytes_per_10000_steps < 100, "2 MB in 200 steps"
 
 
+@pytest.mark.usefixtures("few_looks")
 def test_a_long_run_in_short(tmp_path: Path) -> None:
     """600 steps; `make soak` does 100,000."""
     found, notes = soak.soak(tmp_path / "run", 600)
@@ -245,6 +254,7 @@ def test_a_long_run_in_short(tmp_path: Path) -> None:
     assert all(note.yardstick > 0 and note.all_seconds >= 0.8 * note.seconds for note in notes)
 
 
+@pytest.mark.usefixtures("few_looks")
 def test_a_yardstick_leaves_the_run_as_it_is(tmp_path: Path) -> None:
     """A soak ends with the bytes of a run that nobody looks at."""
     soak.soak(tmp_path / "soak", 120)
