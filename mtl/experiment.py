@@ -263,7 +263,7 @@ def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
     if selected != progress.step:
         path = folder.checkpoints / f"step-{selected:08d}"
         try:
-            state.load_weights(trainer.built.model, checkpoint.verified(path))
+            state.load_weights(trainer.built.model, checkpoint.verified(path, folder.record["id"]))
         except checkpoint.Damaged as reason:
             raise UserError(
                 str(path), f"the best by validation is damaged ({reason})",

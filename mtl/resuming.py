@@ -238,7 +238,7 @@ def _load(
     if step is not None:
         path = folder.checkpoints / f"step-{step:08d}"
         try:
-            files = checkpoint.verified(path)
+            files = checkpoint.verified(path, folder.record["id"])
         except checkpoint.Damaged as reason:
             raise UserError(
                 str(path), f"is damaged ({reason})", "resume the run to use an older one"
@@ -263,13 +263,13 @@ def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, Path]]:
     Raises:
         UserError: there is none.
     """
-    step, files, warnings = checkpoint.newest(folder.checkpoints)
+    step, files, warnings = checkpoint.newest(folder.checkpoints, folder.record["id"])
     for warning in warnings:
         console.warn(warning)
     while (best := state.best_step(files)) not in (None, step):
         assert best is not None
         try:
-            checkpoint.verified(folder.checkpoints / f"step-{best:08d}")
+            checkpoint.verified(folder.checkpoints / f"step-{best:08d}", folder.record["id"])
             break
         except checkpoint.Damaged as reason:
             text = f"step-{best:08d}, the best by validation, is damaged ({reason})"
@@ -282,7 +282,7 @@ def _before(folder: RunFolder, best: int, text: str) -> tuple[int, dict[str, Pat
     """The newest whole checkpoint before a step."""
     for step in reversed([step for step in checkpoint.steps(folder.checkpoints) if step < best]):
         with suppress(checkpoint.Damaged):
-            return step, checkpoint.verified(folder.checkpoints / f"step-{step:08d}")
+            return step, checkpoint.verified(folder.checkpoints / f"step-{step:08d}", folder.record["id"])
     raise UserError(
         str(folder.path), f"{text}, and no older checkpoint is whole", f"see mtl checkpoints {folder.path}"
     )

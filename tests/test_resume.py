@@ -364,6 +364,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "schema-bool": (edited(schema_version=True), "manifest.json: "),
     "files-list": (edited(files=["model.safetensors"]), "manifest.json: "),
     "renamed": (edited(step=1), "manifest.json: "),
+    "of-another-run": (edited(run_id="another"), "manifest.json: is of another run"),
 }
 
 

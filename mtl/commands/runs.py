@@ -142,15 +142,15 @@ def _state_of(one: Listed, selected: int | None, own: str) -> str:
 
 def _remarks(run: RunFolder, found: list[Listed]) -> Iterator[str]:
     """What goes on from here, and what only takes room."""
-    status, _ = run.standing()
-    whole = [one for one in found if not one.fault]
+    (status, _), own = run.standing(), run.record.get("id")
+    whole = [one for one in found if not one.fault and one.run_id == own]
     if status not in ("finished", "running"):
         start = f"step-{whole[-1].step:08d} is the newest whole one" if whole else "none is whole"
         start = start if found else "nothing is saved"
         goes_on = f"; `mtl run --resume {run.path}` goes on" if whole or not found else ""
         yield f"{status}: {start}{goes_on}"
     for one in found:
-        if one.fault and one.run_id != run.record.get("id"):
+        if one.run_id != own:
             yield f"step-{one.step:08d} is never deleted: it does not say that it is of this run"
     from mtl.training.retention import set_aside_folders
 

@@ -199,9 +199,9 @@ def selected_files(folder: RunFolder) -> Mapping[str, Path]:
     """The checkpoint that the run selected, or its newest."""
     selected = folder.record.get("selected", {}).get("step")
     if selected is None:
-        _, files, _ = checkpoint.newest(folder.checkpoints)
+        _, files, _ = checkpoint.newest(folder.checkpoints, folder.record["id"])
         return files
     try:
-        return checkpoint.verified(folder.checkpoints / f"step-{selected:08d}")
+        return checkpoint.verified(folder.checkpoints / f"step-{selected:08d}", folder.record["id"])
     except checkpoint.Damaged as reason:
         raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None

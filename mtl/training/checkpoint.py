@@ -196,14 +196,20 @@ def _shown(text: str) -> str:
     return text if text.isprintable() and len(text) <= 80 else quoted(text)
 
 
-def verified(path: Path) -> dict[str, Path]:
+def verified(path: Path, run_id: str | None = None) -> dict[str, Path]:
     """The files of one checkpoint by name, after each was read and found to be what the manifest says.
 
+    Args:
+        path: the checkpoint.
+        run_id: the run that it must be of; None: of whichever.
+
     Raises:
-        Damaged: a file is missing, is too many, or differs by a single bit.
+        Damaged: a file is missing, is too many, or differs by a single bit; or it is of another run.
         UserError: a newer mtl wrote it.
     """
     manifest = manifest_of(path)
+    if run_id not in (None, manifest.get("run_id")):
+        raise Damaged(f"{MANIFEST}: is of another run")
     expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     try:
         present = set(os.listdir(path)) - {MANIFEST}
@@ -260,8 +266,8 @@ def listed(folder: Path) -> list[Listed]:
     return found
 
 
-def newest(folder: Path) -> tuple[int, dict[str, Path], list[str]]:
-    """The newest checkpoint that is whole: its step, its files, and a line for each damaged one passed over.
+def newest(folder: Path, run_id: str) -> tuple[int, dict[str, Path], list[str]]:
+    """The newest whole checkpoint of a run: its step, its files, and a line for each damaged one passed over.
 
     Raises:
         UserError: there is none.
@@ -270,7 +276,7 @@ def newest(folder: Path) -> tuple[int, dict[str, Path], list[str]]:
     all_steps = steps(folder)
     for step in reversed(all_steps):
         try:
-            files = verified(folder / f"step-{step:08d}")
+            files = verified(folder / f"step-{step:08d}", run_id)
         except Damaged as reason:
             warnings.append(f"step-{step:08d} is damaged ({reason})")
             continue

@@ -234,10 +234,14 @@ def test_only_whole_names_are_steps(tmp_path: Path) -> None:
 
 def test_newest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint found"):
-        newest(tmp_path)
+        newest(tmp_path, "run")
     save(tmp_path, 9, 10)
-    step, files, warnings = newest(tmp_path)
+    step, files, warnings = newest(tmp_path, "run")
     assert (step, files["step"].read_bytes(), warnings) == (10, b"10", [])
+    commit(tmp_path, 11, FILES, "another")
+    step, _, warnings = newest(tmp_path, "run")
+    assert step == 10
+    assert warnings == ["step-00000011 is damaged (manifest.json: is of another run); using step-00000010"]
 
 
 def test_what_is_listed(tmp_path: Path) -> None:
