@@ -671,7 +671,7 @@ def test_a_run_without_a_usable_checkpoint(run_of: Path, capsys: Capture, folder
     for path in folder.glob("done/checkpoints/*/model.safetensors"):
         os.truncate(path, 3)
     (folder / "done/.lock").write_text(f"pid {os.getpid()} on host {os.uname().nodename}\n")
-    expected = ["done: no usable checkpoint (2 damaged); see mtl checkpoints done"]
+    expected = ["no usable checkpoint in done (2 damaged); see mtl checkpoints done"]
     refused(lambda: called(capsys, "run", "--resume", run_of), folder, expected)
     named = "done/checkpoints/step-00000002"  # K4
     expected = [f"{named}: is damaged (model.safetensors: size differs); resume the run to use an older one"]

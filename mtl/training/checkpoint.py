@@ -286,4 +286,5 @@ def newest(folder: Path, run_id: str) -> tuple[int, dict[str, Path], list[str]]:
     run = str(folder.parent)
     if not all_steps:
         raise UserError(run, "no checkpoint found")
-    raise UserError(run, f"no usable checkpoint ({len(all_steps)} damaged)", f"see mtl checkpoints {run}")
+    what = f"no usable checkpoint in {run if run.isprintable() else quoted(run)} ({len(all_steps)} damaged)"
+    raise UserError("", what, f"see mtl checkpoints {run}")

@@ -131,7 +131,7 @@ REFUSED = {
     ),
     "none whole": (
         [], lambda run: [path.unlink() for path in run.glob("checkpoints/*/state.json")],
-        "run: no usable checkpoint (2 damaged); see mtl checkpoints run",
+        "no usable checkpoint in run (2 damaged); see mtl checkpoints run",
     ),
     "short log": ([], lambda run: os.truncate(run / "metrics.jsonl", 5), "run: metrics.jsonl is shorter than"),
     "no object": (
