@@ -209,14 +209,22 @@ def test_stopped_now_and_then(steps: tuple[int, ...], tmp_path: Path) -> None:
     assert_same(tmp_path / "straight", tmp_path / "stopped")
 
 
-@pytest.mark.parametrize("batches", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("every", "batches", "is_final"),
+    [({"epochs": 1}, n, n == 4) for n in range(1, 5)] + [({"steps": 2}, n, n == 6) for n in range(1, 7)],
+)
 @pytest.mark.usefixtures("no_plots")
-def test_stopped_in_an_evaluation(batches: int, tmp_path: Path) -> None:
-    """F7: the state before it is saved, and it is done again with the same numbers; the last one is the final test."""
-    made = recipe(**with_validation(train__epochs=EPOCHS))
+def test_stopped_in_an_evaluation(
+    every: dict[str, int], batches: int, is_final: bool, tmp_path: Path
+) -> None:
+    """F7: the state before it is saved, and it is done again with the same numbers; the last one is the final test.
+
+    Also within an epoch: one batch each, at steps 3, 6 and 9, or at 2, 4, 6, 8 and 9.
+    """
+    made = recipe(**with_validation(train__epochs=EPOCHS, train__evaluate_every=every))
     mtl.run(made, out=tmp_path / "straight")
     stop = StopAt(batches=batches)
-    if batches == 4:  # after the last epoch: the checkpoint of that is the one to go on from
+    if is_final:  # after the last epoch: the checkpoint of that is the one to go on from
         with pytest.raises(Terminated):
             mtl.run(made, out=tmp_path / "stopped", console=stop)
         mtl.resume(tmp_path / "stopped")
@@ -293,7 +301,7 @@ def test_checkpoints_of_every_step_are_those_of_a_stop(tmp_path: Path) -> None:
 def test_bar_and_options_of_the_command(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Q4: with a progress bar, quiet, with tracebacks, evaluating each epoch and test too, or hardly at all."""
+    """Q3, Q4: with a bar, quiet, with tracebacks; evaluating and saving at each step, each epoch, or hardly ever."""
     (tmp_path / "r.yaml").write_text(to_yaml(load_recipe(recipe(train__epochs=EPOCHS))), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     found = {}
@@ -304,6 +312,7 @@ def test_bar_and_options_of_the_command(
         "debug": ["--debug"],
         "monitor": ["train.monitor=test", "train.checkpoint.every={steps: 1}"],
         "rarely": ["train.evaluate_every.epochs=100"],
+        "all": ["train.monitor=test", "train.evaluate_every={steps: 1}", "train.checkpoint.every={steps: 1}"],
     }.items():
         with monkeypatch.context() as patch:
             if name == "bar":
@@ -316,6 +325,7 @@ def test_bar_and_options_of_the_command(
         rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         train = [row for row in rows if '"split": "train"' in row]
         assert len(train) == EPOCHS
+        assert len(rows) - len(train) == {"monitor": EPOCHS, "all": 9}.get(name, 1)
         found[name] = (files["model.safetensors"], files["optim.safetensors"], train, rows[-1])
     assert all(one == found["plain"] for one in found.values())
 
