@@ -22,7 +22,9 @@ from mtl.training.signals import STOPPING, Interrupts, StopAsked, StopSignals, e
 def _handlers() -> Iterator[None]:
     """Whatever a test does, the signals mean afterwards what they meant before."""
     before = {number: signal.getsignal(number) for number in STOPPING}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore them
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
