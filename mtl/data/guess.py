@@ -210,6 +210,6 @@ def _unfit(seen: Look) -> str | None:
 def _is_id(seen: Look) -> bool:
     if seen.name.lower() in ("id", "uuid", "guid", "key", "index", "row", "unnamed: 0"):
         return True
-    if re.search(r"([_\W]id|[a-z](Id|ID))$", seen.name):
+    if re.search(r"([_\W][iI][dD]|[a-z](Id|ID))$", seen.name):
         return True
     return seen.numeric and seen.whole and seen.largest > 2**24 and seen.distinct >= min(seen.there, MANY)

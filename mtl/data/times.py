@@ -54,14 +54,17 @@ def times(
 
 
 def are_dates(file: TableFile, column: str, first: int, array: pa.Array) -> bool | None:
-    """Whether a column of times holds dates, rather than numbers; None where every value is missing."""
+    """Whether a column of times holds dates, rather than numbers; None where every value is missing.
+
+    The first value that is there decides, so that a bad one further down is the one that is named.
+    """
     array = plain(file, column, first, array)
     if array.null_count == len(array):
         return None
     if not pa.types.is_string(array.type):
         return type_name(array.type) == "time"
     with suppress(UserError):
-        numbers(file, column, first, array)
+        numbers(file, column, first, array.drop_null().slice(0, 1))
         return False
     return True
 

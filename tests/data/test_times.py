@@ -69,6 +69,21 @@ def test_no_time(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("bad", ["2024-03-01", "yesterday", "n/a"])
+def test_the_first_value_decides_which_one_is_bad(bad: str) -> None:
+    seconds = pa.array([None, *(str(1_700_000_000 + i) for i in range(500)), bad])
+    with pytest.raises(UserError) as caught:
+        times(FILE, "v", 1, seconds)
+    assert str(caught.value) == (
+        f"table:row 502, column 'v': {bad!r} is not a number; if it stands for a missing value, add it to na_values"
+    )
+    with pytest.raises(UserError) as caught:
+        times(FILE, "v", 1, pa.array([None, "2024-03-01", "1700000000"]))
+    assert str(caught.value) == (
+        "table:row 3, column 'v': '1700000000' is no date such as 2024-03-01 or 2024-03-01T12:00:00"
+    )
+
+
 @pytest.mark.parametrize("array", [pa.nulls(2), pa.nulls(2, pa.string()), pa.nulls(2, pa.timestamp("us"))])
 @pytest.mark.parametrize("dates", [None, True, False])
 def test_a_batch_without_a_time_says_nothing(array: pa.Array, dates: bool | None) -> None:
