@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mtl.errors import UserError
+from mtl.training.disk import write_whole
 from mtl.training.logs import ALPHAS
 from mtl.training.record import PUT_BACK
 from mtl.training.runs import RunFolder
@@ -35,7 +37,13 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
     Args:
         folder: the run.
         metrics: whose curves are drawn beside those of the loss; default: all that were measured.
+
+    Raises:
+        UserError: `plots` is a link, or the alphas are not those of the run's towers.
+        EnvironmentFault: the disk refused.
     """
+    if folder.plots.is_symlink():  # pictures would land outside the run
+        raise UserError(str(folder.plots), "is a link, not a folder", "remove it")
     folder.plots.mkdir(exist_ok=True)
     rows, alphas = folder.rows(), folder.rows(ALPHAS)
     note = GENERATED if folder.record.get("data", {}).get("generated") else ""
@@ -46,7 +54,9 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
     if alphas:
         towers = list(folder.record["towers"])
         require_alphas_of(towers, alphas, folder.path / ALPHAS)
-        paths.append(_save(alpha_maps(alphas[-1], towers), folder.plots / "alpha.png", note))
+        selected = folder.record.get("selected", {}).get("step")
+        shown = next((row for row in reversed(alphas) if row["step"] == selected), alphas[-1])
+        paths.append(_save(alpha_maps(shown, towers), folder.plots / "alpha.png", note))
         paths.append(_save(alpha_paths(alphas, towers), folder.plots / "alpha_history.png", note))
     return paths
 
@@ -123,13 +133,13 @@ def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence
     return figure
 
 
-def alpha_maps(last: dict[str, Any], towers: Sequence[str]) -> Figure:
-    """The last alpha of each site: row i says what goes into tower i's new activation."""
-    sites = last["alpha"]
+def alpha_maps(logged: dict[str, Any], towers: Sequence[str]) -> Figure:
+    """The alpha of each site at one step: row i says what goes into tower i's new activation."""
+    sites = logged["alpha"]
     size = min(max(2.6, 0.45 * len(towers) + 1.4), MAX_PANEL)
     ticks = range(0, len(towers), -(-len(towers) // MAX_TICKS))
     names = [towers[k] for k in ticks]
-    figure = Figure(figsize=(size * len(sites) + 0.8, size + 0.9), layout="constrained")
+    figure = Figure(figsize=(size * len(sites) + 0.8, size + 1.2), layout="constrained")
     axes = figure.subplots(1, len(sites), squeeze=False)[0]
     limit = max(1.0, *(abs(v) for alpha in sites.values() for line in alpha for v in line))
     for axis, (site, alpha) in zip(axes, sites.items(), strict=True):
@@ -145,6 +155,7 @@ def alpha_maps(last: dict[str, Any], towers: Sequence[str]) -> Figure:
                     axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
     axes[0].set_ylabel("into tower")
     figure.colorbar(image, ax=list(axes), shrink=0.8, label="alpha")
+    figure.suptitle(f"step {logged['step']}")
     return figure
 
 
@@ -181,16 +192,18 @@ def alpha_paths(history: Sequence[dict[str, Any]], towers: Sequence[str]) -> Fig
 
 
 def _abscissa(rows: Sequence[dict[str, Any]]) -> str:
-    """Curves run over epochs, or over steps if something was measured within an epoch."""
-    steps = {(row.get("split"), row["epoch"], row["step"]) for row in rows}
-    return "epoch" if len(steps) == len({place[:2] for place in steps}) else "step"
+    """Curves run over epochs if all that was measured of an epoch was measured at one step; else over steps."""
+    steps = {(row["epoch"], row["step"]) for row in rows}
+    return "epoch" if len(steps) == len({epoch for epoch, _ in steps}) else "step"
 
 
 def _save(figure: Figure, path: Path, note: str = "") -> Path:
-    """Write a picture, with a note below it if there is one."""
+    """Write a picture, with a note below it if there is one; a link of its name is replaced, not followed."""
     if note:
         figure.set_figheight(figure.get_figheight() + 0.3)
         figure.supxlabel(note, fontsize=9, color="#555555")
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=min(110.0, MAX_PIXELS / max(figure.get_size_inches())))
+    png = BytesIO()
+    figure.savefig(png, format="png", dpi=min(110.0, MAX_PIXELS / max(figure.get_size_inches())))
+    write_whole(path, png.getvalue())
     return path

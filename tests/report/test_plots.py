@@ -48,6 +48,7 @@ def alphas(n: int, sites: tuple[str, ...] = ("fc1", "fc2"), epochs: int = 3) -> 
 
 
 def run_of(path: Path, tasks: list[str], *, stitched: bool = True, hole: str | None = None) -> RunFolder:
+    path.mkdir(exist_ok=True)
     run = RunFolder(path, {"towers": {task: [task] for task in tasks}})
     run.log("metrics.jsonl", rows(tasks, hole=hole))
     if stitched:
@@ -151,7 +152,7 @@ def test_a_metric_whose_name_ends_another() -> None:
 def test_alpha_maps_have_into_in_rows_and_from_in_columns() -> None:
     """alpha[i][j] is the weight of tower j's activation in tower i's new one."""
     alpha = [[0.9, 0.1, 0.0], [0.2, 0.7, -0.3], [0.5, 0.4, 0.6]]
-    figure = drawn(alpha_maps({"alpha": {"fc1": alpha, "fc2": alpha}}, ["x", "y", "z"]))
+    figure = drawn(alpha_maps({"step": 7, "alpha": {"fc1": alpha, "fc2": alpha}}, ["x", "y", "z"]))
     for site, axis in zip(("fc1", "fc2"), figure.axes, strict=False):
         assert axis.get_title() == f"after {site}"
         assert axis.get_xlabel() == "from tower"
@@ -172,7 +173,7 @@ def test_alpha_maps_have_into_in_rows_and_from_in_columns() -> None:
 
 
 def test_large_alphas_widen_the_scale() -> None:
-    figure = alpha_maps({"alpha": {"s": [[1.0, -2.5], [0.0, 1.0]]}}, ["x", "y"])
+    figure = alpha_maps({"step": 7, "alpha": {"s": [[1.0, -2.5], [0.0, 1.0]]}}, ["x", "y"])
     assert figure.axes[0].get_images()[0].get_clim() == (-2.5, 2.5)
 
 
@@ -231,6 +232,22 @@ def test_curves_run_over_steps_if_an_epoch_was_evaluated_more_than_once(
     assert max(curve.get_xdata()) == longest  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("n_tasks", [2, 20])
+def test_curves_run_over_steps_if_validation_is_not_at_the_end_of_its_epoch(n_tasks: int) -> None:
+    """Evaluated each 9 steps of epochs of 6: at steps 9, 18, ..., of which none is measured twice in an epoch."""
+    tasks = [f"t{t}" for t in range(n_tasks)]
+    made: list[dict[str, Any]] = []
+    for split, steps in (("train", range(6, 37, 6)), ("validation", range(9, 37, 9))):
+        for step in steps:
+            row = {"split": split, "epoch": -(-step // 6), "step": step}
+            made.append({**row, **{f"{split}/{task}/loss": 1 / step for task in tasks}})
+    figure = drawn(learning_curves(made, "loss"))
+    assert {axis.get_xlabel() for axis in figure.axes} == {"step"}
+    lines = [line for axis in figure.axes for line in axis.get_lines()]
+    runs_over = {tuple(np.asarray(line.get_xdata(), int)) for line in lines}
+    assert runs_over == {(6, 12, 18, 24, 30, 36), (9, 18, 27, 36)}
+
+
 @pytest.mark.parametrize("generated", [True, False, None])
 def test_pictures_say_what_is_generated(
     generated: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -274,3 +291,46 @@ def test_alphas_of_other_towers_are_named(tmp_path: Path) -> None:
     run.record["towers"] = {"a": ["a"]}
     with pytest.raises(UserError, match=r"alpha\.jsonl:1: the alphas are not those of the run's towers"):
         plot_run(run)
+
+
+@pytest.mark.parametrize(("selected", "shown"), [(1, 1), (0, 0), (7, 2), (None, 2)])
+def test_the_heat_map_is_of_the_selected_weights(
+    selected: int | None, shown: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the last ones where nothing was selected, or nothing was logged at that step; the title says which."""
+    figures: list[Figure] = []
+    real = plots.FigureCanvasAgg
+    monkeypatch.setattr(plots, "FigureCanvasAgg", lambda figure: (figures.append(figure), real(figure)))
+    run = run_of(tmp_path, ["a", "b"])
+    if selected is not None:
+        run.record["selected"] = {"epoch": 1, "step": selected}
+    paths = [path.name for path in plot_run(run)]
+    figure = figures[paths.index("alpha.png")]
+    (image,) = figure.axes[0].get_images()
+    np.testing.assert_allclose(np.asarray(image.get_array()), np.eye(2) + 0.01 * shown)
+    assert figure.get_suptitle() == f"step {shown}"
+
+
+def test_a_link_in_place_of_a_picture_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("dear")
+    run = run_of(tmp_path / "run", ["a", "b"])
+    run.plots.mkdir()
+    for name in ("alpha.png", "curves_loss.png"):
+        (run.plots / name).symlink_to(Path("..") / ".." / "victim")
+    paths = plot_run(run)
+    assert victim.read_text() == "dear"
+    assert len(paths) == 4
+    assert not any(path.is_symlink() for path in paths)
+    assert set(paths) == set(run.plots.iterdir())
+    assert all(size(path) for path in paths)
+
+
+def test_a_link_in_place_of_the_folder_of_plots_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    run = run_of(tmp_path / "run", ["a", "b"])
+    run.plots.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError) as caught:
+        plot_run(run)
+    assert str(caught.value) == f"{run.plots}: is a link, not a folder; remove it"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
