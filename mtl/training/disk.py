@@ -6,12 +6,12 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
-from mtl.errors import EnvironmentFault
+from mtl.errors import EnvironmentFault, UserError
 
 Content = bytes | Iterable[bytes | memoryview]
 """What a file is to hold; pieces come one after the other, the same ones whenever they are gone through."""
@@ -80,6 +80,43 @@ def plain_size(path: Path) -> int:
     if not S_ISREG(info.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file")
     return info.st_size
+
+
+def require_own(path: Path, is_right: Callable[[int], bool] = S_ISREG) -> None:
+    """What a run writes to is a file of its own, or with `S_ISDIR` a folder; or is not there yet.
+
+    Raises:
+        UserError: it is a link, which may lead out of the run, or something else, which may never end.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # whoever opens it is told
+        return
+    if not is_right(mode):
+        raise _not_own(path, "a regular file" if is_right is S_ISREG else "a folder of the run's own")
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file that a run writes; a link is not followed, and no pipe is waited for.
+
+    Raises:
+        UserError: it is no regular file.
+        OSError: the disk refused, or it is not there.
+    """
+    require_own(path)
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError:
+        require_own(path)  # it may just have become something else
+        raise
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _not_own(path, "a regular file")
+    return descriptor
+
+
+def _not_own(path: Path, kind: str) -> UserError:
+    return UserError(str(path), f"is not {kind}", "put back what the run wrote")
 
 
 def lacks_space(folder: Path, size: int) -> str | None:

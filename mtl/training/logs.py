@@ -14,7 +14,7 @@ from typing import Any
 
 from mtl.errors import EnvironmentFault, UserError
 from mtl.training import failpoints
-from mtl.training.disk import write_whole
+from mtl.training.disk import open_own, require_own, write_whole
 from mtl.training.json_text import strict_json
 from mtl.training.record import read_lines
 
@@ -26,10 +26,11 @@ def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append lines to a log, each in a single write (or more, if the disk takes less).
 
     Raises:
+        UserError: it is no regular file.
         EnvironmentFault: the disk refused.
     """
     try:
-        with path.open("ab", buffering=0) as file:
+        with FileIO(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
             failpoints.hit("log")
             for row in rows:
                 _append_line(file, json.dumps(row, allow_nan=False).encode() + b"\n")
@@ -55,12 +56,13 @@ def synced_lengths(folder: Path) -> dict[str, int]:
     """The length of each log in bytes, all of them on the disk.
 
     Raises:
+        UserError: one is no regular file.
         EnvironmentFault: the disk cannot say that they are.
     """
     lengths = {}
     for name in LOGS:
         try:
-            with (folder / name).open("rb") as file:
+            with FileIO(open_own(folder / name, os.O_RDONLY)) as file:
                 os.fsync(file.fileno())
                 lengths[name] = os.fstat(file.fileno()).st_size
         except FileNotFoundError:
@@ -87,6 +89,16 @@ def require_lengths(folder: Path, offsets: Mapping[str, int]) -> None:
             )
 
 
+def require_own_logs(folder: Path) -> None:
+    """No log leads out of the run, or is without end.
+
+    Raises:
+        UserError: one is no regular file.
+    """
+    for name in (*LOGS, TIMINGS):
+        require_own(folder / name)
+
+
 def require_whole(folder: Path, offsets: Mapping[str, int]) -> None:
     """What a checkpoint counts on is there, and is what a run writes.
 
@@ -102,13 +114,15 @@ def cut(folder: Path, offsets: Mapping[str, int], epoch: int) -> None:
     """Put the logs back to where a checkpoint was.
 
     Raises:
-        UserError: one has lost lines that the checkpoint counts on.
+        UserError: one has lost lines that the checkpoint counts on, or is no regular file; none is touched then.
     """
+    require_own_logs(folder)
     require_lengths(folder, offsets)
     for name in LOGS:
-        if (folder / name).exists():
-            _keep_rest(folder / name, offsets.get(name, 0))
-            os.truncate(folder / name, offsets.get(name, 0))
+        with suppress(FileNotFoundError), FileIO(open_own(folder / name, os.O_RDWR), "r+") as file:
+            file.seek(offsets.get(name, 0))
+            _keep(folder / name, file.read())
+            file.truncate(offsets.get(name, 0))
     _cut_timings(folder / TIMINGS, epoch)
 
 
@@ -124,11 +138,8 @@ def _cut_timings(path: Path, epoch: int) -> None:
     write_whole(path, b"".join(kept))
 
 
-def _keep_rest(path: Path, offset: int) -> None:
+def _keep(path: Path, rest: bytes) -> None:
     """Keep what is about to be cut off a log in `<name>.discarded-<n>.jsonl`, for people."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        rest = file.read()
     if rest:
         n = 1
         while (kept := path.with_name(f"{path.stem}.discarded-{n}.jsonl")).exists():

@@ -14,16 +14,18 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from itertools import islice
 from pathlib import Path
+from stat import S_ISDIR
 from time import monotonic, sleep
-from typing import IO, Any
+from typing import Any
 
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
 from mtl.training import checkpoint, logs
-from mtl.training.disk import make_folder, sync_folder, write_whole
+from mtl.training.disk import make_folder, open_own, require_own, sync_folder, write_whole
 from mtl.training.logs import METRICS
 from mtl.training.logs import TIMINGS as TIMINGS
 from mtl.training.record import SCHEMA_VERSION, digest_of_model, read_lines, read_record
@@ -49,7 +51,7 @@ class RunFolder:
 
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path, self.record = path, record
-        self._lock: IO[bytes] | None = None
+        self._lock: FileIO | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -101,24 +103,27 @@ class RunFolder:
         """A run that is there.
 
         Raises:
-            UserError: it is not, or its run.json cannot be read.
+            UserError: it is not, its run.json cannot be read, or its lock is no file.
         """
         try:
-            return cls(path, read_record(path / RECORD))
+            run = cls(path, read_record(path / RECORD))
         except (FileNotFoundError, NotADirectoryError):
             raise _no_run(path) from None
+        require_own(path / LOCK)
+        return run
 
     def hold(self) -> None:
         """Take the run's lock until `release` or the end of the process; nothing if it is held already.
 
         Raises:
-            UserError: another process has it.
+            UserError: another process has it, or what the run writes would not lie in its folder.
         """
         if self._lock is not None:
             return
+        self._require_own()
         file = None
         try:
-            file = (self.path / LOCK).open("a+b", buffering=0)
+            file = FileIO(open_own(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+")
             _lock(file)
         except BlockingIOError:
             assert file is not None
@@ -135,7 +140,17 @@ class RunFolder:
             file.truncate(0)
             file.write(f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
 
-    def _in_use(self, lock: IO[bytes]) -> UserError:
+    def _require_own(self) -> None:
+        """What is written later lies in this folder.
+
+        Raises:
+            UserError: a log or a folder is a link, or something else.
+        """
+        logs.require_own_logs(self.path)
+        for folder in (self.checkpoints, self.plots):
+            require_own(folder, S_ISDIR)
+
+    def _in_use(self, lock: FileIO) -> UserError:
         lock.seek(0)
         holder = lock.read(200).decode(errors="replace").strip() or "another process"
         return UserError(str(self.path), f"is in use by {_shown(holder)}")
@@ -144,10 +159,11 @@ class RunFolder:
         """As `hold`, but takes and makes nothing.
 
         Raises:
-            UserError: another process has the run.
+            UserError: as `hold`.
             EnvironmentFault: the folder is not ours to write to.
         """
-        with suppress(OSError), (self.path / LOCK).open("rb", buffering=0) as file:
+        self._require_own()
+        with suppress(OSError), FileIO(open_own(self.path / LOCK, os.O_RDONLY)) as file:
             if _is_locked(file):
                 raise self._in_use(file)
         if not os.access(self.path, os.W_OK | os.X_OK):
@@ -175,7 +191,7 @@ class RunFolder:
         """The status of run.json, and whether the lock is held; None where that cannot be known."""
         said = self.record.get("status", "")
         try:
-            with (self.path / LOCK).open("rb", buffering=0) as file:
+            with FileIO(open_own(self.path / LOCK, os.O_RDONLY)) as file:
                 held = _is_locked(file)
         except FileNotFoundError:
             held = False
@@ -249,7 +265,7 @@ class RunFolder:
         """
         logs.cut(self.path, offsets, epoch)
         for path in self.path.iterdir():
-            if _LEFTOVER.fullmatch(path.name):
+            if _LEFTOVER.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
                 path.unlink()
 
     def write_csv(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -320,7 +336,7 @@ def _first_record(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _lock(file: IO[bytes]) -> None:
+def _lock(file: FileIO) -> None:
     """Take a lock, or find after PATIENCE that another process has it.
 
     Raises:
@@ -336,7 +352,7 @@ def _lock(file: IO[bytes]) -> None:
             sleep(0.01)
 
 
-def _is_locked(file: IO[bytes]) -> bool:
+def _is_locked(file: FileIO) -> bool:
     """Whether another process has a lock; a shared one is taken for a moment, which needs no right to write."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -175,3 +175,26 @@ def test_a_run_folder_is_refused_without_harm(case: str, command: str, run: Path
     listing = called(capsys, "runs", ".")
     assert listing.returncode in (0, USER), listing.stderr
     assert (listing.stdout + listing.stderr).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("target", ["../victim", "", "../new"])
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "alpha.jsonl", "timings.jsonl"])
+def test_nothing_outside_the_run_is_cut_or_waited_for(
+    name: str, target: str, run: Path, capsys: Capture
+) -> None:
+    """Also without checkpoints, when all logs are cut to nothing."""
+    shutil.rmtree(run / "checkpoints")
+    Path("victim").write_bytes(b"kept to oneself\n")
+    (run / name).touch()
+    replaced(name, target)
+    for arguments in (["run", "--resume", "run"], ["run", "--resume", "run", "--dry-run"]):
+        done = called(capsys, *arguments)
+        assert done.returncode == USER, done.stderr
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line == f"error: run/{name}: is not a regular file; put back what the run wrote"
+    assert Path("victim").read_bytes() == b"kept to oneself\n"
+    assert not Path("new").exists()
+    listing = called(capsys, "runs", ".")
+    assert listing.returncode in (0, USER)
+    assert ("is not a regular file" in listing.stderr) == (name == ".lock")

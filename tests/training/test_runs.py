@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import pytest
 from mtl.errors import ENVIRONMENT, EnvironmentFault, UserError
 from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
+from mtl.training import failpoints
 from mtl.training.runs import RunFolder, environment, list_runs, recipe_of
+from tests.training.faulty_disk import FailAt
 
 RECIPE: dict[str, Any] = {
     "schema_version": 1,
@@ -183,8 +185,11 @@ def test_nothing_that_is_no_number_is_logged(run: RunFolder) -> None:
         run.log("metrics.jsonl", [{"x": float("inf")}])
 
 
-def test_a_log_the_disk_refuses_is_no_bug_of_ours(run: RunFolder) -> None:
-    (run.path / "metrics.jsonl").symlink_to("/dev/full")
+def test_a_log_the_disk_refuses_is_no_bug_of_ours(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(name: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(failpoints, "hit", full)
     with pytest.raises(EnvironmentFault, match=r"metrics\.jsonl: cannot write: no space left on device"):
         run.log("metrics.jsonl", ROWS)
 
@@ -271,11 +276,82 @@ def test_of_two_that_begin_in_one_folder_one_is_refused(recipe: Recipe, tmp_path
     made.release()
 
 
-def test_a_lock_that_cannot_be_made(run: RunFolder) -> None:
+def test_a_lock_that_cannot_be_made(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     (run.path / ".lock").unlink()
+    with monkeypatch.context() as patch:
+        FailAt(patch, "open", 0, errno.EROFS)
+        with pytest.raises(EnvironmentFault) as caught:
+            run.hold()
+    assert str(caught.value) == f"{run.path}: cannot be locked: read-only file system"
     (run.path / ".lock").mkdir()
-    with pytest.raises(EnvironmentFault, match="cannot be locked: is a directory"):
+    with pytest.raises(UserError, match=r"\.lock: is not a regular file; put back what the run wrote$"):
         run.hold()
+
+
+def out_of(path: Path, kind: str) -> None:
+    """Something that is no file of a run: a link to `victim` beside the run, a link to nothing, or a pipe."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("../victim" if kind == "link" else "../new")
+
+
+WRITING: dict[str, Callable[[RunFolder, str], object]] = {
+    "hold": lambda run, name: run.hold(),
+    "require_free": lambda run, name: run.require_free(),
+    "log": lambda run, name: run.log(name, ROWS),
+    "offsets": lambda run, name: run.offsets(),
+    "cut_logs": lambda run, name: run.cut_logs({}, 0),
+}
+NAMES = {
+    "hold": (".lock", "metrics.jsonl", "alpha.jsonl", "timings.jsonl"),
+    "require_free": (".lock", "metrics.jsonl", "alpha.jsonl", "timings.jsonl"),
+    "log": ("metrics.jsonl", "alpha.jsonl", "timings.jsonl"),
+    "offsets": ("metrics.jsonl", "alpha.jsonl"),
+    "cut_logs": ("metrics.jsonl", "alpha.jsonl", "timings.jsonl"),
+}
+
+
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
+@pytest.mark.parametrize(("how", "name"), [(how, name) for how, names in NAMES.items() for name in names])
+def test_nothing_outside_is_written_to_or_waited_for(how: str, name: str, kind: str, run: RunFolder) -> None:
+    victim = run.path.parent / "victim"
+    victim.write_bytes(b"kept\n")
+    for log in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl"):
+        run.log(log, ROWS)
+    out_of(run.path / name, kind)
+    before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.name != name}
+    with pytest.raises(UserError) as caught:
+        WRITING[how](run, name)
+    assert str(caught.value) == f"{run.path}/{name}: is not a regular file; put back what the run wrote"
+    assert victim.read_bytes() == b"kept\n"
+    assert not (run.path.parent / "new").exists()
+    assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.name != name} == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "plots"])
+def test_folders_that_are_links_are_not_written_to(name: str, run: RunFolder) -> None:
+    (run.path.parent / "elsewhere").mkdir()
+    (run.path / name).symlink_to("../elsewhere")
+    for hold in (run.hold, run.require_free):
+        with pytest.raises(UserError) as caught:
+            hold()
+        text = "is not a folder of the run's own; put back what the run wrote"
+        assert str(caught.value) == f"{run.path}/{name}: {text}"
+
+
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
+def test_a_run_whose_lock_is_no_file_is_refused_and_the_others_listed(kind: str, run: RunFolder) -> None:
+    (run.path.parent / "victim").touch()
+    out_of(run.path / ".lock", kind)
+    fake(run.path.parent / "other", name="other")
+    refused: list[UserError] = []
+    assert [other.record["name"] for other in list_runs(run.path.parent, refused.append)] == ["other"]
+    text = f"{run.path}/.lock: is not a regular file; put back what the run wrote"
+    assert [str(error) for error in refused] == [text]
+    with pytest.raises(UserError):
+        run.standing()
 
 
 # --- many -------------------------------------------------------------------------------------------------
