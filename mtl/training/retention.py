@@ -79,13 +79,28 @@ def set_aside_folders(folder: Path) -> list[tuple[Path, int]]:
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Move the checkpoints after `step` into a folder of their own: the run goes on from an older one."""
+    """Move the checkpoints after `step` into a folder of their own: the run goes on from an older one.
+
+    The newest goes first, so that those which a power cut leaves are older ones; the logs are cut once all of it is
+    on the disk, or a checkpoint that came back would count on lines that are gone.
+
+    Raises:
+        EnvironmentFault: the disk refused.
+    """
     later = [other for other in steps(folder) if other > step]
-    if later:
-        place = folder / f"{ASIDE}{secrets.token_hex(4)}"
-        place.mkdir()
-        for other in later:
+    if not later:
+        return
+    place = folder / f"{ASIDE}{secrets.token_hex(4)}"
+    try:
+        os.mkdir(place)
+        sync_folder(folder)  # before the renames: their target has to be there
+        for other in reversed(later):
             os.rename(folder / f"step-{other:08d}", place / f"step-{other:08d}")
+        sync_folder(place)
+        sync_folder(folder)
+    except OSError as error:
+        what = f"later checkpoints cannot be set aside: {(error.strerror or str(error)).lower()}"
+        raise EnvironmentFault(str(folder), what) from error
 
 
 def clean(folder: Path) -> None:

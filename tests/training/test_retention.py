@@ -12,7 +12,7 @@ import pytest
 
 from mtl.errors import EnvironmentFault
 from mtl.training.checkpoint import Damaged, commit, steps, verified
-from mtl.training.retention import clean, retain
+from mtl.training.retention import clean, retain, set_aside, set_aside_folders
 from tests.faults.whole import content
 from tests.training.faulty_disk import FILES, FailAt, Recorder, save
 
@@ -142,3 +142,51 @@ def test_a_replaced_checkpoint_that_cannot_be_put_back(tmp_path: Path) -> None:
     assert str(caught.value) == f"{old}: cannot be put back: read-only file system"
     clean(tmp_path)
     assert os.listdir(tmp_path) == ["step-00000001"]
+
+
+def test_what_is_set_aside_is_on_the_disk_newest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that came back after a power cut would count on lines that were cut off the logs."""
+    save(tmp_path, 1, 2, 3, 4)
+    recorder = Recorder(monkeypatch)
+    set_aside(tmp_path, 1)
+    ((place, _),) = set_aside_folders(tmp_path)
+    assert recorder.calls == [
+        ("mkdir", place.name),
+        ("fsync", tmp_path.name),
+        ("rename", "step-00000004 step-00000004"),
+        ("rename", "step-00000003 step-00000003"),
+        ("rename", "step-00000002 step-00000002"),
+        ("fsync", place.name),
+        ("fsync", tmp_path.name),
+    ]
+    assert (steps(tmp_path), steps(place)) == ([1], [2, 3, 4])
+    recorder.calls.clear()
+    set_aside(tmp_path, 1)
+    assert recorder.calls == []
+
+
+@pytest.mark.parametrize(
+    ("call", "n", "left"),
+    [
+        ("mkdir", 0, [1, 2, 3, 4]),
+        ("rename", 0, [1, 2, 3, 4]),
+        ("rename", 1, [1, 2, 3]),
+        ("fsync", 0, [1, 2, 3, 4]),
+        ("fsync", 1, [1, 2]),
+        ("fsync", 2, [1, 2]),
+    ],
+)
+def test_setting_aside_that_fails_leaves_older_ones(
+    call: str, n: int, left: list[int], tmp_path: Path
+) -> None:
+    save(tmp_path, 1, 2, 3, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        FailAt(patch, call, n, errno.EIO)
+        with pytest.raises(EnvironmentFault) as caught:
+            set_aside(tmp_path, 2)
+    assert str(caught.value) == f"{tmp_path}: later checkpoints cannot be set aside: input/output error"
+    assert steps(tmp_path) == left
+    set_aside(tmp_path, 2)
+    assert steps(tmp_path) == [1, 2]
