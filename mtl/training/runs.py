@@ -173,16 +173,18 @@ class RunFolder:
         """Status and step as they are now, whatever run.json says; writes nothing.
 
         A run is `running` while a process holds its lock. One that is said to run and is held by nobody `crashed`: it
-        was killed, or lost its machine. The step of a run that waits to go on is that of its newest checkpoint.
+        was killed, or lost its machine. The step of a run that waits to go on is that of its newest checkpoint; of one
+        that runs, the later of that and run.json's, which changes at an epoch's end.
         """
         said, held = self._said_and_held()
         step = self.record.get("step", 0)
         if said == "finished":
             return said, step
+        with suppress(OSError):
+            saved = max(checkpoint.steps(self.checkpoints), default=0)
+            step = max(step, saved) if held else saved
         if held:
             return "running", step
-        with suppress(OSError):
-            step = max(checkpoint.steps(self.checkpoints), default=0)
         if said == "running":
             return ("unknown" if held is None else "crashed"), step
         return said, step

@@ -16,7 +16,7 @@ from mtl.recipe.load import load_recipe
 from mtl.recipe.schema import Recipe
 from mtl.training import failpoints
 from mtl.training.runs import RunFolder, environment, list_runs, recipe_of
-from tests.training.faulty_disk import FailAt
+from tests.training.faulty_disk import FailAt, save
 
 RECIPE: dict[str, Any] = {
     "schema_version": 1,
@@ -352,6 +352,23 @@ def test_a_run_whose_lock_is_no_file_is_refused_and_the_others_listed(kind: str,
     assert [str(error) for error in refused] == [text]
     with pytest.raises(UserError):
         run.standing()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "saved", "running", "crashed"),
+    [(0, (), 0, 0), (8, (), 8, 0), (8, (4, 8), 8, 8), (8, (8, 11), 11, 11), (8, (4,), 8, 4)],
+)
+def test_the_step_of_a_run_that_runs_is_the_newest_known(
+    recorded: int, saved: tuple[int, ...], running: int, crashed: int, run: RunFolder
+) -> None:
+    """run.json changes at an epoch's end, and an epoch may take a day."""
+    run.save_record(step=recorded)
+    if saved:
+        save(run.checkpoints, *saved)
+    run.hold()
+    assert RunFolder.open(run.path).standing() == ("running", running)
+    run.release()
+    assert RunFolder.open(run.path).standing() == ("crashed", crashed)
 
 
 # --- many -------------------------------------------------------------------------------------------------
