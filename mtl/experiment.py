@@ -111,14 +111,14 @@ def run(
     console = console or Silent()
     with devices.settings(recipe.train.deterministic, recipe.train.threads):
         trainer, device = prepare(recipe)
-        _warm_start(recipe, trainer, console)
+        warm_start(recipe, trainer, console)
         facts = _facts(recipe, trainer, device, plugins)
         with StopSignals():  # one that comes while the folder is made is obeyed once it is whole
             folder = RunFolder.create(Path(out) if out is not None else None, recipe, facts)
-            return train(trainer, folder, console)
+            return train(trainer, folder, console, save_first=recipe.train.init_from is not None)
 
 
-def _warm_start(recipe: Recipe, trainer: Trainer, console: Console) -> None:
+def warm_start(recipe: Recipe, trainer: Trainer, console: Console) -> None:
     """The weights that `train.init_from` names, in place of those drawn."""
     given = recipe.train.init_from
     if given is None:
@@ -194,10 +194,23 @@ def _label_counts(trainer: Trainer) -> dict[str, dict[str, int]]:
     return {task: counts[task] for task in trainer.recipe.tasks if task in counts}
 
 
-def train(trainer: Trainer, folder: RunFolder, console: Console, parent: int | None = None) -> Result:
+def train(
+    trainer: Trainer,
+    folder: RunFolder,
+    console: Console,
+    parent: int | None = None,
+    save_first: bool = False,
+) -> Result:
     """The loop around `fit`: logs, checkpoints, the record, and the last look at the test split.
 
     A stop signal (SIGINT, SIGTERM, SIGHUP) is obeyed at the next edge of a step, after a checkpoint.
+
+    Args:
+        trainer: at the beginning, or where a checkpoint was.
+        folder: the run.
+        console: who is told.
+        parent: the step that the run goes on from, if it does.
+        save_first: commit a checkpoint before the first step, of what the recipe alone would not give again.
     """
     folder.hold()
     try:
@@ -205,7 +218,7 @@ def train(trainer: Trainer, folder: RunFolder, console: Console, parent: int | N
             recorder = Recorder(trainer, folder, console, stop, parent)
             try:
                 console.started(trainer, folder, trainer.dataset.notices)
-                recorder.begin()
+                recorder.begin(save_first)
                 for measured in fit(trainer):
                     if isinstance(measured, Epoch):
                         recorder.epoch(measured)
@@ -258,6 +271,7 @@ def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
 def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
     """Evaluate the test split once, with the epoch that validation chose or else the last one."""
     failpoints.hit("finish")
+    recorder.log_again()
     progress = trainer.progress
     selected = progress.best_step if progress.best_step is not None else progress.step
     if selected != progress.step:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl.errors import UserError
-from mtl.experiment import Console, Result, Silent, digests_of, prepare, result_of, train
+from mtl.experiment import Console, Result, Silent, digests_of, prepare, result_of, train, warm_start
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.schema import Recipe
 from mtl.training import checkpoint, devices, retention, state
@@ -63,15 +63,39 @@ def resume(
             trainer, _ = prepare(asked.recipe)
             _require_same_data(folder, trainer)
             parent = _restore(folder, trainer, asked.step, console, allow_nonfinite)
-            if extend_schedule:
-                trainer.progress.horizon = trainer.total_steps
+            if parent is None:
+                warm_start(asked.recipe, trainer, console)
+            if trainer.progress.stopped and asked.grows:
+                console.warn(_stopped_early(folder, trainer))
+            horizon = trainer.total_steps if extend_schedule else trainer.progress.horizon
+            is_new = parent is None and asked.recipe.train.init_from is not None
+            save_first = is_new or horizon != trainer.progress.horizon
+            trainer.progress.horizon = horizon
+            _forget_the_end(folder, trainer)
             if asked.changed:
                 folder.change_recipe(to_yaml(asked.recipe), asked.changed)
         except BaseException:
             folder.release()
             raise
         folder.save_record(status="running")
-        return train(trainer, folder, console, parent)
+        return train(trainer, folder, console, parent, save_first)
+
+
+def _stopped_early(folder: RunFolder, trainer: Trainer) -> str:
+    step = trainer.progress.step
+    return (
+        f"{folder.path}: early stopping ended it at step {step}; nothing more is trained, whatever its epochs"
+    )
+
+
+def _forget_the_end(folder: RunFolder, trainer: Trainer) -> None:
+    """Take out of the record what was said of an end that the run is not at any more."""
+    for key in ("selected", "decisions", "stopped_early", "skipped_steps"):
+        folder.record.pop(key, None)
+    dataset, progress = trainer.dataset, trainer.progress
+    folder.record.update(
+        step=progress.step, epoch=progress.epoch, results={}, model=dataset.learned.record(dataset.header)
+    )
 
 
 def foretell(
@@ -109,6 +133,7 @@ def foretell(
     ]
     lines += [f"would set aside: {', '.join(f'step-{other:08d}' for other in later)}"] if later else []
     lines += [f"changed: {text}" for text in asked.changed]
+    lines += [_stopped_early(folder, trainer)] if trainer.progress.stopped and asked.grows else []
     if extend_schedule or trainer.progress.horizon != trainer.total_steps:
         horizon = trainer.total_steps if extend_schedule else trainer.progress.horizon
         lines.append(f"the learning rate's schedule would have {horizon} steps")
@@ -126,9 +151,12 @@ class _Asked:
     threads: int
 
     @property
+    def grows(self) -> bool:
+        return any(text.startswith(("train.epochs ", "train.max_steps ")) for text in self.changed)
+
+    @property
     def is_done(self) -> bool:
-        grows = any(text.startswith(("train.epochs ", "train.max_steps ")) for text in self.changed)
-        return self.folder.record["status"] == "finished" and self.step is None and not grows
+        return self.folder.record["status"] == "finished" and self.step is None and not self.grows
 
 
 def _asked(
@@ -243,6 +271,7 @@ def _load(
             raise UserError(
                 str(path), f"is damaged ({reason})", "resume the run to use an older one"
             ) from None
+        _require_best(folder, path, step, files)
     elif checkpoint.steps(folder.checkpoints):
         step, files = _newest(folder, console)
     else:
@@ -255,6 +284,23 @@ def _load(
         raise UserError(str(place), error.what, error.todo) from None
     folder.require_logs(offsets)
     return step, offsets
+
+
+def _require_best(folder: RunFolder, path: Path, step: int, files: Mapping[str, Path]) -> None:
+    """The end of the run needs the weights of the best epoch so far.
+
+    Raises:
+        UserError: they are not there.
+    """
+    best = state.best_step(files)
+    if best not in (None, step):
+        try:
+            checkpoint.verified(folder.checkpoints / f"step-{best:08d}", folder.record["id"])
+        except checkpoint.Damaged as reason:
+            raise UserError(
+                str(path), f"its best by validation, step-{best:08d}, is damaged ({reason})",
+                "go back to another one",
+            ) from None  # fmt: skip
 
 
 def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, Path]]:

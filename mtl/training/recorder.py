@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from mtl.errors import EnvironmentFault, NotFinite
 from mtl.training import checkpoint, retention, state
 from mtl.training.disk import lacks_space, write_whole
 from mtl.training.fit import Epoch, Evaluation, Trainer
+from mtl.training.logs import ALPHAS
 from mtl.training.runs import DIVERGED, TIMINGS, RunFolder
 from mtl.training.signals import StopSignals
 
@@ -45,20 +46,27 @@ class Recorder:
             parent,
         )
         self.rows = folder.rows()
+        self._alpha_step = next((row["step"] for row in reversed(folder.rows(ALPHAS))), None)
         self._unwritten: dict[str, list[Mapping[str, Any]]] = {}
         self._due, self._last_save, self._last_size = False, monotonic(), 0
         self._told: set[str] = set()
         trainer.on_step, trainer.between = self.stepped, stop.check
 
-    def begin(self) -> None:
-        """Before the first step."""
+    def begin(self, save_first: bool = False) -> None:
+        """Before the first step.
+
+        Args:
+            save_first: commit the state as it is, since the recipe and the data alone would not give it again.
+        """
         progress = self.trainer.progress
         if self.folder.record["step"] != progress.step:  # a kill came between a checkpoint and its record
             self._record(step=progress.step, epoch=progress.epoch)
         if self.parent is not None:
             self._retain()  # which a kill may have kept from its end
-        if not (self.folder.path / "alpha.jsonl").exists() or not self.folder.rows("alpha.jsonl"):
-            self.log("alpha.jsonl", self._alpha())
+        if self._alpha_step is None:
+            self._log_alpha()
+        if save_first:
+            self.save()
         self._check_space()
         self.stop.check()
 
@@ -93,7 +101,7 @@ class Recorder:
     def _measured(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
         self.log("metrics.jsonl", rows)
-        self.log("alpha.jsonl", self._alpha())
+        self._log_alpha()
 
     def save(self) -> None:
         """Commit a checkpoint of the state as it is.
@@ -105,15 +113,20 @@ class Recorder:
         progress, checkpoints = self.trainer.progress, self.folder.checkpoints
         if not checkpoints.exists() and self._last_size:
             self._warn_once(f"{checkpoints}: was deleted; it is made again")
+        self.log_again()
         files = state.capture(self.trainer, self.folder.offsets())
         path = checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
         self._due, self._last_save, self._last_size = False, monotonic(), checkpoint.size_of(path)
         self._retain()
 
     def _retain(self) -> None:
-        """Delete old checkpoints, but neither the best one nor the one that the run was resumed from."""
-        protect = [step for step in (self.trainer.progress.best_step, self.parent) if step is not None]
-        keep = self.trainer.recipe.train.checkpoint.keep
+        """Delete old checkpoints, but not the one that the run was resumed from, nor any that is the best by
+        validation, be it for one of those that stay: to go back to it takes that too.
+        """
+        folder, keep = self.folder.checkpoints, self.trainer.recipe.train.checkpoint.keep
+        stay = [*checkpoint.steps(folder)[-keep:], *([] if self.parent is None else [self.parent])]
+        bests = [self.trainer.progress.best_step, *(state.best_step_at(folder, step) for step in stay)]
+        protect = [step for step in (*bests, self.parent) if step is not None]
         warning = retention.retain(self.folder.checkpoints, self.folder.record["id"], keep, protect)
         if warning:
             self._warn_once(warning)
@@ -151,27 +164,37 @@ class Recorder:
         """A loss or gradient was not finite: what is known of that step goes into diverged.json."""
         self._record(status="diverged")
         text = json.dumps({"what": fault.what, **(fault.facts or {})}, indent=1) + "\n"
-        write_whole(self.folder.path / DIVERGED, text.encode())
+        self._unless_refused(lambda: write_whole(self.folder.path / DIVERGED, text.encode()), so="")
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append to a log; a disk that refuses is told once, for training and checkpoints go on.
 
-        What it refused is tried again with the next rows, so that the log is complete once there is room.
+        What it refused is tried again with the next rows and at each save, so that the log is complete once there is
+        room; unless the run ends before.
         """
         waiting = self._unwritten.setdefault(name, [])
         waiting += rows
-        try:
+
+        def write() -> None:
             while waiting:
                 self.folder.log(name, waiting[:1])
                 del waiting[0]
-        except EnvironmentFault as fault:
-            self._warn_once(f"{fault.place}: {fault.what}; training goes on without it")
+
+        self._unless_refused(write)
+
+    def log_again(self) -> None:
+        """Try to write what the disk has refused."""
+        for name in self._unwritten:
+            self.log(name, [])
 
     def _record(self, **facts: Any) -> None:
+        self._unless_refused(lambda: self.folder.save_record(**facts))
+
+    def _unless_refused(self, write: Callable[[], object], so: str = "; training goes on without it") -> None:
         try:
-            self.folder.save_record(**facts)
+            write()
         except EnvironmentFault as fault:
-            self._warn_once(f"{fault.place}: {fault.what}; training goes on without it")
+            self._warn_once(f"{fault.place}: {fault.what}{so}")
 
     def _check_space(self) -> None:
         size = self._last_size or 4 * sum(p.nbytes for p in self.trainer.built.model.parameters())
@@ -186,14 +209,14 @@ class Recorder:
             self._told.add(key)
             self.console.warn(text)
 
-    def _alpha(self) -> list[dict[str, Any]]:
-        """Every site's alpha now, as one line."""
-        alphas = self.trainer.built.model.alphas()
-        if not alphas:
-            return []
-        values = {site: alpha.tolist() for site, alpha in alphas.items()}
-        progress = self.trainer.progress
-        return [{"epoch": progress.epoch, "step": progress.step, "alpha": values}]
+    def _log_alpha(self) -> None:
+        """Every site's alpha now, as one line, unless there is one of this step."""
+        progress, alphas = self.trainer.progress, self.trainer.built.model.alphas()
+        if alphas and progress.step != self._alpha_step:
+            epoch = progress.epoch + (progress.step_in_epoch > 0)
+            values = {site: alpha.tolist() for site, alpha in alphas.items()}
+            self.log(ALPHAS, [{"epoch": epoch, "step": progress.step, "alpha": values}])
+            self._alpha_step = progress.step
 
     def _timing(self, epoch: Epoch, saving: float) -> dict[str, Any]:
         trainer, train = self.trainer, self.trainer.recipe.train

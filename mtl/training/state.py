@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -144,6 +145,13 @@ _REST = TypeAdapter(tuple[dict[str, _Count], str | None])
 def best_step(files: Mapping[str, Path]) -> int | None:
     """The step of the best epoch by validation so far, at which a checkpoint of its weights lies."""
     return read_state(files)[0].best_step
+
+
+def best_step_at(folder: Path, step: int) -> int | None:
+    """`best_step` of one checkpoint of a run, whose bytes are not verified; None where it cannot be read."""
+    with suppress(UserError):
+        return best_step({STATE: folder / f"step-{step:08d}" / STATE})
+    return None
 
 
 def _meter(trainer: Trainer, files: Mapping[str, Path]) -> Meter:
