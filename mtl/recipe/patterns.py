@@ -22,12 +22,12 @@ def expand_patterns(document: Document) -> Document:
     """Tasks such as `"churn_*": {kind: binary}`: one task for each column of that name, its target.
 
     A task that is named itself keeps what it says; the pattern is merged underneath, as `task_defaults` are, and
-    null leaves the column out.
+    null leaves the column out. Under a task of another kind the pattern only gives the target.
     """
     tasks = document.value.get("tasks")
     if not isinstance(tasks, dict) or not any(map(_is_pattern, tasks)):
         return document
-    columns = _columns(document)
+    by_source = _columns(document)
     marks = dict(document.marks)
     expanded: dict[str, Any] = {}
     owner: dict[str, str] = {}
@@ -43,7 +43,7 @@ def expand_patterns(document: Document) -> Document:
                 place_of(document.marks, ("tasks", name, "target")), what, "leave it out",
                 path=("tasks", name, "target"),
             )  # fmt: skip
-        found = _found(name, columns, place)
+        found = _found(name, _columns_for(task, document, by_source), place)
         check_tasks([column for column in found if tasks.get(column, 0) is not None], document, task)
         for column in found:
             if column in owner:
@@ -76,9 +76,10 @@ def _under(
 ) -> Mapping[str, Any] | Any:
     """What a pattern says of one column, below what the recipe says of the task of that name."""
     if not isinstance(task, dict) or not same_kind(task, own):
-        if not own:
-            marks[("tasks", column)] = marks[("tasks", pattern)]
-        return own or task
+        if own:
+            return own if "targets" in own else {"target": column, **own}
+        marks[("tasks", column)] = marks[("tasks", pattern)]
+        return task
     joined = marks_in(task, ("tasks", pattern), marks)
     above = marks_in(own, ("tasks", column), marks)
     merged = merge({**task, "target": column}, own, joined, above, ())
@@ -106,10 +107,21 @@ def _meant(item: Any, tasks: Mapping[str, Any]) -> Sequence[Any]:
     return [task for task in tasks if fnmatchcase(task, item)] or (item,)
 
 
-def _columns(document: Document) -> tuple[str, ...]:
-    """Every column of the sources, for patterns."""
+def _columns_for(task: Any, document: Document, by_source: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """The columns that a pattern may find: those of the source that its task names, else those of all sources."""
+    own = task if isinstance(task, dict) else {}
+    defaults = document.value.get("task_defaults")
+    below = defaults if isinstance(defaults, dict) and same_kind(defaults, own) else {}
+    source = own.get("source", below.get("source"))
+    if isinstance(source, str) and source in by_source:
+        return by_source[source]
+    return tuple(dict.fromkeys(column for columns in by_source.values() for column in columns))
+
+
+def _columns(document: Document) -> dict[str, tuple[str, ...]]:
+    """The columns of each source, for patterns; one that stands alone is called ''."""
     data = document.value.get("data")
-    names: dict[str, None] = {}
+    names: dict[str, tuple[str, ...]] = {}
     for path in source_paths(data) if isinstance(data, dict) else []:
         here, value = ("data", *path), value_at(data, path)
         try:
@@ -122,8 +134,8 @@ def _columns(document: Document) -> tuple[str, ...]:
             raise_all(faults_of(error, document, here))
         except UserError as error:
             raise_all([_placed(e, here, document) for e in error.errors])
-        names.update(dict.fromkeys(header.known))
-    return tuple(names)
+        names[str(path[1]) if len(path) > 1 else ""] = tuple(header.known)
+    return names
 
 
 def _placed(error: UserError, below: KeyPath, document: Document) -> UserError:

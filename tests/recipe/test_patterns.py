@@ -101,6 +101,18 @@ def test_a_named_task_of_another_kind_stands_alone() -> None:
     assert (found["churn_b"]["weight"], found["churn_b"]["target"]) == (1, "spend")
 
 
+def test_a_named_task_of_another_kind_has_its_column_as_target() -> None:
+    found = tasks(write('"churn_*": {kind: binary, weight: 3}\nchurn_b: {kind: multiclass}'))
+    assert {name: (task["kind"], task["target"], task["weight"]) for name, task in found.items()} == {
+        "churn_a": ("binary", "churn_a", 3),
+        "churn_b": ("multiclass", "churn_b", 1),
+        "churn_c": ("binary", "churn_c", 3),
+    }
+    several = write('"churn_*": {kind: binary}\nchurn_b: {kind: multilabel, targets: [sensor_1, sensor_2]}')
+    one = tasks(several)["churn_b"]
+    assert (list(one["targets"]), one.get("target")) == (["sensor_1", "sensor_2"], "")
+
+
 def test_null_leaves_a_column_out() -> None:
     assert list(tasks(write('"churn_*": {kind: binary}\nchurn_b: null'))) == ["churn_a", "churn_c"]
 
@@ -166,6 +178,37 @@ data:
 """
     recipe = load_recipe(write('"churn_*": {kind: binary, missing: mask}', head=head))
     assert list(recipe.tasks) == [*CHURN, "churn_d"]
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "found"),
+    [
+        ("{kind: binary, source: one}", "", ["churn_a"]),
+        ("{kind: binary, source: two}", "", ["churn_a", "churn_b"]),
+        ("{kind: binary}", "task_defaults: {source: one}\n", ["churn_a"]),
+        ("{kind: binary, source: two}", "task_defaults: {source: one}\n", ["churn_a", "churn_b"]),
+        ("{kind: binary, missing: mask}", "", ["churn_a", "churn_b"]),
+        ("{kind: binary}", "task_defaults: {kind: regression, source: one}\n", ["churn_a", "churn_b"]),
+    ],
+)
+def test_a_pattern_that_names_its_source_finds_its_columns_alone(
+    task: str, more: str, found: list[str], folder: Path
+) -> None:
+    from mtl.trial import build_and_try
+
+    (folder / "one.csv").write_text("x,churn_a\n" + "1,0\n2,1\n" * 20, encoding="utf-8")
+    (folder / "two.csv").write_text("x,churn_a,churn_b\n" + "1,0,1\n2,1,0\n" * 20, encoding="utf-8")
+    head = """\
+schema_version: 1
+name: patterns
+data:
+  inputs: {numeric: [x]}
+  sources: {one: {kind: table, path: one.csv}, two: {kind: table, path: two.csv}}
+  split: {test: 0.25}
+"""
+    recipe = load_recipe(write(f'"churn_*": {task}', more, head=head))
+    assert [spec.target for spec in recipe.tasks.values()] == list(recipe.tasks) == found
+    build_and_try(recipe)
 
 
 def test_arrays_have_columns_too(folder: Path) -> None:
