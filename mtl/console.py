@@ -103,11 +103,12 @@ class TrainingConsole:
         self._began = monotonic()
         self._first_step = 0
         self._total_steps = 0
+        self._epochs = 0
 
     def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None:
         recipe, rows = trainer.recipe, run.record["data"]["rows"]
         self._began, self._first_step = monotonic(), trainer.progress.step
-        self._total_steps = trainer.total_steps
+        self._total_steps, self._epochs = trainer.total_steps, trainer.epochs
         if not self.quiet:
             say(f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name)
             counts = ", ".join(f"{count:,} {split}" for split, count in rows.items())
@@ -157,23 +158,25 @@ class TrainingConsole:
         step, row = trainer.progress.step, evaluation.rows[0]
         self._line(
             f"step {step:>{len(str(trainer.total_steps))}}/{trainer.total_steps}  "
-            f"{row['split']}: {_headlines(trainer, row)}  {duration(evaluation.seconds)}"
+            f"{row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  {duration(evaluation.seconds)}"
         )
 
     def epoch(self, trainer: Trainer, epoch: Epoch) -> None:
         if self.quiet:
             return
-        row = next((r for r in reversed(epoch.rows) if r["split"] != "train"), epoch.rows[0])
+        row = next((r for r in epoch.rows if r["split"] != "train"), epoch.rows[0])
         loss = sum(
             value for name, value in epoch.rows[0].items() if name.endswith("/loss") and value is not None
         )
         left = trainer.total_steps - trainer.progress.step
         done = trainer.progress.step - self._first_step
         seconds_left = (monotonic() - self._began) / max(done, 1) * left
-        n_rows = len(trainer.dataset.splits["train"])
+        train, epochs = trainer.recipe.train, self._epochs or trainer.epochs
+        # an epoch that was resumed or stopped within it has fewer
+        n_rows = min(len(trainer.dataset.splits["train"]), epoch.steps * train.batch_size * train.accumulate)
         line = (
-            f"epoch {trainer.progress.epoch:>{len(str(trainer.epochs))}}/{trainer.epochs}  "
-            f"train loss {loss:.4f}  {row['split']}: {_headlines(trainer, row)}  "
+            f"epoch {trainer.progress.epoch:>{len(str(epochs))}}/{epochs}  "
+            f"train loss {loss:.4f}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
             f"{duration(sum(epoch.seconds.values()))}, {n_rows / epoch.seconds['train']:,.0f} rows/s"
         )
         line += f", {duration(seconds_left)} left" if left and not trainer.progress.stopped else ""
@@ -227,3 +230,22 @@ def _headlines(trainer: Trainer, row: dict[str, Any]) -> str:
         parts.append(f"and {len(tasks) - SHOWN_TASKS} more")
     means = [f"mean {number(value)}" for name, value in row.items() if name.startswith(f"{split}/mean/")]
     return "  ".join([*parts, *means])
+
+
+def _watched(trainer: Trainer, row: dict[str, Any]) -> str:
+    """The validation value that chooses a step, unless the headlines show it: `  summed loss 1.2345`."""
+    from mtl.training.fit import selecting_metric
+
+    tasks = trainer.recipe.tasks
+    if row["split"] != "validation":
+        return ""
+    metric, _ = selecting_metric(trainer.recipe)
+    if metric is None:
+        losses = [row[f"validation/{task}/loss"] for task in tasks]
+        weighted = zip((spec.weight for spec in tasks.values()), losses, strict=True)
+        return f"  summed loss {number(None if None in losses else sum(w * loss for w, loss in weighted))}"
+    _, task, name = metric.split("/")
+    shown = {f"{task}/{spec.headline}" for task, spec in list(tasks.items())[:SHOWN_TASKS]}
+    if task == "mean" or f"{task}/{name}" in shown:
+        return ""
+    return f"  {task} {name.replace('_', ' ')} {number(row[metric])}"

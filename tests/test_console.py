@@ -120,10 +120,28 @@ class Terminal(io.StringIO):
         return True
 
 
-def trainer(n_tasks: int = 2, epoch: int = 0, total: int = 4, stopped: bool = False, within: int = 0) -> Any:
+def trainer(
+    n_tasks: int = 2,
+    epoch: int = 0,
+    total: int = 4,
+    stopped: bool = False,
+    within: int = 0,
+    overrides: tuple[str, ...] = (),
+) -> Any:
+    """Of a run whose epochs are two steps of 500 rows each."""
     tasks = "{" + ", ".join(f"t{i}: {{kind: multiclass, target: task0}}" for i in range(n_tasks)) + "}"
     return SimpleNamespace(
-        recipe=load_recipe("synthetic_stitch", [f"tasks={tasks}", "name=small", "description=For a test."]),
+        recipe=load_recipe(
+            "synthetic_stitch",
+            [
+                f"tasks={tasks}",
+                "name=small",
+                "description=For a test.",
+                "train.batch_size=250",
+                "train.accumulate=2",
+                *overrides,
+            ],
+        ),
         progress=SimpleNamespace(epoch=epoch, step=2 * epoch + within, step_in_epoch=within, stopped=stopped),
         total_steps=total,
         epochs=total // 2,
@@ -131,7 +149,7 @@ def trainer(n_tasks: int = 2, epoch: int = 0, total: int = 4, stopped: bool = Fa
     )
 
 
-def epoch(split: str = "train", n_tasks: int = 2, **more: float) -> Any:
+def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> Any:
     train: dict[str, Any] = {"split": "train"}
     for i in range(n_tasks):
         train.update({f"train/t{i}/loss": 0.5, f"train/t{i}/accuracy": 0.75})
@@ -139,7 +157,7 @@ def epoch(split: str = "train", n_tasks: int = 2, **more: float) -> Any:
     rows = [train]
     if split != "train":
         rows.append({"split": split, f"{split}/t0/accuracy": 0.5, f"{split}/t1/accuracy": None})
-    return SimpleNamespace(rows=rows, seconds={"train": 0.5, "evaluate": 0.25}, **more)
+    return SimpleNamespace(rows=rows, seconds={"train": 0.5, "evaluate": 0.25}, steps=steps)
 
 
 def run_folder() -> Any:
@@ -264,6 +282,85 @@ def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:
 def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
     TrainingConsole().epoch(trainer(epoch=1, stopped=True), epoch())
     assert " left" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(2, "2,000"), (1, "1,000"), (3, "2,000")])
+def test_the_rate_is_that_of_the_rows_trained(steps: int, rate: str, capsys: Capture) -> None:
+    """1000 rows in steps of 2 x 250, in half a second: all, half of them after a resume, and a short last batch."""
+    TrainingConsole().epoch(trainer(epoch=1), epoch(steps=steps))
+    assert f"0.8 s, {rate} rows/s" in capsys.readouterr().out
+
+
+def test_the_total_of_epochs_stays_when_one_is_cut_short(capsys: Capture) -> None:
+    """Closing an epoch that early stopping broke off leaves more steps than the epochs that remain hold."""
+    console, cut = TrainingConsole(), trainer(epoch=10, total=80, stopped=True)
+    console.started(trainer(total=80), run_folder(), [])
+    cut.epochs = 41
+    console.epoch(cut, epoch(steps=1))
+    assert capsys.readouterr().out.splitlines()[-1].startswith("epoch 10/40  train loss ")
+
+
+MIXED = "tasks={a: {kind: multiclass, target: task0, weight: 2}, b: {kind: binary, target: task1}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "watched"),
+    [
+        ((), "mean 0.6000"),  # the headlines are the same: their mean is watched, and shown already
+        (("train.early_stopping={metric: validation/t0/accuracy}",), "mean 0.6000"),
+        (("train.early_stopping={metric: validation/t1/loss}",), "mean 0.6000  t1 loss 0.2500"),
+        (("train.early_stopping={metric: validation/t0/macro_f1}",), "mean 0.6000  t0 macro f1 -"),
+    ],
+)
+def test_what_chooses_a_step_is_shown(overrides: tuple[str, ...], watched: str, capsys: Capture) -> None:
+    row = {
+        "split": "validation",
+        "validation/t0/accuracy": 0.75,
+        "validation/t0/macro_f1": None,
+        "validation/t1/accuracy": 0.45,
+        "validation/t1/loss": 0.25,
+        "validation/mean/accuracy": 0.6,
+    }
+    assert (
+        lines_of(trainer(epoch=1, overrides=overrides), row, capsys)
+        == [f"validation: t0 0.7500  t1 0.4500  {watched}"] * 2
+    )
+
+
+@pytest.mark.parametrize(("loss", "watched"), [(0.25, "1.2500"), (None, "-")])
+def test_of_mixed_headlines_the_weighted_loss_is_shown(
+    loss: float | None, watched: str, capsys: Capture
+) -> None:
+    """2 * 0.5 + 0.25; where a loss is undefined the sum is."""
+    row = {
+        "split": "validation",
+        "validation/a/accuracy": 0.75,
+        "validation/a/loss": 0.5,
+        "validation/b/loss": loss,
+    }
+    mixed = trainer(epoch=1, overrides=(MIXED,))
+    headline = mixed.recipe.tasks["b"].headline
+    row[f"validation/b/{headline}"] = 0.5
+    assert len({task.headline for task in mixed.recipe.tasks.values()}) == 2
+    assert lines_of(mixed, row, capsys) == [f"validation: a 0.7500  b 0.5000  summed loss {watched}"] * 2
+    row = {"split": "test", "test/a/accuracy": 0.75, f"test/b/{headline}": 0.5}
+    assert lines_of(mixed, row, capsys) == ["test: a 0.7500  b 0.5000"] * 2
+
+
+def lines_of(of: Any, row: dict[str, Any], capsys: Capture) -> list[str]:
+    """What is told of an evaluation within an epoch and of one at its end, without counts and times."""
+    TrainingConsole().evaluation(of, SimpleNamespace(rows=[row], seconds=1.5))  # type: ignore[arg-type]
+    monitored = {"split": "test"}  # the split that selects is the one shown
+    measured = epoch()
+    measured.rows += [row, monitored] if row["split"] == "validation" else [row]
+    TrainingConsole().epoch(of, measured)
+    within, at_end = capsys.readouterr().out.splitlines()
+    assert within.endswith("  1.5 s")
+    assert "  0.8 s, " in at_end
+    return [
+        within[within.index(row["split"]) : within.rindex("  ")],
+        at_end[at_end.index(row["split"]) : at_end.index("  0.8 s")],
+    ]
 
 
 def test_resuming_is_said(capsys: Capture) -> None:
