@@ -13,6 +13,9 @@ import torch
 
 from mtl.errors import UserError, quoted
 
+_seeded: list[dict[torch.Generator, torch.Tensor]] = []
+"""For each `settings` that is open: the CUDA generators that were seeded inside, and how they were before."""
+
 NAME = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 
 
@@ -56,14 +59,28 @@ def seed(device: torch.device, number: int) -> None:
     np.random.seed(number % 2**32)
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
-        torch.cuda.manual_seed(number)
+        generator = _cuda_generator(device)
+        for known in _seeded[-1:]:
+            if generator not in known:
+                known[generator] = generator.get_state()
+        generator.manual_seed(number)
     elif device.type == "mps":
         torch.mps.manual_seed(number)
 
 
+def _cuda_generator(device: torch.device) -> torch.Generator:
+    """The device's own: `torch.cuda.manual_seed` seeds that of the current device, which `cuda:1` need not be."""
+    torch.cuda.init()  # there are none before
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]
+
+
 @contextmanager
 def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
-    """Determinism, threads and the global random state for one run; put back afterwards."""
+    """Determinism, threads and the global random state for one run; put back afterwards.
+
+    Of CUDA's generators only those that `seed` was asked for: reading one starts its device, which takes memory there.
+    """
     drawn = random.getstate(), np.random.get_state()
     before = (
         torch.are_deterministic_algorithms_enabled(),
@@ -77,10 +94,15 @@ def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
     torch.backends.cudnn.benchmark = not deterministic
     if threads is not None:
         torch.set_num_threads(threads)
+    seeded: dict[torch.Generator, torch.Tensor] = {}
+    _seeded.append(seeded)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
+        _seeded.pop()
+        for generator, state in seeded.items():
+            generator.set_state(state)
         random.setstate(drawn[0])
         np.random.set_state(drawn[1])
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mtl.errors import UserError
-from mtl.training.devices import memory_format, resolve, settings
+from mtl.training.devices import memory_format, resolve, seed, settings
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, n_cuda: int = 0, mps: bool = False) -> None:
@@ -106,3 +106,76 @@ def test_a_name_that_is_none(name: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve(name)
     assert str(caught.value) == f"no device {name!r}; one of auto, cpu, cuda, cuda:1, mps"
+
+
+class Generators:
+    """Stands in for the CUDA generators of some devices: each is one of the CPU's; counts which are asked for."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, n: int, current: int) -> None:
+        self.all = [torch.Generator().manual_seed(1000 + index) for index in range(n)]
+        self.asked: list[int] = []
+        pretend(patch, n)
+        patch.setattr(torch.cuda, "init", lambda: None)
+        patch.setattr(torch.cuda, "current_device", lambda: current)
+        patch.setattr(torch.cuda, "default_generators", self)
+
+    def __getitem__(self, index: int) -> torch.Generator:
+        self.asked.append(index)
+        return self.all[index]
+
+    def seeds(self) -> list[int]:
+        return [generator.initial_seed() for generator in self.all]
+
+
+@pytest.mark.parametrize(
+    ("name", "current", "expected"),
+    [
+        ("cuda:1", 0, [1000, 7, 1002]),
+        ("cuda:0", 2, [7, 1001, 1002]),
+        ("cuda", 2, [1000, 1001, 7]),
+        ("cpu", 0, [1000, 1001, 1002]),
+    ],
+)
+def test_the_generator_of_the_device_is_seeded(
+    name: str, current: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generators = Generators(monkeypatch, 3, current)
+    with settings(True, None):
+        seed(torch.device(name), 7)
+        assert generators.seeds() == expected
+        assert torch.initial_seed() == 7
+
+
+def test_only_the_generators_that_were_seeded_are_touched_and_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generators = Generators(monkeypatch, 3, 0)
+    before = [generator.get_state() for generator in generators.all]
+
+    def other(*given: object) -> None:
+        raise AssertionError("the state of a GPU is read or written")
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state", other)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", other)
+    with settings(True, None):
+        assert generators.asked == []
+        seed(torch.device("cuda:1"), 7)
+        drawn = torch.rand(3, generator=generators.all[1])
+        with settings(False, None):
+            seed(torch.device("cuda:1"), 8)
+            seed(torch.device("cuda:2"), 9)
+        torch.testing.assert_close(generators.all[2].get_state(), before[2], rtol=0, atol=0)
+        after = torch.rand(3, generator=generators.all[1])
+        seed(torch.device("cuda:1"), 7)
+        again = torch.rand(6, generator=generators.all[1])
+        assert torch.cat([drawn, after]).tolist() == again.tolist()
+    assert set(generators.asked) == {1, 2}
+    for generator, state in zip(generators.all, before, strict=True):
+        assert generator.get_state().tolist() == state.tolist()
+
+
+def test_a_seed_outside_of_any_settings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    generators = Generators(monkeypatch, 2, 0)
+    with torch.random.fork_rng(devices=[]):
+        seed(torch.device("cuda:1"), 7)
+    assert generators.seeds() == [1000, 7]
