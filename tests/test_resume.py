@@ -24,6 +24,8 @@ from mtl.experiment import Silent
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.spec import OPTIMIZERS, SCHEDULES, SHARING, WEIGHTINGS
 from mtl.registry import Registry
+from mtl.training import checkpoint
+from mtl.training.fit import evaluate_split
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS_PER_EPOCH = 4, 3
@@ -833,6 +835,100 @@ def test_the_schedule_stays_unless_it_is_extended(extend: bool, tmp_path: Path) 
     expected = [0.25 * (1 + math.cos(math.pi * min(step, horizon - 1) / horizon)) for step in range(6, 18)]
     assert console.rates == pytest.approx(expected, rel=1e-12)
     assert (console.rates[6] == console.rates[-1]) is not extend
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_schedule_that_was_extended_stays_so(tmp_path: Path) -> None:
+    """Killed before the next save: the longer schedule was saved when it was asked for."""
+    made = recipe(schedule={"kind": "cosine"})
+    for name in ("straight", "killed"):
+        mtl.run(made, out=tmp_path / name)
+    mtl.resume(tmp_path / "straight", ["train.epochs=6"], extend_schedule=True)
+    with pytest.raises(Stop):
+        mtl.resume(tmp_path / "killed", ["train.epochs=6"], extend_schedule=True, console=StopAfter(step=2))
+    mtl.resume(tmp_path / "killed")
+    assert_same(tmp_path / "straight", tmp_path / "killed")
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_warm_start_outlives_a_kill_in_the_first_steps(tmp_path: Path) -> None:
+    """Weights that came from another run are saved before the first step: that run may be gone later."""
+    mtl.run(recipe(seed=9), out=tmp_path / "other")
+    made = recipe(train__init_from=str(tmp_path / "other"))
+    mtl.run(made, out=tmp_path / "straight")
+    with pytest.raises(Stop):
+        mtl.run(made, out=tmp_path / "killed", console=StopAfter(step=2))
+    assert os.listdir(tmp_path / "killed/checkpoints") == ["step-00000000"]
+    shutil.rmtree(tmp_path / "other")
+    mtl.resume(tmp_path / "killed")
+    assert_same(tmp_path / "straight", tmp_path / "killed")
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_warm_start_is_made_again_if_nothing_was_saved(tmp_path: Path) -> None:
+    mtl.run(recipe(seed=9), out=tmp_path / "other")
+    made = recipe(train__init_from=str(tmp_path / "other"))
+    mtl.run(made, out=tmp_path / "straight")
+    with pytest.raises(Stop):
+        mtl.run(made, out=tmp_path / "killed", console=StopAfter(step=2))
+    shutil.rmtree(tmp_path / "killed/checkpoints")
+    mtl.resume(tmp_path / "killed")
+    assert_same(tmp_path / "straight", tmp_path / "killed")
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_best_of_an_older_checkpoint_stays_as_long_as_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Best after epoch 2, then after epoch 6: going back to epoch 5 takes the first of them too."""
+    accuracies = {3: 0.1, 6: 0.5, 9: 0.4, 12: 0.3, 15: 0.2, 18: 0.6}
+
+    def scripted(trainer: Any, split: str) -> dict[str, Any]:
+        row = evaluate_split(trainer, split)
+        return {**row, f"{split}/mean/accuracy": accuracies[trainer.progress.step]}
+
+    monkeypatch.setattr("mtl.training.fit.evaluate_split", scripted)
+    made = recipe(**with_validation(train__epochs=6, train__checkpoint={"keep": 2}))
+    mtl.run(made, out=tmp_path / "straight")
+    shutil.copytree(tmp_path / "straight", tmp_path / "run")
+    saved = tmp_path / "run/checkpoints"
+    assert checkpoint.steps(saved) == [6, 15, 18]
+    flip(saved / "step-00000018/model.safetensors")
+    edit = json.loads((tmp_path / "run/run.json").read_text()) | {"status": "interrupted"}
+    (tmp_path / "run/run.json").write_text(json.dumps(edit))
+    mtl.resume(tmp_path / "run")
+    assert_same(tmp_path / "straight", tmp_path / "run")
+    with pytest.raises(Stop):
+        mtl.resume(saved / "step-00000015", console=StopAfter(step=1))
+    shutil.rmtree(saved / "step-00000006")
+    with pytest.raises(UserError, match="step-00000015: its best by validation, step-00000006, is damaged"):
+        mtl.resume(saved / "step-00000015")
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_an_end_that_was_left_is_not_told_any_more(tmp_path: Path) -> None:
+    done = mtl.run(recipe(**with_validation()), out=tmp_path / "run")
+    with pytest.raises(Stop):
+        mtl.resume(tmp_path / "run/checkpoints/step-00000006", console=StopAfter(step=1))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["status"], record["step"], record["epoch"], record["results"]) == ("running", 6, 2, {})
+    assert not {"selected", "stopped_early"} & set(record)
+    mtl.load(tmp_path / "run")
+    again = mtl.resume(tmp_path / "run")
+    assert (again.metrics, again.record["selected"]) == (done.metrics, done.record["selected"])
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_more_epochs_after_early_stopping_are_told_to_be_in_vain(tmp_path: Path) -> None:
+    mtl.run(recipe(**VARIANTS["early-stopping"]), out=tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["stopped_early"]
+    console = StopAfter()
+    again = mtl.resume(tmp_path / "run", ["train.epochs=90"], console=console)
+    told = f"early stopping ended it at step {record['step']}; nothing more is trained, whatever its epochs"
+    assert console.warnings == [f"{tmp_path}/run: {told}"]
+    assert again.record["results"] == record["results"]
+    assert again.record["step"] == record["step"]
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -449,6 +449,23 @@ def test_a_loss_that_is_nan(fail: Planned, no_more: Callable[[], None], command:
     command.goes_on()
 
 
+def test_a_loss_that_is_nan_on_a_full_disk(
+    fail: Planned, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is still the loss: exit 4, and a warning that the file about it could not be written."""
+
+    def full(path: Path, content: bytes) -> None:
+        raise mtl.errors.EnvironmentFault(str(path), "cannot write: no space left on device")
+
+    monkeypatch.setattr("mtl.training.recorder.write_whole", full)
+    fail("forward:6:nan")
+    done = command()
+    warning, error = done.stderr.splitlines()
+    assert done.returncode == NOT_FINITE
+    assert warning == f"warning: {command.out}/diverged.json: cannot write: no space left on device"
+    assert error.startswith("error: task 'a': loss is nan; ")
+
+
 def test_a_loss_that_is_nan_is_skipped(fail: Planned, command: Command) -> None:
     fail("forward:6:nan")
     done = command("train.on_nonfinite=skip")
