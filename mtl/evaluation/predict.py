@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mtl.build import Built, build
+from mtl.console import complain
 from mtl.data.columns import Array, Header
 from mtl.data.learned import Learned, from_record
 from mtl.errors import UserError, quoted, raise_all
@@ -196,12 +198,28 @@ def _recipe(folder: RunFolder) -> Recipe:
 
 
 def selected_files(folder: RunFolder) -> Mapping[str, Path]:
-    """The checkpoint that the run selected, or its newest."""
-    selected = folder.record.get("selected", {}).get("step")
+    """The checkpoint that the run selected; of a run that is not finished, the best one so far by validation.
+
+    Where validation chose none, or the best one is not whole, it is the newest. Stderr says which it is.
+
+    Raises:
+        UserError: there is no whole checkpoint, or the one selected is damaged.
+    """
+    run_id, selected = folder.record["id"], folder.record.get("selected", {}).get("step")
     if selected is None:
-        _, files, _ = checkpoint.newest(folder.checkpoints, folder.record["id"])
+        step, files, _ = checkpoint.newest(folder.checkpoints, run_id)
+        best = state.best_step(files)
+        if best is not None and best != step:
+            with suppress(checkpoint.Damaged):
+                files = checkpoint.verified(_at(folder, best), run_id)
+                step = best
+        complain(f"warning: {folder.path} is not finished: weights of step {step} are used")
         return files
     try:
-        return checkpoint.verified(folder.checkpoints / f"step-{selected:08d}", folder.record["id"])
+        return checkpoint.verified(_at(folder, selected), run_id)
     except checkpoint.Damaged as reason:
         raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
+
+
+def _at(folder: RunFolder, step: int) -> Path:
+    return folder.checkpoints / f"step-{step:08d}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import mtl
+import mtl.experiment
 from mtl.errors import UserError
 from mtl.evaluation import feeding
 from mtl.evaluation.predict import TrainedModel, load
@@ -423,3 +426,79 @@ def test_predictions_that_would_share_a_name_are_refused_before_training(first: 
     text = f"recipe: tasks.{other}: another task predicts a column 'sort_p_red' too; rename one of the two"
     assert str(caught.value) == text
     assert not (tmp_path / "run").exists()
+
+
+# --- a run that is not finished ---
+
+
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run interrupted before it selected; its labels are noise and its steps are long: the last is not the best."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(3)
+    rows = [{**row, "yes": str(rng.choice(["yes", "no"]))} for row in shop_rows(120)]
+    plain = recipe(
+        write_csv(folder / "shop.csv", rows),
+        tasks={"yes": {"kind": "binary", "target": "yes"}},
+        model={"backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 16}]}},
+        optimizer={"kind": "adam", "lr": 1.0},
+    )
+    plain["train"] |= {
+        "epochs": 7,
+        "early_stopping": {"metric": "validation/yes/loss", "patience": 100},
+        "checkpoint": {"keep": 3},
+    }
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mtl.experiment, "_finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            mtl.run(plain, out=folder / "run")
+    return folder / "run"
+
+
+def best_and_last(run: Path) -> tuple[int, int]:
+    """By the log: the step of the lowest validation loss, and the last one evaluated."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = {row["step"]: row["validation/yes/loss"] for row in lines if row["split"] == "validation"}
+    best, last = min(losses, key=losses.__getitem__), max(losses)
+    assert best < last
+    return best, last
+
+
+def has_weights_of(run: Path, step: int) -> bool:
+    saved = load_file(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+    own = load(run).built.model.state_dict()
+    return all(torch.equal(own[name], saved[name]) for name in own)
+
+
+def test_a_run_that_is_not_finished_predicts_with_its_best_weights(
+    broken_off: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best, last = best_and_last(broken_off)
+    capsys.readouterr()
+    load(broken_off)
+    told = f"warning: {broken_off} is not finished: weights of step {best} are used\n"
+    assert capsys.readouterr() == ("", told)
+    assert has_weights_of(broken_off, best)
+    assert not has_weights_of(broken_off, last)
+
+
+def test_or_with_its_newest_where_the_best_are_damaged(
+    broken_off: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(broken_off, run)
+    best, last = best_and_last(run)
+    with (run / "checkpoints" / f"step-{best:08d}" / "model.safetensors").open("ab") as file:
+        file.write(b"!")
+    capsys.readouterr()
+    assert has_weights_of(run, last)
+    assert capsys.readouterr().err == f"warning: {run} is not finished: weights of step {last} are used\n"
+
+
+def test_a_finished_run_is_loaded_in_silence(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load(shop / "run")
+    assert capsys.readouterr() == ("", "")
