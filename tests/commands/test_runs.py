@@ -79,7 +79,7 @@ def test_a_run_is_running_while_its_lock_is_held(run: Path, capsys: Capture) -> 
     crash(run)
     before = contents(Path())
     with held(run):
-        assert listed(capsys, ".") == [["run", "tiny", "running", "2"]]
+        assert listed(capsys, ".") == [["run", "tiny", "running", "4"]]
     assert listed(capsys, ".") == [["run", "tiny", "crashed", "4"]]
     assert contents(Path()) == before
 
