@@ -234,18 +234,17 @@ def _headlines(trainer: Trainer, row: dict[str, Any]) -> str:
 
 def _watched(trainer: Trainer, row: dict[str, Any]) -> str:
     """The validation value that chooses a step, unless the headlines show it: `  summed loss 1.2345`."""
-    from mtl.training.fit import selecting_metric
-
-    tasks = trainer.recipe.tasks
+    tasks, stopping = trainer.recipe.tasks, trainer.recipe.train.early_stopping
     if row["split"] != "validation":
         return ""
-    metric, _ = selecting_metric(trainer.recipe)
-    if metric is None:
-        losses = [row[f"validation/{task}/loss"] for task in tasks]
-        weighted = zip((spec.weight for spec in tasks.values()), losses, strict=True)
-        return f"  summed loss {number(None if None in losses else sum(w * loss for w, loss in weighted))}"
-    _, task, name = metric.split("/")
-    shown = {f"{task}/{spec.headline}" for task, spec in list(tasks.items())[:SHOWN_TASKS]}
-    if task == "mean" or f"{task}/{name}" in shown:
+    if stopping is not None and stopping.metric is not None:
+        _, task, metric = stopping.metric.split("/")
+        shown = [f"validation/{name}/{spec.headline}" for name, spec in list(tasks.items())[:SHOWN_TASKS]]
+        if task == "mean" or stopping.metric in shown:
+            return ""
+        return f"  {task} {metric.replace('_', ' ')} {number(row[stopping.metric])}"
+    if any(name.startswith("validation/mean/") for name in row):
         return ""
-    return f"  {task} {name.replace('_', ' ')} {number(row[metric])}"
+    losses = [row[f"validation/{task}/loss"] for task in tasks]
+    weighted = zip((spec.weight for spec in tasks.values()), losses, strict=True)
+    return f"  summed loss {number(None if None in losses else sum(w * loss for w, loss in weighted))}"

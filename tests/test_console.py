@@ -156,7 +156,8 @@ def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> Any:
     train["train/mean/accuracy"] = 0.75
     rows = [train]
     if split != "train":
-        rows.append({"split": split, f"{split}/t0/accuracy": 0.5, f"{split}/t1/accuracy": None})
+        measured = {"t0/accuracy": 0.5, "t1/accuracy": None, "mean/accuracy": None}
+        rows.append({"split": split, **{f"{split}/{name}": value for name, value in measured.items()}})
     return SimpleNamespace(rows=rows, seconds={"train": 0.5, "evaluate": 0.25}, steps=steps)
 
 
@@ -269,7 +270,7 @@ def test_the_bar_goes_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_epoch_shows_what_was_evaluated(capsys: Capture) -> None:
     console = TrainingConsole()
     console.epoch(trainer(epoch=1), epoch("validation"))
-    assert "train loss 1.0000  validation: t0 0.5000  t1 -  " in capsys.readouterr().out
+    assert "train loss 1.0000  validation: t0 0.5000  t1 -  mean -  " in capsys.readouterr().out
 
 
 def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:
