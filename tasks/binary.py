@@ -46,6 +46,9 @@ PositiveWeight = Annotated[
     Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>"),
 ]
 
+NO_YES = ("no", "yes")
+"""What is predicted where several values mean one of the two, or numbers stand for them."""
+
 
 @TASKS.register("binary")
 class Binary(TaskSpec):
@@ -99,14 +102,26 @@ class Binary(TaskSpec):
                         f"column {quoted(self.target)} has {len(names)} classes",
                         "say which are `positive`",
                     )
-            return ("0", "1") if self.positive is None and names is None else ("no", "yes")
+            if names is None and self.positive is None:
+                return ("0", "1")
+            return NO_YES if names is not None else None  # only the rows tell whether the values occur
         return self._text_outputs(names or ())
+
+    def found_outputs(self, labels: Labels) -> tuple[str, ...]:
+        values = np.unique(labels.values[labels.present])
+        shown = listed([int(v) if float(v).is_integer() else v for v in values[:11].tolist()])
+        for i, value in enumerate(self._positive()):
+            number = number_in_column(value, self.target, self._path_of(i))
+            if values.size and number not in values:
+                raise self._unknown(i, shown)
+        return NO_YES
 
     def _text_outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         self._check_known(names, listed(names))
         if self.positive is None:
-            usual = next((pair for pair in NO_AND_YES if {n.lower() for n in names} <= set(pair)), None)
-            if usual is None:
+            meant = {n.lower() for n in names}
+            usual = next((pair for pair in NO_AND_YES if meant <= set(pair)), None)
+            if usual is None or (len(meant) == 1 and len(names) > 1):  # YES and Yes are not yes and no
                 shown = listed(names, 5)
                 raise UserError(
                     "", f"which value of column {quoted(self.target)} means yes: {shown}?", "give `positive`"
@@ -116,13 +131,16 @@ class Binary(TaskSpec):
             return (no, yes)
         positive = [written(v) for v in self._positive()]
         others = [n for n in names if n not in positive]
-        return (others[0], positive[0]) if len(others) == len(positive) == 1 else ("no", "yes")
+        return (others[0], positive[0]) if len(others) == len(positive) == 1 else NO_YES
 
     def _check_known(self, known: Sequence[Any], shown: str) -> None:
         for i, value in enumerate(self._positive()):
             if (written(value) if known and isinstance(known[0], str) else value) not in known:
-                what = f"value {quoted(value)} is not in column {quoted(self.target)}: {shown}"
-                raise UserError("", what, path=self._path_of(i))
+                raise self._unknown(i, shown)
+
+    def _unknown(self, i: int, shown: str) -> UserError:
+        what = f"value {quoted(self._positive()[i])} is not in column {quoted(self.target)}: {shown}"
+        return UserError("", what, path=self._path_of(i))
 
     def _path_of(self, i: int) -> tuple[str | int, ...]:
         return ("positive", i) if isinstance(self.positive, tuple) else ("positive",)

@@ -21,10 +21,11 @@ def task(**options: Any) -> TaskSpec:
 def encoded(spec: TaskSpec, values: Any, names: tuple[str, ...] | None, text: bool) -> tuple[Any, Any]:
     """The outputs and the targets; the last row has no label."""
     header = Header((1,), {"x": names}, text=frozenset({"x"} if text else ()))
+    labels = Labels(np.array(values), np.arange(len(values)) < len(values) - 1, names, text)
     outputs = spec.outputs(header)
-    assert outputs is not None
-    present = np.arange(len(values)) < len(values) - 1
-    return outputs, spec.encode(Labels(np.array(values), present, names, text), outputs)[:-1].tolist()
+    if outputs is None:
+        outputs = spec.found_outputs(labels)
+    return outputs, spec.encode(labels, outputs)[:-1].tolist()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,36 @@ def test_which_numbers_mean_yes(
     options: dict[str, Any], values: list[Any], outputs: tuple[str, ...], codes: list[int]
 ) -> None:
     assert encoded(task(**options), values, None, text=False) == (outputs, codes)
+
+
+@pytest.mark.parametrize(
+    ("positive", "values", "text"),
+    [
+        ((1, 77), [0, 1, 2, 3, 77], "positive[1]: value 77 is not in column 'x': 0, 1, 2, 3"),
+        (77, [0.5, 1.0, float("nan")], "positive: value 77 is not in column 'x': 0.5, 1"),
+        ((1, "77"), [0, 1, 0], "positive[1]: value '77' is not in column 'x': 0, 1"),
+        ("warm", [0, 1, 0], "positive: value 'warm' is not in column 'x', which holds numbers"),
+        (20, [*range(20), 20], "positive: value 20 is not in column 'x': 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."),
+    ],
+)
+def test_a_number_that_no_row_has_is_refused(positive: Any, values: list[Any], text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        encoded(task(positive=positive), values, None, text=False)
+    assert str(caught.value) == text
+
+
+def test_a_number_that_other_data_lack_is_no_fault_there() -> None:
+    labels = Labels(np.array([0, 1, 1]), np.ones(3, dtype=bool), None, False)
+    assert task(positive=(1, 77)).encode(labels, ("no", "yes")).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("names", [("YES", "Yes"), ("Yes", "yes"), ("NO", "No", "no"), ("T", "t")])
+def test_spellings_of_one_answer_are_not_two(names: tuple[str, ...]) -> None:
+    shown = ", ".join(map(repr, names))
+    with pytest.raises(UserError) as caught:
+        encoded(task(), [0, 1, 0], names, text=True)
+    assert str(caught.value) == f"which value of column 'x' means yes: {shown}?; give `positive`"
+    assert encoded(task(positive=names[:2]), [0, 1, 0], names, text=True) == (("no", "yes"), [1, 1])
 
 
 def test_two_spellings_of_yes_are_not_one_of_them() -> None:

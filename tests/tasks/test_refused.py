@@ -81,7 +81,7 @@ def test_refused_once_labels_are_read(task: str, expected: list[str], folder: Pa
 
 
 def test_every_kind_is_among_them() -> None:
-    assert (len(VALIDATE), len(RUN)) == (27, 33)
+    assert (len(VALIDATE), len(RUN)) == (27, 35)
     kinds = ("binary", "multiclass", "multilabel", "ordinal", "regression")
     for cases, least in ((VALIDATE, 2), (RUN, 3)):
         assert all(sum(task.startswith(f"kind: {kind}") for task, _ in cases) >= least for kind in kinds)
