@@ -29,8 +29,11 @@ from tests.test_errors import Capture
 __all__ = ["_quick", "straight"]
 pytestmark = GROUPED
 CALLS = ("mkdir", "open", "write", "fsync", "rename", "replace", "unlink", "rmdir")
-BEGINNINGS = {"a new step, and retention": 5, "the state of a stop is replaced": 2 * STEPS}
-"""What the save of step 6, the end of an epoch, is -> the step at which the run was stopped before."""
+BEGINNINGS = {
+    "a new step, and retention": (2, [1, 2], ["train.checkpoint.every={steps: 1}"]),
+    "the state of a stop is replaced": (2 * STEPS, [STEPS, 2 * STEPS], []),
+}
+"""What the next save is, at the end of an epoch -> where the run was stopped before, what was saved then, changes."""
 
 
 def dies(n: int, *arguments: str) -> int:
@@ -70,17 +73,19 @@ def dies(n: int, *arguments: str) -> int:
 class Killed:
     """A run that was stopped, to be copied, gone on with, and killed in its save."""
 
-    def __init__(self, step: int, capsys: Capture, straight: Path, folder: Path) -> None:
+    def __init__(self, beginning: str, capsys: Capture, straight: Path, folder: Path) -> None:
         self.capsys, self.straight, self.folder = capsys, straight, folder
+        step, saved, self.changes = BEGINNINGS[beginning]
         self.stopped = Command(capsys, straight, folder / "stopped")
         with Life(in_a_life, *self.arguments(self.stopped), folder=folder, fail=f"step:{step}:term") as life:
             assert life.end().returncode == TERMINATED
-        assert self.stopped.saved() == [STEPS, step]
+        assert self.stopped.saved() == saved
         self.before = step
         self.calls = self.life(0)[1].splitlines()[0].split()
 
     def arguments(self, command: Command) -> list[str]:
-        return [*f"run {self.straight}/r.yaml --quiet --resume auto --out".split(), str(command.out)]
+        options = ["--quiet", "--resume", "auto", "--out", str(command.out)]
+        return ["run", f"{self.straight}/r.yaml", *self.changes, *options]
 
     def life(self, n: int) -> tuple[Command, str]:
         """The run that dies at its n-th call, and what it said on stdout."""
@@ -114,7 +119,7 @@ def report(killed: Killed, numbers: Sequence[int]) -> None:
 @pytest.mark.parametrize("beginning", BEGINNINGS)
 def test_killed_in_a_save(beginning: str, capsys: Capture, straight: Path, tmp_path: Path) -> None:
     """At the first and the last call of each kind, and at every rename."""
-    killed = Killed(BEGINNINGS[beginning], capsys, straight, tmp_path)
+    killed = Killed(beginning, capsys, straight, tmp_path)
     last = len(killed.calls) - 1
     ends = {killed.calls.index(name) for name in killed.calls}
     ends |= {last - killed.calls[::-1].index(name) for name in ("fsync", "write")}
@@ -130,7 +135,7 @@ def test_killed_in_a_save(beginning: str, capsys: Capture, straight: Path, tmp_p
 def test_killed_at_every_call_of_a_save(
     beginning: str, capsys: Capture, straight: Path, tmp_path: Path
 ) -> None:
-    killed = Killed(BEGINNINGS[beginning], capsys, straight, tmp_path)
+    killed = Killed(beginning, capsys, straight, tmp_path)
     numbers = range(1, len(killed.calls) + 1)
     for n in numbers:
         killed.at(n)

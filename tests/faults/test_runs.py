@@ -325,7 +325,7 @@ def test_a_log_that_stays_full(command: Command, monkeypatch: pytest.MonkeyPatch
     from mtl.training import logs
 
     def append(file: Any, line: bytes) -> None:
-        if Path(file.name).name == "metrics.jsonl":
+        if Path(os.readlink(f"/proc/self/fd/{file.fileno()}")).name == "metrics.jsonl":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(file, line)
 
