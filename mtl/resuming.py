@@ -266,7 +266,7 @@ def _load(
     if step is not None:
         path = folder.checkpoints / f"step-{step:08d}"
         try:
-            files = checkpoint.verified(path, folder.record["id"])
+            files = _verified(folder, step)
         except checkpoint.Damaged as reason:
             raise UserError(
                 str(path), f"is damaged ({reason})", "resume the run to use an older one"
@@ -286,6 +286,11 @@ def _load(
     return step, offsets
 
 
+def _verified(folder: RunFolder, step: int) -> dict[str, Path]:
+    """The files of one checkpoint of the run, each found to be what its manifest says."""
+    return checkpoint.verified(folder.checkpoints / f"step-{step:08d}", folder.record["id"])
+
+
 def _require_best(folder: RunFolder, path: Path, step: int, files: Mapping[str, Path]) -> None:
     """The end of the run needs the weights of the best epoch so far.
 
@@ -295,7 +300,7 @@ def _require_best(folder: RunFolder, path: Path, step: int, files: Mapping[str, 
     best = state.best_step(files)
     if best not in (None, step):
         try:
-            checkpoint.verified(folder.checkpoints / f"step-{best:08d}", folder.record["id"])
+            _verified(folder, best)
         except checkpoint.Damaged as reason:
             raise UserError(
                 str(path), f"its best by validation, step-{best:08d}, is damaged ({reason})",
@@ -315,7 +320,7 @@ def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, Path]]:
     while (best := state.best_step(files)) not in (None, step):
         assert best is not None
         try:
-            checkpoint.verified(folder.checkpoints / f"step-{best:08d}", folder.record["id"])
+            _verified(folder, best)
             break
         except checkpoint.Damaged as reason:
             text = f"step-{best:08d}, the best by validation, is damaged ({reason})"
@@ -328,7 +333,7 @@ def _before(folder: RunFolder, best: int, text: str) -> tuple[int, dict[str, Pat
     """The newest whole checkpoint before a step."""
     for step in reversed([step for step in checkpoint.steps(folder.checkpoints) if step < best]):
         with suppress(checkpoint.Damaged):
-            return step, checkpoint.verified(folder.checkpoints / f"step-{step:08d}", folder.record["id"])
+            return step, _verified(folder, step)
     raise UserError(
         str(folder.path), f"{text}, and no older checkpoint is whole", f"see mtl checkpoints {folder.path}"
     )

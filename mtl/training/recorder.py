@@ -11,7 +11,7 @@ from mtl.errors import EnvironmentFault, NotFinite
 from mtl.training import checkpoint, retention, state
 from mtl.training.disk import lacks_space, write_whole
 from mtl.training.fit import Epoch, Evaluation, Trainer
-from mtl.training.logs import ALPHAS
+from mtl.training.logs import ALPHAS, METRICS
 from mtl.training.runs import DIVERGED, TIMINGS, RunFolder
 from mtl.training.signals import StopSignals
 
@@ -100,7 +100,7 @@ class Recorder:
 
     def _measured(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
-        self.log("metrics.jsonl", rows)
+        self.log(METRICS, rows)
         self._log_alpha()
 
     def save(self) -> None:
