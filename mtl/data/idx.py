@@ -54,9 +54,7 @@ def read(stream: IO[bytes], name: str, limit: int = LIMIT) -> bytearray:
     size = None
     for piece in pieces:
         data += piece
-        size = _announced_size(data, name) if size is None else size
-        if size is not None and size > limit:
-            raise UserError(name, f"its IDX header announces {size:,} bytes, more than the {limit:,} allowed")
+        size = _announced_size(data, name, limit) if size is None else size
         if size is not None and len(data) > size:
             raise UserError(name, f"unpacks to more than the {size:,} bytes that its IDX header announces")
     if size is None:
@@ -82,8 +80,12 @@ def _dimensions(data: bytearray) -> tuple[int, ...]:
     return tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, 4 + 4 * data[3], 4))
 
 
-def _announced_size(data: bytearray, name: str) -> int | None:
-    """Bytes of the whole file by its header, or None while the header is incomplete."""
+def _announced_size(data: bytearray, name: str, limit: int) -> int | None:
+    """Bytes of the whole file by its header, or None while the header is incomplete.
+
+    A dimension of 0 counts as one against the limit: numpy holds no empty array either whose other
+    dimensions are too large.
+    """
     if len(data) < 4:
         return None
     if data[:3] != bytes((0, 0, UNSIGNED_BYTE)) or data[3] == 0:
@@ -97,7 +99,13 @@ def _announced_size(data: bytearray, name: str) -> int | None:
             name, f"its IDX header announces {data[3]} dimensions; at most {MAX_DIMENSIONS} are read"
         )
     header = 4 + 4 * data[3]
-    return header + math.prod(_dimensions(data)) if len(data) >= header else None
+    if len(data) < header:
+        return None
+    shape = _dimensions(data)
+    largest = header + math.prod(size or 1 for size in shape)
+    if largest > limit:
+        raise UserError(name, f"its IDX header announces {largest:,} bytes, more than the {limit:,} allowed")
+    return header + math.prod(shape)
 
 
 def _plain(stream: IO[bytes], start: bytes) -> Iterator[bytes]:

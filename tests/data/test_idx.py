@@ -81,6 +81,11 @@ def test_a_limit_below_the_announced_size_is_an_error() -> None:
     assert "announces 76 bytes, more than the 75 allowed" in fault(PLAIN, limit=75)
 
 
+def test_an_empty_array_that_numpy_cannot_hold_is_an_error() -> None:
+    header = bytes((0, 0, idx.UNSIGNED_BYTE, 3)) + bytes(4) + b"\xff" * 8
+    assert f"announces {16 + (2**32 - 1) ** 2:,} bytes, more than the" in fault(header)
+
+
 def test_a_bomb_is_stopped_at_the_announced_size() -> None:
     bomb = gzip.compress(PLAIN + bytes(50 << 20), 9)
     assert len(bomb) * 500 < 50 << 20
