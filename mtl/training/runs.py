@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import re
 import secrets
-import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from io import FileIO
 from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR
-from time import monotonic, sleep
 from typing import Any
 
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, quoted
 from mtl.recipe.load import to_yaml
 from mtl.recipe.schema import Recipe
 from mtl.training import checkpoint, logs
-from mtl.training.disk import make_folder, open_own, require_own, sync_folder, write_whole
+from mtl.training.disk import make_folder, require_own, sync_folder, write_whole
 from mtl.training.logs import METRICS
 from mtl.training.logs import TIMINGS as TIMINGS
 from mtl.training.record import SCHEMA_VERSION, digest_of_model, read_lines, read_record
+from mtl.training.run_lock import LOCK, RunLock
 
 RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
-LOCK = ".lock"
-PATIENCE = 0.25
-"""Seconds to wait for a lock: a look at a run's status holds it for microseconds."""
 SIBLINGS = 1000
 """Folders beside a path that is no run, among which a misspelt one is looked for."""
 
@@ -51,7 +45,7 @@ class RunFolder:
 
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path, self.record = path, record
-        self._lock: FileIO | None = None
+        self._lock = RunLock(path)
 
     @property
     def checkpoints(self) -> Path:
@@ -109,7 +103,7 @@ class RunFolder:
             run = cls(path, read_record(path / RECORD))
         except (FileNotFoundError, NotADirectoryError):
             raise _no_run(path) from None
-        require_own(path / LOCK)
+        run._lock.require_own()
         return run
 
     def hold(self) -> None:
@@ -118,27 +112,8 @@ class RunFolder:
         Raises:
             UserError: another process has it, or what the run writes would not lie in its folder.
         """
-        if self._lock is not None:
-            return
         self._require_own()
-        file = None
-        try:
-            file = FileIO(open_own(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+")
-            _lock(file)
-        except BlockingIOError:
-            assert file is not None
-            with file:
-                raise self._in_use(file) from None
-        except OSError as error:
-            if file is not None:
-                file.close()
-            raise EnvironmentFault(
-                str(self.path), f"cannot be locked: {(error.strerror or str(error)).lower()}"
-            ) from error
-        self._lock = file
-        with suppress(OSError):  # who holds it is for people only
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
+        self._lock.take()
 
     def _require_own(self) -> None:
         """What is written later lies in this folder.
@@ -150,11 +125,6 @@ class RunFolder:
         for folder in (self.checkpoints, self.plots):
             require_own(folder, S_ISDIR)
 
-    def _in_use(self, lock: FileIO) -> UserError:
-        lock.seek(0)
-        holder = lock.read(200).decode(errors="replace").strip() or "another process"
-        return UserError(str(self.path), f"is in use by {_shown(holder)}")
-
     def require_free(self) -> None:
         """As `hold`, but takes and makes nothing.
 
@@ -163,9 +133,7 @@ class RunFolder:
             EnvironmentFault: the folder is not ours to write to.
         """
         self._require_own()
-        with suppress(OSError), FileIO(open_own(self.path / LOCK, os.O_RDONLY)) as file:
-            if _is_locked(file):
-                raise self._in_use(file)
+        self._lock.require_free()
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise EnvironmentFault(str(self.path), "cannot be written to")
 
@@ -191,24 +159,17 @@ class RunFolder:
 
     def _said_and_held(self) -> tuple[str, bool | None]:
         """The status of run.json, and whether the lock is held; None where that cannot be known."""
-        said = self.record.get("status", "")
-        try:
-            with FileIO(open_own(self.path / LOCK, os.O_RDONLY)) as file:
-                held = _is_locked(file)
-        except FileNotFoundError:
-            held = False
-        except OSError:
-            return said, None
-        if said == "running" and not held:  # it may just have ended: its last word comes before the lock goes
+        said, held = self.record.get("status", ""), self._lock.taken()
+        if (
+            said == "running" and held is False
+        ):  # it may just have ended: its last word comes before the lock goes
             self.record = read_record(self.path / RECORD)
             said = self.record.get("status", "")
         return said, held
 
     def release(self) -> None:
         """Give the lock back."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     def save_record(self, **facts: Any) -> None:
         """Bring run.json up to date."""
@@ -275,10 +236,6 @@ class RunFolder:
         logs.write_csv(self.path / "metrics.csv", rows)
 
 
-def _shown(text: str) -> str:
-    return text if text.isprintable() else quoted(text)
-
-
 def _unused(folder: Path) -> Path:
     """A new folder `<utc>-<suffix>` in `folder`, made by this process and no other that starts at the same moment.
 
@@ -336,31 +293,6 @@ def _first_record(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, Any]:
         "resolved_sha256": [hashlib.sha256(to_yaml(recipe).encode()).hexdigest()],
         **facts,
     }
-
-
-def _lock(file: FileIO) -> None:
-    """Take a lock, or find after PATIENCE that another process has it.
-
-    Raises:
-        BlockingIOError: it has.
-    """
-    end = monotonic() + PATIENCE
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if monotonic() > end:
-                raise
-            sleep(0.01)
-
-
-def _is_locked(file: FileIO) -> bool:
-    """Whether another process has a lock; a shared one is taken for a moment, which needs no right to write."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _no_run(path: Path) -> UserError:

@@ -110,10 +110,10 @@ def test_a_run_without_lock_or_checkpoints(run: Path, capsys: Capture) -> None:
 
 def test_a_look_does_not_keep_a_run_from_being_held(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The look takes a shared lock for a moment; who wants the run waits for as long."""
-    from mtl.training import runs
+    from mtl.training import run_lock
     from mtl.training.runs import RunFolder
 
-    monkeypatch.setattr(runs, "PATIENCE", 60)
+    monkeypatch.setattr(run_lock, "PATIENCE", 60)
     crash(run)
     with (run / ".lock").open("rb") as look:
         fcntl.flock(look, fcntl.LOCK_SH)
@@ -129,17 +129,17 @@ def test_a_look_does_not_keep_a_run_from_being_held(run: Path, monkeypatch: pyte
 def test_a_run_that_ends_during_the_look_has_not_crashed(
     run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mtl.training import runs
+    from mtl.training import run_lock
 
     finished = json.loads((run / "run.json").read_bytes())
     crash(run)
-    real = runs._is_locked
+    real = run_lock.is_locked
 
     def ends(file: Any) -> bool:
         says(run, **{key: finished[key] for key in ("status", "step", "results")})
         return real(file)
 
-    monkeypatch.setattr(runs, "_is_locked", ends)
+    monkeypatch.setattr(run_lock, "is_locked", ends)
     assert listed(capsys, ".")[0][2:4] == ["finished", "6"]
 
 
