@@ -1,6 +1,6 @@
 """A tower written out layer by layer: each stage's shape, norm and activation.
 
-What does not fit is refused in tests/test_build.py.
+What does not fit is refused in tests/test_trial.py.
 """
 
 from typing import Any, get_args

@@ -1,4 +1,4 @@
-"""One of several classes: outputs, targets, loss. What does not fit is refused in tests/test_build.py too."""
+"""One of several classes: outputs, targets, loss. What does not fit is refused in tests/test_trial.py too."""
 
 from typing import Any
 
