@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if not options.data.is_file():
-        print(f"error: {options.data}: no coverage data; run `make test`", file=sys.stderr)
+        print(f"error: {options.data}: no coverage data; run `make test COVERAGE=1`", file=sys.stderr)
         return 1
     sites = all_sites()
     ran = Ran.read(options.data)

@@ -220,7 +220,10 @@ def test_tests_of_bad_inputs_have_a_context(
 
 def test_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path / "none")]) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: no coverage data; run `make test`\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path / 'none'}: no coverage data; run `make test COVERAGE=1`\n"
+    )
 
 
 def test_the_exceptions_are_sites_and_have_a_reason() -> None:
