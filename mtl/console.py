@@ -228,23 +228,22 @@ def _headlines(trainer: Trainer, row: dict[str, Any]) -> str:
     ]
     if len(tasks) > SHOWN_TASKS:
         parts.append(f"and {len(tasks) - SHOWN_TASKS} more")
-    means = [f"mean {number(value)}" for name, value in row.items() if name.startswith(f"{split}/mean/")]
-    return "  ".join([*parts, *means])
+    return "  ".join([*parts, *_means(split, row)])
+
+
+def _means(split: str, row: dict[str, Any]) -> list[str]:
+    """`mean 0.9290`, or `mean loss 0.9290` where the tasks have no headline in common."""
+    found = {name.split("/")[2]: value for name, value in row.items() if name.startswith(f"{split}/mean/")}
+    return [f"mean {'loss ' if metric == 'loss' else ''}{number(value)}" for metric, value in found.items()]
 
 
 def _watched(trainer: Trainer, row: dict[str, Any]) -> str:
-    """The validation value that chooses a step, unless the headlines show it: `  summed loss 1.2345`."""
+    """The validation value that chooses a step, unless it is shown already: `  garment loss 1.2345`."""
     tasks, stopping = trainer.recipe.tasks, trainer.recipe.train.early_stopping
-    if row["split"] != "validation":
+    if row["split"] != "validation" or stopping is None or stopping.metric is None:
         return ""
-    if stopping is not None and stopping.metric is not None:
-        _, task, metric = stopping.metric.split("/")
-        shown = [f"validation/{name}/{spec.headline}" for name, spec in list(tasks.items())[:SHOWN_TASKS]]
-        if task == "mean" or stopping.metric in shown:
-            return ""
-        return f"  {task} {metric.replace('_', ' ')} {number(row[stopping.metric])}"
-    if any(name.startswith("validation/mean/") for name in row):
+    _, task, metric = stopping.metric.split("/")
+    shown = [f"validation/{name}/{spec.headline}" for name, spec in list(tasks.items())[:SHOWN_TASKS]]
+    if task == "mean" or stopping.metric in shown:
         return ""
-    losses = [row[f"validation/{task}/loss"] for task in tasks]
-    weighted = zip((spec.weight for spec in tasks.values()), losses, strict=True)
-    return f"  summed loss {number(None if None in losses else sum(w * loss for w, loss in weighted))}"
+    return f"  {task} {metric.replace('_', ' ')} {number(row[stopping.metric])}"

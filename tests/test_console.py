@@ -328,24 +328,19 @@ def test_what_chooses_a_step_is_shown(overrides: tuple[str, ...], watched: str, 
     )
 
 
-@pytest.mark.parametrize(("loss", "watched"), [(0.25, "1.2500"), (None, "-")])
-def test_of_mixed_headlines_the_weighted_loss_is_shown(
-    loss: float | None, watched: str, capsys: Capture
-) -> None:
-    """2 * 0.5 + 0.25; where a loss is undefined the sum is."""
-    row = {
-        "split": "validation",
-        "validation/a/accuracy": 0.75,
-        "validation/a/loss": 0.5,
-        "validation/b/loss": loss,
-    }
+@pytest.mark.parametrize(("loss", "watched"), [(0.4125, "0.4125"), (None, "-")])
+def test_of_mixed_headlines_the_mean_loss_is_shown(loss: float | None, watched: str, capsys: Capture) -> None:
     mixed = trainer(epoch=1, overrides=(MIXED,))
     headline = mixed.recipe.tasks["b"].headline
-    row[f"validation/b/{headline}"] = 0.5
     assert len({task.headline for task in mixed.recipe.tasks.values()}) == 2
-    assert lines_of(mixed, row, capsys) == [f"validation: a 0.7500  b 0.5000  summed loss {watched}"] * 2
-    row = {"split": "test", "test/a/accuracy": 0.75, f"test/b/{headline}": 0.5}
-    assert lines_of(mixed, row, capsys) == ["test: a 0.7500  b 0.5000"] * 2
+    for split in ("validation", "test"):
+        row = {
+            "split": split,
+            f"{split}/a/accuracy": 0.75,
+            f"{split}/b/{headline}": 0.5,
+            f"{split}/mean/loss": loss,
+        }
+        assert lines_of(mixed, row, capsys) == [f"{split}: a 0.7500  b 0.5000  mean loss {watched}"] * 2
 
 
 def lines_of(of: Any, row: dict[str, Any], capsys: Capture) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mtl.recipe.spec import TaskSpec, common_headline
+from mtl.recipe.spec import TaskSpec, mean_metric
 from mtl.task_groups import TaskGroup
 
 Values = dict[str, float | None]
@@ -116,7 +116,11 @@ class Meter:
                         setattr(metric, key, [tensors[f"{stem}{i}"].to(self.device) for i in range(n)])
 
     def values(self, split: str) -> Values:
-        """`<split>/<task>/<metric>` and `<split>/mean/<metric>`; None where it is not defined."""
+        """`<split>/<task>/<metric>` and `<split>/mean/<metric>`; None where it is not defined.
+
+        The mean over tasks is of the headline metric that they have in common, or else of their losses,
+        weighted by `weight`: sum_i w_i L_i / sum_i w_i.
+        """
         per_task: dict[str, Values] = {}
         for group in self.groups:
             self._count(group.name)
@@ -139,12 +143,23 @@ class Meter:
         row = {
             f"{split}/{task}/{name}": value for task in self.tasks for name, value in per_task[task].items()
         }
-        headline = common_headline(self.tasks)
-        if headline is not None:
-            values = [per_task[task][headline] for task in self.tasks]
-            known = [value for value in values if value is not None]
-            row[f"{split}/mean/{headline}"] = sum(known) / len(known) if len(known) == len(values) else None
+        name = mean_metric(self.tasks)
+        row[f"{split}/mean/{name}"] = _mean(
+            [per_task[task][name] for task in self.tasks],
+            [spec.weight if name == "loss" else 1.0 for spec in self.tasks.values()],
+        )
         return row
+
+
+def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """The weighted mean; None if nothing counts, or something that counts has no value."""
+    counted = [(weight, value) for weight, value in zip(weights, values, strict=True) if weight > 0]
+    total = 0.0
+    for weight, value in counted:
+        if value is None:
+            return None
+        total += weight * value
+    return total / sum(weight for weight, _ in counted) if counted else None
 
 
 def _parts(metric: Metric) -> list[tuple[str, Metric]]:

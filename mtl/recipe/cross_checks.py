@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtl.errors import KeyPath, did_you_mean, quoted
 from mtl.recipe.base import MAX_TASKS
-from mtl.recipe.spec import TaskSpec, common_headline
+from mtl.recipe.spec import TaskSpec, mean_metric
 
 if TYPE_CHECKING:
     from mtl.recipe.schema import Recipe
@@ -154,13 +154,12 @@ def _stopping_problems(recipe: Recipe, metric: str) -> Iterator[Problem]:
         if parts[2] not in metrics:
             names = ", ".join(metrics)
             near = did_you_mean(parts[2], metrics)
-            yield path, f"unknown metric {quoted(parts[2])}; {parts[1]} has: {names or 'none'}{near}"
+            yield path, f"unknown metric {quoted(parts[2])}; {parts[1]} has: {names}{near}"
 
 
 def _metrics_of(recipe: Recipe, task: str) -> tuple[str, ...]:
-    """The metrics that may select: of one task, or the headline metric that all tasks have in common."""
+    """The metrics that may select: of one task, or the one that is averaged over tasks."""
     if task != "mean":
         spec = recipe.tasks[task]
         return ("loss", *(name for name in spec.metric_names if spec.known_metrics[name] is not None))
-    headline = common_headline(recipe.tasks)
-    return (headline,) if headline is not None else ()
+    return (mean_metric(recipe.tasks),)

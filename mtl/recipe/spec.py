@@ -212,10 +212,10 @@ class TaskSpec(Spec):
         return None
 
 
-def common_headline(tasks: Mapping[str, TaskSpec]) -> str | None:
-    """The headline metric if it is the same for all tasks, so that a mean over tasks means something."""
+def mean_metric(tasks: Mapping[str, TaskSpec]) -> str:
+    """The metric whose mean stands for all tasks: the headline that they have in common, or else the loss."""
     names = {task.headline for task in tasks.values()}
-    return names.pop() if len(names) == 1 else None
+    return names.pop() if len(names) == 1 else "loss"
 
 
 class BackboneSpec(Spec):

@@ -54,7 +54,7 @@ class EarlyStopping(Model):
     metric: Text | None = Field(
         None,
         description="validation/<task or mean>/<metric>; default: the mean headline metric, "
-        "or the summed weighted loss if the headlines of the tasks differ",
+        "or the mean loss, weighted by `weight`, if the headlines of the tasks differ",
     )
     patience: int = Field(5, ge=1, le=1_000_000, description="evaluations")
 

@@ -25,7 +25,7 @@ from mtl.evaluation.evaluate import evaluate
 from mtl.evaluation.metrics import Meter, Values
 from mtl.model.layers import derived_seed
 from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import common_headline
+from mtl.recipe.spec import mean_metric
 from mtl.task_groups import TaskGroup
 from mtl.training import devices, failpoints
 from mtl.training.dataset import Dataset
@@ -391,29 +391,21 @@ def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor, parts: Sequen
     return False
 
 
-def selecting_metric(recipe: Recipe) -> tuple[str | None, bool]:
-    """The validation metric that chooses an epoch, and whether higher is better; None: the summed loss."""
+def selecting_metric(recipe: Recipe) -> tuple[str, bool]:
+    """The validation metric that chooses a step, and whether higher is better."""
     stopping = recipe.train.early_stopping
-    headline = common_headline(recipe.tasks)
-    if stopping is not None and stopping.metric is not None:
-        _, task, metric = stopping.metric.split("/")
-        spec = recipe.tasks.get(task, next(iter(recipe.tasks.values())))
-        return stopping.metric, metric != "loss" and bool(spec.known_metrics[metric])
-    if headline is not None:
-        return f"validation/mean/{headline}", next(iter(recipe.tasks.values())).higher_is_better
-    return None, False
+    named = stopping.metric if stopping is not None else None
+    name = named or f"validation/mean/{mean_metric(recipe.tasks)}"
+    _, task, metric = name.split("/")
+    spec = recipe.tasks.get(task, next(iter(recipe.tasks.values())))
+    return name, metric != "loss" and bool(spec.known_metrics[metric])
 
 
 def _select(trainer: Trainer, row: dict[str, Any]) -> bool:
     """Take note of a validation row; whether it is the best so far."""
     recipe, progress = trainer.recipe, trainer.progress
     metric, higher = selecting_metric(recipe)
-    if metric is not None:
-        value = row[metric]
-    else:
-        losses = [row[f"validation/{task}/loss"] for task in recipe.tasks]
-        weights = [spec.weight for spec in recipe.tasks.values()]
-        value = None if None in losses else sum(w * x for w, x in zip(weights, losses, strict=True))
+    value = row[metric]
     better = value is not None and (
         progress.best is None or (value > progress.best if higher else value < progress.best)
     )

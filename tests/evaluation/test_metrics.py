@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mtl.evaluation import metrics as module
 from mtl.evaluation.metrics import Meter
-from mtl.recipe.spec import TASKS, TaskSpec, common_headline
+from mtl.recipe.spec import TASKS, TaskSpec, mean_metric
 from mtl.task_groups import TaskGroup
 from mtl.tasks import Multiclass
 
@@ -138,20 +138,51 @@ def test_values_can_be_asked_twice_and_updates_keep_no_graph() -> None:
 
 @pytest.mark.parametrize(
     ("headlines", "expected"),
-    [(["accuracy"], "accuracy"), (["accuracy", "accuracy"], "accuracy"), (["accuracy", "r2"], None)],
+    [(["accuracy"], "accuracy"), (["accuracy", "accuracy"], "accuracy"), (["accuracy", "r2"], "loss")],
 )
-def test_a_mean_only_where_headlines_agree(headlines: list[str], expected: str | None) -> None:
+def test_the_mean_is_of_the_headline_or_where_they_differ_of_the_loss(
+    headlines: list[str], expected: str
+) -> None:
     tasks: Any = {
-        f"t{i}": SimpleNamespace(headline=h, metric_names=("accuracy",), missing="error")
+        f"t{i}": SimpleNamespace(headline=h, metric_names=("accuracy",), missing="error", weight=1.0)
         for i, h in enumerate(headlines)
     }
-    assert common_headline(tasks) == expected
+    assert mean_metric(tasks) == expected
     n = len(tasks)
     meter = Meter([group_of(tasks, O)], tasks, CPU)
     logits, target, mask = data(1.0)
     fed(meter, (logits[:, :n], target[:, :n], mask[:, :n]), [N])
     means = [name for name in meter.values("x") if "/mean/" in name]
-    assert means == ([f"x/mean/{expected}"] if expected else [])
+    assert means == [f"x/mean/{expected}"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "weights", "expected"),
+    [
+        ([0.5, 0.25], [2.0, 1.0], 1.25 / 3),
+        ([0.5, 0.25], [0.0, 3.0], 0.25),
+        ([None, 0.25], [0.0, 1.0], 0.25),  # what does not count may be undefined
+        ([None, 0.25], [1.0, 1.0], None),
+        ([0.5, 0.25], [0.0, 0.0], None),
+    ],
+)
+def test_the_mean_loss_is_weighted_as_in_training(
+    losses: list[float | None], weights: list[float], expected: float | None
+) -> None:
+    class Given(Meter):
+        def _count(self, name: str) -> None:
+            pass
+
+    tasks: Any = {
+        f"t{i}": SimpleNamespace(
+            headline=f"metric{i}", metric_names=("accuracy",), missing="error", weight=weight
+        )
+        for i, weight in enumerate(weights)
+    }
+    meter = Given([group_of(tasks, O)], tasks, CPU)
+    meter.loss_sum["g"] = torch.tensor([float("nan") if loss is None else loss for loss in losses])
+    meter.weight["g"] = torch.ones(len(losses))
+    assert meter.values("x")["x/mean/loss"] == pytest.approx(expected)
 
 
 def test_many_rows_keep_the_mean_loss() -> None:
@@ -215,8 +246,7 @@ def test_predictions_that_are_nan_have_no_metric(kind: str) -> None:
     assert {name: value for name, value in values.items() if "/broken/" in name and value is not None} == {}
     assert all(isinstance(value, float) for name, value in values.items() if "/good/" in name)
     assert sum("/broken/" in name for name in values) == 1 + len(spec.default_metrics)
-    headline = common_headline(tasks)
-    assert values[f"x/mean/{headline}"] is None
+    assert values[f"x/mean/{mean_metric(tasks)}"] is None
 
 
 def test_what_is_pending_is_bounded_in_rows_and_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,7 +263,10 @@ def test_without_one_named_the_common_headline_selects_with_its_direction() -> N
     assert selecting_metric(recipe(two)) == ("validation/mean/r2", True)
     errors = {name: {**task, "metrics": ["rmse"]} for name, task in two.items()}
     assert selecting_metric(recipe(errors)) == ("validation/mean/rmse", False)
-    assert selecting_metric(recipe({**two, "b": {"kind": "binary", "target": "task1"}})) == (None, False)
+    assert selecting_metric(recipe({**two, "b": {"kind": "binary", "target": "task1"}})) == (
+        "validation/mean/loss",
+        False,
+    )
 
 
 def test_each_kind_says_what_it_reads() -> None:

@@ -585,26 +585,25 @@ def test_the_selecting_metric(metric: str | None, expected: tuple[str, bool]) ->
 
 
 def headlines_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("fit", "../evaluation/metrics"):
-        name = "mtl.training.fit" if module == "fit" else "mtl.evaluation.metrics"
-        monkeypatch.setattr(f"{name}.common_headline", lambda tasks: None)
+    for module in ("mtl.training.fit", "mtl.evaluation.metrics"):
+        monkeypatch.setattr(f"{module}.mean_metric", lambda tasks: "loss")
 
 
-def test_the_summed_loss_selects_where_headlines_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_loss_selects_where_headlines_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     headlines_differ(monkeypatch)
     recipe = toy(
         data__split={"validation": 0.25},
         tasks={"a": {"target": "task0", "weight": 3.0}, "b": {"target": "task1"}},
     )
     trainer, epochs = trained(recipe)
-    sums = [3 * e.rows[1]["validation/a/loss"] + e.rows[1]["validation/b/loss"] for e in epochs]
-    assert trainer.progress.best == pytest.approx(min(sums))
-    assert trainer.progress.best_epoch == 1 + sums.index(min(sums))
+    means = [(3 * e.rows[1]["validation/a/loss"] + e.rows[1]["validation/b/loss"]) / 4 for e in epochs]
+    assert trainer.progress.best == pytest.approx(min(means))
+    assert trainer.progress.best_epoch == 1 + means.index(min(means))
 
 
-def test_a_summed_loss_that_is_undefined_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mean_loss_that_is_undefined_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     headlines_differ(monkeypatch)
-    undefined = {"validation/a/loss": None, "validation/b/loss": 1.0}
+    undefined = {"validation/mean/loss": None}
     monkeypatch.setattr("mtl.training.fit.evaluate_split", lambda trainer, split: undefined)
     trainer, _ = trained(toy(data__split={"validation": 0.25}))
     assert trainer.progress.best is None
