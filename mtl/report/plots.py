@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mtl.errors import UserError
+from mtl.errors import UserError, quoted
 from mtl.training.disk import write_whole
 from mtl.training.logs import ALPHAS
 from mtl.training.record import PUT_BACK
@@ -74,10 +74,16 @@ def require_alphas_of(towers: Sequence[str], alphas: Sequence[dict[str, Any]], p
 
 
 def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
-    """One panel per task (and for their mean) with a line per split; of many tasks, one per split."""
+    """One panel per task (and for their mean) with a line per split; of many tasks, one per split.
+
+    Raises:
+        UserError: no row has the metric.
+    """
     tasks = list(
         dict.fromkeys(key.split("/")[1] for row in rows for key in row if key.endswith(f"/{metric}"))
     )
+    if not tasks:
+        raise UserError("", f"no row has a metric {quoted(metric)}")
     if len(tasks) > MAX_PANELS:
         return _curves_of_many(rows, metric, tasks)
     columns, place = min(len(tasks), 4), _abscissa(rows)

@@ -135,6 +135,11 @@ def test_alphas_of_many_towers_are_a_mean_and_a_range() -> None:
     assert len(figure.axes[0].collections) == 1
 
 
+def test_a_metric_that_no_row_has() -> None:
+    with pytest.raises(UserError, match="no row has a metric 'acuracy'"):
+        learning_curves(rows(["a"]), "acuracy")
+
+
 def test_an_undefined_value_is_a_gap_in_the_curve() -> None:
     figure = drawn(learning_curves(rows(["a"]), "accuracy"))
     assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == ["a", "mean"]
