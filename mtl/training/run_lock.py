@@ -77,14 +77,14 @@ class RunLock:
             UserError: one has.
         """
         with suppress(OSError), FileIO(open_own(self.path, os.O_RDONLY)) as file:
-            if is_locked(file):
+            if _is_locked(file):
                 raise self._in_use(file)
 
     def taken(self) -> bool | None:
         """Whether another process has the lock; None where that cannot be known."""
         try:
             with FileIO(open_own(self.path, os.O_RDONLY)) as file:
-                return is_locked(file)
+                return _is_locked(file)
         except FileNotFoundError:
             return False
         except OSError:
@@ -96,7 +96,7 @@ class RunLock:
         return UserError(str(self.run), f"is in use by {holder if holder.isprintable() else quoted(holder)}")
 
 
-def is_locked(file: FileIO) -> bool:
+def _is_locked(file: FileIO) -> bool:
     """Whether another process has a lock; a shared one is taken for a moment, which needs no right to write."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

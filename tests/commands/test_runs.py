@@ -133,13 +133,13 @@ def test_a_run_that_ends_during_the_look_has_not_crashed(
 
     finished = json.loads((run / "run.json").read_bytes())
     crash(run)
-    real = run_lock.is_locked
+    real = run_lock._is_locked
 
     def ends(file: Any) -> bool:
         says(run, **{key: finished[key] for key in ("status", "step", "results")})
         return real(file)
 
-    monkeypatch.setattr(run_lock, "is_locked", ends)
+    monkeypatch.setattr(run_lock, "_is_locked", ends)
     assert listed(capsys, ".")[0][2:4] == ["finished", "6"]
 
 
