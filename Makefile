@@ -44,7 +44,7 @@ apt-data apt-strace:
 test: COV := $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=95)
 test: $(DEV) data ## all tests but the slow ones; COVERAGE=1: whether they reach 95% of lines and every refusal; options in ARGS
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(COV) $(ARGS)
-	$(if $(COVERAGE),$(PY) -m tests.raise_sites)
+	$(if $(COVERAGE),$(PY) -m tests.support.raise_sites)
 
 slow: $(DEV) data ## the tests marked slow
 	$(PY) -m pytest -m slow $(ARGS)

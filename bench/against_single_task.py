@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mtl
-from mtl.build import build, header_of
+from mtl.build import build
+from mtl.dataset.assemble import Dataset, load_dataset
+from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
-from mtl.training.dataset import Dataset, load_dataset
 
 
 def loss_of(kind: str, z: Tensor, y: Tensor, scale: tuple[float, float]) -> Tensor:

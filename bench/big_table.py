@@ -85,9 +85,9 @@ def recipe_of(path: Path) -> dict[str, object]:
 def measure(path: Path, steps: int) -> None:
     """Train some steps; print what it took as JSON."""
     began = perf_counter()
-    from mtl.experiment import prepare
+    from mtl.experiment.run import prepare
     from mtl.recipe.load import load_recipe
-    from mtl.training.fit import Meter, _train_step
+    from mtl.training.loop import Meter, _train_step
 
     trainer, _ = prepare(load_recipe(recipe_of(path)))
     prepared = perf_counter()

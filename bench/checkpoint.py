@@ -20,10 +20,10 @@ from time import perf_counter
 import torch
 
 from mtl.build import parameter_groups
+from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from mtl.training import checkpoint, state
-from mtl.training.tensor_files import TensorFile
-from mtl.trial import build_and_try
+from mtl.runs import checkpoint, state
+from mtl.runs.tensor_files import TensorFile
 
 
 def files_of(name: str) -> dict[str, TensorFile]:

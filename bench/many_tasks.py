@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from mtl.build import build
-from mtl.evaluation.metrics import Meter
+from mtl.dataset.assemble import load_dataset
+from mtl.evaluation.meter import Meter
+from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from mtl.training.dataset import load_dataset
-from mtl.training.fit import Trainer, _train_step
-from mtl.trial import build_and_try
+from mtl.training.loop import Trainer, _train_step
 
 FEATURES, WIDTH, BATCH, SITES = 128, 32, 128, 3
 

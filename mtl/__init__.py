@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Recipe": "mtl.recipe.schema",
+    "Recipe": "mtl.recipe.keys.recipe",
     "load_recipe": "mtl.recipe.load",
-    "run": "mtl.experiment",
-    "resume": "mtl.resuming",
-    "load": "mtl.evaluation.predict",
-    "register_task": "mtl.recipe.spec",
-    "register_source": "mtl.recipe.spec",
-    "register_backbone": "mtl.recipe.spec",
-    "register_sharing": "mtl.recipe.spec",
-    "register_weighting": "mtl.recipe.spec",
-    "TaskSpec": "mtl.recipe.spec",
-    "SourceSpec": "mtl.recipe.spec",
-    "BackboneSpec": "mtl.recipe.spec",
-    "SharingSpec": "mtl.recipe.spec",
-    "WeightingSpec": "mtl.recipe.spec",
+    "run": "mtl.experiment.run",
+    "resume": "mtl.experiment.resume",
+    "load": "mtl.inference.predict",
+    "register_task": "mtl.recipe.specs",
+    "register_source": "mtl.recipe.specs",
+    "register_backbone": "mtl.recipe.specs",
+    "register_sharing": "mtl.recipe.specs",
+    "register_weighting": "mtl.recipe.specs",
+    "TaskSpec": "mtl.recipe.specs",
+    "SourceSpec": "mtl.recipe.specs",
+    "BackboneSpec": "mtl.recipe.specs",
+    "SharingSpec": "mtl.recipe.specs",
+    "WeightingSpec": "mtl.recipe.specs",
     "StitchedMultiTower": "mtl.model.stitched",
     "CrossStitch": "mtl.model.stitch",
     "SeparateTowers": "mtl.model.towers",
@@ -35,24 +35,24 @@ __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from mtl.errors import UserError as UserError
-    from mtl.evaluation.predict import load as load
-    from mtl.experiment import run as run
+    from mtl.experiment.resume import resume as resume
+    from mtl.experiment.run import run as run
+    from mtl.inference.predict import load as load
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower
     from mtl.model.towers import SeparateTowers as SeparateTowers
+    from mtl.recipe.keys.recipe import Recipe as Recipe
     from mtl.recipe.load import load_recipe as load_recipe
-    from mtl.recipe.schema import Recipe as Recipe
-    from mtl.recipe.spec import BackboneSpec as BackboneSpec
-    from mtl.recipe.spec import SharingSpec as SharingSpec
-    from mtl.recipe.spec import SourceSpec as SourceSpec
-    from mtl.recipe.spec import TaskSpec as TaskSpec
-    from mtl.recipe.spec import WeightingSpec as WeightingSpec
-    from mtl.recipe.spec import register_backbone as register_backbone
-    from mtl.recipe.spec import register_sharing as register_sharing
-    from mtl.recipe.spec import register_source as register_source
-    from mtl.recipe.spec import register_task as register_task
-    from mtl.recipe.spec import register_weighting as register_weighting
-    from mtl.resuming import resume as resume
+    from mtl.recipe.specs import BackboneSpec as BackboneSpec
+    from mtl.recipe.specs import SharingSpec as SharingSpec
+    from mtl.recipe.specs import SourceSpec as SourceSpec
+    from mtl.recipe.specs import TaskSpec as TaskSpec
+    from mtl.recipe.specs import WeightingSpec as WeightingSpec
+    from mtl.recipe.specs import register_backbone as register_backbone
+    from mtl.recipe.specs import register_sharing as register_sharing
+    from mtl.recipe.specs import register_source as register_source
+    from mtl.recipe.specs import register_task as register_task
+    from mtl.recipe.specs import register_weighting as register_weighting
 
 
 def __getattr__(name: str) -> Any:

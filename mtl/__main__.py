@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from mtl.training.signals import STOPPING, end_at_once
+from mtl.signals import STOPPING, end_at_once
 
 
 def main() -> int:

@@ -8,25 +8,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from mtl.data.columns import Header
-from mtl.data.join import joined_header
-from mtl.data.learned import Learned
-from mtl.errors import UserError
-from mtl.model.heads import GroupedHead, Heads
-from mtl.model.inputs import TableInputs
-from mtl.model.layers import drawn_from, grouped_norm, init_weights
-from mtl.model.stitched import Standardize, StitchedMultiTower
-from mtl.model.towers import Towers
-from mtl.promises import (
-    check_header,
+from mtl.contracts import (
     check_options,
     check_sites,
     check_slices,
     check_stages,
     check_unit,
 )
-from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import Shape
+from mtl.data.learned import Learned
+from mtl.data.types import Header
+from mtl.errors import UserError
+from mtl.model.heads import GroupedHead, Heads
+from mtl.model.inputs import TableInputs
+from mtl.model.layers import drawn_from, grouped_norm, init_weights
+from mtl.model.stitched import Standardize, StitchedMultiTower
+from mtl.model.towers import Towers
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.specs import Shape
 from mtl.task_groups import TaskGroup, known_outputs, task_groups
 
 PROVISIONAL = ("?", "?")
@@ -166,20 +164,6 @@ def _initialize(recipe: Recipe, inputs: nn.Module | None, towers: Towers, heads:
         assert isinstance(head, GroupedHead)
         init_weights(head.linear, head.tasks, init, seed, "head")
         init_weights(head.hidden, head.tasks, init, seed, "hidden")
-
-
-def header_of(recipe: Recipe) -> Header:
-    """What all sources together say of themselves.
-
-    Raises:
-        UserError: a source cannot be found, or sources do not give the same inputs.
-    """
-    headers = {}
-    for name, source in recipe.data.by_name.items():
-        with recipe.at("data", *recipe.data.path_of(name)):
-            headers[name] = check_header(source, source.header())
-    with recipe.at():
-        return joined_header(headers)
 
 
 def parameter_groups(

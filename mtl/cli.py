@@ -11,9 +11,9 @@ import click
 from mtl import __version__
 from mtl.commands import recipes, runs, training
 from mtl.commands.options import debug_option
+from mtl.commands.outcomes import guarded
 from mtl.errors import UserError, did_you_mean, quoted
-from mtl.outcomes import guarded
-from mtl.training.signals import Interrupts
+from mtl.signals import Interrupts
 
 
 class Commands(click.Group):
@@ -52,7 +52,7 @@ def cli(debug: bool) -> None:
 @debug_option
 def doctor(debug: bool) -> None:
     """Check this machine: versions, devices, cache, data, and a few steps of training."""
-    from mtl.doctor import examine
+    from mtl.commands.doctor import examine
 
     examine()
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mtl.data.columns import Header
+from mtl.contracts import check_outputs
 from mtl.data.learned import Constants, Learned
+from mtl.data.types import Header
 from mtl.errors import UserError, gathered, quoted, raise_all
-from mtl.promises import check_outputs
-from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import TaskSpec
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.specs import TaskSpec
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from mtl.data.columns import no_column
-from mtl.data.labels import by_name, written
+from mtl.data.columns.labels import by_name, written
+from mtl.data.types import no_column
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted
-from mtl.recipe.spec import TaskSpec, fault
+from mtl.recipe.specs import TaskSpec, fault
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.columns import Array, Header, Labels
-    from mtl.recipe.spec import Decoded
+    from mtl.data.types import Array, Header, Labels
+    from mtl.recipe.specs import Decoded
 
 
 def label_value(value: object) -> object:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from mtl.data.labels import NO_AND_YES, class_codes, written
+from mtl.data.columns.labels import NO_AND_YES, class_codes, written
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks.base import (
     LabelValue,
     calibrated,
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric
 
-    from mtl.data.columns import Array, Header, Labels
-    from mtl.recipe.spec import Decoded, GroupKey, Tensors
+    from mtl.data.types import Array, Header, Labels
+    from mtl.recipe.specs import Decoded, GroupKey, Tensors
 
 
 def _values(value: object) -> object:

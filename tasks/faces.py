@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mtl.recipe.spec import TASKS
+from mtl.recipe.specs import TASKS
 from mtl.tasks.multiclass import Multiclass
 
 

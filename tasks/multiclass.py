@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
-from mtl.data.labels import class_codes, found_classes, written
+from mtl.data.columns.labels import class_codes, found_classes, written
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import TASKS, Name, TaskSpec
+from mtl.recipe.specs import TASKS, Name, TaskSpec
 from mtl.tasks.base import (
     ClassNames,
     ClassWeights,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric
 
-    from mtl.data.columns import Array, Header, Labels
-    from mtl.recipe.spec import Decoded, GroupKey, Tensors
+    from mtl.data.types import Array, Header, Labels
+    from mtl.recipe.specs import Decoded, GroupKey, Tensors
 
 Count = Annotated[int, Field(ge=2, le=100_000)]
 Classes = Annotated[

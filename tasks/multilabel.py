@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from mtl.data.labels import NO_AND_YES
+from mtl.data.columns.labels import NO_AND_YES
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import TASKS, TaskSpec, recipe_errors
+from mtl.recipe.specs import TASKS, TaskSpec, recipe_errors
 from mtl.tasks.base import (
     ClassNames,
     Weight,
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric
 
-    from mtl.data.columns import Array, Header, Labels
-    from mtl.recipe.spec import Decoded, GroupKey, Tensors
+    from mtl.data.types import Array, Header, Labels
+    from mtl.recipe.specs import Decoded, GroupKey, Tensors
 
 
 def _form(value: object) -> str:

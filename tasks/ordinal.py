@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mtl.data.labels import class_codes, found_classes
+from mtl.data.columns.labels import class_codes, found_classes
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks.base import (
     ClassNames,
     ClassWeights,
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric
 
-    from mtl.data.columns import Array, Header, Labels
-    from mtl.recipe.spec import Decoded, GroupKey, Tensors
+    from mtl.data.types import Array, Header, Labels
+    from mtl.recipe.specs import Decoded, GroupKey, Tensors
 
 
 @TASKS.register("ordinal")

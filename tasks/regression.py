@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import TASKS, TaskSpec, fault
+from mtl.recipe.specs import TASKS, TaskSpec, fault
 from mtl.tasks.base import named_labels
 
 LARGEST_NUMBER = 1e37
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric
 
-    from mtl.data.columns import Array, Header, Labels
-    from mtl.recipe.spec import Decoded, GroupKey, Tensors
+    from mtl.data.types import Array, Header, Labels
+    from mtl.recipe.specs import Decoded, GroupKey, Tensors
 
 
 @TASKS.register("regression")

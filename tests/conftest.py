@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests import raise_sites
+from tests.support import raise_sites
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from mtl.recipe.schema import Recipe
 from tests.test_errors import Capture, Done, called, plugins_undone, refused
 
 BAD = Path(__file__).parent / "bad"

@@ -43,7 +43,7 @@ train: {epochs: 1, batch_size: 4, device: cpu}
 @pytest.fixture(scope="module", autouse=True)
 def _loaded() -> None:
     """What an import takes is no part of a case."""
-    importlib.import_module("mtl.experiment")
+    importlib.import_module("mtl.experiment.run")
 
 
 @pytest.fixture

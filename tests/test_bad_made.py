@@ -47,7 +47,7 @@ train: {epochs: 1, batch_size: 4, device: cpu}
 @pytest.fixture(scope="module", autouse=True)
 def _loaded() -> None:
     """What an import takes is no part of a case."""
-    for name in ("mtl.experiment", "pyarrow.parquet", "PIL.Image"):
+    for name in ("mtl.experiment.run", "pyarrow.parquet", "PIL.Image"):
         importlib.import_module(name)
 
 

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from mtl.build import build, parameter_groups
-from mtl.data.columns import Columns, Header
 from mtl.data.learned import Learned
+from mtl.data.types import Columns, Header
+from mtl.experiment.trial import build_and_try
 from mtl.model.heads import GroupedHead
+from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import SOURCES, SourceSpec
+from mtl.recipe.specs import SOURCES, SourceSpec
 from mtl.report.summary import parameter_count, summarize
 from mtl.task_groups import TaskGroup, known_outputs, task_groups
-from mtl.trial import build_and_try
 
 LABELS = {
     "garment": ("shirt", "shoe", "bag"),
@@ -269,7 +269,7 @@ def test_published_sizes(recipe: str, stitches: int) -> None:
     built, _ = build_and_try(loaded)
     assert all(parameter.is_meta for parameter in built.model.parameters())
     assert parameter_count(built.model.stitches) == stitches
-    assert f"{stitches:,}" in summarize(loaded)
+    assert f"{stitches:,}" in summarize(loaded, *build_and_try(loaded))
     assert built.shapes == {
         "conv1": (32, 28, 28),
         "pool1": (32, 14, 14),

@@ -16,11 +16,11 @@ from time import monotonic, sleep
 import click
 import pytest
 
-from mtl import __version__, cli, outcomes
-from mtl.commands import recipes
+from mtl import __version__, cli
+from mtl.commands import outcomes, recipes
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite, Terminated
 from mtl.recipe.load import built_in_names, load_recipe
-from mtl.recipe.spec import FAMILIES
+from mtl.recipe.specs import FAMILIES
 from tests.test_errors import Capture, Done, called, contents, plugins_undone, refused
 
 ROOT = Path(__file__).parents[1]
@@ -480,7 +480,7 @@ def test_eval_gives_the_same_numbers(run_of: Path, finished: Done, capsys: Captu
     table = out.splitlines()
     assert table[0].startswith("test ")
     assert out in finished.stdout
-    from mtl.experiment import evaluate_run
+    from mtl.experiment.run import evaluate_run
 
     results = json.loads((run_of / "run.json").read_text())["results"]
     again = evaluate_run(run_of)
@@ -607,7 +607,7 @@ def test_a_stopped_run_can_go_on(run_mtl: Callable[..., Done], folder: Path) -> 
 def test_a_stopped_run_goes_on_to_its_end(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mtl.console import TrainingConsole
+    from mtl.commands.watch import TrainingConsole
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -623,7 +623,7 @@ def test_a_stopped_run_goes_on_to_its_end(
 
 
 def test_one_run_is_held_by_one_process(run_of: Path, capsys: Capture, folder: Path) -> None:  # K16
-    from mtl.training.runs import RunFolder
+    from mtl.runs.folder import RunFolder
 
     holder = RunFolder.open(run_of)
     holder.save_record(status="interrupted")
@@ -782,7 +782,7 @@ def test_nohup_is_respected(folder: Path) -> None:
         "import os, signal, sys\n"
         "from mtl import experiment\n"
         "from mtl.cli import main\n"
-        "from mtl.console import TrainingConsole\n"
+        "from mtl.commands.watch import TrainingConsole\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "TrainingConsole.stepped = lambda *_: os.kill(os.getpid(), signal.SIGHUP)\n"
         "experiment.plot_run = lambda *_: []\n"

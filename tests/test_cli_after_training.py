@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import mtl
-import mtl.experiment
+import mtl.experiment.run
 from mtl.errors import ENVIRONMENT, OK
-from tests.evaluation.shop import recipe, shop_rows, write_csv
+from tests.inference.shop import recipe, shop_rows, write_csv
 from tests.test_errors import Capture, called, plugins_undone, refused
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ class Dear(mtl.tasks.Binary):
 def _no_plots() -> Iterator[None]:
     """Runs end without their figures, which take most of the time of a run on a small table."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment, "plot_run", lambda *_: None)
+        patch.setattr(mtl.experiment.run, "plot_run", lambda *_: None)
         yield
 
 
@@ -318,7 +318,7 @@ def test_the_plug_ins_of_a_run_are_asked_for(folder: Path, made: Path, capsys: C
     assert reported.returncode == OK
     (folder / "p.csv").unlink()
     with plugins_undone():
-        mtl.recipe.spec.TASKS._members.pop("shop.dear")
+        mtl.recipe.specs.TASKS._members.pop("shop.dear")
         for start in (command, ("eval", "plugged")):
             refused(
                 lambda c=start: called(capsys, *c),

@@ -11,16 +11,8 @@ from typing import Any
 
 import pytest
 
-from mtl.console import (
-    SHOWN_TASKS,
-    TrainingConsole,
-    complain,
-    duration,
-    number,
-    results_table,
-    say,
-    table,
-)
+from mtl.commands.watch import SHOWN_TASKS, TrainingConsole
+from mtl.console import complain, duration, number, results_table, say, table
 from mtl.recipe.load import load_recipe
 
 Capture = pytest.CaptureFixture[str]

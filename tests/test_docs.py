@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from mtl.errors import UserError
+from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from mtl.trial import build_and_try
 from tests.test_errors import Capture, called, plugins_undone
 
 ROOT = Path(__file__).parents[1]

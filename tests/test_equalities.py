@@ -19,17 +19,14 @@ import pytest
 import torch
 
 import mtl
-from mtl.console import TrainingConsole
+from mtl.commands.watch import TrainingConsole
 from mtl.errors import TERMINATED, Terminated
-from mtl.experiment import Silent
+from mtl.experiment.run import Silent
 from mtl.recipe.load import load_recipe, to_yaml
-from mtl.recipe.spec import OPTIMIZERS, SCHEDULES, SHARING, TASKS, WEIGHTINGS
+from mtl.recipe.specs import OPTIMIZERS, SCHEDULES, SHARING, TASKS, WEIGHTINGS
 from mtl.registry import load_plugin
-from mtl.training import checkpoint
-from tests.faults.whole import content
-from tests.task_samples import OPTIONS
-from tests.test_errors import Capture, called, plugins_undone
-from tests.test_resume import (
+from mtl.runs import checkpoint
+from tests.experiment.test_resume import (
     MEMBERS,
     ROOT,
     VARIANTS,
@@ -40,6 +37,9 @@ from tests.test_resume import (
     shipped,
     with_validation,
 )  # fmt: skip
+from tests.faults.whole import content
+from tests.support.task_samples import OPTIONS
+from tests.test_errors import Capture, called, plugins_undone
 
 __all__ = ["no_plots"]
 EPOCHS, PER_EPOCH = 3, 3
@@ -254,7 +254,7 @@ def test_in_new_processes(tmp_path: Path) -> None:
     resumed = call("--resume", "stopped")
     assert (resumed.returncode, resumed.stderr) == (0, "")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.experiment.plot_run", lambda *_: [])
+        patch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
         mtl.run(made, out=tmp_path / "straight")
     assert_same(tmp_path / "straight", tmp_path / "stopped")
 
@@ -317,7 +317,7 @@ def test_bar_and_options_of_the_command(
         with monkeypatch.context() as patch:
             if name == "bar":
                 patch.setattr(sys.stderr, "isatty", lambda: True)
-                patch.setattr("mtl.console.TrainingConsole._start_bar", counting(started := []))
+                patch.setattr("mtl.commands.watch.TrainingConsole._start_bar", counting(started := []))
             done = called(capsys, "run", "r.yaml", "--out", name, *options)
             assert name != "bar" or started
         assert done.returncode == 0, done.stderr

@@ -17,9 +17,9 @@ import pytest
 
 import mtl
 from mtl.errors import OK, TERMINATED
-from tests.lives import GROUPED, Life, begin_or_go_on
+from tests.experiment.test_resume import assert_same
+from tests.support.lives import GROUPED, Life, begin_or_go_on
 from tests.test_equalities import CASES, SHORT, made_for
-from tests.test_resume import assert_same
 
 pytestmark = GROUPED
 

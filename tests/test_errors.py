@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mtl import cli, outcomes
+from mtl import cli
+from mtl.commands import outcomes
 from mtl.errors import (
     ENVIRONMENT,
     NOT_FINITE,
@@ -30,7 +31,7 @@ from mtl.errors import (
     quoted,
     raise_all,
 )
-from mtl.recipe.spec import FAMILIES
+from mtl.recipe.specs import FAMILIES
 
 Done = subprocess.CompletedProcess[str]
 Capture = pytest.CaptureFixture[str]

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from mtl.backbones.layers import STAGES, Layers
-from mtl.data.columns import Columns, Header
+from mtl.data.types import Columns, Header
 from mtl.errors import UserError
 from mtl.model.losses import WeightedSum
 from mtl.recipe.json_schema import recipe_schema
 from mtl.recipe.load import load_recipe, to_yaml
-from mtl.recipe.spec import FAMILIES, Spec
+from mtl.recipe.specs import FAMILIES, Spec
 from mtl.registry import Registry
-from tests import task_samples
+from tests.support import task_samples
 
 FOLDER = Path(__file__).parent / "tables"
 REGISTRIES: dict[str, Registry[Any]] = {**FAMILIES, "stage": STAGES}

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from mtl.backbones.layers import STAGES, Layers
 from mtl.build import build
-from mtl.data.columns import Header
+from mtl.data.types import Header
 from mtl.recipe.load import load_recipe
-from mtl.recipe.spec import FAMILIES
-from tests import task_samples
+from mtl.recipe.specs import FAMILIES
+from tests.support import task_samples
 
 B, T = 4, 2
 TABLES = Path(__file__).parent / "tables"

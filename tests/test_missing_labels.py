@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 import mtl
-from mtl.build import build, header_of
+from mtl.build import build
+from mtl.dataset.assemble import Dataset, load_dataset
+from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
-from mtl.recipe.spec import TASKS
-from mtl.training.dataset import Dataset, load_dataset
-from mtl.training.fit import Trainer, _losses
+from mtl.recipe.specs import TASKS
+from mtl.training.loop import Trainer, _losses
 from tests.test_errors import Capture, Done, called, refused
 
 Rows = Sequence[Mapping[str, object]]

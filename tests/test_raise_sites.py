@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from coverage import Coverage, CoverageData
 
-from tests import raise_sites
-from tests.raise_sites import ROOT, Ran, Site, all_sites, classes, main, report, sites_in
+from tests.support import raise_sites
+from tests.support.raise_sites import ROOT, Ran, Site, all_sites, classes, main, report, sites_in
 
 MODULE = '''\
 class OwnFault(UserError):
@@ -165,7 +165,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert n_input == n_all
     assert " ".join(rest) == "in the input layers by an input of tests/bad"
     assert err == ""
-    site = next(site for site in all_sites() if site.file == "mtl/recipe/yaml.py")
+    site = next(site for site in all_sites() if site.file == "mtl/recipe/text/yaml.py")
     lines = everything()
     lines[site.file] = [n for n in lines[site.file] if not site.first <= n <= site.last]
     most = write(tmp_path / "most", lines, raise_sites.CONTEXT)
@@ -195,7 +195,7 @@ def test_a_refusal_that_only_another_test_reaches_is_told(
     data.write()
     assert main(["--data", str(path)]) == 1
     _, err = capsys.readouterr()
-    site = next(site for site in all_sites() if site.file == "mtl/recipe/yaml.py")
+    site = next(site for site in all_sites() if site.file == "mtl/recipe/text/yaml.py")
     assert f"error: {site} is reached by no input of tests/bad\n" in err
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mtl.cli import cli
+from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import built_in_names, load_recipe
-from mtl.trial import build_and_try
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

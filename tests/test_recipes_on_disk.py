@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl.experiment import prepare
+from mtl.experiment.run import prepare
 from mtl.model.stitch import CrossStitch
+from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import built_in_names, load_recipe, to_yaml
-from mtl.recipe.schema import Recipe
-from mtl.training.fit import Trainer, fit
+from mtl.training.loop import Trainer, fit
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -11,7 +11,7 @@ import pytest
 
 from mtl.errors import UserError, quoted
 from mtl.recipe.load import load_recipe
-from mtl.recipe.spec import FAMILIES, SHARING, TASKS
+from mtl.recipe.specs import FAMILIES, SHARING, TASKS
 from mtl.registry import PLUGIN_GROUP, Registry, fault_of_plugin, load_plugin
 from tests.test_errors import plugins_undone
 

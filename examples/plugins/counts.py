@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import Metric
 
-    from mtl.data.columns import Array, Header, Labels
+    from mtl.data.types import Array, Header, Labels
 
 
 @mtl.register_task("count")

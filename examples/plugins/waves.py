@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 import mtl
-from mtl.data.columns import Columns, Header
 from mtl.data.fingerprint import fingerprint
+from mtl.data.types import Columns, Header
 
 
 @mtl.register_source("waves")

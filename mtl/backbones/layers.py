@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import BACKBONES, BackboneSpec, Kind, Norm, Shape, Spec, recipe_errors
+from mtl.recipe.specs import BACKBONES, BackboneSpec, Kind, Norm, Shape, Spec, recipe_errors
 from mtl.registry import Registry
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from mtl.commands.options import (
     recipe_argument,
     write,
 )
+from mtl.commands.outcomes import require_torch
 from mtl.console import say, table
 from mtl.errors import ManyErrors, UserError, did_you_mean, quoted
-from mtl.outcomes import require_torch
 
 
 @click.command()
@@ -44,7 +44,7 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
     if not checked:
         raise ManyErrors(faults)
     require_torch()
-    from mtl.trial import build_and_try
+    from mtl.experiment.trial import build_and_try
 
     for name, recipe in checked:
         try:
@@ -67,12 +67,12 @@ def list_(what: str | None, plugins: tuple[str, ...]) -> None:
     from mtl.recipe.load import BUILT_IN, built_in_names
 
     if what in (None, "recipe", "recipes"):
-        from mtl.recipe.yaml import read_file
+        from mtl.recipe.text.yaml import read_file
 
         rows = [[n, read_file(BUILT_IN / f"{n}.yaml").value.get("description", "")] for n in built_in_names()]
         say(table(["recipe", "description"], rows, left=2))
         return
-    from mtl.recipe.spec import FAMILIES
+    from mtl.recipe.specs import FAMILIES
 
     family = FAMILIES.get(what) or FAMILIES.get(what.removesuffix("s")) or FAMILIES.get(f"{what[:-3]}y")
     if family is None:
@@ -134,9 +134,10 @@ def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
 
     loaded = load_recipe(recipe, overrides)
     require_torch()
+    from mtl.experiment.trial import build_and_try
     from mtl.report.summary import summarize
 
-    say(summarize(loaded))
+    say(summarize(loaded, *build_and_try(loaded)))
 
 
 @click.command()
@@ -154,7 +155,7 @@ def init(
 ) -> None:
     """Write a recipe for TABLE (CSV or Parquet): kinds of tasks and inputs are guessed, with the reasons."""
     from mtl.recipe.load import BUILT_IN
-    from mtl.training.starter import target_names, write_starter
+    from mtl.starter.write import target_names, write_starter
 
     target = Path(output)
     if target.exists() and not force:

@@ -15,13 +15,13 @@ from mtl.commands.options import (
     run_argument,
     trained_device_option,
 )
+from mtl.commands.outcomes import require_torch
 from mtl.console import complain, number, results_table, say, table
 from mtl.errors import UserError
-from mtl.outcomes import require_torch
 
 if TYPE_CHECKING:
-    from mtl.training.checkpoint import Listed
-    from mtl.training.runs import RunFolder
+    from mtl.runs.checkpoint import Listed
+    from mtl.runs.folder import RunFolder
 
 SHOWN_BROKEN = 5
 """Broken run folders that `mtl runs` tells of one by one."""
@@ -42,7 +42,7 @@ def evaluate(
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
     require_torch()
-    from mtl.evaluation.predict import load
+    from mtl.inference.predict import load
 
     metrics = load(run_folder, device).evaluate(split, data)
     say(results_table(metrics, "test" if data is not None else split))
@@ -68,8 +68,8 @@ def predict(
     """Predict for every row of a file: a column per task, and probabilities beside it."""
     load_plugins(plugins)
     require_torch()
-    from mtl.evaluation.predict import load
-    from mtl.evaluation.writing import write_predictions
+    from mtl.inference.predict import load
+    from mtl.inference.writing import write_predictions
 
     n_rows = write_predictions(load(run_folder, device), data, output, keep)
     say(f"{output}: {n_rows:,} rows")
@@ -80,7 +80,7 @@ def predict(
 @debug_option
 def runs(root: str | None, debug: bool) -> None:
     """List the runs below ROOT (default: runs) with their status and mean result, the newest last."""
-    from mtl.training.runs import list_runs
+    from mtl.runs.folder import list_runs
 
     if root is not None and not Path(root).is_dir():
         raise UserError(root, "is not a folder" if Path(root).exists() else "no such folder")
@@ -112,8 +112,8 @@ def _row_of(run: RunFolder) -> list[str]:
 @debug_option
 def checkpoints(run_folder: str, debug: bool) -> None:
     """List the checkpoints of RUN and read every byte of them: which are whole?"""
-    from mtl.training.checkpoint import listed
-    from mtl.training.runs import RunFolder
+    from mtl.runs.checkpoint import listed
+    from mtl.runs.folder import RunFolder
 
     run = RunFolder.open(Path(run_folder))
     found = listed(run.checkpoints)
@@ -152,7 +152,7 @@ def _remarks(run: RunFolder, found: list[Listed]) -> Iterator[str]:
     for one in found:
         if one.run_id != own:
             yield f"step-{one.step:08d} is never deleted: it does not say that it is of this run"
-    from mtl.training.retention import set_aside_folders
+    from mtl.runs.retention import set_aside_folders
 
     for path, size in set_aside_folders(run.checkpoints):
         yield f"{path.name} was set aside ({size / 2**20:,.2f} MB): nothing reads it, delete it when you like"

@@ -15,10 +15,10 @@ from mtl.commands.options import (
     overrides_argument,
     plugin_option,
 )
+from mtl.commands.outcomes import require_torch
 from mtl.commands.recipes import summarize_recipe
 from mtl.console import say
 from mtl.errors import UserError, quoted
-from mtl.outcomes import require_torch
 
 
 @click.command()
@@ -104,8 +104,9 @@ def _train(
     # the text is checked before torch is imported: its errors come at once
     loaded = load_recipe(recipe, overrides) if recipe is not None else None
     require_torch()
-    from mtl import experiment, resuming
-    from mtl.console import TrainingConsole
+    from mtl.commands.watch import TrainingConsole
+    from mtl.experiment import resume as resuming
+    from mtl.experiment import run as experiment
 
     console = TrainingConsole(quiet)
     try:

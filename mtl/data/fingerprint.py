@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mtl.data.columns import Array, Mask, Rows
+from mtl.data.types import Array, Mask, Rows
 from mtl.errors import UserError, quoted
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.columns import Header, Layout
+from mtl.data.types import Header, Layout
 
 Float32 = npt.NDArray[np.float32]
 

@@ -1,0 +1,1 @@
+"""Losses, metrics and decisions of a model on rows."""

@@ -11,12 +11,12 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mtl.build import Built
-from mtl.data.columns import Rows
+from mtl.data.types import Rows
+from mtl.dataset.assemble import Dataset
 from mtl.evaluation.evaluate import BATCH, evaluation_mode
-from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import TaskSpec
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.specs import TaskSpec
 from mtl.task_groups import TaskGroup
-from mtl.training.dataset import Dataset
 
 Decisions = dict[str, dict[str, tuple[float, ...]]]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from mtl.data.columns import Rows
-from mtl.evaluation.metrics import Meter, Values
+from mtl.data.types import Rows
+from mtl.dataset.assemble import Dataset
+from mtl.evaluation.meter import Meter, Values
 from mtl.model.stitched import StitchedMultiTower
-from mtl.recipe.spec import TaskSpec
+from mtl.recipe.specs import TaskSpec
 from mtl.task_groups import TaskGroup
-from mtl.training.dataset import Dataset
 
 BATCH = 500
 """Rows per forward pass."""

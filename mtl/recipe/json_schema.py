@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mtl.recipe.schema import Recipe
+from mtl.recipe.keys.recipe import Recipe
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mtl.recipe.key_words import Schema, bounds, cell, default_of, plain, sentence
-from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import FAMILIES
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.specs import FAMILIES
 
 BEGIN, END = "<!-- begin: mtl schema --markdown -->", "<!-- end: mtl schema --markdown -->"
 COLUMNS = ("key", "type", "default", "bounds", "meaning")

@@ -11,15 +11,15 @@ import yaml
 from pydantic import ValidationError
 
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted, raise_all
-from mtl.recipe import overrides as override_texts
-from mtl.recipe.faults import faults_of
-from mtl.recipe.files import folder_of, with_absolute_paths
-from mtl.recipe.patterns import expand_patterns
-from mtl.recipe.scalars import scalar
-from mtl.recipe.schema import SCHEMA_VERSION, Recipe
-from mtl.recipe.spread import check_tasks, spread_inputs, spread_task_defaults
-from mtl.recipe.values import merge
-from mtl.recipe.yaml import MAX_VALUES, Document, Mark, place_of, read_file
+from mtl.recipe.keys.recipe import SCHEMA_VERSION, Recipe
+from mtl.recipe.text import overrides as override_texts
+from mtl.recipe.text.faults import faults_of
+from mtl.recipe.text.files import folder_of, with_absolute_paths
+from mtl.recipe.text.inherit import check_tasks, spread_inputs, spread_task_defaults
+from mtl.recipe.text.merge import merge
+from mtl.recipe.text.patterns import expand_patterns
+from mtl.recipe.text.scalars import scalar
+from mtl.recipe.text.yaml import MAX_VALUES, Document, Mark, place_of, read_file
 
 BUILT_IN = Path(__file__).parent.parent / "recipes"
 MAX_BASES = 8

@@ -13,10 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mtl.errors import UserError, quoted
-from mtl.training.disk import write_whole
-from mtl.training.logs import ALPHAS
-from mtl.training.record import PUT_BACK
-from mtl.training.runs import RunFolder
+from mtl.runs.disk import write_whole
+from mtl.runs.folder import RunFolder
+from mtl.runs.logs import ALPHAS
+from mtl.runs.record import PUT_BACK
 
 GENERATED = "the data are generated, not measured"
 SPLIT_COLOURS = {"train": "#8a8a8a", "validation": "#d95f02", "test": "#1b6ca8"}

@@ -8,9 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mtl.build import Built
 from mtl.console import table
-from mtl.data.columns import Header
-from mtl.recipe.schema import Recipe
-from mtl.trial import build_and_try
+from mtl.data.types import Header
+from mtl.recipe.keys.recipe import Recipe
 
 MANY_TASKS = 20
 """Tasks that have a line each; of more, those that are alike have one together."""
@@ -18,13 +17,12 @@ ROWS = 2
 """Rows of the counted forward pass: batch norm in training needs more than one."""
 
 
-def summarize(recipe: Recipe) -> str:
+def summarize(recipe: Recipe, built: Built, header: Header) -> str:
     """The summary as text; built without memory, so that any size can be looked at.
 
     FLOPs are those of matrix products and convolutions in one forward pass of one row; a multiplication
     and an addition count as two.
     """
-    built, header = build_and_try(recipe)
     flops = count_flops(built, header)
     model, towers = built.model, recipe.towers
     sizes = {name: parameter_count(part) for name, part in _parts(built).items()}

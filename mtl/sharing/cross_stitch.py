@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from mtl.errors import quoted
-from mtl.recipe.spec import SHARING, Model, Shape, SharingSpec, recipe_errors
+from mtl.recipe.specs import SHARING, Model, Shape, SharingSpec, recipe_errors
 
 if TYPE_CHECKING:
     from torch import nn

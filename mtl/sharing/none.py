@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mtl.recipe.spec import SHARING, SharingSpec
+from mtl.recipe.specs import SHARING, SharingSpec
 
 
 @SHARING.register("none")

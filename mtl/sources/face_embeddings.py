@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from mtl.data.array_columns import coded, require_one_each
-from mtl.data.batches import generator_bits
-from mtl.data.columns import Array, Columns, Header, Layout, Wanted
+from mtl.data.columns.arrays import coded, require_one_each
 from mtl.data.fingerprint import fingerprint
+from mtl.data.rows.order import generator_bits
+from mtl.data.types import Array, Columns, Header, Layout, Wanted
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import SOURCES, FilePath, SourceSpec, recipe_errors
+from mtl.recipe.specs import SOURCES, FilePath, SourceSpec, recipe_errors
 
 if TYPE_CHECKING:
-    from mtl.data.table import TableFile
+    from mtl.data.files.table import TableFile
 
 WIDTH = 128
 GENDER, YOUNG = ("female", "male"), ("no", "yes")
@@ -197,7 +197,7 @@ def _labels(faces: _Faces, task: str, n: int) -> npt.NDArray[np.int64]:
 def _checked_columns(path: Path) -> tuple[str, ...]:
     """The label columns and `person` if it is there, after a look at the names (of an .npz, the shapes too)."""
     if path.suffix.lower() == ".npz":
-        from mtl.data.npz import names, require_array
+        from mtl.data.files.npz import names, require_array
 
         headers = names(path)
         for name in REQUIRED:
@@ -216,14 +216,14 @@ def _checked_columns(path: Path) -> tuple[str, ...]:
 def _from_file(path: Path) -> _Faces:
     """`embedding`, `gender`, `young`, and `mirrored` and `person` where they are there."""
     if path.suffix.lower() == ".npz":
-        from mtl.data.npz import arrays, names
+        from mtl.data.files.npz import arrays, names
 
         there = names(path)
         return _Faces(
             path.name, arrays(path, [*REQUIRED, *(n for n in OPTIONAL if n in there)]),
             lambda i: f"{path.name}:row {i}",
         )  # fmt: skip
-    from mtl.data.values import texts, vectors
+    from mtl.data.columns.values import texts, vectors
 
     file = _table(path)
     file.check()
@@ -242,7 +242,7 @@ def _from_file(path: Path) -> _Faces:
 
 
 def _table(path: Path) -> TableFile:
-    from mtl.data.table import PARQUET_SUFFIXES, TEXT_SUFFIXES, TableFile
+    from mtl.data.files.table import PARQUET_SUFFIXES, TEXT_SUFFIXES, TableFile
 
     if path.suffix not in (*TEXT_SUFFIXES, *PARQUET_SUFFIXES):
         raise UserError(

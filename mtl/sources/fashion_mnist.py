@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from mtl.data import download, idx
-from mtl.data.columns import Columns, Header
+from mtl.data.files import download, idx
 from mtl.data.fingerprint import fingerprint
+from mtl.data.types import Columns, Header
 from mtl.errors import EnvironmentFault, UserError
-from mtl.recipe.spec import SOURCES, FilePath, SourceSpec, recipe_errors
+from mtl.recipe.specs import SOURCES, FilePath, SourceSpec, recipe_errors
 
 CLASSES = (
     "T-shirt/top",

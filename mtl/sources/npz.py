@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from mtl.data.columns import Array, Columns, Header, Layout, Mask, Wanted
 from mtl.data.fingerprint import fingerprint
+from mtl.data.types import Array, Columns, Header, Layout, Mask, Wanted
 from mtl.errors import UserError, quoted
-from mtl.recipe.spec import SOURCES, FilePath, SourceSpec
+from mtl.recipe.specs import SOURCES, FilePath, SourceSpec
 
 ArrayName = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -41,8 +41,8 @@ class Npz(SourceSpec):
         return self.id
 
     def header(self) -> Header:
-        from mtl.data.array_columns import require_numbers
-        from mtl.data.npz import names, require_array
+        from mtl.data.columns.arrays import require_numbers
+        from mtl.data.files.npz import names, require_array
 
         file = Path(self.path).name
         found = names(Path(self.path))
@@ -58,7 +58,7 @@ class Npz(SourceSpec):
         return Header(tuple(shape[1:]), dict.fromkeys(columns), columns=columns)
 
     def columns(self, seed: int) -> Columns:
-        from mtl.data.npz import names
+        from mtl.data.files.npz import names
 
         found = names(Path(self.path))
         n_rows = found[self.inputs][0][:1] if self.inputs in found else ()
@@ -66,8 +66,8 @@ class Npz(SourceSpec):
         return self.read(seed, Wanted(dict.fromkeys(labels, "classes")))
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
-        from mtl.data import array_columns
-        from mtl.data.npz import arrays
+        from mtl.data.columns import arrays as array_columns
+        from mtl.data.files.npz import arrays
 
         file, header = Path(self.path).name, self.header()
         needed = dict.fromkeys([self.inputs, *wanted.labels, *wanted.extra])

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from mtl.data.batches import generator_bits, order
-from mtl.data.columns import Array, Columns, Header, Mask
 from mtl.data.fingerprint import fingerprint
+from mtl.data.rows.order import generator_bits, order
+from mtl.data.types import Array, Columns, Header, Mask
 from mtl.errors import did_you_mean, quoted
-from mtl.recipe.spec import SOURCES, SourceSpec, recipe_errors
+from mtl.recipe.specs import SOURCES, SourceSpec, recipe_errors
 
 Float64 = npt.NDArray[np.float64]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mtl.data.columns import Header, Layout
+from mtl.data.types import Header, Layout
 from mtl.errors import UserError, quoted
 from mtl.recipe.base import FilePath
-from mtl.recipe.spec import SOURCES, Model, SourceSpec, recipe_errors
+from mtl.recipe.specs import SOURCES, Model, SourceSpec, recipe_errors
 
 if TYPE_CHECKING:
-    from mtl.data.columns import Columns, Wanted
-    from mtl.data.table import TableFile
+    from mtl.data.files.table import TableFile
+    from mtl.data.types import Columns, Wanted
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
 Side = Annotated[int, Field(ge=1, le=4096)]
@@ -87,7 +87,7 @@ class Table(SourceSpec):
     )
 
     def table(self, path: str | None = None) -> TableFile:
-        from mtl.data.table import TableFile
+        from mtl.data.files.table import TableFile
 
         return TableFile(Path(path or self.path), delimiter=self.delimiter, na_values=self.na_values)
 
@@ -120,7 +120,7 @@ class Table(SourceSpec):
                 held = {"list": "lists", "time": "dates or times"}.get(file.types[name], "compound values")
                 what = f"column {quoted(name)} holds {held}, not numbers"
                 raise UserError("", what, path=("inputs", "numeric"))
-        from mtl.data.table_reading import vector_width
+        from mtl.data.columns.tables import vector_width
 
         return Layout(
             numeric=found["numeric"],
@@ -132,7 +132,7 @@ class Table(SourceSpec):
         )
 
     def header(self) -> Header:
-        from mtl.data.table_reading import image_header
+        from mtl.data.columns.tables import image_header
 
         file = self.table()
         labels: dict[str, tuple[str, ...] | None] = dict.fromkeys(file.column_names)
@@ -166,12 +166,12 @@ class Table(SourceSpec):
         return self.id
 
     def columns(self, seed: int) -> Columns:
-        from mtl.data.columns import Wanted
+        from mtl.data.types import Wanted
 
         return self.read(seed, Wanted())
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
-        from mtl.data.table_reading import TableForm, read_table
+        from mtl.data.columns.tables import TableForm, read_table
 
         files = self.files()
         settings = self.model_dump(mode="json", exclude={"path", "validation", "test"})

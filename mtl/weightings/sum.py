@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from mtl.recipe.spec import WEIGHTINGS, WeightingSpec
+from mtl.recipe.specs import WEIGHTINGS, WeightingSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mtl.experiment  # what `mtl run` imports is not what the file takes  # noqa: F401
-from mtl.data import idx, memory
+import mtl.experiment.run  # what `mtl run` imports is not what the file takes  # noqa: F401
+from mtl.data import memory
+from mtl.data.files import idx
 from mtl.errors import ENVIRONMENT, USER
 from mtl.sources.fashion_mnist import FILES
-from tests.data.test_images import WHOLE, chunk, png
-from tests.data.test_npz import archive, bomb, header, lying, npy
-from tests.small_recipe import write_recipe
+from tests.data.files.test_images import WHOLE, chunk, png
+from tests.data.files.test_npz import archive, bomb, header, lying, npy
+from tests.support.small_recipe import write_recipe
 from tests.test_errors import Capture, called
 
 MOST = 24 << 20

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mtl.errors import USER
-from mtl.training.json_text import canonical_json
+from mtl.runs.json_text import canonical_json
 from tests.test_errors import Capture, called
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"

@@ -11,7 +11,7 @@ import pytest
 
 from mtl import console
 from mtl.errors import OK, USER, printable
-from tests.small_recipe import write_recipe
+from tests.support.small_recipe import write_recipe
 from tests.test_errors import Capture, called
 
 ESCAPES = {
@@ -44,7 +44,7 @@ X, Y = np.random.default_rng(0).standard_normal((N, 3)).astype(np.float32), np.a
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mtl.experiment.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
     return tmp_path
 
 

@@ -1,6 +1,6 @@
 """A tower written out layer by layer: each stage's shape, norm and activation.
 
-What does not fit is refused in tests/test_trial.py.
+What does not fit is refused in tests/experiment/test_trial.py.
 """
 
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mtl.backbones.layers import Activation, activation_module
-from mtl.recipe.spec import BACKBONES
+from mtl.recipe.specs import BACKBONES
 
 B, K = 3, 2
 STAGES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {

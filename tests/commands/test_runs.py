@@ -110,8 +110,8 @@ def test_a_run_without_lock_or_checkpoints(run: Path, capsys: Capture) -> None:
 
 def test_a_look_does_not_keep_a_run_from_being_held(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The look takes a shared lock for a moment; who wants the run waits for as long."""
-    from mtl.training import run_lock
-    from mtl.training.runs import RunFolder
+    from mtl.runs import lock as run_lock
+    from mtl.runs.folder import RunFolder
 
     monkeypatch.setattr(run_lock, "PATIENCE", 60)
     crash(run)
@@ -129,7 +129,7 @@ def test_a_look_does_not_keep_a_run_from_being_held(run: Path, monkeypatch: pyte
 def test_a_run_that_ends_during_the_look_has_not_crashed(
     run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mtl.training import run_lock
+    from mtl.runs import lock as run_lock
 
     finished = json.loads((run / "run.json").read_bytes())
     crash(run)
@@ -354,9 +354,9 @@ def test_what_was_learned_is_that_of_the_run(run: Path, capsys: Capture) -> None
 
 OTHERS = """
 import os, sys
-import mtl.cli, mtl.resuming, mtl.training.retention  # what is imported later could not be read any more
+import mtl.cli, mtl.experiment.resume, mtl.runs.retention  # what is imported later could not be read any more
 from mtl.commands import runs
-from mtl.evaluation.predict import load
+from mtl.inference.predict import load
 load("run").evaluate()
 os.setgroups([])
 os.setgid(65534)

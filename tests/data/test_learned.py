@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mtl.data.columns import Header, Layout
 from mtl.data.learned import Learned, from_record
+from mtl.data.types import Header, Layout
 
 LAYOUT = Layout(
     ("x", "y"),

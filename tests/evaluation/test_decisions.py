@@ -20,9 +20,9 @@ from mtl.evaluation.decisions import (
     wants_decisions,
     with_decisions,
 )
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.task_groups import TaskGroup
-from tests.task_samples import OPTIONS, example
+from tests.support.task_samples import OPTIONS, example
 from tests.test_errors import Capture, called, refused
 
 METRICS = ("f1", "balanced_accuracy", "accuracy")

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from mtl.build import Built, build
+from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.evaluation import evaluate as module
 from mtl.evaluation.evaluate import evaluate, evaluation_mode
+from mtl.experiment.trial import build_and_try
+from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from mtl.recipe.schema import Recipe
-from mtl.training.dataset import Dataset, load_dataset
-from mtl.trial import build_and_try
 
 RECIPE: dict[str, Any] = {
     "schema_version": 1,

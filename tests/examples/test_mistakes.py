@@ -31,7 +31,7 @@ import torch
 from torch import nn
 
 import mtl
-from mtl.data.columns import Columns, Header
+from mtl.data.types import Columns, Header
 from mtl.model.layers import GroupedLinear
 
 """
@@ -445,8 +445,8 @@ def test_a_fault_of_mtl_is_not_blamed_on_a_plugin(
     def broken(*_: object) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("mtl.training.fit.fit", broken)
-    monkeypatch.setattr("mtl.experiment.fit", broken)
+    monkeypatch.setattr("mtl.training.loop.fit", broken)
+    monkeypatch.setattr("mtl.experiment.run.fit", broken)
     (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
     (tmp_path / "p.py").write_text(HEAD + KIND, encoding="utf-8")
     task = "tasks.a={kind: mine, target: task0}"

@@ -22,12 +22,12 @@ from torchmetrics.regression import TweedieDevianceScore
 
 from mtl import cli
 from mtl.build import build
-from mtl.data.columns import Labels
+from mtl.data.types import Labels
 from mtl.errors import UserError
+from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from mtl.recipe.spec import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS
+from mtl.recipe.specs import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS
 from mtl.registry import load_plugin
-from mtl.trial import build_and_try
 from tests.test_errors import Capture, called, plugins_undone, refused
 from tests.test_families import BUILDERS
 

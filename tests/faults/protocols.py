@@ -21,8 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mtl.errors import EnvironmentFault
-from mtl.training import checkpoint, retention
-from mtl.training.disk import Content, write_whole
+from mtl.runs import checkpoint, retention
+from mtl.runs.disk import Content, write_whole
 
 RUN, KEEP, BEFORE, NEXT = "run", 2, (100, 200, 300), 400
 OLD_FILE, NEW_FILE = b'{"a": 1}', b'{"a": 2, "b": 3}'

@@ -16,10 +16,10 @@ import pytest
 
 from mtl.errors import ENVIRONMENT
 from mtl.sources import fashion_mnist
-from tests.data.test_download import Server
+from tests.data.files.test_download import Server
 from tests.faults.test_runs import STEPS, Command, _quick, straight
 from tests.faults.test_stop_signals import begin, fetches, small_fashion
-from tests.lives import GROUPED, Life
+from tests.support.lives import GROUPED, Life
 from tests.test_errors import Capture, contents
 
 __all__ = ["_quick", "straight"]

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from mtl.errors import OK, TERMINATED
-from mtl.training import recorder
+from mtl.experiment import recorder
 from tests.faults.test_runs import STEPS, Command, _quick, straight
 from tests.faults.whole import content
-from tests.lives import GROUPED, Life
-from tests.lives import command as in_a_life
+from tests.support.lives import GROUPED, Life
+from tests.support.lives import command as in_a_life
 from tests.test_errors import Capture
 
 __all__ = ["_quick", "straight"]

@@ -25,12 +25,14 @@ from typing import Any
 
 import pytest
 
-import mtl.experiment
+import mtl.experiment.run
+from mtl import signals
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, NOT_FINITE, OK, TERMINATED, USER
-from mtl.training import checkpoint, failpoints, retention, signals
+from mtl.runs import checkpoint, retention
+from mtl.training import failpoints
+from tests.experiment.test_resume import recipe
 from tests.faults.whole import checkpoints, final_bytes
 from tests.test_errors import Capture, Done, called, contents
-from tests.test_resume import recipe
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 3
@@ -77,7 +79,7 @@ def no_more(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No figures, tracebacks of bugs where the test can see them, and no signal that whoever started us ignores."""
-    monkeypatch.setattr(mtl.experiment, "plot_run", lambda *given: [])
+    monkeypatch.setattr(mtl.experiment.run, "plot_run", lambda *given: [])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = {number: signal.getsignal(number) for number in signals.STOPPING}
     for number in before:
@@ -93,7 +95,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("straight")
     (folder / "r.yaml").write_text(json.dumps(RECIPE))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment, "plot_run", lambda *given: [])
+        patch.setattr(mtl.experiment.run, "plot_run", lambda *given: [])
         mtl.run(str(folder / "r.yaml"), out=folder / "run")
     assert max(checkpoints(folder / "run/checkpoints")) == EPOCHS * STEPS
     return folder
@@ -322,7 +324,7 @@ def test_no_room_for_a_line_of_a_log(n: int, fail: Planned, command: Command) ->
 
 
 def test_a_log_that_stays_full(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtl.training import logs
+    from mtl.runs import logs
 
     def append(file: Any, line: bytes) -> None:
         if Path(os.readlink(f"/proc/self/fd/{file.fileno()}")).name == "metrics.jsonl":
@@ -407,7 +409,7 @@ def test_checkpoints_that_the_user_deletes(
     what: str, command: Command, fail: Planned, no_more: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F24: in the middle of the second epoch; the next save makes what it needs."""
-    folder, real, calls = command.out / "checkpoints", mtl.experiment.fit, itertools.count()
+    folder, real, calls = command.out / "checkpoints", mtl.experiment.run.fit, itertools.count()
     fail("forward:8:term")
 
     def fit(trainer: Any) -> Iterator[Any]:
@@ -417,7 +419,7 @@ def test_checkpoints_that_the_user_deletes(
                 shutil.rmtree(folder / f"step-{STEPS:08d}" if what == "newest" else folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mtl.experiment, "fit", fit)
+        patch.setattr(mtl.experiment.run, "fit", fit)
         done = command()
     told = f"warning: {folder}: was deleted; it is made again"
     assert done.returncode == TERMINATED
@@ -457,7 +459,7 @@ def test_a_loss_that_is_nan_on_a_full_disk(
     def full(path: Path, content: bytes) -> None:
         raise mtl.errors.EnvironmentFault(str(path), "cannot write: no space left on device")
 
-    monkeypatch.setattr("mtl.training.recorder.write_whole", full)
+    monkeypatch.setattr("mtl.experiment.recorder.write_whole", full)
     fail("forward:6:nan")
     done = command()
     warning, error = done.stderr.splitlines()
@@ -476,7 +478,7 @@ def test_a_loss_that_is_nan_is_skipped(fail: Planned, command: Command) -> None:
 def test_a_first_metric_that_is_undefined_is_not_the_best(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mtl.training import fit
+    from mtl.training import loop as fit
 
     real, calls = fit.evaluate_split, itertools.count()
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from mtl.training import checkpoint, retention
-from mtl.training.disk import write_whole
+from mtl.runs import checkpoint, retention
+from mtl.runs.disk import write_whole
 from tests.faults.protocols import BEFORE, KEEP, NEW_FILE, NEXT, OLD_FILE, PROTOCOLS, RUN, files
 from tests.faults.strace import Call, Traced, power_cuts, require_strace, trace
 from tests.faults.whole import checkpoints

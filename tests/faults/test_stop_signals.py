@@ -22,14 +22,14 @@ from pathlib import Path
 
 import pytest
 
-import mtl.experiment
-from mtl.data import download
+import mtl.experiment.run
+from mtl.data.files import download
 from mtl.errors import INTERRUPTED, TERMINATED
+from mtl.signals import REPEATED
 from mtl.sources import fashion_mnist
-from mtl.training.signals import REPEATED
 from tests.faults.test_runs import EPOCHS, ROOT, STEPS, Command, _quick, command, straight
-from tests.lives import GROUPED, Life
-from tests.lives import command as in_a_life
+from tests.support.lives import GROUPED, Life
+from tests.support.lives import command as in_a_life
 from tests.test_errors import contents
 
 __all__ = ["_quick", "command", "straight"]
@@ -278,14 +278,14 @@ def starts(out: Path) -> subprocess.Popen[str]:
 
 def test_while_the_run_folder_is_made(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is obeyed once the folder is whole, as before the first step."""
-    real = mtl.experiment.RunFolder.create
+    real = mtl.experiment.run.RunFolder.create
 
-    def create(*given: object) -> mtl.experiment.RunFolder:
+    def create(*given: object) -> mtl.experiment.run.RunFolder:
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(mtl.experiment.RunFolder, "create", create)
+        patch.setattr(mtl.experiment.run.RunFolder, "create", create)
         done = command()
     assert (done.returncode, done.stderr) == (TERMINATED, stopped_at(command, 0) + "interrupted\n")
     assert command.saved() == [0]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import mtl
+from tests.experiment.test_resume import assert_same, no_plots
 from tests.test_equalities import StopAt, stopped_after
-from tests.test_resume import assert_same, no_plots
 
 __all__ = ["no_plots"]
 EPOCHS, PER_EPOCH = 8, 4

@@ -45,7 +45,7 @@ RECIPE_TOKENS = tuple(
 
 
 def recipe_text(folder: Path) -> Target:
-    from mtl.recipe.yaml import read_bytes
+    from mtl.recipe.text.yaml import read_bytes
 
     return Target(recipes(), RECIPE_TOKENS, lambda data: read_bytes(data, "r.yaml"))
 
@@ -78,7 +78,7 @@ def override(folder: Path) -> Target:
 
 
 def idx(folder: Path) -> Target:
-    from mtl.data import idx
+    from mtl.data.files import idx
 
     plain = idx.write(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
     corpus = [plain, gzip.compress(plain), idx.write(np.arange(9, dtype=np.uint8))]
@@ -88,8 +88,8 @@ def idx(folder: Path) -> Target:
 
 
 def npz(folder: Path) -> Target:
-    from mtl.data.npz import arrays, names
-    from mtl.data.npz_stream import stream
+    from mtl.data.files.npz import arrays, names
+    from mtl.data.files.npz_stream import stream
 
     corpus = []
     for save in (np.savez, np.savez_compressed):
@@ -124,7 +124,7 @@ def npy_header(folder: Path) -> Target:
     """The header of an array alone, in an archive that is otherwise sound: sizes and checksums are put right."""
     import zipfile
 
-    from mtl.data.npz import arrays, names
+    from mtl.data.files.npz import arrays, names
 
     texts = [
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (3, 3), }",
@@ -150,7 +150,7 @@ def npy_header(folder: Path) -> Target:
 
 
 def csv(folder: Path) -> Target:
-    from mtl.data.table import TableFile
+    from mtl.data.files.table import TableFile
 
     text = b'id,x,"y,z",label\n1,0.5,"a ""b""",cat\n2,,\xc3\xa9,dog\n3,-1e3,"two\nlines",cat\n'
     corpus = [text, text.replace(b",", b";"), text.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + text]
@@ -169,7 +169,7 @@ def parquet(folder: Path) -> Target:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from mtl.data.table import TableFile
+    from mtl.data.files.table import TableFile
 
     table = pa.table({
         "x": pa.array([0.5, None, 3.0]), "label": ["cat", "dog", None], "v": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]],
@@ -194,9 +194,9 @@ def parquet(folder: Path) -> Target:
 
 
 def _all_columns(table: object) -> None:
-    from mtl.data.table import TableFile, type_name
-    from mtl.data.times import times
-    from mtl.data.values import numbers, texts, vectors
+    from mtl.data.columns.times import times
+    from mtl.data.columns.values import numbers, texts, vectors
+    from mtl.data.files.table import TableFile, type_name
 
     assert isinstance(table, TableFile)
     readers = {"list": lambda *a: vectors(*a, None), "time": times, "text": texts}
@@ -209,7 +209,7 @@ def _all_columns(table: object) -> None:
 def image(folder: Path) -> Target:
     from PIL import Image
 
-    from mtl.data.images import read_images
+    from mtl.data.files.images import read_images
 
     corpus = []
     for mode, kind in (("RGB", "PNG"), ("L", "PNG"), ("RGB", "JPEG"), ("P", "PNG")):
@@ -233,7 +233,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 
 
 def manifest(folder: Path) -> Target:
-    from mtl.training import checkpoint
+    from mtl.runs import checkpoint
 
     path = folder / "checkpoints" / "step-00000004"
     path.mkdir(parents=True)
@@ -261,8 +261,8 @@ def _run_folder(folder: Path) -> None:
 def _read_run(folder: Path) -> None:
     """All that a command reads of a run before it trains: the list, its recipe, its model and what was logged."""
     from mtl.commands.runs import _row_of
-    from mtl.evaluation.predict import load
-    from mtl.training.runs import RunFolder, list_runs
+    from mtl.inference.predict import load
+    from mtl.runs.folder import RunFolder, list_runs
 
     for run in list_runs(folder):
         _row_of(run)
@@ -306,7 +306,7 @@ def record_parts(folder: Path) -> Target:
 def log(folder: Path) -> Target:
     """metrics.jsonl or alpha.jsonl, as the first byte says, and what is written and drawn of it."""
     from mtl.report import plots
-    from mtl.training.runs import RunFolder
+    from mtl.runs.folder import RunFolder
 
     _run_folder(folder)
     logs = ("metrics.jsonl", "alpha.jsonl")
@@ -341,12 +341,12 @@ def log(folder: Path) -> Target:
 
 def state(folder: Path) -> Target:
     """The files of a checkpoint whose manifest is sound: whoever wrote it could also write the digests."""
-    from mtl.evaluation.metrics import Meter
-    from mtl.experiment import prepare
+    from mtl.evaluation.meter import Meter
+    from mtl.experiment.run import prepare
     from mtl.recipe.load import load_recipe
-    from mtl.training import state
-    from mtl.training.disk import pieces
-    from mtl.training.fit import fit
+    from mtl.runs import state
+    from mtl.runs.disk import pieces
+    from mtl.training.loop import fit
 
     small = ["data.source.rows=400", "data.source.test_rows=50"]
     overrides = [*small, "train.epochs=1", "train.device=cpu", "train.threads=1"]

@@ -25,9 +25,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from mtl.data import download, idx
+from mtl.data.files import download, idx
 from mtl.sources import fashion_mnist
-from tests.data.test_download import Server
+from tests.data.files.test_download import Server
 
 SAMPLE = files("mtl.sources") / "fashion_mnist_sample"
 
@@ -87,7 +87,7 @@ def serving() -> Iterator[Server]:
 
 def one(place: Path, url: str, barrier: Any) -> None:
     """One run, with a file for what went wrong."""
-    from mtl import experiment
+    from mtl.experiment import run as experiment
 
     os.chdir(place)
     os.environ["MTL_CACHE"] = str(place / "cache")
@@ -119,7 +119,7 @@ class Found:
 
 def crowd(place: Path, processes: int) -> Found:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mtl.experiment", "pooch", "requests", __name__])
+    context.set_forkserver_preload(["mtl.experiment.run", "pooch", "requests", __name__])
     barrier = context.Barrier(processes)
     began = perf_counter()
     with serving() as server:

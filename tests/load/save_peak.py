@@ -16,11 +16,11 @@ from math import isqrt
 from pathlib import Path
 from time import perf_counter
 
-from mtl.experiment import prepare
+from mtl.experiment.run import prepare
 from mtl.recipe.load import load_recipe
-from mtl.training import checkpoint, state
-from mtl.training.disk import pieces
-from mtl.training.fit import Trainer, fit
+from mtl.runs import checkpoint, state
+from mtl.runs.disk import pieces
+from mtl.training.loop import Trainer, fit
 
 
 def recipe(megabytes: int) -> dict[str, object]:

@@ -31,9 +31,9 @@ from time import process_time
 import numpy as np
 import torch
 
-from mtl.experiment import Silent, prepare, run
+from mtl.experiment.run import Silent, prepare, run
 from mtl.recipe.load import load_recipe
-from mtl.training.fit import fit
+from mtl.training.loop import fit
 
 NOTES = 20
 STEPS_PER_EPOCH = 100

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl.data.batches import order
+from mtl.data.rows.order import order
 from mtl.errors import Terminated, UserError
-from mtl.experiment import prepare, run
+from mtl.experiment.run import prepare, run
 from mtl.recipe.load import load_recipe
-from mtl.recipe.yaml import MAX_BYTES, MAX_VALUES, read_bytes
+from mtl.recipe.text.yaml import MAX_BYTES, MAX_VALUES, read_bytes
+from mtl.runs import checkpoint, state
+from mtl.runs.folder import RECORD, RunFolder, list_runs
 from mtl.sources import fashion_mnist
-from mtl.training import checkpoint, state
-from mtl.training.fit import fit
-from mtl.training.runs import RECORD, RunFolder, list_runs
+from mtl.training.loop import fit
 from tests.faults.whole import final_bytes
 from tests.load import many_at_once, save_peak, soak
 from tests.test_equalities import StopAt, begin_or_go_on
@@ -42,7 +42,7 @@ ROOM = 4
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than these runs."""
-    monkeypatch.setattr("mtl.experiment.plot_run", lambda *given: [])
+    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *given: [])
 
 
 def seconds(act: Callable[[], object]) -> float:

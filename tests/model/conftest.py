@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from mtl.build import Built, build
-from mtl.data.columns import Header
+from mtl.data.types import Header
+from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from mtl.recipe.schema import Recipe
 
 IMAGES = Header(input_shape=(2, 8, 8), labels={"three": ("a", "b", "c"), "two": ("a", "b")})
 VECTORS = Header(input_shape=(9,), labels=IMAGES.labels)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mtl.build import Built
 from mtl.model.layers import GroupedLinear
 from mtl.model.towers import SeparateTowers
-from mtl.recipe.schema import Recipe
+from mtl.recipe.keys.recipe import Recipe
 
 Toy = Callable[..., tuple[Recipe, Built]]
 SHAPES = {"conv": (2, 8, 8), "linear": (9,)}

@@ -14,8 +14,8 @@ from mtl.model.layers import GroupedLinear
 from mtl.model.stitch import GRANULARITIES, CrossStitch
 from mtl.model.stitched import Standardize, StitchedMultiTower
 from mtl.model.towers import Towers
-from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import OPTIMIZERS
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.specs import OPTIMIZERS
 
 Toy = Callable[..., tuple[Recipe, Built]]
 

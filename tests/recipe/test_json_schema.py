@@ -17,8 +17,8 @@ import pytest
 from mtl.errors import UserError
 from mtl.recipe.json_schema import recipe_schema, schema_text
 from mtl.recipe.load import load_recipe
-from mtl.recipe.spec import FAMILIES
-from mtl.recipe.yaml import read_file
+from mtl.recipe.specs import FAMILIES
+from mtl.recipe.text.yaml import read_file
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 FAMILY_OF = {  # where each family stands in a recipe
@@ -173,7 +173,7 @@ def test_both_refuse(override: str, schema: dict[str, Any]) -> None:
         del inner[last]
     else:
         from mtl.errors import Place
-        from mtl.recipe.yaml import read_value
+        from mtl.recipe.text.yaml import read_value
 
         inner[last] = read_value(text, Place("here"))
     assert list(faults(value, schema, schema))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from mtl.errors import UserError
 from mtl.report import plots
 from mtl.report.plots import alpha_maps, alpha_paths, learning_curves, plot_run
-from mtl.training.runs import RunFolder
+from mtl.runs.folder import RunFolder
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 

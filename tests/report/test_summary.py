@@ -9,16 +9,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl.build import build
+from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
 from mtl.report.summary import count_flops, parameter_count, summarize
-from mtl.trial import build_and_try
 
 SMALL = ("tasks={a: {kind: multiclass, target: task0}, b: {kind: multiclass, target: task1}}",)
 
 
 @cache
 def text(name: str, *overrides: str) -> str:
-    return summarize(load_recipe(name, overrides))
+    recipe = load_recipe(name, overrides)
+    return summarize(recipe, *build_and_try(recipe))
 
 
 def row(name: str, first: str, *overrides: str) -> list[str]:

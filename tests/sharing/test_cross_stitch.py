@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe
-from mtl.recipe.spec import SHARING, SharingSpec
+from mtl.recipe.specs import SHARING, SharingSpec
 
 
 def sharing(**options: Any) -> SharingSpec:

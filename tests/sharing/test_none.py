@@ -1,6 +1,6 @@
 """Towers that never mix."""
 
-from mtl.recipe.spec import SHARING
+from mtl.recipe.specs import SHARING
 
 
 def test_there_is_no_site() -> None:

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtl.data.columns import Array, Columns, Wanted
+from mtl.data.types import Array, Columns, Wanted
+from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.errors import OK
-from mtl.experiment import prepare
+from mtl.experiment.run import prepare
+from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import built_in_names, load_recipe
-from mtl.recipe.schema import Recipe
 from mtl.sources.face_embeddings import FaceEmbeddings
-from mtl.training.dataset import Dataset, load_dataset
 from tests.test_errors import Capture, called, refused
 
 N, PEOPLE = 40, 10
@@ -218,7 +218,7 @@ def test_spellings_of_young(values: list[object], folder: Path) -> None:
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.experiment.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import pytest
 from pydantic import ValidationError
 
-from mtl.data import download, idx
-from mtl.data.batches import order
-from mtl.data.download import Remote
+from mtl.data.files import download, idx
+from mtl.data.files.download import Remote
+from mtl.data.rows.order import order
 from mtl.errors import EnvironmentFault, UserError
-from mtl.recipe.spec import SOURCES
+from mtl.recipe.specs import SOURCES
 from mtl.sources import fashion_mnist
 from mtl.sources.fashion_mnist import DEBIAN, FILES, FashionMnist, fetch
 from tests.test_errors import Capture, Done, called, refused
@@ -60,7 +60,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Copies:
-    """Stands for `download.download`; tests/data/test_download.py tests that one over a network."""
+    """Stands for `download.download`; tests/data/files/test_download.py tests that one over a network."""
 
     def __init__(self, web: Path) -> None:
         self.web, self.asked = web, list[str]()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mtl.data import memory
 from mtl.errors import ENVIRONMENT, OK
-from tests.small_recipe import PLACE, write_recipe
+from tests.support.small_recipe import PLACE, write_recipe
 from tests.test_errors import Capture, called, refused
 
 N = 12
@@ -26,7 +26,7 @@ STAGES: list[dict[str, object]] = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with t.csv and twelve images of 6 x 5: bright and dark; runs draw no plots."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mtl.experiment.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
     (tmp_path / "img").mkdir()
     noise = np.random.default_rng(0).integers(0, 60, (N, 6, 5, 3))
     for i in range(N):
@@ -180,7 +180,7 @@ def test_a_path_stays_below_the_tables_folder(case: str, at: int, folder: Path, 
 
 
 def test_pixels_are_capped(folder: Path, capsys: Capture) -> None:
-    from tests.data.test_images import png
+    from tests.data.files.test_images import png
 
     for side, text in (
         ((10_000, 6_000), "has 60000000 pixels, at most"),

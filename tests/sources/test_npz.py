@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from mtl.data import memory
-from mtl.data.columns import Array, Wanted
+from mtl.data.types import Array, Wanted
 from mtl.errors import ENVIRONMENT, OK
 from mtl.sources.npz import Npz
-from tests.small_recipe import PLACE, write_recipe
+from tests.support.small_recipe import PLACE, write_recipe
 from tests.test_errors import Capture, called, refused
 
 N = 24
@@ -28,7 +28,7 @@ SOURCE: dict[str, object] = {"kind": "npz", "path": "d.npz"}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory; runs draw no plots."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mtl.experiment.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
     return tmp_path
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mtl.data.columns import Columns
-from mtl.recipe.spec import SOURCES
+from mtl.data.types import Columns
+from mtl.recipe.specs import SOURCES
 from mtl.sources.synthetic import Synthetic, subspaces
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from mtl.data.columns import Layout, Wanted
+from mtl.data.types import Layout, Wanted
 from mtl.errors import UserError
 from mtl.sources.table import Inputs, Table
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from mtl.data.columns import Array, Labels
+from mtl.data.types import Array, Labels
 from mtl.recipe.load import load_recipe
-from mtl.recipe.spec import SOURCES, TASKS, TaskSpec
+from mtl.recipe.specs import SOURCES, TASKS, TaskSpec
 
 HEADER = SOURCES["fashion_mnist"](sample=True).header()
 

@@ -12,15 +12,15 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mtl.build import build
+from mtl.experiment.trial import build_and_try
 from mtl.model.heads import GroupedHead
 from mtl.model.layers import GroupedLinear
+from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from mtl.recipe.schema import Recipe
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks import Binary
-from mtl.training.fit import selecting_metric
-from mtl.trial import build_and_try
-from tests.task_samples import OPTIONS, example
+from mtl.training.loop import selecting_metric
+from tests.support.task_samples import OPTIONS, example
 
 KINDS = sorted(TASKS.names())
 

@@ -1,4 +1,4 @@
-"""One of several classes: outputs, targets, loss. What does not fit is refused in tests/test_trial.py too."""
+"""One of several classes: outputs, targets, loss. tests/experiment/test_trial.py refuses what does not fit."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from mtl.data.columns import Array, Header, Labels
+from mtl.data.types import Array, Header, Labels
 from mtl.errors import UserError
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.specs import TASKS, TaskSpec
 
 HEADER = Header(input_shape=(4,), labels={"named": ("a", "b", "c"), "raw": None})
 GROUPS = {"odd": (1, 3), "even": (2, 0)}

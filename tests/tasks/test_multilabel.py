@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mtl.data.columns import Header, Labels
+from mtl.data.types import Header, Labels
 from mtl.errors import UserError
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.specs import TASKS, TaskSpec
 
 LABELS = ("a", "b", "c")
 

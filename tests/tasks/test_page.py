@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.specs import TASKS, TaskSpec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 KINDS = [kind for kind in TASKS.names() if "." not in kind]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from mtl.data.columns import Header, Labels
+from mtl.data.types import Header, Labels
 from mtl.errors import UserError
-from mtl.recipe.spec import TASKS, TaskSpec
+from mtl.recipe.specs import TASKS, TaskSpec
 
 
 def task(**options: Any) -> TaskSpec:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mtl.recipe.spec import WEIGHTINGS
+from mtl.recipe.specs import WEIGHTINGS
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 1.0, 1.0), (0.5, 0.0, 2.0)])

@@ -6,7 +6,7 @@ PLUGIN = """
 import numpy as np
 
 import mtl
-from mtl.data.columns import Columns, Header
+from mtl.data.types import Columns, Header
 from mtl.data.fingerprint import fingerprint
 
 

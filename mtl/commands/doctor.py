@@ -1,0 +1,120 @@
+"""`mtl doctor`: is this machine ready, and how fast is it?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from mtl import __version__
+from mtl.console import say
+from mtl.data.files.download import cache_folder
+from mtl.errors import EnvironmentFault, UserError
+
+Check = Callable[[], str]
+PACKAGES = ("torch", "torchmetrics", "pydantic", "numpy", "safetensors", "pyarrow", "pillow", "matplotlib")
+
+
+def examine() -> None:
+    """Run every check, a line each.
+
+    Raises:
+        EnvironmentFault: a check failed; all of them were run.
+    """
+    checks: dict[str, Check] = {
+        "versions": _versions,
+        "devices": _devices,
+        "cache": _cache,
+        "fashion_mnist": _fashion_mnist,
+        "recipes": _recipes,
+        "training": _training,
+    }
+    failed = []
+    for name, check in checks.items():
+        try:
+            say(f"ok    {name:<14} {check()}")
+        except UserError as error:
+            failed.append(name)
+            say(f"fails {name:<14} {error}")
+    if failed:
+        raise EnvironmentFault(
+            "mtl doctor", f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
+        )
+
+
+def _versions() -> str:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            raise EnvironmentFault("", f"{package} is not installed", f"pip install {package}") from None
+    return f"mtl {__version__}, Python {platform.python_version()}, {', '.join(found)}"
+
+
+def _devices() -> str:
+    import torch
+
+    from mtl.training.devices import resolve
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    capability = torch.backends.cpu.get_cpu_capability()
+    cpu = f"CPU {capability}, {torch.get_num_threads()} threads"
+    return f"auto is {resolve('auto')}; {'; '.join([cpu, *names])}"
+
+
+def _cache() -> str:
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise EnvironmentFault(str(folder), f"is not writable: {error.strerror}", "set MTL_CACHE") from None
+    free = shutil.disk_usage(folder).free / 2**30
+    return f"{folder}, {free:.1f} GB free"
+
+
+def _fashion_mnist() -> str:
+    from mtl.recipe.specs import SOURCES
+
+    source = SOURCES["fashion_mnist"].model_validate({"kind": "fashion_mnist", "sample": True})
+    columns = source.columns(0)
+    rows = ", ".join(f"{len(rows)} {split}" for split, rows in columns.splits.items())
+    return f"the shipped sample is whole: {rows} rows"
+
+
+def _recipes() -> str:
+    from mtl.experiment.trial import build_and_try
+    from mtl.recipe.load import built_in_names, load_recipe
+
+    for name in built_in_names():
+        build_and_try(load_recipe(name))
+    return f"{len(built_in_names())} built-in recipes are valid"
+
+
+def _training() -> str:
+    from mtl.experiment.run import Silent, run
+
+    class Clock(Silent):
+        """Times of the optimizer steps."""
+
+        def __init__(self) -> None:
+            self.times = [perf_counter()]
+
+        def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+            self.times.append(perf_counter())
+
+    clock = Clock()
+    sample = ("data.source={kind: fashion_mnist, sample: true}", "train={max_steps: 4, batch_size: 128}")
+    with tempfile.TemporaryDirectory() as folder:
+        run("fashion_stitch", sample, out=Path(folder, "run"), console=clock)
+        gaps = [after - before for before, after in zip(clock.times[1:], clock.times[2:], strict=False)]
+        cores = os.cpu_count()
+    return f"4 steps of fashion_stitch, batch 128: {median(gaps) * 1e3:.0f} ms a step on {cores} cores"

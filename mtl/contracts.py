@@ -1,0 +1,213 @@
+"""What the members of the families must give back, checked where a plug-in's values come in.
+
+Each fault names the class and the method, so that the plug-in's author knows where to look.
+Shapes: B batch, K towers, C channels or features of one tower, T tasks of a group.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import KeyPath, UserError, quoted
+from mtl.recipe.base import Shape, Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mtl.data.types import Array, Columns, Header
+    from mtl.recipe.specs import BackboneSpec, SharingSpec, SourceSpec, TaskSpec
+
+
+def broken(spec: Spec, method: str, what: str, path: KeyPath = ()) -> UserError:
+    """The error of a method that does not keep its promise."""
+    return UserError("", f"{type(spec).__name__}.{method} {what}", path=path)
+
+
+def _called(value: object) -> str:
+    return f"an object of type {type(value).__name__}"
+
+
+def check_header(source: SourceSpec, header: Any) -> Header:
+    """The header of a source, if it is one."""
+    from mtl.data.types import Header
+
+    if not isinstance(header, Header):
+        raise broken(source, "header", f"gives {_called(header)}, not a Header")
+    shape = header.input_shape
+    if not (isinstance(shape, tuple) and shape and all(isinstance(n, int) and n > 0 for n in shape)):
+        raise broken(source, "header", f"gives input_shape {quoted(shape)}: one row's is (F,) or (C, H, W)")
+    return header
+
+
+def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Columns:
+    """The rows of a source, if they are as many everywhere and hold the label columns asked for."""
+    from mtl.data.types import Columns
+
+    if not isinstance(columns, Columns):
+        raise broken(source, "columns", f"gives {_called(columns)}, not Columns")
+    n, shape, announced = len(columns.inputs), columns.inputs.shape[1:], source.header().input_shape
+    if columns.header is None and shape != announced:
+        raise broken(source, "columns", f"gives inputs of shape {shape} per row, its header says {announced}")
+    for name in labels:
+        if name not in columns.labels:
+            raise broken(source, "columns", f"gives no label column {quoted(name)}, which its header names")
+        if len(columns.labels[name]) != n:
+            raise broken(
+                source, "columns", f"gives {n} rows of inputs but {len(columns.labels[name])} labels {quoted(name)}"
+            )  # fmt: skip
+    for split, rows in columns.splits.items():
+        if len(rows) and not (rows.min() >= 0 and rows.max() < n):
+            raise broken(source, "columns", f"gives split {quoted(split)} a row beyond its {n} rows")
+    return columns
+
+
+def check_outputs(task: TaskSpec, outputs: Any) -> tuple[str, ...] | None:
+    """The names of what a task predicts, or None where they are known later."""
+    if outputs is None or (isinstance(outputs, tuple) and all(isinstance(name, str) for name in outputs)):
+        return outputs
+    raise broken(task, "outputs", f"gives {quoted(outputs)}, not a tuple of names or None")
+
+
+def check_targets(task: TaskSpec, targets: Any, n: int) -> Array:
+    """Targets are an array with a row for every row of labels."""
+    shape = getattr(targets, "shape", None)
+    if shape is None or not shape or shape[0] != n:
+        what = _called(targets) if shape is None else f"an array of shape {tuple(shape)}"
+        raise broken(task, "encode", f"gives {what} for {n} rows")
+    found: Array = targets
+    return found
+
+
+def check_stages(backbone: BackboneSpec, stages: Any) -> None:
+    """Stages are (name, module, shape) triples with the names that were announced."""
+    from torch import nn
+
+    if not isinstance(stages, list | tuple) or not all(isinstance(s, tuple) and len(s) == 3 for s in stages):
+        got = "a list of other things" if isinstance(stages, list) else _called(stages)
+        raise broken(backbone, "build", f"gives {got}, not a list of (name, module, shape)")
+    for name, module, shape in stages:
+        if not isinstance(module, nn.Module):
+            raise broken(backbone, "build", f"gives {_called(module)} as stage {quoted(name)}, not a module")
+        if not (isinstance(shape, tuple) and len(shape) in (1, 3) and all(isinstance(n, int) for n in shape)):
+            raise broken(
+                backbone,
+                "build",
+                f"gives stage {quoted(name)} the shape {quoted(shape)}: one tower's is (F,) or (C, H, W)",
+            )
+    names, announced = tuple(name for name, _, _ in stages), tuple(backbone.stage_names())
+    if names != announced or not names:
+        raise broken(backbone, "build", f"gives stages {quoted(names)}, stage_names {quoted(announced)}")
+
+
+def check_options(spec: Spec, method: str, options: Mapping[str, object], why: str) -> None:
+    """A method takes the options with which it is called here; most plug-ins never need them."""
+    known = inspect.signature(getattr(spec, method)).parameters
+    for name in options:
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            raise broken(spec, method, f"has no parameter {quoted(name)}, which is needed as {why}")
+
+
+def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: int) -> None:
+    """Weights are K equal slices, tower by tower, so that each tower's start can be drawn from its own name."""
+    from mtl.model.towers import SeparateTowers
+
+    if isinstance(stage, SeparateTowers):
+        if len(stage.towers) != n_towers:
+            raise broken(
+                backbone,
+                "build",
+                f"gives stage {quoted(name)} {len(stage.towers)} modules for {n_towers} towers",
+            )
+        return
+    for parameter_name, parameter in stage.named_parameters(recurse=False):
+        if parameter.ndim > 1 and len(parameter) % n_towers:
+            raise broken(
+                backbone,
+                "build",
+                f"gives stage {quoted(name)} a weight {quoted(parameter_name)} of shape {tuple(parameter.shape)}, "
+                f"which is not {n_towers} equal slices, one per tower: put a module for each tower in SeparateTowers",
+            )
+    for child in stage.children():
+        check_slices(backbone, name, child, n_towers)
+
+
+def check_sites(sharing: SharingSpec) -> None:
+    """A sharing scheme that names sites has something to put there; `none` has neither."""
+    from mtl.recipe.specs import SharingSpec
+
+    if sharing.sites() and type(sharing).build is SharingSpec.build:
+        raise UserError("", f"{type(sharing).__name__} has sites but no method `build`")
+
+
+def check_unit(sharing: SharingSpec, unit: Any) -> None:
+    """A unit is a module."""
+    from torch import nn
+
+    if not isinstance(unit, nn.Module):
+        raise broken(sharing, "build", f"gives {_called(unit)}, not a module")
+
+
+def check_alphas(sharing: SharingSpec, unit: nn.Module, n_towers: int) -> None:
+    """A unit has a summary of its alphas, (K, K), which runs record and plot."""
+    summary = getattr(unit, "alpha_KK", None)
+    maker = f"{type(unit).__name__}, which {type(sharing).__name__}.build gives,"
+    if not callable(summary):
+        raise UserError("", f"{maker} has no method alpha_KK")
+    shape = tuple(getattr(summary(), "shape", ()))
+    if shape != (n_towers, n_towers):
+        raise UserError("", f"{maker} has an alpha_KK of shape {shape}, not {(n_towers, n_towers)}")
+
+
+def check_activation(maker: Spec, what: str, h: Any, wanted: Shape, key: str) -> None:
+    """An activation has the shape (B, K*C, ...) that was announced for it."""
+    shape = getattr(h, "shape", None)
+    if shape is None or tuple(shape) != wanted:
+        got = _called(h) if shape is None else _shown(tuple(shape), wanted[0])
+        raise UserError(
+            "",
+            f"shapes do not chain: {what} of {type(maker).__name__} gives {got}, not {_shown(wanted, wanted[0])}",
+            path=(key,),
+        )
+
+
+def _shown(shape: Shape, n_rows: int) -> str:
+    """(2, 8) of two rows as (B, 8)."""
+    numbers = [str(n) for n in shape]
+    if shape[:1] == (n_rows,):
+        numbers[0] = "B"
+    return f"({', '.join(numbers)})"
+
+
+def check_losses(task: TaskSpec, loss_T: Any, n_tasks: int, dtype_of: Tensor) -> None:
+    """Losses are one number per task, with a way back to the logits."""
+    shape = getattr(loss_T, "shape", None)
+    if shape is None or tuple(shape) != (n_tasks,):
+        what = _called(loss_T) if shape is None else f"shape {tuple(shape)}"
+        raise broken(task, "losses", f"gives {what}, not (T,) = ({n_tasks},): one loss per task of the group")
+    if dtype_of.requires_grad and not loss_T.requires_grad:
+        raise broken(task, "losses", "gives losses without a gradient: compute them from the logits by torch")
+
+
+def check_metrics(task: TaskSpec, values: Any, names: Sequence[str], n_tasks: int) -> None:
+    """Metrics are one number per task under each name."""
+    if not isinstance(values, Mapping):
+        raise broken(task, "meter", f"computes {_called(values)}, not a mapping of metric -> (T,)")
+    for name in names:
+        if name not in values:
+            raise broken(task, "meter", f"computes no {quoted(name)}, which known_metrics names")
+        n = getattr(values[name], "numel", lambda: -1)()
+        if n != n_tasks:
+            raise broken(task, "meter", f"computes {quoted(name)} with {n} values for {n_tasks} tasks")
+
+
+def check_decoded(task: TaskSpec, columns: Any, n_rows: int) -> None:
+    """Predictions are columns with a value for every row; the one called "" is there."""
+    if not isinstance(columns, Mapping) or "" not in columns:
+        raise broken(task, "decode", 'gives no column "": the class or value itself')
+    for suffix, values in columns.items():
+        if not hasattr(values, "__len__") or len(values) != n_rows:
+            raise broken(
+                task, "decode", f"gives column {quoted(suffix)} not one value for each of {n_rows} rows"
+            )

@@ -1,0 +1,1 @@
+"""What a column holds: numbers, times, labels, arrays, inputs."""

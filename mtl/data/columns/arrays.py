@@ -1,0 +1,181 @@
+"""Arrays of a file's own types -> inputs, labels and further columns as tasks and splits take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl.data.columns.labels import narrow
+from mtl.data.iso_time import iso_seconds
+from mtl.data.types import Array, Mask, Rows
+from mtl.errors import KeyPath, UserError, quoted
+
+BLOCK = 1 << 16
+"""Rows that are looked at in float64 at once."""
+KINDS = {"U": "text", "S": "text", "c": "complex numbers", "M": "times", "m": "durations", "V": "raw bytes"}
+KEPT = ("u1", "i1", "i2", "f2", "f4")
+"""Types of inputs that stay as they are: every device computes with them."""
+
+
+def input_rows(file: str, name: str, values: Array) -> tuple[Array, str]:
+    """Inputs in a type that every device has (float32 unless they are smaller), and what to tell of it, if anything.
+
+    Raises:
+        UserError: they are no numbers, or there are none.
+    """
+    require_numbers(file, name, values.dtype)
+    if len(values) == 0:
+        raise UserError(file, "no rows")
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8), ""
+    if values.dtype.str[1:] in KEPT:
+        return values, ""
+    with np.errstate(over="ignore"):
+        short = values.astype(np.float32)
+    row = _inexact_row(values) if values.dtype.itemsize > 2 else None
+    what = f"array {quoted(name)}: float32 cannot hold this row's whole numbers exactly"
+    return short, "" if row is None else f"{file}:row {row}, {what}; are they ids rather than quantities?"
+
+
+def require_numbers(file: str, name: str, dtype: np.dtype[np.generic], path: KeyPath = ()) -> None:
+    """Raises:
+    UserError: an array of this type holds something else than real numbers.
+    """
+    if dtype.kind not in "biuf":
+        what = f"array {quoted(name)} holds {KINDS.get(dtype.kind, dtype)}, not real numbers"
+        raise UserError(file, what, path=path)
+
+
+def _inexact_row(values: Array) -> int | None:
+    """The first row with a whole number that float32 cannot hold."""
+    for start in range(0, len(values), BLOCK):
+        part = values[start : start + BLOCK]
+        x = part.astype(np.float64).reshape(len(part), -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            short = x.astype(np.float32)
+            wrong = (np.abs(x) > 2**24) & np.isfinite(short) & (x == np.floor(x)) & (short != x)
+        if wrong.any():
+            return start + int(np.argmax(wrong.any(axis=1)))
+    return None
+
+
+def label_column(file: str, name: str, values: Array) -> tuple[Array, Mask, tuple[str, ...] | None]:
+    """Labels as numbers or codes in the smallest type, which of them are there, and what codes are called.
+
+    NaN and empty text are missing.
+
+    Raises:
+        UserError: they are not one number, truth value or text a row.
+    """
+    require_one_each(file, name, values)
+    if values.dtype.kind in "US":
+        codes, names = coded(file, name, values)
+        return narrow(codes), codes >= 0, names
+    require_numbers(file, name, values.dtype)
+    if values.dtype.kind == "b":
+        return values.astype(np.int8), np.ones(len(values), dtype=bool), ("false", "true")
+    if values.dtype.kind == "f":
+        return narrow(values.astype(np.float64)), ~np.isnan(values), None
+    if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
+        row = int(np.argmax(values))
+        raise UserError(f"{file}:row {row}", f"array {quoted(name)} holds {values[row]}, at most 2^63 - 1")
+    return narrow(values), np.ones(len(values), dtype=bool), None
+
+
+def require_one_each(file: str, name: str, values: Array, n: int | None = None) -> None:
+    """Raises:
+    UserError: the array is not (n,).
+    """
+    if values.ndim != 1:
+        raise UserError(
+            file, f"array {quoted(name)} has shape {values.shape}, a column is (n,)",
+            "save each column as an array of its own",
+        )  # fmt: skip
+    if n is not None and len(values) != n:
+        raise UserError(file, f"array {quoted(name)} has {len(values)} rows, the inputs have {n}")
+
+
+def coded(file: str, name: str, values: Array) -> tuple[Rows, tuple[str, ...]]:
+    """Values as codes in the order of their texts, -1 for NaN and empty text.
+
+    Raises:
+        UserError: bytes are not UTF-8 text.
+    """
+    distinct, position = np.unique(values, return_inverse=True)
+    called = _texts(file, name, values, distinct)
+    missing = [text == "" or (distinct.dtype.kind == "f" and text == "nan") for text in called]
+    names = sorted({text for text, is_missing in zip(called, missing, strict=True) if not is_missing})
+    place = {text: code for code, text in enumerate(names)}
+    codes = [-1 if gone else place[text] for text, gone in zip(called, missing, strict=True)]
+    return np.array(codes, dtype=np.int64)[position], tuple(names)
+
+
+def _texts(file: str, name: str, values: Array, distinct: Array) -> list[str]:
+    if distinct.dtype.kind != "S":
+        return [str(text) for text in distinct.astype(str).tolist()]
+    texts = []
+    for value in distinct.tolist():
+        try:
+            texts.append(value.decode("utf-8"))
+        except UnicodeDecodeError:
+            row = int(np.flatnonzero(values == value)[0])
+            raise UserError(
+                f"{file}:row {row}", f"array {quoted(name)} holds {quoted(value)}, which is not UTF-8 text"
+            ) from None
+    return texts
+
+
+def number_column(file: str, name: str, values: Array) -> npt.NDArray[np.float64]:
+    """Numbers, NaN where one is missing; texts are read as numbers.
+
+    Raises:
+        UserError: a value is no number; names the first row.
+    """
+    if values.dtype.kind not in "US":
+        require_numbers(file, name, values.dtype)
+        return values.astype(np.float64)
+    codes, names = coded(file, name, values)
+    return _each(file, name, codes, names, float, "a number")
+
+
+def time_column(file: str, name: str, values: Array) -> npt.NDArray[np.float64]:
+    """Seconds since 1970 (UTC unless a text names a zone), or numbers as they are; NaN where one is missing.
+
+    Raises:
+        UserError: a value is no number, date or time; names the first row.
+    """
+    if values.dtype.kind == "M":
+        micro = values.astype("datetime64[us]")
+        return np.where(np.isnat(micro), np.nan, micro.astype(np.int64) / 1e6)
+    if values.dtype.kind not in "US":
+        return number_column(file, name, values)
+    codes, names = coded(file, name, values)
+    return _each(file, name, codes, names, _seconds, "a number or a date such as 2024-03-01")
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return iso_seconds(text.strip())
+
+
+def _each(
+    file: str, name: str, codes: Rows, names: tuple[str, ...], read: Callable[[str], float], wanted: str
+) -> npt.NDArray[np.float64]:
+    """Each distinct text read once; a code of -1 takes the last place, which is NaN."""
+    found = np.full(len(names) + 1, np.nan)
+    wrong = []
+    for code, text in enumerate(names):
+        try:
+            found[code] = read(text)
+        except ValueError:
+            wrong.append(code)
+    if wrong:
+        row = int(np.flatnonzero(np.isin(codes, wrong))[0])
+        raise UserError(
+            f"{file}:row {row}", f"array {quoted(name)} holds {quoted(names[codes[row]])}, not {wanted}"
+        )
+    return found[codes]

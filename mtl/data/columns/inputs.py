@@ -1,0 +1,173 @@
+"""The input columns of a table as one matrix of numbers, and what is learned from its training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl.data.columns.values import numbers, texts, vectors
+from mtl.data.files.table import TableFile
+from mtl.data.learned import Float32
+from mtl.data.types import Layout, Rows
+from mtl.errors import UserError, quoted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK = 1 << 20
+"""Values held in float64 at once (8 MB)."""
+
+
+class Coder(Protocol):
+    """Texts -> codes from 0, -1 for null."""
+
+    def add(self, array: pa.StringArray) -> npt.NDArray[np.int32]: ...
+
+
+class Known:
+    """Codes of values that are known already; any other value is -1, as a missing one."""
+
+    def __init__(self, values: tuple[str, ...]) -> None:
+        import pyarrow as pa
+
+        self.values = pa.array(values, pa.string())
+
+    def add(self, array: pa.StringArray) -> npt.NDArray[np.int32]:
+        """The position of each text among the values."""
+        import pyarrow.compute as pc
+
+        found = pc.index_in(array, value_set=self.values, skip_nulls=True)
+        codes: npt.NDArray[np.int32] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        return codes
+
+
+def input_block(
+    file: TableFile,
+    batch: pa.RecordBatch,
+    first: int,
+    layout: Layout,
+    coders: Mapping[str, Coder],
+    out: Float32,
+) -> None:
+    """Fill `out`, (n, layout.width), with the rows of one batch; a missing number is NaN, a missing category 0.
+
+    Raises:
+        UserError: a value is not what its column should hold; names the row.
+    """
+    with np.errstate(over="ignore"):
+        for i, name in enumerate(layout.numeric):
+            out[:, i] = numbers(file, name, first, batch.column(name))
+    at = len(layout.numeric)
+    for name, width in layout.vectors.items():
+        out[:, at : at + width] = vectors(file, name, first, batch.column(name), width)
+        at += width
+    if np.isinf(out[:, :at]).any():
+        row, i = np.argwhere(np.isinf(out[:, :at]))[0]
+        raise UserError(
+            file.where(layout.numeric_name(int(i)), first + int(row)),
+            "the number is too large for float32",
+            "scale the column down",
+        )
+    for i, name in enumerate(layout.categorical):
+        out[:, at + i] = coders[name].add(texts(file, name, first, batch.column(name))) + 1
+
+
+def fit_layout(
+    inputs: Float32, layout: Layout, train: Rows, used: Rows, scale: bool, place: object
+) -> tuple[Layout, Float32, Float32, Float32, tuple[int, ...]]:
+    """Learn from the training rows of a raw matrix, and renumber its categories in place.
+
+    A category's values are those that training rows have, in their stable order, 1, 2, ...; any other value
+    becomes 0, as a value would that is first seen in prediction.
+
+    Args:
+        inputs: (n, layout.width) raw rows.
+        layout: with the values of all rows.
+        train: the training rows.
+        used: the rows of all splits.
+        scale: whether numbers are standardized.
+        place: row number -> what it is called in messages.
+
+    Returns:
+        The layout with the values of training rows, mean, std and fill of each number, and the numbers
+        with an indicator.
+
+    Raises:
+        UserError: a number is missing and `missing` is error, or no training row has a number.
+    """
+    n = layout.n_numeric
+    if layout.missing == "error":
+        _refuse_missing(inputs, layout, used, place)
+    count, mean, std = _moments(inputs[:, :n], train)
+    empty = np.flatnonzero(count == 0)
+    if empty.size:
+        name = layout.numeric_name(int(empty[0]))
+        raise UserError(
+            "", f"column {quoted(name)} has no number in any training row", "leave it out of the inputs"
+        )
+    fill = mean
+    if layout.missing == "median":
+        fill = np.array([np.nanmedian(inputs[train, i]) for i in range(n)])
+    indicators = tuple(np.flatnonzero(count < len(train)).tolist()) if layout.indicator else ()
+    values = {}
+    for i, name in enumerate(layout.categorical):
+        column = inputs[:, n + i]
+        known = layout.values[name]
+        seen = np.bincount(column[train].astype(np.int64), minlength=len(known) + 1)[1:] > 0
+        renumbered = np.zeros(len(known) + 1, np.float32)
+        renumbered[1:][seen] = np.arange(1, np.count_nonzero(seen) + 1)
+        column[:] = renumbered[column.astype(np.int64)]
+        values[name] = tuple(value for value, there in zip(known, seen.tolist(), strict=True) if there)
+        if not values[name]:
+            raise UserError(
+                "", f"column {quoted(name)} has no value in any training row", "leave it out of the inputs"
+            )
+    if not scale:
+        mean, std = np.zeros(n), np.ones(n)
+    mean32, std32, fill32 = (part.astype(np.float32) for part in (mean, std, fill))
+    std32[std32 == 0] = 1  # a deviation too small for float32
+    return replace(layout, values=values), mean32, std32, fill32, indicators
+
+
+def _refuse_missing(inputs: Float32, layout: Layout, used: Rows, place: object) -> None:
+    n = layout.n_numeric
+    step = max(1, CHUNK // max(1, n))
+    for at in range(0, len(used), step):
+        part = used[at : at + step]
+        lacking = np.isnan(inputs[part, :n])
+        if lacking.any():
+            row, i = np.argwhere(lacking)[0]
+            where = place(int(part[row])) if callable(place) else f"row {int(part[row])}"
+            raise UserError(
+                f"{where}, column {quoted(layout.numeric_name(int(i)))}",
+                "the value is missing",
+                "set inputs.missing: mean or median to fill it, or fill the file",
+            )
+
+
+def _moments(
+    inputs: Float32, rows: Rows
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Count, mean and standard deviation of each column over the rows in which it is there; constants get 1."""
+    width = inputs.shape[1]
+    count = np.zeros(width, np.int64)
+    mean, squares = np.zeros(width), np.zeros(width)
+    step = max(1, CHUNK // max(1, width))
+    for at in range(0, len(rows), step):
+        x = inputs[rows[at : at + step]].astype(np.float64)
+        there = ~np.isnan(x)
+        n = there.sum(0)
+        part_mean = np.where(there, x, 0.0).sum(0) / np.maximum(n, 1)
+        deviation = np.where(there, x - part_mean, 0.0)
+        total = np.maximum(count + n, 1)
+        gap = part_mean - mean
+        squares += (deviation**2).sum(0) + gap**2 * (count * n / total)
+        mean += gap * (n / total)
+        count += n
+    std = np.sqrt(squares / np.maximum(count, 1))
+    # of a constant it is exactly 0: up to 2^29 equal float32 numbers are added without rounding
+    return count, mean, np.where(std == 0, 1.0, std)

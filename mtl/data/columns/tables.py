@@ -1,0 +1,343 @@
+"""A table's files -> Columns: labels typed as tasks ask for them, inputs as one matrix."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl.data.columns.inputs import input_block
+from mtl.data.columns.labels import narrow
+from mtl.data.columns.times import are_dates, times
+from mtl.data.columns.values import Codes, inexact_row, lists_of_text, numbers, texts, vectors
+from mtl.data.files.table import TableFile, release_memory, type_name
+from mtl.data.learned import Float32
+from mtl.data.memory import require_memory
+from mtl.data.types import Array, Columns, Header, How, Layout, Mask, Rows, Wanted
+from mtl.errors import UserError, quoted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Image = tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]]
+"""A column of image paths, height and width if they are resized, and the mode."""
+
+MAX_VALUES = 100_000
+"""Distinct values of a category or class."""
+MAX_LABELS = 10_000
+"""Distinct labels of a column that lists them."""
+
+
+@dataclass
+class Column:
+    """One label or further column while it is read.
+
+    Args:
+        how: how its values are taken.
+        n_rows: rows of all files.
+        values: (n_rows,) numbers or codes; made at once, for chunks of many columns would leave holes in memory.
+        codes: what the codes stand for.
+        dates: of a column of times, whether they are dates rather than numbers, as the first batch with any says.
+        there: of a column that lists labels, whether each row has a value, in parts.
+        listed: of such a column, rows and codes of its labels, in parts.
+    """
+
+    name: str
+    how: How
+    separator: str
+    n_rows: int
+    values: npt.NDArray[Any] | None = None
+    codes: Codes | None = None
+    dates: bool | None = None
+    there: list[Mask] = field(default_factory=list)
+    listed: list[tuple[Rows, npt.NDArray[np.int32]]] = field(default_factory=list)
+
+    def add(self, file: TableFile, first: int, at: int, array: pa.Array) -> None:
+        """Take in one batch: the rows from `first` on of a file, which are those from `at` on of all files."""
+        if self.how == "numbers":
+            return self._put(at, numbers(file, self.name, first, array))
+        if self.how == "times":
+            if self.dates is None:
+                self.dates = are_dates(file, self.name, first, array)
+            return self._put(at, times(file, self.name, first, array, self.dates))
+        if self.codes is None:
+            self.codes = Codes(self.name, MAX_VALUES if self.how == "classes" else 1 << 31)
+        # the first batch says whether a column lists labels or is 0 or 1; another file may hold them otherwise
+        if self.how == "lists" and self.values is None and (self.there or _lists(array)):
+            there, rows, labels = lists_of_text(file, self.name, first, array, self.separator)
+            self.there.append(there)
+            self.listed.append((rows + at, self.codes.add(labels)))
+        else:
+            self._put(at, self.codes.add(texts(file, self.name, first, array)))
+
+    def _put(self, at: int, part: npt.NDArray[Any]) -> None:
+        """In the smallest type that holds what was seen so far: 40 columns of classes take a byte each, not four."""
+        part = narrow(part)
+        if self.values is None:
+            self.values = np.zeros(self.n_rows, part.dtype)
+        wider = np.result_type(self.values, part)
+        if wider != self.values.dtype:
+            self.values = self.values.astype(wider)
+        self.values[at : at + len(part)] = part
+
+
+def _lists(array: pa.Array) -> bool:
+    """Whether a column of a multilabel task lists labels, rather than being 0 or 1."""
+    return type_name(array.type) not in ("integer", "boolean", "number")
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """What a table source says of its files.
+
+    Args:
+        files: split -> its file; the rows of the first are for training and whatever is taken from them.
+        layout: of the input row; None for images.
+        image: the column of image paths, for images.
+        root: the folder that image paths are relative to.
+        separator: between the labels of a column that lists several.
+        settings: everything else that the rows depend on, for the fingerprint.
+    """
+
+    files: Mapping[str, TableFile]
+    layout: Layout | None
+    image: Image | None
+    root: Path
+    separator: str
+    settings: str
+
+
+def read_table(form: TableForm, wanted: Wanted) -> Columns:
+    """Read all rows of a table source.
+
+    Raises:
+        UserError: a file is not what it should be, or a column or value is missing or wrong.
+    """
+    files = form.files
+    first = next(iter(files.values()))
+    for file in files.values():
+        file.check()
+        _require(file, first)
+    _require_different(files)
+    columns = list(dict.fromkeys([*wanted.labels.items(), *wanted.extra.items()]))
+    first.require([name for name, _ in columns])
+    starts, total = {}, 0
+    for split, file in files.items():
+        starts[split] = total
+        total += file.n_rows
+    reading = _Reading(form, [Column(n, how, form.separator, total) for n, how in columns], total)
+    for split, file in files.items():
+        reading.read(file, starts[split])
+    release_memory()
+    return reading.finish(wanted, files, starts)
+
+
+def _require(file: TableFile, like: TableFile) -> None:
+    missing = [name for name in like.column_names if name not in file.column_names]
+    if missing:
+        raise UserError(file.name, f"no column {quoted(missing[0])}, which {like.name} has")
+
+
+def _require_different(files: Mapping[str, TableFile]) -> None:
+    """Raises:
+    UserError: two splits have one file, or a copy of it: what was learned would be measured again.
+    """
+    seen: dict[str, str] = {}
+    for split, file in files.items():
+        other = seen.setdefault(file.sha256(), split)
+        if other != split:
+            what = f"is the same file as that of {other}, byte for byte"
+            raise UserError(file.name, what, "give other rows, or leave it out", path=(split,))
+
+
+class _Reading:
+    """All files of a source, read one after the other into one set of columns."""
+
+    def __init__(self, form: TableForm, columns: Sequence[Column], n_rows: int) -> None:
+        self.form, self.layout, self.columns = form, form.layout, columns
+        layout = form.layout
+        self.notices: list[str] = []
+        self.warned: set[str] = set()
+        self.paths: list[str | None] = []
+        width = layout.width if layout is not None else 0
+        name = next(iter(form.files.values())).name
+        require_memory(
+            n_rows * width * 4, name, "the input columns", "read fewer, or use a machine with more"
+        )
+        self.inputs = np.empty((n_rows, width), np.float32)
+        categorical = layout.categorical if layout is not None else ()
+        self.coders = {name: Codes(name, MAX_VALUES) for name in categorical}
+
+    def read(self, file: TableFile, start: int) -> None:
+        image = self.form.image
+        names = [column.name for column in self.columns]
+        inputs = [*self.layout.numeric, *self.layout.vectors, *self.layout.categorical] if self.layout else []
+        inputs += [image[0]] if image is not None else []
+        for first, batch in file.batches(list(dict.fromkeys([*inputs, *names]))):
+            rows = slice(start + first, start + first + batch.num_rows)
+            if self.layout is not None:
+                input_block(file, batch, first, self.layout, self.coders, self.inputs[rows])
+                self._note_inexact(file, first, batch, self.inputs[rows])
+            elif image is not None:
+                self.paths.extend(texts(file, image[0], first, batch.column(image[0])).to_pylist())
+            for column in self.columns:
+                column.add(file, first, start + first, batch.column(column.name))
+
+    def _note_inexact(self, file: TableFile, first: int, batch: pa.RecordBatch, out: Float32) -> None:
+        """One warning for each column that holds whole numbers too large for float32."""
+        assert self.layout is not None
+        for i, name in enumerate(self.layout.numeric):
+            if name in self.warned or not (np.abs(out[:, i]) >= 2**24).any():
+                continue
+            row = inexact_row(file, name, first, batch.column(name))
+            if row is not None:
+                self.warned.add(name)
+                self.notices.append(
+                    f"{file.where(name, first + row)}: float32 cannot hold this whole number exactly; "
+                    "is it an id rather than a quantity?"
+                )
+
+    def finish(self, wanted: Wanted, files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Columns:
+        place = _places(files, starts)
+        labels: dict[str, Array] = {}
+        present: dict[str, Mask] = {}
+        extra: dict[str, Array] = {}
+        names: dict[str, tuple[str, ...] | None] = {}
+        extra_names: dict[str, tuple[str, ...]] = {}
+        for column in self.columns:
+            values, there, called = _finished(column)
+            if wanted.labels.get(column.name) == column.how:
+                labels[column.name], names[column.name] = values, called
+                if not there.all():
+                    present[column.name] = there
+            if wanted.extra.get(column.name) == column.how:
+                extra[column.name] = values
+                if called is not None:
+                    extra_names[column.name] = called
+            column.values = None  # the next column needs the memory
+            column.listed.clear()
+        inputs, layout = self._inputs(place)
+        every = dict.fromkeys(next(iter(files.values())).column_names)
+        header = Header(
+            input_shape=inputs.shape[1:],
+            labels={**every, **names},
+            text=frozenset(name for name, called in names.items() if called is not None),
+            layout=layout,
+            columns=tuple(every),
+        )
+        splits: dict[str, Rows] = {}
+        if len(files) > 1:
+            ends = {split: starts[split] + file.n_rows for split, file in files.items()}
+            splits = {split: np.arange(starts[split], ends[split]) for split in files}
+        return Columns(
+            inputs=inputs,
+            labels=labels,
+            splits=splits,
+            fingerprint=_fingerprint(self.form, wanted, inputs if self.form.image is not None else None),
+            present=present,
+            header=header,
+            extra=extra,
+            extra_names=extra_names,
+            place=place,
+            notices=tuple(self.notices),
+        )
+
+    def _inputs(self, place: Callable[[int], str]) -> tuple[Array, Layout | None]:
+        if self.form.image is not None:
+            from mtl.data.files.images import read_images
+
+            _, size, mode = self.form.image
+            return read_images(self.paths, root=self.form.root, size=size, mode=mode, place=place), None
+        assert self.layout is not None
+        values = {}
+        for i, (name, coder) in enumerate(self.coders.items()):
+            ordered, remap = coder.finish()
+            values[name] = ordered
+            column = self.inputs[:, self.layout.n_numeric + i]
+            lookup = np.concatenate([[0], np.asarray(remap, np.float32) + 1]).astype(np.float32)
+            column[:] = lookup[column.astype(np.int64)]
+        return self.inputs, replace(self.layout, values=values)
+
+
+def _finished(column: Column) -> tuple[Array, Mask, tuple[str, ...] | None]:
+    """Values, which of them are there, and what codes are called (None for numbers)."""
+    if column.how in ("numbers", "times"):
+        assert column.values is not None
+        return narrow(column.values), ~np.isnan(column.values), None
+    assert column.codes is not None
+    if column.there:
+        return _listed(column, column.codes)
+    names, remap = column.codes.finish()
+    codes = column.values
+    assert codes is not None
+    there = codes >= 0
+    # the remap has a place for -1 at its end
+    number = np.append(np.asarray(remap, np.int64), -1)
+    if column.how == "classes" and names and all(_whole(name) for name in names):
+        value = np.array([int(name) for name in names] + [0], dtype=np.int64)
+        return narrow(value[number])[codes], there, None
+    return narrow(number)[codes], there, names
+
+
+def _whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() and len(name) < 18 and str(int(name)) == name
+
+
+def _listed(column: Column, codes: Codes) -> tuple[Array, Mask, tuple[str, ...]]:
+    """A column that lists labels: (n, L) of 0 and 1, L distinct labels in order."""
+    names, remap = codes.finish()
+    called = f"column {quoted(column.name)}"
+    if len(names) > MAX_LABELS:
+        raise UserError("", f"{called} lists {len(names)} distinct labels, at most {MAX_LABELS}")
+    what = f"the {len(names)} labels of {called}"
+    require_memory(column.n_rows * len(names), "", what, "leave out those that are rare")
+    values = np.zeros((column.n_rows, len(names)), np.int8)
+    for rows, found in column.listed:
+        values[rows, remap[found]] = 1
+    return values, np.concatenate(column.there), names
+
+
+def _places(files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Callable[[int], str]:
+    ordered = sorted(((start, files[split]) for split, start in starts.items()), key=lambda pair: pair[0])
+
+    def place(row: int) -> str:
+        start, file = [(s, f) for s, f in ordered if s <= row][-1]
+        return file.row(row - start)
+
+    return place
+
+
+def _fingerprint(form: TableForm, wanted: Wanted, images: Array | None) -> str:
+    """sha256 over the files' bytes, over which columns are read and how, and over the pixels of images."""
+    digest = hashlib.sha256()
+    for split, file in form.files.items():
+        digest.update(f"{split}={file.sha256()};".encode())
+    digest.update(form.settings.encode())
+    digest.update(repr((sorted(wanted.labels.items()), sorted(wanted.extra.items()))).encode())
+    if images is not None:
+        digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
+
+
+def vector_width(file: TableFile, name: str) -> int:
+    """Numbers in the first row of a column of vectors."""
+    for first, batch in file.batches([name]):
+        if batch.num_rows:
+            return int(vectors(file, name, first, batch.column(name).slice(0, 1), None).shape[1])
+    raise UserError(file.name, "no rows")
+
+
+def image_header(file: TableFile, image: Image, root: Path) -> tuple[int, ...]:
+    """Shape of the images, from the first of them."""
+    from mtl.data.files.images import image_shape
+
+    column, size, mode = image
+    for first, batch in file.batches([column]):
+        path = texts(file, column, first, batch.column(column))[0].as_py()
+        return image_shape(path, root, size, mode, file.row)
+    raise UserError(file.name, "no rows")

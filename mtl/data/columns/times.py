@@ -1,0 +1,79 @@
+"""The values of a table's column as times: dates, or numbers throughout."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mtl.data.columns.values import numbers, plain, shown
+from mtl.data.files.table import TableFile, type_name
+from mtl.data.iso_time import iso_seconds
+from mtl.errors import UserError, quoted
+
+SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+def times(
+    file: TableFile, column: str, first: int, array: pa.Array, dates: bool | None = None
+) -> npt.NDArray[np.float64]:
+    """(n,) seconds since 1970 (UTC unless a zone is named), or numbers as they are; NaN where one is missing.
+
+    Args:
+        dates: whether the values before these were dates, so that these must be too; None: they say it themselves.
+
+    Raises:
+        UserError: a value is no number, date or time; names its row.
+    """
+    array = plain(file, column, first, array)
+    if array.null_count == len(array):
+        return np.full(len(array), np.nan)
+    if not (are_dates(file, column, first, array) if dates is None else dates):
+        return numbers(file, column, first, array)
+    if type_name(array.type) == "time":
+        return _seconds(array)
+    if not pa.types.is_string(array.type):
+        what = f"holds {shown(array.type)} values, where the rows before hold dates"
+        raise UserError(file.where(column, first), what)
+    for zone in (None, "UTC"):
+        with suppress(pa.ArrowInvalid):
+            return _seconds(pc.cast(array, pa.timestamp("us", zone)))
+    values = np.full(len(array), np.nan)
+    for k, text in enumerate(array.to_pylist()):
+        if text is None:
+            continue
+        try:
+            values[k] = iso_seconds(text.strip())
+        except ValueError:
+            what = f"{quoted(text)} is no date such as 2024-03-01 or 2024-03-01T12:00:00"
+            raise UserError(file.where(column, first + k), what) from None
+    return values
+
+
+def are_dates(file: TableFile, column: str, first: int, array: pa.Array) -> bool | None:
+    """Whether a column of times holds dates, rather than numbers; None where every value is missing.
+
+    The first value that is there decides, so that a bad one further down is the one that is named.
+    """
+    array = plain(file, column, first, array)
+    if array.null_count == len(array):
+        return None
+    if not pa.types.is_string(array.type):
+        return type_name(array.type) == "time"
+    with suppress(UserError):
+        numbers(file, column, first, array.drop_null().slice(0, 1))
+        return False
+    return True
+
+
+def _seconds(array: pa.Array) -> npt.NDArray[np.float64]:
+    """Seconds of dates and timestamps; in float64 from the start, for microseconds of a far date overflow."""
+    kind = array.type
+    if pa.types.is_date32(kind):
+        count, per_second = array.cast(pa.int32()), 1 / 86_400
+    else:
+        count, per_second = array.cast(pa.int64()), SECONDS["ms" if pa.types.is_date64(kind) else kind.unit]
+    return np.asarray(count.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)) / per_second

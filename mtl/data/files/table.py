@@ -1,0 +1,292 @@
+"""CSV and Parquet files as batches of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mtl.data.files.csv import LINE_LIMIT, Checked, check_csv, file_sha256, read_header, refuse_twice
+from mtl.data.files.opening import open_file
+from mtl.data.types import no_column
+from mtl.errors import UserError, printable, quoted
+
+TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
+PARQUET_ROWS = 16_384
+"""Rows of a Parquet file that are decoded at once."""
+PARQUET_BUFFER = 1 << 17
+"""Bytes of each column of a Parquet file that are read at once."""
+BLOCK = 1 << 20
+"""Bytes of a CSV that are parsed at once, unless a row is longer."""
+
+
+class TableFile:
+    """One CSV or Parquet file.
+
+    Args:
+        path: the file.
+        name: what messages call it; default: the file's name.
+        delimiter: between the fields of a CSV; default: a comma, or a tab in .tsv.
+        na_values: texts that mean a missing value.
+
+    Raises:
+        UserError: there is no such file, or its suffix is unknown.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        delimiter: str | None = None,
+        na_values: Sequence[str] = ("",),
+    ) -> None:
+        self.path, self.name = path, name or path.name
+        suffix = path.suffix.lower()
+        self.delimiter = delimiter or ("\t" if suffix == ".tsv" else ",")
+        self.na_values = tuple(na_values)
+        if suffix not in (*TEXT_SUFFIXES, *PARQUET_SUFFIXES):
+            known = ", ".join((*TEXT_SUFFIXES, *PARQUET_SUFFIXES))
+            raise UserError(
+                str(path), f"a table is one of {known}, not {quoted(path.suffix)}", path=("path",)
+            )
+        open_file(path).close()
+        self.is_parquet = suffix in PARQUET_SUFFIXES
+        self._checked: Checked | None = None
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """The columns, from the file's header."""
+        if self.is_parquet:
+            return tuple(self._schema.names)
+        return read_header(self.path, self.name, self.delimiter)
+
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """Column -> text, number, integer, boolean, list, time or other; a CSV's are all text."""
+        if not self.is_parquet:
+            return dict.fromkeys(self.column_names, "text")
+        return {name: type_name(self._schema.field(name).type) for name in self.column_names}
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        """Of a Parquet file.
+
+        Raises:
+            UserError: a column appears twice.
+        """
+        try:
+            names = (schema := self._parquet().schema_arrow).names
+        except UnicodeDecodeError:
+            raise UserError(self.name, "the name of a column is not UTF-8 text") from None
+        refuse_twice(names, self.name)
+        return schema
+
+    @cached_property
+    def n_rows(self) -> int:
+        """Rows without the header; of a CSV this reads it once."""
+        if self.is_parquet:
+            return int(self._parquet().metadata.num_rows)
+        self.check()
+        assert self._checked is not None
+        return self._checked.n_rows
+
+    def check(self) -> None:
+        """Refuse a file that is not sound, as `check_csv` does; once.
+
+        Raises:
+            UserError: what is wrong, with the row.
+        """
+        if self.is_parquet:
+            if self.column_names and self.n_rows == 0:
+                raise UserError(self.name, "no rows")
+        elif self._checked is None:
+            self._checked = check_csv(self.path, self.name, self.delimiter)
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._checked.sha256 if self._checked is not None else file_sha256(self.path)
+
+    def sha256(self) -> str:
+        """sha256 of the file's bytes, in hex."""
+        return self._digest
+
+    def row(self, i: int) -> str:
+        """What row i, counted from 0, is called: a CSV's header is row 1."""
+        return f"{self.name}:row {i if self.is_parquet else i + 2}"
+
+    def where(self, column: str, i: int) -> str:
+        """What the value of a column in row i is called."""
+        return f"{self.row(i)}, column {quoted(column)}"
+
+    def lacks(self, column: str) -> str:
+        """The message on a column that is not there, with the nearest name and those that are."""
+        return no_column(column, self.column_names)
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Raises:
+        UserError: the file lacks one of these columns.
+        """
+        for name in columns:
+            if name not in self.column_names:
+                raise UserError(self.name, self.lacks(name))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The rows of some columns in the file's order, with the number of each batch's first row.
+
+        A CSV's values are text. A text is null where it is one of `na_values`.
+
+        Raises:
+            UserError: the file lacks a column, cannot be read to its end, holds text that is not UTF-8, or has
+                other rows than when it was checked.
+        """
+        self.require(columns)
+        expected, first = self.n_rows, 0
+        for batch in self._batches(columns):
+            yield first, self._with_plain_texts(first, batch) if self.is_parquet else batch
+            first += batch.num_rows
+            if first > expected:
+                break
+        if first != expected:
+            raise UserError(
+                self.name, f"{expected} rows when it was checked, {first} now", "was it written meanwhile?"
+            )
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return self._parquet_batches(columns) if self.is_parquet else self._csv_batches(columns)
+
+    def _with_plain_texts(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """No dictionaries, texts of one type, and null for those that mean a missing value: as a CSV is read."""
+        missing = pa.array(self.na_values, pa.string())
+        for i, name in enumerate(batch.schema.names):
+            array = batch.column(i)
+            if pa.types.is_dictionary(array.type):
+                array = array.dictionary_decode()
+            if is_text(array.type):
+                array = self.as_text(name, first, array)
+                array = pc.if_else(pc.is_in(array, value_set=missing), None, array)
+            batch = batch.set_column(i, batch.schema.field(i).with_type(array.type), array)
+        return batch
+
+    def as_text(self, column: str, first: int, array: pa.Array) -> pa.StringArray:
+        """Text or bytes of any form as text.
+
+        Raises:
+            UserError: one is not UTF-8; names its row.
+        """
+
+        def read(part: pa.Array) -> pa.StringArray:
+            part = part if pa.types.is_string(part.type) else part.cast(pa.string())
+            part.validate(full=True)
+            return part
+
+        with suppress(pa.ArrowInvalid):
+            return read(array)
+        raise UserError(self.where(column, first + first_bad(array, read)), "not UTF-8 text")
+
+    def _parquet(self) -> Any:
+        import pyarrow.parquet as pq
+
+        try:
+            # through a small buffer: else the whole file, as it is read on, stays in memory
+            return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=PARQUET_BUFFER)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(self.name, f"is not a Parquet file ({_first_line(error)})") from None
+
+    def _parquet_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        reader = self._parquet().iter_batches(PARQUET_ROWS, columns=list(columns), use_threads=False)
+        while True:
+            try:
+                batch = next(reader, None)
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(self.name, f"cannot be read to its end ({_first_line(error)})") from None
+            if batch is None:
+                return
+            yield batch.select(list(columns))  # a name such as a.b means the field b of a column a as well
+
+    def _block(self) -> int:
+        """Bytes that are parsed at once: the reader is up to 32 of them ahead, and a row must fit into one."""
+        return LINE_LIMIT if self._checked is None else max(BLOCK, 2 * self._checked.longest)
+
+    def _csv_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        import pyarrow.csv as pv
+
+        try:
+            yield from pv.open_csv(
+                self.path,
+                read_options=pv.ReadOptions(use_threads=False, block_size=self._block()),
+                parse_options=pv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+                convert_options=pv.ConvertOptions(
+                    column_types=dict.fromkeys(self.column_names, pa.string()),
+                    include_columns=list(columns),
+                    null_values=list(self.na_values),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=True,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise UserError(self.name, f"cannot be read as CSV ({_first_line(error)})") from None
+
+
+def release_memory() -> None:
+    """Give back what pyarrow keeps for the next file: 76 MB after one of 2 million rows and 50 columns."""
+    pa.default_memory_pool().release_unused()
+
+
+def first_bad(array: pa.Array, read: Callable[[pa.Array], object]) -> int:
+    """The first value that `read` fails for, by halving."""
+    low, high = 0, len(array)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            read(array.slice(low, middle - low))
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low
+
+
+def _first_line(error: BaseException) -> str:
+    return printable((str(error).splitlines() or [type(error).__name__])[0][:100])
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values are text, of whatever form."""
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(kind) for test in tests)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether values are bytes, as which some programs write text."""
+    tests = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+        pa.types.is_binary_view,
+    )
+    return any(test(kind) for test in tests)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values are lists, of whatever form."""
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """What the values of a column are called in messages."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = {
+        "text": lambda k: is_text(k) or is_bytes(k) or pa.types.is_time(k) or pa.types.is_null(k),
+        "integer": pa.types.is_integer,
+        "boolean": pa.types.is_boolean,
+        "number": lambda k: pa.types.is_floating(k) or pa.types.is_decimal(k),
+        "list": is_list,
+        "time": lambda k: pa.types.is_timestamp(k) or pa.types.is_date(k),
+    }
+    return next((name for name, test in tests.items() if test(kind)), "other")

@@ -1,0 +1,290 @@
+"""The rows of a recipe as tensors, resident on the device and addressed by row number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mtl.contracts import check_columns
+from mtl.data.columns.inputs import fit_layout
+from mtl.data.learned import Learned
+from mtl.data.types import Header, How, Mask, Rows, Wanted
+from mtl.dataset.join import Joined, join
+from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
+from mtl.dataset.split import split_rows
+from mtl.dataset.standardize import check_finite
+from mtl.dataset.standardize import fit as fit_standardize
+from mtl.errors import UserError, raise_all
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.specs import TaskSpec
+from mtl.task_groups import TaskGroup, known_outputs, task_groups
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """n rows.
+
+    Args:
+        inputs: (n, ...) as the source stores them; the model standardizes.
+        target: task group -> (n, T), or (n, T, O) for several labels a row; in the smallest type that fits.
+        present: task group -> (n, T) bool, whether the label is there.
+        weight: task group -> (n, T) weights of rows in the loss, for groups that have such a column.
+        splits: split -> row numbers.
+        streams: source -> its rows.
+        header: what is known of the data, now that they are read.
+        learned: what was learned from the training rows.
+        fingerprint: sha256 of the data.
+        ceiling: task -> the best accuracy that any predictor can reach, where known.
+        notices: what the user should know about the data, one line each.
+    """
+
+    inputs: Tensor
+    target: dict[str, Tensor]
+    present: dict[str, Tensor]
+    weight: dict[str, Tensor]
+    splits: dict[str, Rows]
+    streams: dict[str, range]
+    header: Header
+    learned: Learned
+    fingerprint: str
+    ceiling: dict[str, float]
+    notices: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same rows on another device."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            half = device.type == "mps" and tensor.dtype == torch.float64  # which it does not have
+            return (tensor.float() if half else tensor).to(device)
+
+        def all_moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {group: moved(tensor) for group, tensor in tensors.items()}
+
+        return replace(
+            self,
+            inputs=moved(self.inputs),
+            target=all_moved(self.target),
+            present=all_moved(self.present),
+            weight=all_moved(self.weight),
+        )
+
+    def targets(self, group: str, index: Tensor) -> Tensor:
+        """(B, T) or (B, T, O) targets of these rows as the losses take them: int64, or float64 (MPS: float32)."""
+        target = self.target[group][index]
+        if not target.is_floating_point():
+            return target.long()
+        return target if target.device.type == "mps" else target.double()
+
+    def weights(self, group: str, index: Tensor) -> Tensor:
+        """(B, T) float weights of these rows in the loss: 0 where a label is missing."""
+        present = self.present[group][index]
+        own = self.weight.get(group)
+        return present.float() if own is None else torch.where(present, own[index], 0.0)
+
+
+def wanted_of(recipe: Recipe, source: str | None = None) -> Wanted:
+    """Which columns a recipe asks of one source, or of all that it has, and how each is meant."""
+    labels: dict[str, How] = {}
+    extra: dict[str, How] = {}
+    for spec in recipe.tasks.values():
+        if source is None or spec.source in (None, source):
+            labels.update(dict.fromkeys(spec.target_columns(), cast(How, _how(spec))))
+            if spec.sample_weight is not None:
+                extra[spec.sample_weight] = "numbers"
+    split = recipe.data.split
+    for column, how in ((split.column, "codes"), (split.group, "codes"), (split.by_time, "times")):
+        if column is not None:
+            extra[column] = cast(How, how)
+    return Wanted(labels, extra)
+
+
+def _how(spec: TaskSpec) -> str:
+    return "classes" if spec.reads == "lists" and len(spec.target_columns()) > 1 else spec.reads
+
+
+def read_sources(recipe: Recipe) -> Joined:
+    """The columns of all sources that the recipe asks for."""
+    columns = {}
+    for name, source in recipe.data.by_name.items():
+        with recipe.at("data", *recipe.data.path_of(name)):
+            own = wanted_of(recipe, name if recipe.data.sources is not None else None)
+            ids = source.row_ids()
+            if ids is not None:
+                own = Wanted(own.labels, {**own.extra, ids: "codes"})
+            if recipe.data.sources is not None:
+                own = _held(own, source.header())
+            found = source.read(recipe.seeds.labels, own)
+            columns[name] = check_columns(source, found, tuple(own.labels))
+    return join(columns)
+
+
+def _held(wanted: Wanted, header: Header) -> Wanted:
+    """Of what is asked of all sources, what one of them has."""
+    known = set(header.columns or header.labels)
+    return Wanted(
+        {c: how for c, how in wanted.labels.items() if c in known},
+        {c: how for c, how in wanted.extra.items() if c in known},
+    )
+
+
+def load_dataset(recipe: Recipe, header: Header) -> Dataset:
+    """Read, split, encode and measure the data of a recipe.
+
+    Raises:
+        UserError: labels are missing or not allowed, or a split is empty; the faults of all tasks at once.
+    """
+    joined = read_sources(recipe)
+    notices = [notice for columns in joined.sources.values() for notice in columns.notices]
+    header = _read_header(joined, header)
+    outputs = known_outputs(recipe, header)
+    with recipe.at("data", "split"):
+        splits, said = split_rows(recipe, joined, header)
+    notices += said
+    tasks: dict[str, TaskLabels] = {}
+    faults: list[UserError] = []
+    for task, spec in recipe.tasks.items():
+        try:
+            with recipe.at("tasks", task):
+                tasks[task] = read_task(task, spec, outputs[task], joined, header, splits)
+                notices += tasks[task].notices
+        except UserError as error:
+            faults.extend(error.errors)
+    raise_all(faults)
+    learned = Learned(
+        outputs={task: found.outputs for task, found in tasks.items()},
+        constants={task: found.constants for task, found in tasks.items()},
+    )
+    with recipe.at("data", "standardize"):
+        learned = _learn_inputs(recipe, joined, splits, learned)
+    return _dataset(recipe, joined, header, splits, learned, tasks, notices)
+
+
+def assembled(
+    recipe: Recipe, joined: Joined, header: Header, splits: Mapping[str, Rows], learned: Learned
+) -> Dataset:
+    """Rows of other data, encoded by what a run has learned of its own."""
+    header = _read_header(joined, header)
+    tasks = {}
+    for task, spec in recipe.tasks.items():
+        with recipe.at("tasks", task):
+            labels = joined.labels(spec.target_columns(), spec.source, header)
+            there = labels.any_present()
+            outputs = learned.outputs[task]
+            weight = None
+            if spec.sample_weight is not None:
+                weight = sample_weights(spec.sample_weight, joined, labelled(splits, there))
+            tasks[task] = TaskLabels(
+                outputs, spec.encode(labels, outputs), there, weight, learned.constants[task], []
+            )
+    return _dataset(recipe, joined, header, dict(splits), learned, tasks, [])
+
+
+def _dataset(
+    recipe: Recipe,
+    joined: Joined,
+    header: Header,
+    splits: dict[str, Rows],
+    learned: Learned,
+    tasks: Mapping[str, TaskLabels],
+    notices: Sequence[str],
+) -> Dataset:
+    target, present, weight = _stacked(task_groups(recipe, learned), tasks)
+    ceiling = {
+        task: columns.ceiling[spec.target]
+        for columns in joined.sources.values()
+        for task, spec in recipe.tasks.items()
+        if spec.target in columns.ceiling
+    }
+    return Dataset(
+        inputs=torch.from_numpy(joined.inputs),
+        target=target,
+        present=present,
+        weight=weight,
+        splits=splits,
+        streams=joined.streams(),
+        header=header,
+        learned=learned,
+        fingerprint=joined.fingerprint,
+        ceiling=ceiling,
+        notices=tuple(notices),
+    )
+
+
+def _read_header(joined: Joined, header: Header) -> Header:
+    """The header with what is known now that rows were read."""
+    seen = {
+        name: header.of(name)
+        if columns.header is None
+        else _with_labels(header.of(name), columns.header, columns.labels)
+        for name, columns in joined.sources.items()
+    }
+    if len(seen) == 1:
+        ((_, only),) = seen.items()
+        labels, text = dict(only.labels), set(only.text)
+    else:
+        labels, text = dict(header.labels), set(header.text)
+        for column in dict.fromkeys(c for columns in joined.sources.values() for c in columns.labels):
+            labels[column], is_text = joined.called(column, None, header)
+            text = text | {column} if is_text else text - {column}
+    return replace(
+        header,
+        input_shape=joined.inputs.shape[1:],
+        labels=labels,
+        text=frozenset(text),
+        layout=joined.layout if joined.layout is not None else header.layout,
+        by_source=seen if len(seen) > 1 else {},
+    )
+
+
+def _with_labels(header: Header, read: Header, columns: Iterable[str]) -> Header:
+    """A source's header with what was read of its label columns."""
+    names = {column: read.labels.get(column) for column in columns}
+    return replace(header, labels={**header.labels, **names}, text=header.text | (read.text & set(names)))
+
+
+def _learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], learned: Learned) -> Learned:
+    scale = recipe.data.standardize.kind
+    if joined.layout is not None:
+        layout, mean, std, fill, indicators = fit_layout(
+            cast(npt.NDArray[np.float32], joined.inputs),
+            joined.layout,
+            splits["train"],
+            np.sort(np.concatenate(list(splits.values()))),
+            scale != "none",
+            joined.place,
+        )
+        return replace(learned, layout=layout, mean=mean, std=std, fill=fill, indicators=indicators)
+    mean, std = fit_standardize(joined.inputs, splits["train"], scale, joined.place)
+    for name, rows in splits.items():
+        if name != "train":  # whose rows have been looked at
+            check_finite(joined.inputs, rows, joined.place)
+    return replace(learned, mean=mean, std=std) if scale != "none" else learned
+
+
+def _present(columns: Sequence[Mask]) -> Tensor:
+    """(n, T) which labels are there; a single row seen n times where all are."""
+    if all(there.all() for there in columns):
+        return torch.ones(1, len(columns), dtype=torch.bool).expand(len(columns[0]), -1)
+    return torch.from_numpy(np.stack(columns, axis=1))
+
+
+def _stacked(
+    groups: Sequence[TaskGroup], tasks: Mapping[str, TaskLabels]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Target, presence and weight of each group."""
+    target, present, weight = {}, {}, {}
+    for group in groups:
+        own = [tasks[task] for task in group.tasks]
+        target[group.name] = torch.from_numpy(np.stack([labels.targets for labels in own], axis=1))
+        present[group.name] = _present([labels.present for labels in own])
+        if any(labels.weight is not None for labels in own):
+            ones = np.ones(len(own[0].targets), np.float32)
+            columns = [labels.weight if labels.weight is not None else ones for labels in own]
+            weight[group.name] = torch.from_numpy(np.stack(columns, axis=1))
+    return target, present, weight

@@ -1,0 +1,180 @@
+"""The labels of one task: encoded, checked against what the recipe allows, and what is unusual about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl.contracts import check_targets
+from mtl.data.columns.labels import narrow
+from mtl.data.learned import Constants
+from mtl.data.types import Array, Header, Labels, Mask, Rows
+from mtl.dataset.join import Joined
+from mtl.errors import UserError, quoted
+from mtl.recipe.specs import TaskSpec
+
+RARE = 1000
+"""Rows of the most frequent class per row of the rarest from which a user is told."""
+MANY_FRACTIONS = 20
+"""Classes that are numbers with fractions, above which they look like a quantity; half stars from 0 to 5 are 11."""
+ENOUGH_ROWS = 50
+"""Rows of train from which classes of a single row each look like an id."""
+
+
+@dataclass(frozen=True)
+class TaskLabels:
+    """Targets (n,) or (n, O), which of them are there, weights (n,) if any, and what was learned of them."""
+
+    outputs: tuple[str, ...]
+    targets: Array
+    present: Mask
+    weight: npt.NDArray[np.float32] | None
+    constants: Constants
+    notices: list[str]
+
+
+def read_task(
+    task: str,
+    spec: TaskSpec,
+    outputs: tuple[str, ...] | None,
+    joined: Joined,
+    header: Header,
+    splits: Mapping[str, Rows],
+) -> TaskLabels:
+    """One task's labels, checked against what the recipe allows."""
+    labels = joined.labels(spec.target_columns(), spec.source, header)
+    there = labels.any_present()
+    _check_missing(task, spec, joined, labels, there, splits)
+    if outputs is None:
+        outputs = spec.found_outputs(labels)
+    targets = narrow(check_targets(spec, spec.encode(labels, outputs), len(labels.values)))
+    train = splits["train"][there[splits["train"]]]
+    notices = _notices(task, spec, outputs, targets, there, splits)
+    weight = None
+    if spec.sample_weight is not None:
+        weight = sample_weights(spec.sample_weight, joined, labelled(splits, there))
+        if not weight[train].any():
+            what = f"column {quoted(spec.sample_weight)} is 0 in every labelled row of train"
+            raise UserError("", what, path=("sample_weight",))
+    return TaskLabels(outputs, targets, there, weight, spec.constants(targets[train], outputs), notices)
+
+
+def labelled(splits: Mapping[str, Rows], there: Mask) -> Rows:
+    """Rows of all splits that have a label."""
+    return np.concatenate([rows[there[rows]] for rows in splits.values()])
+
+
+def _check_missing(
+    task: str, spec: TaskSpec, joined: Joined, labels: Labels, there: Mask, splits: Mapping[str, Rows]
+) -> None:
+    if spec.missing == "error" and not labels.present.all():
+        whole = np.asarray(labels.present.all(axis=tuple(range(1, labels.present.ndim))))
+        lacking = np.concatenate([rows[~whole[rows]] for rows in splits.values()])
+        if lacking.size:
+            column = ", ".join(map(quoted, spec.target_columns()[:3]))
+            more = f", and {lacking.size - 1} more rows like it" if lacking.size > 1 else ""
+            raise UserError(
+                joined.place(int(lacking.min())),
+                f"no label in column {column}{more}",
+                "set `missing: mask` to leave such rows out of this task",
+                path=("target",),
+            )
+    for name, rows in splits.items():
+        if not there[rows].any():
+            what = f"task {quoted(task)} has no labels in split {quoted(name)}"
+            todo = "" if name == "train" else "split otherwise, such as by data.split.stratify"
+            raise UserError("", what, todo)
+
+
+def sample_weights(column: str, joined: Joined, used: Rows) -> npt.NDArray[np.float32]:
+    values, _ = joined.extra(column)
+    weights = np.asarray(values, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = weights.astype(np.float32)
+    wrong = used[~((weights[used] >= 0) & (single[used] < np.inf))]
+    if wrong.size:
+        row = int(wrong.min())
+        raise UserError(
+            joined.place(row), f"the weight in column {quoted(column)} is {weights[row]:g}; it must be 0 or more",
+            path=("sample_weight",),
+        )  # fmt: skip
+    return single
+
+
+def _notices(
+    task: str, spec: TaskSpec, outputs: Sequence[str], targets: Array, there: Mask, splits: Mapping[str, Rows]
+) -> list[str]:
+    """What is unusual about the labels of one task."""
+    rows = {name: part[there[part]] for name, part in splits.items()}
+    if spec.reads == "numbers":
+        values = targets[rows["train"]]
+        if values.min() < values.max():
+            return []
+        return [f"task {quoted(task)}: every label of train is {values[0]:g}; r2 is undefined"]
+    if targets.ndim > 1:
+        return _label_notices(task, outputs, targets[rows["train"]])
+    counts = {name: np.bincount(targets[part], minlength=len(outputs)) for name, part in rows.items()}
+    train = counts["train"]
+    if (train > 0).sum() < 2:
+        raise UserError("", f"task {quoted(task)} has a single class in train: nothing to learn")
+    notices = _odd_classes(task, outputs, train)
+    absent = [name for name, count in zip(outputs, train, strict=True) if count == 0]
+    if absent:
+        elsewhere = sum(int(c[train == 0].sum()) for name, c in counts.items() if name != "train")
+        what = f"task {quoted(task)}: no row of train has {', '.join(map(quoted, absent[:5]))}"
+        what += f" ({elsewhere} rows of other splits do)" if elsewhere else ""
+        if spec.strict_classes:
+            raise UserError("", what, "drop strict_classes, or split otherwise", path=("strict_classes",))
+        notices.append(what)
+    rarest, most = int(train[train > 0].min()), int(train.max())
+    if most >= RARE * rarest:
+        name = outputs[int(np.flatnonzero(train == rarest)[0])]
+        notices.append(
+            f"task {quoted(task)}: {rarest} rows of train are {quoted(name)}, {most} are "
+            f"{quoted(outputs[int(train.argmax())])}; accuracy says little here, look at average_precision or macro_f1"
+        )
+    return notices
+
+
+def _odd_classes(task: str, outputs: Sequence[str], train: Array) -> list[str]:
+    """Classes that may not be meant as such; `train` counts the rows of each."""
+    called, notices = f"task {quoted(task)}", []
+    alike: dict[str, str] = {}
+    for name in outputs:
+        first = alike.setdefault(" ".join(name.split()).casefold(), name)
+        if first != name:
+            notices.append(
+                f"{called}: classes {quoted(first)} and {quoted(name)} differ in case or spaces only"
+            )
+            break
+    if len(outputs) > MANY_FRACTIONS and _are_fractions(outputs):
+        notices.append(
+            f"{called}: its {len(outputs)} classes are numbers such as {outputs[0]}; kind: regression is for quantities"
+        )
+    n_rows, once = int(train.sum()), int((train == 1).sum())
+    if n_rows >= ENOUGH_ROWS and 2 * once > n_rows:
+        notices.append(f"{called}: {once} of {n_rows} rows of train have a class of their own; is it an id?")
+    return notices
+
+
+def _are_fractions(names: Sequence[str]) -> bool:
+    """Whether every name is a number, and one of them not a whole one."""
+    try:
+        return any(not float(name).is_integer() for name in names)
+    except (ValueError, OverflowError):
+        return False
+
+
+def _label_notices(task: str, outputs: Sequence[str], targets: Array) -> list[str]:
+    """Labels of which train has one side only; -1 in targets is unknown."""
+    notices = []
+    for value, said in ((1, "no row of train has"), (0, "every row of train has")):
+        lacking = ~(targets == value).any(axis=0)
+        names = [quoted(name) for name, there in zip(outputs, lacking.tolist(), strict=True) if there]
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            notices.append(f"task {quoted(task)}: {said} {', '.join(names[:5])}{more}")
+    return notices

@@ -1,0 +1,1 @@
+"""One recipe -> one run: begin, go on, end."""

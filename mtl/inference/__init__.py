@@ -1,0 +1,1 @@
+"""A run as a model: load it, predict, evaluate again."""

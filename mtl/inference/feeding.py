@@ -1,0 +1,253 @@
+"""What a trained model is fed: raw input rows out of arrays, tables and files, a batch at a time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl.data.files.table import TableFile
+from mtl.data.learned import Learned
+from mtl.data.types import Array, Header, Layout
+from mtl.errors import UserError, did_you_mean, quoted, without_paths
+from mtl.recipe.specs import SourceSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Float32 = npt.NDArray[np.float32]
+Image = tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]]
+Batch = tuple[dict[str, Any], Float32]
+"""Columns that are carried through, and raw input rows."""
+
+ROWS = 4096
+"""Most rows of a forward pass."""
+NUMBERS, PIXELS = 1 << 22, 1 << 20
+"""Most input numbers of a forward pass: of plain rows, and of images, whose activations are larger than they."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How raw rows reach a model.
+
+    Args:
+        source: the form of the run's own data.
+        header: the shape of one row.
+        learned: the columns of a table and the values of its categories.
+    """
+
+    source: SourceSpec
+    header: Header
+    learned: Learned
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return tuple(self.header.input_shape)
+
+    @property
+    def rows(self) -> int:
+        """Rows of one batch."""
+        most = NUMBERS if len(self.shape) == 1 else PIXELS
+        return max(1, min(ROWS, most // max(1, math.prod(self.shape))))
+
+    def batches(self, data: Any, keep: Sequence[str] = ()) -> Iterator[Batch]:
+        """Raw rows of a path, a table or an array, and the columns of it to carry through.
+
+        Raises:
+            UserError: a column or array is missing, has another shape, or holds what it should not.
+        """
+        if isinstance(data, str | os.PathLike):
+            path = Path(data)
+            return self._npz(path, keep) if path.suffix == ".npz" else self._table(self._file(path), keep)
+        if hasattr(data, "detach"):  # a torch tensor
+            data = data.detach().cpu().numpy()
+        return self._array(data) if isinstance(data, np.ndarray) else self._table(in_memory(data), keep)
+
+    def _file(self, path: Path) -> TableFile:
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        with without_paths():
+            file = self.source.table(str(path)) or TableFile(path, delimiter=delimiter)
+            file.check()
+        return file
+
+    def _array(self, array: Array) -> Iterator[Batch]:
+        self._check_shape(array.shape)
+        for start in range(0, len(array), self.rows):
+            yield {}, self._numbers(array[start : start + self.rows], start)
+
+    def _npz(self, path: Path, keep: Sequence[str]) -> Iterator[Batch]:
+        from mtl.data.files.npz import names
+        from mtl.data.files.npz_stream import stream
+
+        name, start = self.source.input_array(), 0
+        with without_paths():
+            known = names(path)
+        if name in known:
+            self._check_shape(known[name][0], path.name)
+        for arrays in stream(path, list(dict.fromkeys([name, *keep])), self.rows):
+            yield {n: arrays[n] for n in keep}, self._numbers(arrays[name], start, path.name)
+            start += len(arrays[name])
+
+    def _check_shape(self, shape: tuple[int, ...], place: str = "inputs") -> None:
+        layout = self.learned.layout
+        if layout is not None and layout.categorical:
+            raise UserError(place, "the run reads categories by name", "give a table")
+        if len(shape) < 1 or tuple(shape[1:]) != self.shape:
+            wanted = f"(n, {', '.join(map(str, self.shape))})"
+            raise UserError(place, f"shape {tuple(shape)}, the run takes {wanted}")
+
+    def _numbers(self, part: Array, start: int, place: str = "inputs") -> Float32:
+        """float32 rows of an array, refused where they are not what the run was trained on."""
+        if part.dtype.kind not in "fiub":
+            raise UserError(place, f"holds {part.dtype} values, not numbers")
+        with np.errstate(over="ignore"):
+            rows = np.array(part, dtype=np.float32)  # a copy: torch takes no read-only memory
+        layout = self.learned.layout
+        may_lack = layout is not None and layout.missing != "error"
+        wrong = np.isinf(rows) if may_lack else ~np.isfinite(rows)
+        if wrong.any():
+            at = tuple(np.argwhere(wrong)[0])
+            what = "the value is missing" if np.isnan(rows[at]) else f"{part[at]} is not a finite float32"
+            raise UserError(f"{place}:row {start + int(at[0])}", what, "remove the row or fill the value")
+        return rows
+
+    def _table(self, file: TableFile, keep: Sequence[str]) -> Iterator[Batch]:
+        for name in keep:
+            if name not in file.column_names:
+                near = did_you_mean(name, file.column_names)
+                raise UserError(
+                    file.name, f"no column {quoted(name)}{near}", "--keep names columns of the input"
+                )
+        reader = self._reader(file)
+        for first, whole in file.batches(list(dict.fromkeys([*reader.columns, *keep]))):
+            for at in range(0, whole.num_rows, self.rows):
+                batch = whole.slice(at, self.rows)
+                yield {name: batch.column(name) for name in keep}, reader.rows(batch, first + at)
+
+    def _reader(self, file: TableFile) -> _TableRows | _ImageRows | _VectorRows:
+        image, vector = self.source.image_column(), self.source.input_array()
+        if self.learned.layout is not None:
+            return _TableRows(file, self.learned.layout)
+        if image is not None:
+            return _ImageRows(file, self.shape, image)
+        if len(self.shape) > 1 or vector not in file.column_names:
+            raise UserError(
+                file.name, f"the run was trained on arrays of shape {self.shape}",
+                f"give an array, or an .npz file with one called {quoted(vector)}",
+            )  # fmt: skip
+        return _VectorRows(file, self.shape[0], vector)
+
+
+class _TableRows:
+    """Batches of a table as raw rows, with the codes that the run gave to categories."""
+
+    def __init__(self, file: TableFile, layout: Layout) -> None:
+        from mtl.data.columns.inputs import Known
+
+        self.file, self.layout = file, layout
+        self.columns = [*layout.numeric, *layout.vectors, *layout.categorical]
+        self.coders = {name: Known(values) for name, values in layout.values.items()}
+
+    def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        from mtl.data.columns.inputs import input_block
+
+        rows = np.empty((batch.num_rows, self.layout.width), np.float32)
+        input_block(self.file, batch, first, self.layout, self.coders, rows)
+        lacking = np.isnan(rows[:, : self.layout.n_numeric])
+        if self.layout.missing == "error" and lacking.any():
+            row, i = np.argwhere(lacking)[0]
+            raise UserError(
+                f"{self.file.row(first + int(row))}, column {quoted(self.layout.numeric_name(int(i)))}",
+                "the value is missing",
+                "the run was trained with inputs.missing: error",
+            )
+        return rows
+
+
+class _ImageRows:
+    """The images that a batch of a table names; their paths are relative to the table's folder."""
+
+    def __init__(self, file: TableFile, shape: tuple[int, ...], image: Image) -> None:
+        self.file, self.shape, self.image = file, shape, image
+        self.columns = [image[0]]
+
+    def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        from mtl.data.columns.values import texts
+        from mtl.data.files.images import read_images
+
+        column, size, mode = self.image
+        images = read_images(
+            texts(self.file, column, first, batch.column(column)).to_pylist(),
+            root=self.file.path.parent,
+            size=size,
+            mode=mode,
+            place=lambda row: self.file.row(first + row),
+        )
+        if images.shape[1:] != self.shape:
+            shown = [" x ".join(map(str, shape[1:])) for shape in (images.shape[1:], self.shape)]
+            raise UserError(self.file.row(first), f"the image is {shown[0]}, the run takes {shown[1]}")
+        return images.astype(np.float32)
+
+
+class _VectorRows:
+    """A column that lists the numbers of each row, for a run that was trained on an array of that name."""
+
+    def __init__(self, file: TableFile, width: int, column: str) -> None:
+        self.file, self.width, self.columns = file, width, [column]
+
+    def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        from mtl.data.columns.values import vectors
+
+        return vectors(self.file, self.columns[0], first, batch.column(self.columns[0]), self.width)
+
+
+def in_memory(data: Any) -> TableFile:
+    """A table that is in memory already, behind the interface of a file.
+
+    Args:
+        data: a pyarrow Table; a mapping of column -> sequence; or a data frame, known by
+            `__arrow_c_stream__` or by `to_dict(orient="list")`.
+
+    Raises:
+        UserError: it is none of these, or a column's values are of several kinds.
+    """
+    import pyarrow as pa
+
+    from mtl.data.files.memory_table import MemoryTable
+
+    try:
+        if isinstance(data, pa.Table):
+            return MemoryTable(data)
+        if hasattr(data, "__arrow_c_stream__"):
+            return MemoryTable(pa.table(data))
+        if not isinstance(data, Mapping):
+            to_dict = getattr(data, "to_dict", None)
+            if to_dict is None:
+                kind = quoted(type(data).__name__)
+                raise UserError("", f"cannot predict for {kind}: give an array, a table or a path")
+            data = to_dict(orient="list")
+        return MemoryTable(pa.table({str(name): _column(str(name), values) for name, values in data.items()}))
+    except (pa.ArrowException, TypeError) as error:
+        raise UserError("table", f"cannot be read ({str(error).splitlines()[0][:100]})") from None
+
+
+def _column(name: str, values: Any) -> pa.Array:
+    import pyarrow as pa
+
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    plain = isinstance(values, np.ndarray) and values.ndim == 1
+    try:
+        return pa.array(values if plain else list(values), from_pandas=True)
+    except (pa.ArrowException, TypeError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise UserError(
+            f"table, column {quoted(name)}", f"is no sequence of values of one kind ({reason})"
+        ) from None

@@ -1,0 +1,127 @@
+"""A run's network with its selected weights, out of its folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtl.build import Built, build
+from mtl.console import complain
+from mtl.data.learned import Learned, from_record
+from mtl.data.types import Header
+from mtl.errors import UserError, quoted, raise_all
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.load import load_recipe
+from mtl.runs import checkpoint, state
+from mtl.runs.folder import RECORD, RunFolder, recipe_of
+from mtl.runs.record import PUT_BACK, digest_of_model
+from mtl.training import devices
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's network with its selected weights, and all that is needed to feed and read it.
+
+    Args:
+        recipe: the run's recipe.
+        built: the network and its task groups.
+        header: the shape of its inputs.
+        learned: classes, scales and other numbers from training.
+        folder: the run.
+    """
+
+    recipe: Recipe
+    built: Built
+    header: Header
+    learned: Learned
+    folder: RunFolder
+
+
+def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
+    """The network of a finished run (or one with a checkpoint); its data are not needed.
+
+    Raises:
+        UserError: there is no such run or device, or the run has no whole checkpoint.
+    """
+    folder = RunFolder.open(Path(path))
+    try:
+        target = devices.resolve(device)
+    except UserError as error:
+        raise UserError("--device", error.what, error.todo) from None
+    recipe = _recipe(folder)
+    if "model" not in folder.record:
+        raise UserError(
+            str(folder.path), "was made by an earlier mtl that did not record its inputs", "train it again"
+        )
+    _require_whole(folder)
+    header, learned = from_record(folder.record["model"])
+    _require_tasks(folder, recipe, learned)
+    built = build(recipe, header, learned)
+    state.load_weights(built.model, selected_files(folder))
+    return Trained(recipe, built.to(target), header, learned, folder)
+
+
+def _require_whole(folder: RunFolder) -> None:
+    """The record says of the model what the run wrote; older runs have no digest of it.
+
+    Raises:
+        UserError: it does not.
+    """
+    record = folder.record
+    if record.get("model_sha256", "") not in ("", digest_of_model(record)):
+        raise UserError(str(folder.path / RECORD), "model is not as the run wrote it", PUT_BACK)
+
+
+def _require_tasks(folder: RunFolder, recipe: Recipe, learned: Learned) -> None:
+    """What was learned is of the recipe's tasks.
+
+    Raises:
+        UserError: the record is not that of this recipe.
+    """
+    for name, of in (("outputs", learned.outputs), ("constants", learned.constants)):
+        for task in recipe.tasks.keys() ^ of.keys():
+            what = f"model.{name} {'lacks' if task in recipe.tasks else 'has unknown'} {quoted(task)}"
+            raise UserError(str(folder.path / RECORD), what, PUT_BACK)
+
+
+def _recipe(folder: RunFolder) -> Recipe:
+    """The run's recipe; if it names parts of plug-ins that are not loaded, the message says which to add."""
+    try:
+        return load_recipe(recipe_of(folder))
+    except UserError as error:
+        plugins = " ".join(f"--plugin {name}" for name in folder.record.get("plugins", []))
+        if plugins:
+            todo = f"the run began with plug-ins; add {plugins}"
+            raise_all([UserError(e.place, e.what, todo, path=e.path) for e in error.errors])
+        raise
+
+
+def selected_files(folder: RunFolder) -> Mapping[str, Path]:
+    """The checkpoint that the run selected; of a run that is not finished, the best one so far by validation.
+
+    Where validation chose none, or the best one is not whole, it is the newest. Stderr says which it is.
+
+    Raises:
+        UserError: there is no whole checkpoint, or the one selected is damaged.
+    """
+    run_id, selected = folder.record["id"], folder.record.get("selected", {}).get("step")
+    if selected is None:
+        step, files, _ = checkpoint.newest(folder.checkpoints, run_id)
+        best = state.best_step(files)
+        if best is not None and best != step:
+            with suppress(checkpoint.Damaged):
+                files = checkpoint.verified(_at(folder, best), run_id)
+                step = best
+        complain(f"warning: {folder.path} is not finished: weights of step {step} are used")
+        return files
+    try:
+        return checkpoint.verified(_at(folder, selected), run_id)
+    except checkpoint.Damaged as reason:
+        raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
+
+
+def _at(folder: RunFolder, step: int) -> Path:
+    return folder.checkpoints / f"step-{step:08d}"

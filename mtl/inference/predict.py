@@ -1,0 +1,126 @@
+"""A trained run as a predictor: raw rows in, classes, values and probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl.build import Built
+from mtl.data.types import Array
+from mtl.errors import UserError, quoted
+from mtl.evaluation.evaluate import evaluation_mode
+from mtl.inference.feeding import Feed
+from mtl.inference.load import Trained, load_trained
+from mtl.inference.rescore import rescore
+from mtl.recipe.keys.recipe import Recipe
+
+Predictions = dict[str, Array | list[Any]]
+
+
+@dataclass(frozen=True)
+class TrainedModel(Trained):
+    """A trained run that predicts and is evaluated."""
+
+    @cached_property
+    def feed(self) -> Feed:
+        """How raw rows reach the network; of several sources, those of the first one's form."""
+        return Feed(next(iter(self.recipe.data.by_name.values())), self.header, self.learned)
+
+    def predict(self, data: Any) -> Predictions:
+        """Predictions for all rows at once.
+
+        Args:
+            data: an array of raw inputs (n, ...); a path of a CSV, Parquet or npz file; a pyarrow Table; a
+                mapping of column -> sequence; or a data frame.
+
+        Returns:
+            Column -> n values: `<task>` is the class or the value in the label's unit, `<task>_p` the
+            probability of yes, `<task>_p_<class>` that of each class or label.
+
+        Raises:
+            UserError: a column is missing, or a value is not what its column should hold.
+        """
+        parts = [part for _, part in self.batches(data)]
+        parts = parts or [self._predict(np.empty((0, *self.feed.shape), np.float32))]
+        joined: Predictions = {}
+        for name, first in parts[0].items():
+            pieces = [part[name] for part in parts]
+            if isinstance(first, list):
+                joined[name] = [value for piece in pieces for value in piece]
+            else:
+                joined[name] = np.concatenate(pieces)
+        return joined
+
+    def batches(self, data: Any, keep: Sequence[str] = ()) -> Iterator[tuple[dict[str, Any], Predictions]]:
+        """Predictions batch by batch, with the columns of the input that are carried through."""
+        for kept, inputs in self.feed.batches(data, keep):
+            yield kept, self._predict(inputs)
+
+    @torch.inference_mode()
+    def _predict(self, inputs: Array) -> Predictions:
+        device = next(self.built.model.parameters()).device
+        with evaluation_mode(self.built.model):
+            logits = self.built.model.forward_groups(torch.from_numpy(inputs).to(device))
+        return decoded(self.recipe, self.built, logits)
+
+    def evaluate(
+        self, split: str = "test", data: str | os.PathLike[str] | None = None
+    ) -> dict[str, float | None]:
+        """Metrics on a split of the run's data, or on all rows of another file that has labels.
+
+        Raises:
+            UserError: there is no such split, or the file is not like the run's.
+        """
+        return rescore(self, split, data)
+
+
+def decoded(recipe: Recipe, built: Built, logits: Mapping[str, Tensor]) -> Predictions:
+    """The predictions of all tasks, in their order, from the logits (B, T, O) of each task group.
+
+    Raises:
+        UserError: two tasks give a column of the same name.
+    """
+    place = {task: (group, t) for group in built.groups for t, task in enumerate(group.tasks)}
+    columns: Predictions = {}
+    for task, spec in recipe.tasks.items():
+        group, t = place[task]
+        found = spec.decode(logits[group.name][:, t].float(), group.outputs[t], group.constants_of(t))
+        for suffix, values in found.items():
+            if task + suffix in columns:
+                raise UserError(
+                    "", f"another task predicts a column {quoted(task + suffix)} too", "rename one of the two",
+                    path=("tasks", task),
+                )  # fmt: skip
+            columns[task + suffix] = values
+    return columns
+
+
+def check_columns(recipe: Recipe, built: Built) -> None:
+    """Refuse, before training begins, tasks whose predictions could not stand in one table.
+
+    Raises:
+        UserError: two tasks give a column of the same name.
+    """
+    device = next(built.model.parameters()).device
+    logits = {
+        group.name: torch.zeros(1, len(group.tasks), group.n_outputs, device=device) for group in built.groups
+    }
+    with recipe.at():
+        decoded(recipe, built, logits)
+
+
+def load(path: str | os.PathLike[str], device: str = "cpu") -> TrainedModel:
+    """A finished run (or one with a checkpoint) as a predictor; its data are not needed.
+
+    Raises:
+        UserError: there is no such run or device, or the run has no whole checkpoint.
+    """
+    found = load_trained(path, device)
+    return TrainedModel(found.recipe, found.built, found.header, found.learned, found.folder)

@@ -1,0 +1,110 @@
+"""Metrics of a trained model again: on a split of its own data, or on another file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mtl.data.types import Layout, Wanted
+from mtl.dataset.assemble import Dataset, assembled, load_dataset, wanted_of
+from mtl.dataset.header import header_of
+from mtl.dataset.join import Joined, join
+from mtl.dataset.standardize import check_finite
+from mtl.errors import UserError, did_you_mean, quoted, without_paths
+from mtl.evaluation.evaluate import evaluate
+from mtl.inference.load import Trained
+from mtl.recipe.keys.recipe import Recipe
+from mtl.training import devices
+
+
+def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> dict[str, float | None]:
+    """Metrics of `split` of the run's data, or of all rows of `data`.
+
+    Raises:
+        UserError: there is no such split, the run's data are not what they were, or the file is not like them.
+    """
+    recipe = model.recipe
+    with devices.settings(recipe.train.deterministic, model.folder.record["threads"]):
+        if data is not None:
+            dataset, split = other_data(model, Path(data)), "test"
+        else:
+            dataset = own_data(model, split)
+        device = next(model.built.model.parameters()).device
+        dataset = dataset.to(device)
+        return evaluate(
+            model.built.model, model.built.groups, recipe.tasks, dataset, dataset.splits[split], split
+        )
+
+
+def own_data(model: Trained, split: str) -> Dataset:
+    """The data of the run, which must be those it was trained on: other rows would be split otherwise."""
+    record = model.folder.record["data"]
+    place = str(model.folder.path)
+    if split not in record["rows"]:
+        near, known = did_you_mean(split, record["rows"]), ", ".join(record["rows"])
+        raise UserError(place, f"no split {quoted(split)}{near}", f"one of {known}")
+    dataset = load_dataset(model.recipe, header_of(model.recipe))
+    if dataset.fingerprint != record["sha256"]:
+        raise UserError(
+            place,
+            f"data changed since this run began (sha256 {dataset.fingerprint[:12]}..., "
+            f"was {record['sha256'][:12]}...)",
+            "to evaluate on other rows, give them by --data",
+        )
+    return dataset
+
+
+def other_data(model: Trained, path: Path) -> Dataset:
+    """All rows of another file as one split, encoded as the run's own rows were.
+
+    Of a run with several sources, the file has the form of the first and the label columns of all tasks.
+
+    Raises:
+        UserError: the run's source is no file, or this one lacks columns or labels.
+    """
+    recipe = _without_sources(model.recipe)
+    own = next(iter(recipe.data.by_name.values())).elsewhere(str(path), model.learned.layout)
+    if own is None:
+        raise UserError(str(path), "only runs on a file can be evaluated on another one", "use --split")
+    wanted = wanted_of(recipe)
+    labels = Wanted(wanted.labels, {c: how for c, how in wanted.extra.items() if how == "numbers"})
+    with without_paths():
+        joined = join({"": own.read(recipe.seeds.labels, labels)})
+    if joined.layout is not None:
+        joined = replace(joined, inputs=_recoded(joined, joined.layout, model))
+    else:
+        check_finite(joined.inputs, np.arange(joined.n_rows))
+    if joined.inputs.shape[1:] != tuple(model.header.input_shape):
+        shape, wants = joined.inputs.shape[1:], tuple(model.header.input_shape)
+        raise UserError(str(path), f"gives inputs of shape {shape}, the run takes {wants}")
+    everything = {"test": np.arange(joined.n_rows)}
+    return assembled(recipe, joined, model.header, everything, model.learned)
+
+
+def _without_sources(recipe: Recipe) -> Recipe:
+    """The recipe with tasks that take their labels from whatever file is given."""
+    tasks = {task: spec.model_copy(update={"source": None}) for task, spec in recipe.tasks.items()}
+    return recipe.model_copy(update={"tasks": tasks})
+
+
+def _recoded(joined: Joined, layout: Layout, model: Trained) -> np.ndarray:
+    """The file's own codes of categories as those that the run learned; 0 for values it does not know."""
+    known, inputs = model.learned.layout, joined.inputs
+    assert known is not None
+    lacking = np.isnan(inputs[:, : layout.n_numeric])
+    if known.missing == "error" and lacking.any():
+        row, i = np.argwhere(lacking)[0]
+        raise UserError(
+            f"{joined.place(int(row))}, column {quoted(layout.numeric_name(int(i)))}",
+            "the value is missing",
+            "the run was trained with inputs.missing: error",
+        )
+    for i, name in enumerate(layout.categorical):
+        position = {value: code for code, value in enumerate(known.values[name], start=1)}
+        lookup = np.array([0, *(position.get(value, 0) for value in layout.values[name])], dtype=np.float32)
+        column = inputs[:, layout.n_numeric + i]
+        column[:] = lookup[column.astype(np.int64)]
+    return inputs

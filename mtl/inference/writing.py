@@ -1,0 +1,229 @@
+"""Predictions into a CSV, Parquet or npz file, batch by batch: memory does not grow with the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mtl.data.files.table import is_bytes, is_list, is_text
+from mtl.errors import EnvironmentFault, UserError, quoted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mtl.inference.predict import TrainedModel
+
+
+class Writer(Protocol):
+    """Takes in one batch of columns after the other."""
+
+    def __init__(self, path: Path) -> None: ...
+
+    def write(self, columns: dict[str, Any]) -> None: ...
+
+    def finish(self) -> None:
+        """Make the file whole."""
+
+    def close(self) -> None:
+        """Let go of everything, whether the file is whole or not."""
+
+
+def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequence[str] = ()) -> int:
+    """Predict for every row of a file; returns their number. `output` appears only when it is whole.
+
+    Raises:
+        UserError: the input is not like the run's, or the output's name has another suffix or is taken.
+        EnvironmentFault: the output cannot be written.
+    """
+    target = Path(output)
+    if target.suffix not in WRITERS:
+        raise UserError("--output", f"{quoted(output)} is none of {', '.join(WRITERS)}")
+    if target.is_dir():
+        raise UserError("--output", f"{quoted(output)} is a directory")
+    if target.exists() and Path(data).exists() and target.samefile(data):
+        raise UserError("--output", f"{quoted(output)} is the input", "give another name")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    n_rows = 0
+    writer: Writer | None = None
+    try:
+        for kept, predictions in model.batches(data, keep):
+            taken = [name for name in kept if name in predictions]
+            if taken:
+                raise UserError("--keep", f"column {quoted(taken[0])} is the name of a prediction")
+            writer = writer or WRITERS[target.suffix](temporary)
+            writer.write({**kept, **predictions})
+            n_rows += len(next(iter(predictions.values())))
+        if writer is None:
+            raise UserError(data, "no rows")
+        writer.finish()
+        os.replace(temporary, target)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise EnvironmentFault(str(target), f"cannot write: {why}") from error
+    finally:
+        with suppress(OSError):
+            if writer is not None:
+                writer.close()
+        with suppress(OSError):
+            temporary.unlink()
+    return n_rows
+
+
+class _Tables:
+    """Batches as tables into one file, by a writer that is made for the first one's columns."""
+
+    def __init__(self, path: Path) -> None:
+        self.file: IO[bytes] = path.open("wb")
+        self.writer: Any = None
+
+    def finish(self) -> None:
+        self.writer.close()
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Csv(_Tables):
+    def write(self, columns: dict[str, Any]) -> None:
+        import pyarrow.csv as pc
+
+        table = _table(columns, flat=True)
+        if self.writer is None:
+            header = io.StringIO(newline="")
+            csv.writer(header, lineterminator="\n").writerow(table.column_names)
+            self.file.write(header.getvalue().encode())
+            options = pc.WriteOptions(include_header=False, quoting_style="needed")
+            self.writer = pc.CSVWriter(self.file, table.schema, write_options=options)
+        self.writer.write_table(table)
+
+
+class _Parquet(_Tables):
+    def write(self, columns: dict[str, Any]) -> None:
+        import pyarrow.parquet as pq
+
+        table = _table(columns, flat=False)
+        self.writer = self.writer or pq.ParquetWriter(self.file, table.schema)
+        self.writer.write_table(table)
+
+
+class _Npz:
+    """Each column grows in a file of its own, block after block; the archive is put together at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = Path(mkdtemp(dir=path.parent, prefix=".mtl-predict-"))
+        self.blocks: dict[str, Path] = {}
+
+    def write(self, columns: dict[str, Any]) -> None:
+        for name, values in columns.items():
+            path = self.blocks.setdefault(name, self.folder / f"{len(self.blocks)}.npy")
+            with path.open("ab") as file:
+                np.save(file, _array(name, values), allow_pickle=False)
+
+    def finish(self) -> None:
+        with zipfile.ZipFile(self.path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, path in self.blocks.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    _join_blocks(path, member)
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+WRITERS: dict[str, type[Writer]] = {".csv": _Csv, ".parquet": _Parquet, ".npz": _Npz}
+
+
+def _table(columns: dict[str, Any], flat: bool) -> pa.Table:
+    """The columns as a table; `flat`, as in a CSV: a list is one text."""
+    import pyarrow as pa
+
+    arrays = {name: _column(values) for name, values in columns.items()}
+    if flat:
+        arrays = {name: _flat(name, array) for name, array in arrays.items()}
+    return pa.table(arrays)
+
+
+def _column(values: Any) -> pa.Array:
+    """Values as Arrow has them; of one type in every batch."""
+    import pyarrow as pa
+
+    if isinstance(values, list):
+        return pa.array([[str(value) for value in row] for row in values], pa.list_(pa.string()))
+    if not isinstance(values, np.ndarray):
+        return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+    if values.ndim > 1:
+        flat = values.reshape(len(values), -1)
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+    if values.dtype.kind in "OUS":
+        return pa.array(values.astype(str).tolist(), pa.string())
+    return pa.array(values)
+
+
+def _flat(name: str, array: pa.Array) -> pa.Array:
+    import pyarrow as pa
+
+    kind = array.type
+    if is_list(kind):
+        texts = is_text(kind.value_type)
+        return pa.array([_text(row, texts) for row in array.to_pylist()], pa.string())
+    if pa.types.is_nested(kind) or is_bytes(kind):
+        raise UserError("--keep", f"column {quoted(name)} holds {kind} values, which a CSV cannot hold")
+    return array
+
+
+def _text(row: list[Any] | None, texts: bool) -> str | None:
+    """A list as one text: `art|music` for texts, `[1.5, 2.0]` for numbers."""
+    if row is None:
+        return None
+    return "|".join(map(str, row)) if texts else json.dumps(row, default=str)
+
+
+def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
+    """A column as an array without objects: "" for a missing text, NaN for a missing number."""
+    import pyarrow as pa
+
+    if isinstance(values, np.ndarray):
+        return values.astype(str) if values.dtype == object else values
+    array = _column(values)
+    if pa.types.is_nested(array.type):
+        array = _flat(name, array)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    if pa.types.is_null(array.type) or pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    found: np.ndarray[Any, Any] = array.to_numpy(zero_copy_only=False)
+    if found.dtype == object:
+        found = np.array(["" if value is None else str(value) for value in array.to_pylist()], dtype=str)
+    return found
+
+
+def _join_blocks(path: Path, member: IO[bytes]) -> None:
+    """One .npy out of several that stand in one file, a block at a time."""
+    dtypes, n_rows, tail = [], 0, ()
+    for block in _blocks(path):
+        dtypes.append(block.dtype)
+        n_rows += len(block)
+        tail = block.shape[1:]
+    dtype = np.result_type(*dtypes)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows, *tail)}
+    np.lib.format.write_array_header_2_0(member, header)
+    for block in _blocks(path):
+        member.write(np.ascontiguousarray(block.astype(dtype)).tobytes())
+
+
+def _blocks(path: Path) -> Iterator[np.ndarray[Any, Any]]:
+    with path.open("rb") as file:
+        while file.peek(1):
+            yield np.load(file, allow_pickle=False)

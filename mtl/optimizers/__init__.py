@@ -1,0 +1,1 @@
+"""Family: how parameters follow their gradients. The registry loads every file here."""

@@ -1,0 +1,164 @@
+"""What is wrong between the keys of a recipe: names of tasks, sources, stages and metrics that stand for nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from mtl.errors import KeyPath, did_you_mean, quoted
+from mtl.recipe.base import MAX_TASKS
+from mtl.recipe.keys.data import Data
+from mtl.recipe.keys.model import Network
+from mtl.recipe.keys.train import Train
+from mtl.recipe.specs import TaskSpec, mean_metric
+
+Problem = tuple[KeyPath, str]
+Tasks = Mapping[str, TaskSpec]
+
+
+def problems_between(name: str, data: Data, tasks: Tasks, model: Network, train: Train) -> Iterator[Problem]:
+    """Everything that is wrong between keys, each with its path."""
+    yield from _task_problems(name, tasks)
+    yield from _source_problems(data, tasks)
+    yield from _target_problems(tasks)
+    yield from _row_problems(data, tasks, train)
+    yield from _tower_problems(model, tasks)
+    yield from _sharing_problems(model, len(model.towers_of(tasks)))
+    yield from _train_problems(train, tasks)
+
+
+def _task_problems(name: str, tasks: Tasks) -> Iterator[Problem]:
+    n_tasks = len(tasks)
+    if n_tasks == 0:
+        yield ("tasks",), "at least one task is needed"
+    if n_tasks > MAX_TASKS:
+        yield ("tasks",), f"{n_tasks} tasks given; at most {MAX_TASKS} tasks"
+    if "mean" in tasks:
+        yield ("tasks", "mean"), "a task cannot be called 'mean': metrics over all tasks are called that"
+    if n_tasks and not any(task.weight > 0 for task in tasks.values()):
+        yield ("tasks",), "at least one task must have weight > 0"
+    if name.split(".")[0].upper() in ("CON", "PRN", "AUX", "NUL"):
+        yield ("name",), "use letters, digits, '_', '-' and '.'; this one is reserved on Windows"
+
+
+def _source_problems(data: Data, tasks: Tasks) -> Iterator[Problem]:
+    sources = data.sources or {}
+    for name, task in tasks.items():
+        if task.source is not None and task.source not in sources:
+            known = ", ".join(sources)
+            what = f"no source {quoted(task.source)} in data.sources{': ' if known else ''}{known}"
+            yield ("tasks", name, "source"), what
+
+
+def _target_problems(tasks: Tasks) -> Iterator[Problem]:
+    """A column of one source is read in one way."""
+    read: dict[str, list[tuple[str, TaskSpec]]] = {}
+    for name, task in tasks.items():
+        for column in task.target_columns():
+            others = read.setdefault(column, [])
+            for other, spec in others:
+                same = None in (task.source, spec.source) or task.source == spec.source
+                if same and spec.reads != task.reads:
+                    what = f"reads column {quoted(column)} as {task.reads}, "
+                    what += f"task {quoted(other)} reads it as {spec.reads}"
+                    yield ("tasks", name, "target"), what
+                    break
+            others.append((name, task))
+
+
+def _row_problems(data: Data, tasks: Tasks, train: Train) -> Iterator[Problem]:
+    """What rows are split and drawn by."""
+    split = data.split
+    if split.stratify is not None:
+        yield from _task_known(tasks, split.stratify, ("data", "split", "stratify"))
+        if split.stratify in tasks and tasks[split.stratify].reads != "classes":
+            yield (
+                ("data", "split", "stratify"),
+                f"task {quoted(split.stratify)} has no classes to stratify by",
+            )
+    batches = train.batches
+    for name in batches.min_labelled:
+        yield from _task_known(tasks, name, ("train", "batches", "min_labelled", name))
+    if batches.temperature is not None and data.sources is None:
+        yield ("train", "batches", "sampling"), "is for several sources: data.sources"
+
+
+def _task_known(tasks: Tasks, name: str, path: KeyPath) -> Iterator[Problem]:
+    if name not in tasks:
+        yield path, f"unknown task {quoted(name)}{did_you_mean(name, tasks)}"
+
+
+def _tower_problems(model: Network, tasks: Tasks) -> Iterator[Problem]:
+    plan = model.towers
+    if not isinstance(plan, Mapping):
+        return
+    counts = Counter(task for own in plan.values() for task in own)
+    for tower, own in plan.items():
+        if not own:
+            yield ("model", "towers", tower), "a tower needs at least one task, or nothing trains it"
+        for i, task in enumerate(own):
+            path = ("model", "towers", tower, i)
+            yield from _task_known(tasks, task, path)
+            if task in tasks and counts[task] > 1:
+                yield path, f"task {quoted(task)} is in more than one place; a task has one tower"
+    for task in tasks:
+        if task not in counts:
+            yield ("model", "towers"), f"task {quoted(task)} has no tower"
+
+
+def _sharing_problems(model: Network, n_towers: int) -> Iterator[Problem]:
+    sharing, stages = model.sharing, model.backbone.stage_names()
+    for i, site in enumerate(sharing.sites()):
+        if site not in stages:
+            known = ", ".join(stages)
+            yield (
+                ("model", "sharing", "after", i),
+                f"no stage {quoted(site)}; stages: {known}{did_you_mean(site, stages)}",
+            )
+    if not sharing.sites():
+        return
+    if model.towers == "one":
+        yield (
+            ("model", "sharing"),
+            f"{sharing.kind} mixes towers, but 'towers: one' gives one; use kind 'none'",
+        )
+    elif model.tower_init == "same" and sharing.keeps_equal_towers_equal(n_towers):
+        yield (
+            ("model", "tower_init"),
+            "towers that start the same and mix evenly would stay identical for ever; "
+            "use 'different', or another init of the sharing",
+        )
+
+
+def _train_problems(train: Train, tasks: Tasks) -> Iterator[Problem]:
+    if (train.epochs is None) == (train.max_steps is None):
+        state = "neither is" if train.epochs is None else "both are"
+        yield ("train",), f"give either epochs or max_steps; {state} given"
+    if train.checkpoint.keep < 2:
+        yield ("train", "checkpoint", "keep"), "must be at least 2: the newest may be damaged by a power cut"
+    if train.early_stopping is not None and train.early_stopping.metric is not None:
+        yield from _stopping_problems(tasks, train.early_stopping.metric)
+
+
+def _stopping_problems(tasks: Tasks, metric: str) -> Iterator[Problem]:
+    path = ("train", "early_stopping", "metric")
+    parts = metric.split("/")
+    known = [*tasks, "mean"]
+    if parts[0] != "validation" or len(parts) != 3:
+        yield path, f"{quoted(metric)} may not select; give validation/<task or mean>/<metric>"
+    elif parts[1] not in known:
+        yield path, f"unknown task {quoted(parts[1])}{did_you_mean(parts[1], known)}"
+    else:
+        metrics = _metrics_of(tasks, parts[1])
+        if parts[2] not in metrics:
+            names = ", ".join(metrics)
+            near = did_you_mean(parts[2], metrics)
+            yield path, f"unknown metric {quoted(parts[2])}; {parts[1]} has: {names}{near}"
+
+
+def _metrics_of(tasks: Tasks, task: str) -> tuple[str, ...]:
+    """The metrics that may select: of one task, or the one that is averaged over tasks."""
+    if task != "mean":
+        spec = tasks[task]
+        return ("loss", *(name for name in spec.metric_names if spec.known_metrics[name] is not None))
+    return (mean_metric(tasks),)

@@ -1,0 +1,176 @@
+"""The keys below `data`: where rows come from, how they are split and scaled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from mtl.data.iso_time import iso_seconds
+from mtl.errors import KeyPath, quoted
+from mtl.recipe.base import Kind, Model, fault, recipe_errors
+from mtl.recipe.specs import SOURCES, SourceSpec
+
+SourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Time = Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise fault(f"a point in time is a number or a date such as '2024-03-01', got {quoted(value)}")
+    if isinstance(value, str):
+        seconds_of(value)
+    return value
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise fault(f"a gap is a number, or text such as '7d', got {quoted(value)}")
+    duration_of(value)
+    return value
+
+
+Moment = Annotated[
+    Annotated[int, Field(ge=-(10**12), le=10**12)] | Time | Annotated[str, Field(max_length=40)],
+    BeforeValidator(_moment),
+]
+Duration = Annotated[
+    Annotated[int, Field(ge=0, le=10**12)]
+    | Annotated[float, Field(ge=0, le=1e12)]
+    | Annotated[str, Field(max_length=20)],
+    BeforeValidator(_duration),
+]
+
+
+def seconds_of(value: float | str) -> float:
+    """A number as it is; a date or time as seconds since 1970, UTC unless it names a zone."""
+    if not isinstance(value, str):
+        return float(value)
+    try:
+        return iso_seconds(value)
+    except ValueError:
+        raise fault(f"{quoted(value)} is not a date such as '2024-03-01' or '2024-03-01T12:00:00'") from None
+
+
+def duration_of(value: float | str) -> float:
+    """A number as it is; `30s`, `15m`, `12h`, `7d` or `2w` as seconds."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+    if not isinstance(value, str):
+        number = float(value)
+    elif value[-1:] in units and value[:-1].replace(".", "", 1).isdecimal():
+        number = float(value[:-1]) * units[value[-1]]
+    else:
+        raise fault(f"{quoted(value)} is not a duration such as '7d' or '12h'")
+    if not 0 <= number < 1e12:
+        raise fault(f"a gap is at least 0, got {quoted(value)}")
+    return number
+
+
+class Split(Model):
+    """Which rows are held out of the training rows, by fractions of them or by a column."""
+
+    validation: Fraction | None = Field(
+        None, description="fraction of the training rows held out for choosing epochs and settings"
+    )
+    test: Fraction | None = Field(
+        None, description="fraction of the rows held out for the final test, if the source gives none"
+    )
+    column: ColumnName | None = Field(
+        None, description="a column that says train, validation or test; rows with an empty cell are left out"
+    )
+    stratify: str | None = Field(
+        None, max_length=64, description="a task whose classes have the same share of each split"
+    )
+    group: ColumnName | None = Field(
+        None, description="a column whose values (people, sites) are each on one side only"
+    )
+    by_time: ColumnName | None = Field(None, description="a column of times: test is the latest rows")
+    test_from: Moment | None = Field(
+        None, description="with by_time: the first time of test, instead of a fraction"
+    )
+    validation_from: Moment | None = Field(None, description="with by_time: likewise of validation")
+    gap: Duration = Field(0.0, description="with by_time: rows this close before the next split are left out")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if (self.validation or 0) + (self.test or 0) >= 1:
+            what = f"validation {self.validation} and test {self.test} leave no rows for training"
+            raise recipe_errors("split", [((), what)])
+        rules = [
+            name for name in ("column", "stratify", "group", "by_time") if getattr(self, name) is not None
+        ]
+        if len(rules) > 1:
+            raise recipe_errors(
+                "split",
+                [
+                    (
+                        (rules[1],),
+                        f"give one of column, stratify, group and by_time, not {' and '.join(rules)}",
+                    )
+                ],
+            )
+        if self.by_time is None:
+            for name in ("test_from", "validation_from", "gap"):
+                if getattr(self, name):
+                    raise recipe_errors("split", [((name,), "needs by_time, the column of times")])
+        for name in ("test", "validation"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_from") is not None:
+                raise recipe_errors("split", [((name,), f"give {name} or {name}_from, not both")])
+        return self
+
+    @property
+    def held_out(self) -> dict[str, float]:
+        """Split -> fraction, of those that are given."""
+        given = {"validation": self.validation, "test": self.test}
+        return {name: fraction for name, fraction in given.items() if fraction is not None}
+
+
+class Standardize(Model):
+    """How inputs are scaled."""
+
+    kind: Literal["per_feature", "per_channel", "none"] = Field(
+        "per_feature",
+        description="per_feature: each pixel or feature by its own mean and deviation; per_channel: one pair "
+        "for all positions of a channel; none: inputs as they are",
+    )
+
+
+class Data(Model):
+    """Where rows come from, how they are split and scaled."""
+
+    source: Annotated[SourceSpec, Kind(SOURCES)] | None = None
+    sources: (
+        Annotated[dict[SourceName, Annotated[SourceSpec, Kind(SOURCES)]], Field(min_length=1, max_length=64)]
+        | None
+    ) = Field(
+        None, description="several sources by name, instead of one; a task may name the one it learns from"
+    )
+    inputs: dict[str, Any] | None = Field(
+        None, description="which columns of a table are read, and how; merged under `inputs` of every source"
+    )
+    split: Split = Split()
+    standardize: Standardize = Standardize()
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if (self.source is None) == (self.sources is None):
+            state = "neither is" if self.source is None else "both are"
+            raise recipe_errors("data", [((), f"give either source or sources; {state} given")])
+        return self
+
+    @property
+    def by_name(self) -> dict[str, SourceSpec]:
+        """The sources; one that stands alone is called ''."""
+        return dict(self.sources) if self.sources is not None else {"": self.only}
+
+    @property
+    def only(self) -> SourceSpec:
+        """The source, where there is one."""
+        assert self.source is not None
+        return self.source
+
+    def path_of(self, name: str) -> KeyPath:
+        """Where a source stands below `data`."""
+        return ("sources", name) if name else ("source",)

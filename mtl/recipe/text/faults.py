@@ -1,0 +1,90 @@
+"""What pydantic finds wrong, as lines that a user can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted
+from mtl.recipe.text.yaml import Document, place_of
+
+_NAMES = {dict: "mapping", tuple: "list", type(None): "null"}
+_EXPECTED = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "Input should be a mapping"),
+    "tuple_type": "Input should be a list",
+}
+_NAME_PATTERN = re.compile(r"\^\[(?P<first>[^]]*)\]\[(?P<rest>[^]]*)\]\*\$")
+
+
+def faults_of(error: ValidationError, document: Document, below: KeyPath = ()) -> list[UserError]:
+    """Each finding as one line, in the order of the text.
+
+    Args:
+        error: what pydantic raised on a part of the document.
+        document: its places.
+        below: where that part stands.
+    """
+    errors: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
+    found = [_fault(e | {"loc": (*below, *e["loc"])}, document) for e in errors if not _counts_wrong_items(e)]
+    return _once(sorted(found, key=_position))
+
+
+def _counts_wrong_items(error: Mapping[str, Any]) -> bool:
+    """Whether a list is called too short only because items of it are wrong, each of which has a line of its own."""
+    return error["type"] == "too_short" and bool(len(error["input"]) >= error["ctx"]["min_length"])
+
+
+def _fault(error: Mapping[str, Any], document: Document) -> UserError:
+    """One finding of pydantic as one line: the place, the path, what is wrong."""
+    path = tuple(part for part in error["loc"] if not str(part).startswith("<") and part != "[key]")
+    kind, value = error["type"], error["input"]
+    if kind == "missing":
+        return UserError(place_of(document.marks, path[:-1]), f"missing key {quoted(path[-1])}", path=path)
+    place: Place | str = place_of(document.marks, path)
+    if kind in ("unknown_key", "string_pattern_mismatch") and path in document.marks:
+        place = document.marks[path].key if kind == "unknown_key" or error["loc"][-1] == "[key]" else place
+    what = error["msg"]
+    todo = ""
+    if kind == "unknown_key" and path in (("plugins",), ("plugin",)):
+        todo = "plug-ins come from the command line only: --plugin FILE"
+    if kind == "string_pattern_mismatch":
+        what = f"{_wanted(error['ctx']['pattern'])}, got {quoted(value)}"
+    elif kind == "literal_error":
+        expected = str(error["ctx"]["expected"])
+        known = [name.strip("' ") for name in expected.replace(" or ", ", ").split(", ")]
+        what = f"Input should be {expected}, got {quoted(value)}{did_you_mean(value, known)}"
+    elif kind not in ("unknown_key", "recipe", "value_error", "assertion_error"):
+        for python, ours in (("Tuple ", "List "), ("Dictionary ", "Mapping "), (" after validation", "")):
+            what = what.replace(python, ours)
+        what = f"{_EXPECTED.get(kind, what)}, got {_NAMES.get(type(value), type(value).__name__)}"
+        what += "" if value is None or isinstance(value, (dict, tuple)) else f" {quoted(str(value))}"
+    return UserError(place, what, todo, path=path)
+
+
+def _wanted(pattern: str) -> str:
+    """What a pattern asks for, in words if it is one of names."""
+    name = _NAME_PATTERN.fullmatch(pattern)
+    if name is None:
+        return f"Input should match {pattern}"
+    others = name["rest"].replace("A-Za-z0-9", "").replace("\\-", "-")
+    *more, last = ["letters", "digits", *map(repr, others)]
+    first = {"A-Za-z": "a letter", "A-Za-z0-9": "a letter or digit"}.get(name["first"])
+    begin = f", beginning with {first}" if first else ""
+    return f"use {', '.join(more)} and {last}{begin}"
+
+
+def _once(faults: Sequence[UserError]) -> list[UserError]:
+    """One of those that say the same of the same place: `task_defaults` are checked with every task."""
+    seen: dict[tuple[object, str], UserError] = {}
+    for n, fault in enumerate(faults):
+        written = isinstance(fault.place, Place) and fault.place.line > 0
+        seen.setdefault((fault.place if written else n, fault.what), fault)
+    return list(seen.values())
+
+
+def _position(error: UserError) -> tuple[str, int, int]:
+    place = error.place
+    return (place.file, place.line, place.column) if isinstance(place, Place) else (place, 0, 0)

@@ -1,0 +1,74 @@
+"""What a recipe says once for many: `task_defaults` under every task, `data.inputs` under every source."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mtl.errors import KeyPath, UserError
+from mtl.recipe.base import MAX_TASKS
+from mtl.recipe.text.merge import marks_in, merge, replaced, same_kind, value_at
+from mtl.recipe.text.yaml import Document, paths_in, place_of
+
+MAX_SPREAD = 200_000
+"""Values that patterns or `task_defaults` may spread over all tasks, ten times those of a recipe's text."""
+
+
+def spread_task_defaults(document: Document) -> Document:
+    """`task_defaults` merged under every task, and then left out."""
+    defaults, tasks = document.value.get("task_defaults"), document.value.get("tasks")
+    if not isinstance(defaults, dict) or not isinstance(tasks, dict):
+        return document
+    marks = dict(document.marks)
+    below = marks_in(defaults, ("task_defaults",), marks)
+    check_tasks(tasks, document, defaults)
+    merged: dict[str, Any] = {}
+    for name, task in tasks.items():
+        if not isinstance(task, dict):
+            merged[name] = task
+            continue
+        own = marks_in(task, ("tasks", name), marks)
+        under = defaults if same_kind(defaults, task) else {}
+        joined = dict(below) if under else {}
+        merged[name] = merge(under, task, joined, own, ())
+        marks.update({("tasks", name, *path): mark for path, mark in joined.items()})
+    value = {key: item for key, item in document.value.items() if key != "task_defaults"}
+    return Document(document.file, {**value, "tasks": merged}, marks)
+
+
+def spread_inputs(document: Document) -> Document:
+    """`data.inputs` merged under `inputs` of every source."""
+    data = document.value.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("inputs"), dict):
+        return document
+    marks, data = dict(document.marks), dict(data)
+    inputs = data.pop("inputs")
+    below = marks_in(inputs, ("data", "inputs"), marks)
+    for path in source_paths(data):
+        source = value_at(data, path)
+        if not isinstance(source, dict):
+            continue
+        here, joined, mine = (*path, "inputs"), dict(below), source.get("inputs")
+        if isinstance(mine, dict):
+            mine = merge(inputs, mine, joined, marks_in(mine, ("data", *here), marks), ())
+        data = replaced(data, here, inputs if mine is None else mine)
+        marks.update({("data", *here, *p): mark for p, mark in joined.items()})
+    return Document(document.file, {**document.value, "data": data}, marks)
+
+
+def source_paths(data: Mapping[str, Any]) -> list[KeyPath]:
+    """Where sources stand below `data`."""
+    several = data.get("sources")
+    paths: list[KeyPath] = [("source",)] if "source" in data else []
+    return paths + [("sources", name) for name in several] if isinstance(several, dict) else paths
+
+
+def check_tasks(names: Collection[str], document: Document, spread: Any = None) -> None:
+    """Before something is written out for each task: a short text must not take the memory of a long one."""
+    if len(names) > MAX_TASKS:
+        what = f"{len(names)} tasks given; at most {MAX_TASKS} tasks"
+        raise UserError(place_of(document.marks, ("tasks",)), what, path=("tasks",))
+    total = len(names) * sum(1 for _ in paths_in(spread, ()))
+    if total > MAX_SPREAD:
+        what = f"{total} values come out for {len(names)} tasks; at most {MAX_SPREAD}"
+        raise UserError(place_of(document.marks, ("tasks",)), what, path=("tasks",))

@@ -1,0 +1,1 @@
+"""One run's folder: its record, logs, checkpoints and lock."""

@@ -1,0 +1,292 @@
+"""A trainer's state as files of a checkpoint, and back. Safetensors and JSON; nothing is unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from mtl.errors import UserError, quoted
+from mtl.evaluation.meter import Meter
+from mtl.runs.checkpoint import SCHEMA_VERSION
+from mtl.runs.disk import Content
+from mtl.runs.json_text import canonical_json, strict_json
+from mtl.runs.tensor_files import TensorFile, read_tensors
+from mtl.training.loop import Progress, Trainer
+
+POSITION = {"epoch": "epoch", "step_in_epoch": "step_in_epoch", "global_step": "step"}
+"""What state.json calls the three numbers of a position -> what `Progress` does."""
+SHOWN = 5
+"""Tensors of one kind of fault that a message names."""
+MODEL, OPTIMIZER, WEIGHTING, METER, STATE = (
+    "model.safetensors",
+    "optim.safetensors",
+    "weighting.safetensors",
+    "meter.safetensors",
+    "state.json",
+)
+
+
+def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, Content]:
+    """Everything that the rest of the run depends on, as it is when the files are written.
+
+    Tensors are not copied: no step may come before that. Dropout draws and the order of rows are functions of (seed,
+    position), so no generator state is here. What has been measured of an epoch under way is in `meter.safetensors`.
+
+    Args:
+        trainer: at the edge of a step.
+        offsets: log file -> its length in bytes.
+    """
+    progress = asdict(trainer.progress)
+    state = {
+        "schema_version": SCHEMA_VERSION,
+        "position": {key: progress.pop(name) for key, name in POSITION.items()},
+        "progress": progress,
+        "order_sha256": trainer.order_sha256(trainer.progress.epoch),
+        "offsets": dict(offsets),
+    }
+    files: dict[str, Content] = {
+        MODEL: TensorFile(trainer.built.model.state_dict()),
+        OPTIMIZER: TensorFile(_optimizer_tensors(trainer.optimizer)),
+        WEIGHTING: TensorFile(trainer.weighting.state_dict()),
+        STATE: canonical_json(state),
+    }
+    if trainer.meter is not None:
+        files[METER] = TensorFile(trainer.meter.state())
+    return files
+
+
+def migrated(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an older schema as one of this schema; pure, and the file stays as it is."""
+    if (
+        state["schema_version"] == 1
+    ):  # at the edge of an epoch only, and the schedule's horizon beside the position
+        old, now = state["position"], set(POSITION.values())
+        position = {key: old[key] for key in POSITION}
+        progress = {key: value for key, value in state["progress"].items() if key not in now}
+        progress["horizon"] = old["total_steps"]
+        state = {
+            **state, "schema_version": 2, "position": position, "progress": progress, "order_sha256": None
+        }  # fmt: skip
+    return state
+
+
+def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool = False) -> dict[str, int]:
+    """Put a trainer where a checkpoint was; returns the lengths of the log files then.
+
+    Everything is read and checked before anything of the trainer changes.
+
+    Args:
+        trainer: of the same recipe.
+        files: name -> the file, whose digest was found good.
+        allow_nonfinite: take infinite and NaN weights too.
+
+    Raises:
+        UserError: the checkpoint is for another model, or holds infinite or NaN weights.
+    """
+    progress, offsets, order_sha256 = read_state(files)
+    weights = _weights(trainer.built.model, files)
+    if not allow_nonfinite:
+        _require_finite(weights)
+    moments = _moments(trainer, progress, _load(files, OPTIMIZER))
+    weighting = _load(files, WEIGHTING)
+    _require_same_tensors(WEIGHTING, weighting, trainer.weighting.state_dict())
+    if order_sha256 not in (None, trainer.order_sha256(progress.epoch)):
+        raise UserError(STATE, "the order of rows is not the one that the run began with", "start a new run")
+    meter = _meter(trainer, files) if METER in files else None
+    _put(trainer.built.model, weights)
+    trainer.weighting.load_state_dict(weighting)
+    for group in trainer.optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            trainer.optimizer.state[parameter] = {
+                key: _like(value, parameter) for key, value in moments[name].items()
+            }
+    trainer.progress, trainer.meter = progress, meter
+    return offsets
+
+
+def read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], str | None]:
+    """state.json: the progress, the lengths of the logs, and the digest of the order of rows.
+
+    Raises:
+        UserError: it is not such a state. Whoever could write the manifest's digests could write anything here.
+    """
+    try:
+        state = migrated(strict_json(files[STATE].read_bytes()))
+        position = {name: state["position"][key] for key, name in POSITION.items()}
+        progress = Progress(**position, **state["progress"])
+        offsets, order_sha256 = dict(state["offsets"]), state["order_sha256"]
+        for name, value in vars(progress).items():
+            _PROGRESS[name].validate_python(value, strict=True)
+        _REST.validate_python((offsets, order_sha256), strict=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UserError(
+            STATE, f"is not the state of a run: {quoted(fault)}", "resume another checkpoint"
+        ) from None
+    return progress, offsets, order_sha256
+
+
+_Count = Annotated[int, Field(ge=0, lt=1 << 40)]
+_PROGRESS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter({int: _Count, int | None: _Count | None}.get(hint, hint))
+    for name, hint in get_type_hints(Progress).items()
+}
+_REST = TypeAdapter(tuple[dict[str, _Count], str | None])
+
+
+def best_step(files: Mapping[str, Path]) -> int | None:
+    """The step of the best epoch by validation so far, at which a checkpoint of its weights lies."""
+    return read_state(files)[0].best_step
+
+
+def best_step_at(folder: Path, step: int) -> int | None:
+    """`best_step` of one checkpoint of a run, whose bytes are not verified; None where it cannot be read."""
+    with suppress(UserError):
+        return best_step({STATE: folder / f"step-{step:08d}" / STATE})
+    return None
+
+
+def _meter(trainer: Trainer, files: Mapping[str, Path]) -> Meter:
+    """What had been measured of the epoch under way.
+
+    Raises:
+        UserError: it is of other tasks or metrics.
+    """
+    meter, tensors = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device), _load(files, METER)
+    own = meter.state()
+    _require_same_tensors(METER, {name: t for name, t in tensors.items() if name in own}, own)
+    try:
+        meter.restore(tensors)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(METER, f"cannot be read: {quoted(str(error))}") from None
+    return meter
+
+
+def _require_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                MODEL, f"holds non-finite values in {quoted(name)}",
+                "resume an older checkpoint, or add --allow-nonfinite",
+            )  # fmt: skip
+
+
+def _moments(
+    trainer: Trainer, progress: Progress, tensors: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Parameter name -> what the optimizer remembers of it at `progress`; nothing before the first step.
+
+    Raises:
+        UserError: that is not what this optimizer remembers.
+    """
+    parameters = {
+        name: parameter
+        for group in trainer.optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+    }
+    remembered = _remembered(trainer) if tensors or progress.step > progress.skipped else {}
+    own = {
+        f"{name}::{key}": torch.empty_like(parameter if is_whole else value, device="meta")
+        for name, parameter in parameters.items()
+        for key, (value, is_whole) in remembered.items()
+    }
+    _require_same_tensors(OPTIMIZER, tensors, own)
+    return {name: {key: tensors[f"{name}::{key}"] for key in remembered} for name in parameters}
+
+
+def _remembered(trainer: Trainer) -> dict[str, tuple[Tensor, bool]]:
+    """What the optimizer remembers of a parameter, and whether that has the parameter's shape: found by one step of
+    another optimizer of the recipe.
+    """
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.zeros(2)
+    other = trainer.recipe.optimizer.build(
+        [{"params": [parameter], "names": [""], "decay": False, "lr_scale": 1.0}]
+    )
+    other.step()
+    values = {key: value for key, value in other.state[parameter].items() if isinstance(value, Tensor)}
+    return {key: (value, value.shape == parameter.shape) for key, value in values.items()}
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A moment in the memory layout of its parameter, copied only if it is not; the step count as it is."""
+    if value.ndim == 0:
+        return value
+    if value.stride() == parameter.stride():
+        return value.to(parameter)
+    return torch.empty_like(parameter).copy_(value)
+
+
+def load_weights(model: nn.Module, files: Mapping[str, Path]) -> None:
+    """Replace a model's weights and buffers by those of a checkpoint, all of them or none.
+
+    Raises:
+        UserError: names, shapes or types differ.
+    """
+    _put(model, _weights(model, files))
+
+
+def _weights(model: nn.Module, files: Mapping[str, Path]) -> dict[str, Tensor]:
+    tensors = _load(files, MODEL)
+    _require_same_tensors(MODEL, tensors, model.state_dict())
+    return tensors
+
+
+def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _require_same_tensors(file: str, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    faults = []
+    for what, names in (("lacks", own.keys() - tensors.keys()), ("has unknown", tensors.keys() - own.keys())):
+        if names:
+            faults.append(f"{what} {', '.join(map(_named, sorted(names)[:SHOWN]))}")
+    shared = [name for name in tensors if name in own]
+    shapes = [name for name in shared if tensors[name].shape != own[name].shape]
+    faults += [
+        f"{_named(name)} is {tuple(tensors[name].shape)}, the recipe's is {tuple(own[name].shape)}"
+        for name in shapes[:SHOWN]
+    ]
+    types = [name for name in shared if tensors[name].dtype != own[name].dtype]
+    faults += [
+        f"{_named(name)} is {str(tensors[name].dtype)[6:]}, the recipe's is {str(own[name].dtype)[6:]}"
+        for name in types[:SHOWN]
+    ]
+    if faults:
+        raise UserError(file, "; ".join(faults))
+
+
+def _named(name: str) -> str:
+    """The name of a tensor, whose end tells most."""
+    return repr(name) if name.isprintable() and len(name) <= 120 else quoted(name)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                assert value is None or isinstance(value, Tensor)  # else a resumed run would lack it
+                if value is not None:
+                    tensors[f"{name}::{key}"] = value
+    return tensors
+
+
+def _load(files: Mapping[str, Path], name: str) -> dict[str, Tensor]:
+    try:
+        return read_tensors(files[name])
+    except (KeyError, OSError, SafetensorError) as error:
+        text = str(error)
+        shown = text if text.isprintable() and len(text) <= 200 else quoted(text)
+        raise UserError(name, f"cannot be read: {shown}") from None

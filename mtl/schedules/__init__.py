@@ -1,0 +1,1 @@
+"""Family: the learning rate over a run. The registry loads every file here."""

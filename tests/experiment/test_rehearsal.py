@@ -1,0 +1,212 @@
+"""The first rows go through everything before anything is written; what is refused is in tests/examples/."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mtl.errors import UserError
+from mtl.evaluation.evaluate import evaluation_mode
+from mtl.experiment import rehearsal
+from mtl.experiment.run import prepare
+from mtl.recipe.load import load_recipe
+from mtl.training.loop import Trainer
+
+MIXED = """\
+schema_version: 1
+name: mixed
+data:
+  source: {kind: table, path: rows.csv, inputs: {numeric: [u, v], missing: median}}
+  split: {test: 0.25}
+task_defaults: {missing: mask}
+tasks:
+  first: {kind: binary, target: "yes"}
+  also: {kind: binary, target: also}
+  kind: {kind: multiclass, target: kind}
+  size: {kind: regression, target: size}
+  stars: {kind: ordinal, target: stars}
+model:
+  backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}
+  sharing: {kind: cross_stitch, after: [fc1]}
+  head: {dropout: 0.5}
+optimizer: {kind: adam, lr: 1e-2}
+train: {epochs: 1, batch_size: 8}
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    """Five kinds of labels, some missing, on the 40 rows of a table."""
+    draw = np.random.default_rng(0)
+    lines = ["u,v,yes,also,kind,size,stars"]
+    for row in range(40):
+        x, y = draw.standard_normal(2)
+        also = "" if row < 30 else row % 2
+        lines.append(f"{x:.3f},{y:.3f},{row % 2},{also},{'abc'[row % 3]},{x + y:.3f},{1 + row % 4}")
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "mixed.yaml").write_text(MIXED, encoding="utf-8")
+    return prepare(load_recipe(tmp_path / "mixed.yaml"))[0]
+
+
+def test_it_changes_nothing(trainer: Trainer) -> None:
+    model = trainer.built.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    generator, numpy_state = torch.get_rng_state(), np.random.get_state()[1]
+    rehearsal.rehearse(trainer)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert trainer.progress.step == 0
+    assert not trainer.optimizer.state
+
+
+def test_a_weighting_that_remembers_does_not_see_it(trainer: Trainer) -> None:
+    class Remembering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
+            self.seen += 1
+            return losses_N.sum()
+
+    trainer.weighting = Remembering()
+    rehearsal.rehearse(trainer)
+    assert trainer.weighting.seen == 0
+
+
+def test_every_kind_is_called_with_the_first_training_rows(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    for group in trainer.built.groups:
+        kind = type(group.spec)
+        original = kind.losses
+
+        def losses(self, logits, target, weight, constants, original=original):  # type: ignore[no-untyped-def]
+            seen.append((self.kind, tuple(logits.shape[:2])))
+            return original(self, logits, target, weight, constants)
+
+        monkeypatch.setattr(kind, "losses", losses)
+    rehearsal.rehearse(trainer)
+    assert seen == [("binary", (8, 2)), ("multiclass", (8, 1)), ("regression", (8, 1)), ("ordinal", (8, 1))]
+
+
+def test_it_says_which_task_and_where(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = type(trainer.recipe.tasks["stars"])
+    monkeypatch.setattr(spec, "decode", lambda self, *_: {"": [1]})
+    with evaluation_mode(trainer.built.model), pytest.raises(UserError) as caught:
+        rehearsal.rehearse(trainer)
+    assert str(caught.value).endswith(
+        f"mixed.yaml:12:10: tasks.stars: {spec.__name__}.decode gives column '' not one value for each of 8 rows"
+    )
+
+
+class Keeper:
+    """Something that holds what a weighting remembers."""
+
+    def __init__(self) -> None:
+        self.seen: deque[float] = deque(maxlen=2)
+
+
+def counts(module: Any, losses_N: torch.Tensor) -> None:
+    module.n += 1
+
+
+def keeps_losses(module: Any, losses_N: torch.Tensor) -> None:
+    module.last = losses_N.detach()
+
+
+def appends(module: Any, losses_N: torch.Tensor) -> None:
+    module.history["losses"].append(losses_N[0].item())
+
+
+def tells_a_keeper(module: Any, losses_N: torch.Tensor) -> None:
+    module.keeper.seen.append(losses_N[0].item())
+
+
+def draws_torch(module: Any, losses_N: torch.Tensor) -> None:
+    torch.rand(1, generator=module.torch_generator)
+
+
+def draws_numpy(module: Any, losses_N: torch.Tensor) -> None:
+    module.numpy_generator.random()
+
+
+def draws_python(module: Any, losses_N: torch.Tensor) -> None:
+    module.python_generator.random()
+
+
+def inside(module: Any, losses_N: torch.Tensor) -> None:
+    module.part.n = 5
+
+
+FORGETFUL = {
+    counts: "n",
+    keeps_losses: "last",
+    appends: "history",
+    tells_a_keeper: "keeper",
+    draws_torch: "torch_generator",
+    draws_numpy: "numpy_generator",
+    draws_python: "python_generator",
+    inside: "part.n",
+}
+
+
+def buffers(module: Any, losses_N: torch.Tensor) -> None:
+    module.count += 1
+    module.scratch = losses_N.detach()
+
+
+def nothing(module: Any, losses_N: torch.Tensor) -> None:
+    pass
+
+
+class Weighting(nn.Module):
+    """A sum that does `step` at each call."""
+
+    def __init__(self, step: Callable[[Any, torch.Tensor], None]) -> None:
+        super().__init__()
+        self.step = step
+        self.n, self.last = 0, torch.full((2,), torch.nan)
+        self.history: dict[str, list[float]] = {"losses": []}
+        self.keeper, self.part = Keeper(), nn.Identity()
+        self.torch_generator, self.numpy_generator = torch.Generator(), np.random.default_rng(0)
+        self.python_generator = random.Random(0)
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("scratch", torch.zeros(5), persistent=False)
+
+    def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
+        self.step(self, losses_N)
+        return losses_N.sum()
+
+
+@pytest.mark.parametrize("step", FORGETFUL, ids=lambda step: step.__name__)
+def test_a_weighting_that_a_resumed_run_would_have_forgotten(
+    step: Callable[[Any, torch.Tensor], None], trainer: Trainer
+) -> None:
+    trainer.weighting = Weighting(step)
+    with pytest.raises(UserError) as caught:
+        rehearsal.rehearse(trainer)
+    name = FORGETFUL[step]
+    told = (
+        f"Sum.build gives a module that remembers {name!r} where no checkpoint holds it: use register_buffer"
+    )
+    assert str(caught.value).endswith(f": weighting: {told}")
+
+
+@pytest.mark.parametrize("step", [buffers, nothing], ids=lambda step: step.__name__)
+def test_what_a_weighting_may_remember(step: Callable[[Any, torch.Tensor], None], trainer: Trainer) -> None:
+    trainer.weighting = Weighting(step)
+    rehearsal.rehearse(trainer)

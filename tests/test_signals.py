@@ -1,0 +1,202 @@
+"""Stop signals: a flag that is looked at, an exception, or the end at once; and handlers that are put back."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pty
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mtl import signals
+from mtl.errors import INTERRUPTED, TERMINATED, Terminated
+from mtl.signals import STOPPING, Interrupts, StopAsked, StopSignals, end_at_once
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """Whatever a test does, the signals mean afterwards what they meant before."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore them
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_which() -> None:
+    assert STOPPING == (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_is_noted_and_raised_at_the_edge(number: signal.Signals) -> None:
+    with StopSignals() as stop:
+        stop.check()
+        os.kill(os.getpid(), number)
+        assert stop.number == number
+        with pytest.raises(StopAsked) as caught:
+            stop.check()
+    assert caught.value.number == number
+    kind = KeyboardInterrupt if number == signal.SIGINT else Terminated
+    assert type(caught.value.as_interrupt()) is kind
+
+
+def test_a_second_interrupt_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not one that comes at once: both the terminal and a parent may have sent the first."""
+    clock = [100.0, 100.1, 100.4, 100.5]
+    monkeypatch.setattr(signals, "monotonic", lambda: clock.pop(0))
+    with StopSignals() as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.number == signal.SIGINT
+
+
+def test_one_inside_another_knows_what_came_before() -> None:
+    with StopSignals() as outer:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with StopSignals() as inner, pytest.raises(StopAsked) as caught:
+            inner.check()
+        assert caught.value.number == outer.number == signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_others_may_come_twice(number: signal.Signals) -> None:
+    with StopSignals() as stop:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        assert stop.number == number
+
+
+def test_the_handlers_are_put_back() -> None:
+    def own(number: int, frame: object) -> None: ...
+
+    signal.signal(signal.SIGTERM, own)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    seen: list[bool] = []
+
+    def breaks() -> None:
+        with StopSignals():
+            seen.extend(signal.getsignal(number) is not before[number] for number in STOPPING)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        breaks()
+    assert seen == [True] * len(STOPPING)
+    assert {number: signal.getsignal(number) for number in STOPPING} == before
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("kind", [StopSignals, Interrupts])
+def test_what_is_ignored_stays_so(kind: type[StopSignals] | type[Interrupts], number: signal.Signals) -> None:
+    """As under nohup, or as a script starts a command in the background."""
+    signal.signal(number, signal.SIG_IGN)
+    with kind() as stop:
+        os.kill(os.getpid(), number)
+        if isinstance(stop, StopSignals):
+            stop.check()
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_in_another_thread_nothing_changes() -> None:
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    seen: list[object] = []
+
+    def look() -> None:
+        with StopSignals() as stop:
+            stop.check()
+            seen.append({number: signal.getsignal(number) for number in STOPPING})
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+# --- when no run trains ---
+
+
+class Ended(BaseException):
+    """In the place of the end of the process."""
+
+
+@pytest.fixture
+def no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+
+
+@pytest.mark.usefixtures("no_end")
+@pytest.mark.parametrize("number", STOPPING)
+def test_an_exception_and_then_the_end(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clock = [7.0, 7.1, 7.4, 7.5]
+    monkeypatch.setattr(signals, "monotonic", lambda: clock.pop(0))
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    with Interrupts():
+        with pytest.raises(KeyboardInterrupt) as caught:
+            os.kill(os.getpid(), number)
+        assert caught.type is (KeyboardInterrupt if number == signal.SIGINT else Terminated)
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+        assert capfd.readouterr().err == ""
+        with pytest.raises(Ended) as ended:
+            os.kill(os.getpid(), number)
+        assert ended.value.args == ((INTERRUPTED if number == signal.SIGINT else TERMINATED),)
+        assert capfd.readouterr().err == "interrupted\n"
+    assert {number: signal.getsignal(number) for number in STOPPING} == before
+
+
+@pytest.mark.usefixtures("no_end")
+@pytest.mark.parametrize("number", STOPPING)
+def test_the_end_at_once_while_something_is_imported(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Interrupts(), pytest.raises(Ended) as ended:
+        importlib.import_module("slow_to_import")
+    assert ended.value.args == ((INTERRUPTED if number == signal.SIGINT else TERMINATED),)
+    assert capfd.readouterr().err == "interrupted\n"
+    assert "slow_to_import" not in sys.modules
+
+
+@pytest.mark.usefixtures("no_end")
+@pytest.mark.parametrize(
+    ("number", "shown"), [(signal.SIGINT, b"\r\ninterrupted\r\n"), (15, b"interrupted\r\n")]
+)
+def test_the_echo_of_a_terminal_is_ended(number: int, shown: bytes) -> None:
+    """Where a terminal shows ^C, what follows begins on a line of its own."""
+    ours, terminal = pty.openpty()
+    kept = os.dup(2)
+    os.dup2(terminal, 2)
+    try:
+        with pytest.raises(Ended):
+            end_at_once(number)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    assert os.read(ours, 100) == shown
+    os.close(ours)
+    os.close(terminal)
+
+
+@pytest.mark.usefixtures("no_end")
+def test_nobody_reads_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, data: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(Ended):
+        end_at_once(signal.SIGTERM)
