@@ -21,7 +21,8 @@ from mtl.dataset.assemble import load_dataset
 from mtl.evaluation.meter import Meter
 from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from mtl.training.loop import Trainer, _train_step
+from mtl.training.loop import _train_step
+from mtl.training.trainer import Trainer
 
 FEATURES, WIDTH, BATCH, SITES = 128, 32, 128, 3
 

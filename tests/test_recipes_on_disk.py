@@ -10,7 +10,8 @@ from mtl.experiment.run import prepare
 from mtl.model.stitch import CrossStitch
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import built_in_names, load_recipe, to_yaml
-from mtl.training.loop import Trainer, fit
+from mtl.training.loop import fit
+from mtl.training.trainer import Trainer
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from mtl.experiment.run import Result
     from mtl.runs.folder import RunFolder
-    from mtl.training.loop import Epoch, Evaluation, Trainer
+    from mtl.training.loop import Epoch, Evaluation
+    from mtl.training.trainer import Trainer
 
 SHOWN_TASKS = 6
 """Tasks named on the line of an epoch; the rest is in metrics.jsonl."""

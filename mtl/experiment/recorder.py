@@ -13,7 +13,8 @@ from mtl.runs.disk import lacks_space, write_whole
 from mtl.runs.folder import DIVERGED, TIMINGS, RunFolder
 from mtl.runs.logs import ALPHAS, METRICS
 from mtl.signals import StopSignals
-from mtl.training.loop import Epoch, Evaluation, Trainer
+from mtl.training.loop import Epoch, Evaluation
+from mtl.training.trainer import Trainer
 
 
 class Watcher(Protocol):

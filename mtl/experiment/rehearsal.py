@@ -17,7 +17,7 @@ from torch import nn
 from mtl.contracts import broken, check_decoded, check_losses, check_metrics
 from mtl.errors import UserError, quoted
 from mtl.evaluation.evaluate import evaluation_mode
-from mtl.training.loop import Trainer
+from mtl.training.trainer import Trainer
 
 ROWS = 8
 

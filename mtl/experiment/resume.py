@@ -18,7 +18,7 @@ from mtl.recipe.load import load_recipe, to_yaml
 from mtl.runs import checkpoint, retention, state
 from mtl.runs.folder import RunFolder, environment, recipe_of
 from mtl.training import devices
-from mtl.training.loop import Trainer
+from mtl.training.trainer import Trainer
 
 _STEP = re.compile(r"step-([0-9]{8})")
 

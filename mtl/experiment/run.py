@@ -30,7 +30,8 @@ from mtl.runs import checkpoint, state
 from mtl.runs.folder import RunFolder, environment
 from mtl.signals import StopAsked, StopSignals
 from mtl.training import devices, failpoints
-from mtl.training.loop import Epoch, Evaluation, Trainer, evaluate_split, fit, row_of
+from mtl.training.loop import Epoch, Evaluation, evaluate_split, fit, row_of
+from mtl.training.trainer import Trainer
 
 
 class Console(Protocol):

@@ -19,7 +19,8 @@ from mtl.runs.checkpoint import SCHEMA_VERSION
 from mtl.runs.disk import Content
 from mtl.runs.json_text import canonical_json, strict_json
 from mtl.runs.tensor_files import TensorFile, read_tensors
-from mtl.training.loop import Progress, Trainer
+from mtl.training.progress import Progress
+from mtl.training.trainer import Trainer
 
 POSITION = {"epoch": "epoch", "step_in_epoch": "step_in_epoch", "global_step": "step"}
 """What state.json calls the three numbers of a position -> what `Progress` does."""

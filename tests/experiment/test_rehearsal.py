@@ -18,7 +18,7 @@ from mtl.evaluation.evaluate import evaluation_mode
 from mtl.experiment import rehearsal
 from mtl.experiment.run import prepare
 from mtl.recipe.load import load_recipe
-from mtl.training.loop import Trainer
+from mtl.training.trainer import Trainer
 
 MIXED = """\
 schema_version: 1

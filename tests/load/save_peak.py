@@ -20,7 +20,8 @@ from mtl.experiment.run import prepare
 from mtl.recipe.load import load_recipe
 from mtl.runs import checkpoint, state
 from mtl.runs.disk import pieces
-from mtl.training.loop import Trainer, fit
+from mtl.training.loop import fit
+from mtl.training.trainer import Trainer
 
 
 def recipe(megabytes: int) -> dict[str, object]:

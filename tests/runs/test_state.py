@@ -21,7 +21,8 @@ from mtl.runs.checkpoint import commit, verified
 from mtl.runs.disk import pieces
 from mtl.runs.json_text import canonical_json, strict_json
 from mtl.runs.state import METER, MODEL, OPTIMIZER, STATE, WEIGHTING, load_weights
-from mtl.training.loop import Trainer, fit
+from mtl.training.loop import fit
+from mtl.training.trainer import Trainer
 
 OPTIMIZERS = {
     "adam": {"kind": "adam", "lr": 0.01},

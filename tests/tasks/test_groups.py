@@ -19,7 +19,7 @@ from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks import Binary
-from mtl.training.loop import selecting_metric
+from mtl.training.selection import selecting_metric
 from tests.support.task_samples import OPTIONS, example
 
 KINDS = sorted(TASKS.names())

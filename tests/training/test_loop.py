@@ -21,7 +21,10 @@ from mtl.experiment.trial import build_and_try
 from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from mtl.training.loop import MAX_SKIPS, Epoch, Evaluation, Trainer, evaluate_split, fit, selecting_metric
+from mtl.training.loop import Epoch, Evaluation, evaluate_split, fit
+from mtl.training.selection import selecting_metric
+from mtl.training.step import MAX_SKIPS
+from mtl.training.trainer import Trainer
 
 BASE: dict[str, Any] = {
     "schema_version": 1,

@@ -1,0 +1,146 @@
+"""Everything that one run trains with."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import nn
+
+from mtl.build import Built, parameter_groups
+from mtl.data.rows.sampling import Sampler
+from mtl.dataset.assemble import Dataset
+from mtl.errors import UserError
+from mtl.evaluation.meter import Meter
+from mtl.recipe.keys.recipe import Recipe
+from mtl.task_groups import TaskGroup
+from mtl.training.progress import Progress
+
+MAX_STEPS = 10**8
+"""Names of checkpoints have eight digits."""
+
+
+@dataclass
+class Trainer:
+    """Everything that one run trains with.
+
+    Args:
+        recipe: the checked recipe.
+        built: the model and its task groups, on the device.
+        dataset: the rows, on the device.
+        weighting: losses of N tasks -> one scalar.
+        optimizer: over `parameter_groups`.
+        progress: where the run is.
+        on_step: called after each optimizer step with (epoch, step in the epoch, steps of the epoch).
+        between: called between the batches of an evaluation, whose results a caller may still throw away.
+        meter: what has been measured of the epoch under way, if one is.
+    """
+
+    recipe: Recipe
+    built: Built
+    dataset: Dataset
+    weighting: nn.Module
+    optimizer: torch.optim.Optimizer
+    progress: Progress = field(default_factory=Progress)
+    on_step: Callable[[int, int, int], None] = lambda epoch, step, n_steps: None
+    between: Callable[[], None] = lambda: None
+    meter: Meter | None = None
+
+    def __post_init__(self) -> None:
+        train = self.recipe.train
+        with self.recipe.at():
+            self.sampler = sampler_of(self.recipe, self.built.groups, self.dataset)
+        self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
+        self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
+        if self.total_steps >= MAX_STEPS:
+            what = (
+                f"{train.epochs} epochs of {self.steps_per_epoch} steps; at most {MAX_STEPS - 1} steps in all"
+            )
+            with self.recipe.at("train", "epochs"):
+                raise UserError("", what, "lower it, or raise train.batch_size")
+        self.progress.horizon = self.progress.horizon or self.total_steps
+        with self.recipe.at("schedule"):
+            self.recipe.schedule.check(self.total_steps)
+        self.device = next(self.built.model.parameters()).device
+        self._order = (-1, "")
+        order_of_results = list(self.recipe.tasks)
+        grouped = [task for group in self.built.groups for task in group.tasks]
+        self._to_results = torch.tensor([grouped.index(t) for t in order_of_results], device=self.device)
+
+    @property
+    def epochs(self) -> int:
+        """Those done and those left; `max_steps` may cut one short, also one before the last if it was raised."""
+        done = self.progress.step - self.progress.step_in_epoch
+        return self.progress.epoch + math.ceil((self.total_steps - done) / self.steps_per_epoch)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train; an epoch that early stopping cut short still has to be closed."""
+        progress = self.progress
+        return progress.epoch >= self.epochs or (progress.stopped and progress.step_in_epoch == 0)
+
+    @property
+    def watched(self) -> list[str]:
+        """The splits that are evaluated while training."""
+        splits = ["validation", *(["test"] if self.recipe.train.monitor == "test" else [])]
+        return [split for split in splits if split in self.dataset.splits]
+
+    def evaluation_is_due(self, *, ends_epoch: bool = False, is_last: bool = False) -> bool:
+        """Whether the model as it is at this step is to be evaluated, and has not been."""
+        progress, every = self.progress, self.recipe.train.evaluate_every
+        by_steps = every.steps is not None and progress.step % every.steps == 0
+        by_epochs = ends_epoch and every.epochs is not None and (progress.epoch + 1) % every.epochs == 0
+        return (
+            bool(self.watched) and (by_steps or by_epochs or is_last) and progress.evaluated != progress.step
+        )
+
+    def order_sha256(self, epoch: int) -> str:
+        """sha256 of the first batches of an epoch: no other numpy may deal other rows to a resumed run."""
+        if self._order[0] != epoch:
+            digest = hashlib.sha256()
+            for rows in islice(self.sampler.batches(epoch), 2):
+                digest.update(rows.astype("<i8").tobytes())
+            self._order = (epoch, digest.hexdigest())
+        return self._order[1]
+
+    @classmethod
+    def create(cls, recipe: Recipe, built: Built, dataset: Dataset) -> Trainer:
+        """A trainer at the start of a run."""
+        weights = tuple(task.weight for task in recipe.tasks.values())
+        device = next(built.model.parameters()).device
+        weighting = recipe.weighting.build(weights).to(device)
+        groups = parameter_groups(recipe, built.model, weighting)
+        return cls(recipe, built, dataset, weighting, recipe.optimizer.build(groups))
+
+
+def sampler_of(recipe: Recipe, groups: Sequence[TaskGroup], dataset: Dataset) -> Sampler:
+    """What makes up each batch of a recipe.
+
+    Raises:
+        UserError: no batch comes out, or a task has too few labels for what is asked.
+    """
+    train, rows = recipe.train, dataset.splits["train"]
+    asked, found = train.batches.min_labelled, {}
+    for group in groups:
+        for t, task in enumerate(group.tasks):
+            if task in asked:
+                found[task] = rows[dataset.present[group.name][:, t].cpu().numpy()[rows]]
+    streams = {}
+    if train.batches.temperature is not None:
+        for name, own in dataset.streams.items():
+            mine = rows[(rows >= own.start) & (rows < own.stop)]
+            if len(mine):  # a source may be for testing only
+                streams[name] = mine
+    return Sampler(
+        rows,
+        train.batch_size,
+        train.drop_last,
+        recipe.seeds.order,
+        min_labelled={task: (found[task], asked[task]) for task in recipe.tasks if task in asked},
+        streams=streams,
+        temperature=train.batches.temperature,
+    )
