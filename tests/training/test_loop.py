@@ -588,7 +588,7 @@ def test_the_selecting_metric(metric: str | None, expected: tuple[str, bool]) ->
 
 
 def headlines_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mtl.training.loop", "mtl.evaluation.meter"):
+    for module in ("mtl.training.selection", "mtl.evaluation.meter"):
         monkeypatch.setattr(f"{module}.mean_metric", lambda tasks: "loss")
 
 
