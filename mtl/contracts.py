@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mtl.data.types import Array, Columns, Header
-    from mtl.recipe.specs import BackboneSpec, SharingSpec, SourceSpec, TaskSpec
+    from mtl.model.task_module import TaskModule
+    from mtl.model.trunk import Plan, Trunk
+    from mtl.model.weighting import Weighting
+    from mtl.recipe.specs import BackboneSpec, SharingSpec, SourceSpec, TaskSpec, WeightingSpec
 
 
 def broken(spec: Spec, method: str, what: str, path: KeyPath = ()) -> UserError:
@@ -133,31 +136,58 @@ def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: 
         check_slices(backbone, name, child, n_towers)
 
 
-def check_sites(sharing: SharingSpec) -> None:
-    """A sharing scheme that names sites has something to put there; `none` has neither."""
-    from mtl.recipe.specs import SharingSpec
+def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
+    """A trunk says which reading each task takes; tasks of later towers take no earlier ones."""
+    from mtl.model.trunk import Trunk
 
-    if sharing.sites() and type(sharing).build is SharingSpec.build:
-        raise UserError("", f"{type(sharing).__name__} has sites but no method `build`")
+    if not isinstance(trunk, Trunk):
+        raise broken(sharing, "build", f"gives {_called(trunk)}, not a Trunk")
+    n_tasks, taken = len(plan.tasks), trunk.reading_of
+    if len(taken) != n_tasks:
+        raise broken(
+            sharing, "build", f"gives a trunk with readings for {len(taken)} tasks, not for {n_tasks}"
+        )
+    reading_of = dict(zip(plan.tasks, taken, strict=True))
+    in_order = [reading_of[task] for tasks in plan.towers.values() for task in tasks]
+    if sorted(in_order) != in_order or set(in_order) != set(range(max(in_order) + 1)):
+        raise broken(
+            sharing, "build", f"gives a trunk with readings {taken}, which are not numbered tower by tower"
+        )
+    return trunk
 
 
-def check_unit(sharing: SharingSpec, unit: Any) -> None:
-    """A unit is a module."""
-    from torch import nn
+def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
+    """What a kind of task builds is a TaskModule."""
+    from mtl.model.task_module import TaskModule
 
-    if not isinstance(unit, nn.Module):
-        raise broken(sharing, "build", f"gives {_called(unit)}, not a module")
+    if not isinstance(module, TaskModule):
+        raise broken(task, "build", f"gives {_called(module)}, not a TaskModule")
+    return module
 
 
-def check_alphas(sharing: SharingSpec, unit: nn.Module, n_towers: int) -> None:
-    """A unit has a summary of its alphas, (K, K), which runs record and plot."""
-    summary = getattr(unit, "alpha_KK", None)
-    maker = f"{type(unit).__name__}, which {type(sharing).__name__}.build gives,"
-    if not callable(summary):
-        raise UserError("", f"{maker} has no method alpha_KK")
-    shape = tuple(getattr(summary(), "shape", ()))
-    if shape != (n_towers, n_towers):
-        raise UserError("", f"{maker} has an alpha_KK of shape {shape}, not {(n_towers, n_towers)}")
+def check_weighting(spec: WeightingSpec, weighting: Any) -> Weighting:
+    """A weighting is one, needs what its settings say, and has the weights of the tasks."""
+    from mtl.model.weighting import Weighting
+
+    if not isinstance(weighting, Weighting):
+        raise broken(spec, "build", f"gives {_called(weighting)}, not a Weighting")
+    if weighting.needs != spec.needs:
+        what = f"gives a module that needs {quoted(weighting.needs)}; the settings say {quoted(spec.needs)}"
+        raise broken(spec, "build", what)
+    return weighting
+
+
+def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
+    """What a trunk says of what is shared are matrices with a name for each row and column."""
+    from mtl.model.trunk import SharingMatrix
+
+    maker = f"{type(trunk).__name__}, which {type(sharing).__name__}.build gives,"
+    for place, found in trunk.readings().items():
+        if not isinstance(found, SharingMatrix):
+            raise UserError("", f"{maker} gives {_called(found)} at {quoted(place)}, not a SharingMatrix")
+        shape, wanted = tuple(found.values.shape), (len(found.targets), len(found.sources))
+        if shape != wanted:
+            raise UserError("", f"{maker} gives values of shape {shape} at {quoted(place)}, not {wanted}")
 
 
 def check_activation(maker: Spec, what: str, h: Any, wanted: Shape, key: str) -> None:
@@ -180,26 +210,48 @@ def _shown(shape: Shape, n_rows: int) -> str:
     return f"({', '.join(numbers)})"
 
 
-def check_losses(task: TaskSpec, loss_T: Any, n_tasks: int, dtype_of: Tensor) -> None:
-    """Losses are one number per task, with a way back to the logits."""
-    shape = getattr(loss_T, "shape", None)
-    if shape is None or tuple(shape) != (n_tasks,):
-        what = _called(loss_T) if shape is None else f"shape {tuple(shape)}"
-        raise broken(task, "losses", f"gives {what}, not (T,) = ({n_tasks},): one loss per task of the group")
-    if dtype_of.requires_grad and not loss_T.requires_grad:
-        raise broken(task, "losses", "gives losses without a gradient: compute them from the logits by torch")
+def check_losses(module: TaskModule, found: Any, n_tasks: int, dtype_of: Tensor) -> None:
+    """A loss is a sum and a sum of weights per task, with a way back to the logits."""
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise of_module(module, "loss", f"gives {_called(found)}, not (sums, weights)")
+    for name, values in zip(("sums", "weights"), found, strict=True):
+        shape = getattr(values, "shape", None)
+        if shape is None or tuple(shape) != (n_tasks,):
+            what = _called(values) if shape is None else f"shape {tuple(shape)}"
+            raise of_module(module, "loss", f"gives {name} of {what}, not (T,) = ({n_tasks},): one per task")
+    if dtype_of.requires_grad and not found[0].requires_grad:
+        raise of_module(
+            module, "loss", "gives losses without a gradient: compute them from the logits by torch"
+        )
 
 
-def check_metrics(task: TaskSpec, values: Any, names: Sequence[str], n_tasks: int) -> None:
+def of_module(module: nn.Module, method: str, what: str) -> UserError:
+    """The error of a module's method that does not keep its promise."""
+    return UserError("", f"{type(module).__name__}.{method} {what}")
+
+
+def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks: int) -> None:
     """Metrics are one number per task under each name."""
     if not isinstance(values, Mapping):
-        raise broken(task, "meter", f"computes {_called(values)}, not a mapping of metric -> (T,)")
+        raise of_module(module, "metric", f"computes {_called(values)}, not a mapping of metric -> (T,)")
     for name in names:
         if name not in values:
-            raise broken(task, "meter", f"computes no {quoted(name)}, which known_metrics names")
+            raise of_module(module, "metric", f"computes no {quoted(name)}, which known_metrics names")
         n = getattr(values[name], "numel", lambda: -1)()
         if n != n_tasks:
-            raise broken(task, "meter", f"computes {quoted(name)} with {n} values for {n_tasks} tasks")
+            raise of_module(module, "metric", f"computes {quoted(name)} with {n} values for {n_tasks} tasks")
+
+
+def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -> dict[str, Tensor]:
+    """Predictions are tensors (B, T) or (B, T, ...)."""
+    if not isinstance(found, dict) or not found:
+        raise of_module(module, "predict", f"gives {_called(found)}, not a dict of tensors")
+    for name, values in found.items():
+        shape = tuple(getattr(values, "shape", ()))
+        if shape[:2] != (n_rows, n_tasks):
+            what = f"gives {quoted(name)} of shape {_shown(shape, n_rows)}, not (B, T, ...) = (B, {n_tasks}, ...)"
+            raise of_module(module, "predict", what)
+    return found
 
 
 def check_decoded(task: TaskSpec, columns: Any, n_rows: int) -> None:

@@ -14,8 +14,6 @@ from mtl.errors import KeyPath, UserError, did_you_mean, quoted
 from mtl.recipe.specs import TaskSpec, fault
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mtl.data.types import Array, Header, Labels
     from mtl.recipe.specs import Decoded
 
@@ -175,18 +173,12 @@ def positive_weights(
     return {"positive_weight": tuple(np.where(both, no / np.maximum(yes, 1), 1.0).tolist())}
 
 
-def calibrated(logits: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
-    """The logits divided by the fitted temperature, if one was fitted."""
-    return logits / constants.get("temperature", 1.0)
-
-
-def class_columns(p_BO: Tensor, classes: Sequence[str]) -> Decoded:
+def class_columns(predicted: Mapping[str, Array], classes: Sequence[str]) -> Decoded:
     """The most probable class, and the probability of each."""
     names = np.array(classes, dtype=object)
-    return {"": names[p_BO.argmax(-1).cpu().numpy()], **probability_columns(p_BO, classes)}
+    return {"": names[predicted["class"]], **probability_columns(predicted["p"], classes)}
 
 
-def probability_columns(p_BO: Tensor, names: Sequence[str]) -> dict[str, Array]:
+def probability_columns(p_BO: Array, names: Sequence[str]) -> dict[str, Array]:
     """The probability of each class or label."""
-    p = p_BO.float().cpu().numpy()
-    return {f"_p_{name}": p[:, o] for o, name in enumerate(names)}
+    return {f"_p_{name}": p_BO[:, o] for o, name in enumerate(names)}

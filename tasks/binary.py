@@ -13,7 +13,6 @@ from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks.base import (
     LabelValue,
-    calibrated,
     label_value,
     listed,
     named_labels,
@@ -23,10 +22,11 @@ from mtl.tasks.base import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torchmetrics import Metric
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.recipe.specs import Decoded, GroupKey, Tensors
+    from mtl.model.heads import GroupedHead
+    from mtl.model.task_module import TaskModule
+    from mtl.recipe.specs import Decoded, GroupKey
 
 
 def _values(value: object) -> object:
@@ -70,6 +70,7 @@ class Binary(TaskSpec):
         "calibration_error": False,
         "brier": False,
     }
+    fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
     default_metrics: ClassVar[tuple[str, ...]] = ("auroc", "average_precision", "accuracy", "f1")
 
     positive: Positive | None = Field(
@@ -171,34 +172,10 @@ class Binary(TaskSpec):
     def group(self, n_outputs: int) -> GroupKey:
         return ("binary", self.label_smoothing, self.positive_weight is not None)
 
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        from mtl.model.losses import binary_cross_entropy
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        from mtl.model.kinds import YesNo
 
-        return binary_cross_entropy(
-            logits_BTO.squeeze(-1),
-            target_BT,
-            weight_BT,
-            label_smoothing=self.label_smoothing,
-            positive_weight_T=constants.get("positive_weight"),
-        )
+        return YesNo(head, constants, label_smoothing=self.label_smoothing)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        from mtl.model.scores import GroupedScores
-
-        return GroupedScores(
-            n_tasks,
-            constants.get("threshold"),
-            constants.get("temperature"),
-            curves=bool(names & {"auroc", "average_precision"}),
-            calibration="calibration_error" in names,
-        )
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        p = calibrated(logits_BO[:, 0], constants).sigmoid()
-        yes = (p >= constants.get("threshold", 0.5)).long().cpu().numpy()
-        return {"": np.array(outputs, dtype=object)[yes], "_p": p.float().cpu().numpy()}
-
-    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
-        from torch.nn.functional import binary_cross_entropy_with_logits
-
-        return binary_cross_entropy_with_logits(logits_BO[:, 0], target_B.to(logits_BO.dtype))
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
+        return {"": np.array(outputs, dtype=object)[predicted["yes"].astype(np.int64)], "_p": predicted["p"]}

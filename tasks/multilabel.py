@@ -14,7 +14,6 @@ from mtl.recipe.specs import TASKS, TaskSpec, recipe_errors
 from mtl.tasks.base import (
     ClassNames,
     Weight,
-    calibrated,
     listed,
     named_labels,
     positive_weights,
@@ -24,10 +23,11 @@ from mtl.tasks.base import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torchmetrics import Metric
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.recipe.specs import Decoded, GroupKey, Tensors
+    from mtl.model.heads import GroupedHead
+    from mtl.model.task_module import TaskModule
+    from mtl.recipe.specs import Decoded, GroupKey
 
 
 def _form(value: object) -> str:
@@ -62,6 +62,7 @@ class Multilabel(TaskSpec):
         "accuracy": True,
         "calibration_error": False,
     }
+    fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
     default_metrics: ClassVar[tuple[str, ...]] = ("macro_auroc", "macro_f1", "accuracy")
 
     target: str = Field("", max_length=200, description="the column that lists the labels")
@@ -167,37 +168,11 @@ class Multilabel(TaskSpec):
     def group(self, n_outputs: int) -> GroupKey:
         return ("multilabel", n_outputs, self.label_smoothing, self.positive_weight is not None)
 
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        from mtl.model.losses import multilabel_loss
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        from mtl.model.kinds import Labels as Module
 
-        return multilabel_loss(
-            logits_BTO,
-            target_BT,
-            weight_BT,
-            label_smoothing=self.label_smoothing,
-            positive_weight_TO=constants.get("positive_weight"),
-        )
+        return Module(head, constants, label_smoothing=self.label_smoothing)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        from mtl.model.metrics import GroupedLabels
-
-        return GroupedLabels(
-            n_tasks,
-            n_outputs,
-            constants.get("threshold"),
-            constants.get("temperature"),
-            curves=bool(names & {"macro_auroc", "macro_average_precision"}),
-            calibration="calibration_error" in names,
-        )
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        p_BO = calibrated(logits_BO, constants).sigmoid()
-        there = (p_BO >= constants.get("threshold", 0.5)).cpu().numpy()
-        lists = [[outputs[o] for o in np.flatnonzero(row).tolist()] for row in there]
-        return {"": lists, **probability_columns(p_BO, outputs)}
-
-    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
-        from torch.nn.functional import binary_cross_entropy_with_logits
-
-        known = target_B >= 0
-        return binary_cross_entropy_with_logits(logits_BO[known], target_B[known].to(logits_BO.dtype))
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
+        lists = [[outputs[o] for o in np.flatnonzero(row).tolist()] for row in predicted["there"]]
+        return {"": lists, **probability_columns(predicted["p"], outputs)}

@@ -15,6 +15,7 @@ from mtl.contracts import check_columns
 from mtl.data.columns.inputs import fit_layout
 from mtl.data.learned import Learned
 from mtl.data.types import Header, How, Mask, Rows, Wanted
+from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
 from mtl.dataset.split import split_rows
@@ -28,13 +29,10 @@ from mtl.task_groups import TaskGroup, known_outputs, task_groups
 
 @dataclass(frozen=True)
 class Dataset:
-    """n rows.
+    """n rows, and what is known of them.
 
     Args:
-        inputs: (n, ...) as the source stores them; the model standardizes.
-        target: task group -> (n, T), or (n, T, O) for several labels a row; in the smallest type that fits.
-        present: task group -> (n, T) bool, whether the label is there.
-        weight: task group -> (n, T) weights of rows in the loss, for groups that have such a column.
+        rows: their inputs and labels.
         splits: split -> row numbers.
         streams: source -> its rows.
         header: what is known of the data, now that they are read.
@@ -44,10 +42,7 @@ class Dataset:
         notices: what the user should know about the data, one line each.
     """
 
-    inputs: Tensor
-    target: dict[str, Tensor]
-    present: dict[str, Tensor]
-    weight: dict[str, Tensor]
+    rows: ResidentRows
     splits: dict[str, Rows]
     streams: dict[str, range]
     header: Header
@@ -58,34 +53,7 @@ class Dataset:
 
     def to(self, device: torch.device) -> Dataset:
         """The same rows on another device."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            half = device.type == "mps" and tensor.dtype == torch.float64  # which it does not have
-            return (tensor.float() if half else tensor).to(device)
-
-        def all_moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {group: moved(tensor) for group, tensor in tensors.items()}
-
-        return replace(
-            self,
-            inputs=moved(self.inputs),
-            target=all_moved(self.target),
-            present=all_moved(self.present),
-            weight=all_moved(self.weight),
-        )
-
-    def targets(self, group: str, index: Tensor) -> Tensor:
-        """(B, T) or (B, T, O) targets of these rows as the losses take them: int64, or float64 (MPS: float32)."""
-        target = self.target[group][index]
-        if not target.is_floating_point():
-            return target.long()
-        return target if target.device.type == "mps" else target.double()
-
-    def weights(self, group: str, index: Tensor) -> Tensor:
-        """(B, T) float weights of these rows in the loss: 0 where a label is missing."""
-        present = self.present[group][index]
-        own = self.weight.get(group)
-        return present.float() if own is None else torch.where(present, own[index], 0.0)
+        return replace(self, rows=self.rows.to(device))
 
 
 def wanted_of(recipe: Recipe, source: str | None = None) -> Wanted:
@@ -195,6 +163,7 @@ def _dataset(
     notices: Sequence[str],
 ) -> Dataset:
     target, present, weight = _stacked(task_groups(recipe, learned), tasks)
+    rows = ResidentRows(torch.from_numpy(joined.inputs), target, present, weight)
     ceiling = {
         task: columns.ceiling[spec.target]
         for columns in joined.sources.values()
@@ -202,10 +171,7 @@ def _dataset(
         if spec.target in columns.ceiling
     }
     return Dataset(
-        inputs=torch.from_numpy(joined.inputs),
-        target=target,
-        present=present,
-        weight=weight,
+        rows=rows,
         splits=splits,
         streams=joined.streams(),
         header=header,

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from mtl.dataset.batch import Targets
+from mtl.model.task_module import TaskModule
 from mtl.recipe.specs import TaskSpec, mean_metric
-from mtl.task_groups import TaskGroup
 
 Values = dict[str, float | None]
 PENDING, PENDING_NUMBERS = 2048, 2**22
@@ -21,28 +22,37 @@ PENDING, PENDING_NUMBERS = 2048, 2**22
 
 
 class Meter:
-    """Mean loss and metrics per task over everything it has seen.
+    """Loss and metrics per task over everything it has seen.
 
-    The loss is the mean over batches, weighted by their labels or by the rows' weights: exactly the mean over
-    rows, but for class weights, which differ from batch to batch.
+    The loss is the sum over rows of weight * loss, divided by the sum of the weights: exact over rows, whatever the
+    batches were.
 
     Args:
-        groups: the task groups.
+        modules: task group -> its module.
         tasks: task -> its spec, in the order of results.
         device: where logits are.
     """
 
-    def __init__(self, groups: Sequence[TaskGroup], tasks: dict[str, TaskSpec], device: torch.device) -> None:
-        self.groups, self.tasks, self.device = tuple(groups), tasks, device
-        self.metrics = {g.name: self._meter(g).to(device) for g in groups}
-        self.loss_sum = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
-        self.weight = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
-        self.count = {g.name: torch.zeros(len(g.tasks), dtype=torch.long, device=device) for g in groups}
-        self.pending: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {g.name: [] for g in groups}
+    def __init__(
+        self, modules: Mapping[str, TaskModule], tasks: Mapping[str, TaskSpec], device: torch.device
+    ) -> None:
+        self.modules, self.tasks, self.device = dict(modules), tasks, device
+        exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        self.metrics = {name: self._metric(module).to(device) for name, module in modules.items()}
 
-    def _meter(self, group: TaskGroup) -> Metric:
-        names = frozenset(name for task in group.tasks for name in self.tasks[task].metric_names)
-        metric = group.spec.meter(len(group.tasks), group.n_outputs, names, group.constants)
+        def zeros(dtype: torch.dtype) -> dict[str, Tensor]:
+            return {
+                name: torch.zeros(len(module.tasks), dtype=dtype, device=device)
+                for name, module in modules.items()
+            }
+
+        self.loss_sum, self.weight, self.count = zeros(exact), zeros(exact), zeros(torch.long)
+        self.loss_weight = torch.zeros(2, len(tasks), dtype=exact, device=device)
+        self.pending: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in modules}
+
+    def _metric(self, module: TaskModule) -> Metric:
+        names = frozenset(name for task in module.tasks for name in self.tasks[task].metric_names)
+        metric = module.metric(names)
         if self.device.type == "mps":  # which has no float64
             for part in metric.modules():
                 if isinstance(part, Metric):
@@ -51,25 +61,24 @@ class Meter:
 
     @torch.no_grad()
     def update(
-        self,
-        group: str,
-        logits_BTO: Tensor,
-        target_BT: Tensor,
-        present_BT: Tensor,
-        loss_T: Tensor,
-        weight_T: Tensor | None = None,
+        self, group: str, logits_BTO: Tensor, targets: Targets, sum_T: Tensor, weight_T: Tensor
     ) -> None:
-        """Take in one batch of one group; `weight_T` is what its mean losses count, by default their labels."""
-        count_T = present_BT.sum(0)
-        weight_T = count_T if weight_T is None else weight_T
-        self.loss_sum[group] += loss_T * weight_T
+        """Take in one batch of one group; `sum_T` and `weight_T` are what its module's `loss` gave."""
+        present_BT = targets.present[group]
+        self.loss_sum[group] += sum_T
         self.weight[group] += weight_T
-        self.count[group] += count_T
+        self.count[group] += present_BT.sum(0)
         pending = self.pending[group]
-        pending.append((logits_BTO, target_BT, present_BT))
+        pending.append((logits_BTO, targets.target[group], present_BT))
         n_rows = sum(len(present) for *_, present in pending)
         if n_rows >= PENDING or n_rows * logits_BTO[0].numel() >= PENDING_NUMBERS:
             self._count(group)
+
+    @torch.no_grad()
+    def weigh(self, weights_N: Tensor, seen_N: Tensor) -> None:
+        """Take note of the weights that the losses had in one step; a task that was not seen had none."""
+        self.loss_weight[0] += torch.where(seen_N, weights_N, 0.0)
+        self.loss_weight[1] += seen_N
 
     @torch.no_grad()
     def _count(self, group: str) -> None:
@@ -82,7 +91,7 @@ class Meter:
 
     def state(self) -> dict[str, Tensor]:
         """Everything seen so far, for a checkpoint within an epoch; what is pending stays so."""
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {"loss_weight": self.loss_weight}
         for name in self.metrics:
             sums = {"loss_sum": self.loss_sum, "weight": self.weight, "count": self.count}
             tensors |= {f"{name}/{key}": values[name] for key, values in sums.items()}
@@ -99,6 +108,7 @@ class Meter:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
+        self.loss_weight.copy_(tensors["loss_weight"])
         for name in self.metrics:
             for key, values in (("loss_sum", self.loss_sum), ("weight", self.weight), ("count", self.count)):
                 values[name].copy_(tensors[f"{name}/{key}"])
@@ -122,24 +132,27 @@ class Meter:
         weighted by `weight`: sum_i w_i L_i / sum_i w_i.
         """
         per_task: dict[str, Values] = {}
-        for group in self.groups:
-            self._count(group.name)
-            count_T = self.count[group.name]
+        for group, module in self.modules.items():
+            self._count(group)
+            count_T = self.count[group]
             with warnings.catch_warnings():  # no update at all is no fault: every step may have been skipped
                 warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
                 metrics = {
-                    "loss": self.loss_sum[group.name] / self.weight[group.name],
-                    **self.metrics[group.name].compute(),
+                    "loss": self.loss_sum[group] / self.weight[group],
+                    **self.metrics[group].compute(),
                 }
             # torchmetrics squeezes the results of a group of one task to scalars
             columns = {name: values.reshape(-1).tolist() for name, values in metrics.items()}
-            counts, broken = count_T.tolist(), self.loss_sum[group.name].isnan().tolist()
-            for t, task in enumerate(group.tasks):
+            counts, broken = count_T.tolist(), self.loss_sum[group].isnan().tolist()
+            for t, task in enumerate(module.tasks):
                 chosen = ("loss", *self.tasks[task].metric_names)
                 # where a loss is NaN, predictions are, and no metric of theirs is true
                 per_task[task] = {name: None if broken[t] else _finite(columns[name][t]) for name in chosen}
                 if self.tasks[task].missing == "mask":
                     per_task[task]["labels"] = counts[t]
+        for task, total, steps in zip(self.tasks, *self.loss_weight.tolist(), strict=True):
+            if steps:
+                per_task[task]["loss_weight"] = total / steps
         row = {
             f"{split}/{task}/{name}": value for task in self.tasks for name, value in per_task[task].items()
         }

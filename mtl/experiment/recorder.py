@@ -212,10 +212,10 @@ class Recorder:
 
     def _log_alpha(self) -> None:
         """Every site's alpha now, as one line, unless there is one of this step."""
-        progress, alphas = self.trainer.progress, self.trainer.built.model.alphas()
+        progress, alphas = self.trainer.progress, self.trainer.built.model.sharing()
         if alphas and progress.step != self._alpha_step:
             epoch = progress.epoch + (progress.step_in_epoch > 0)
-            values = {site: alpha.tolist() for site, alpha in alphas.items()}
+            values = {site: alpha.values.tolist() for site, alpha in alphas.items()}
             self.log(ALPHAS, [{"epoch": epoch, "step": progress.step, "alpha": values}])
             self._alpha_step = progress.step
 

@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import torch
 from mtl.build import build
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import EnvironmentFault, NotFinite, UserError
-from mtl.evaluation.decisions import fit_decisions, with_decisions
+from mtl.evaluation.decisions import apply, fit_decisions
 from mtl.experiment.recorder import Recorder
 from mtl.experiment.rehearsal import rehearse
 from mtl.experiment.trial import build_and_try
@@ -189,7 +189,7 @@ def _label_counts(trainer: Trainer) -> dict[str, dict[str, int]]:
     """Task -> split -> labels that are there, of tasks in which some may be missing."""
     dataset, counts = trainer.dataset, {}
     for group in trainer.built.groups:
-        present = dataset.present[group.name].cpu().numpy()
+        present = dataset.rows.present[group.name].cpu().numpy()
         for t, task in enumerate(group.tasks):
             if trainer.recipe.tasks[task].missing == "mask":
                 counts[task] = {split: int(present[rows, t].sum()) for split, rows in dataset.splits.items()}
@@ -287,8 +287,7 @@ def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
             ) from None  # fmt: skip
     decisions = fit_decisions(trainer.recipe, trainer.built, trainer.dataset)
     if decisions:
-        groups = with_decisions(trainer.built.groups, decisions)
-        trainer.built = replace(trainer.built, groups=groups)
+        apply(trainer.built, decisions)
         learned = trainer.dataset.learned.decided(decisions)
         folder.save_record(model=learned.record(trainer.dataset.header), decisions=decisions)
     rows = recorder.rows

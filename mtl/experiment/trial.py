@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mtl.build import Built, build
-from mtl.contracts import check_activation, check_alphas
+from mtl.contracts import check_activation, check_sharing
 from mtl.data.types import Header, no_column
 from mtl.dataset.header import header_of
 from mtl.errors import KeyPath, UserError, gathered, quoted, raise_all
+from mtl.model.stitched import Logits
+from mtl.model.towers import Towers
+from mtl.model.trunk import StitchedTowers
+from mtl.recipe.base import Shape, Spec
 from mtl.recipe.keys.recipe import Recipe
+from mtl.training.trainer import shared_slices
 
 TRIED_IN_MEMORY = 1 << 23
 """Parameters up to which a network is tried on the CPU: the meta device's own start takes 1.4 s and 84 MB."""
@@ -46,36 +54,74 @@ def _try(recipe: Recipe, tried: Built, header: Header) -> None:
     tried.model.train()
     with recipe.at("model"):
         logits = _forward_checked(recipe, tried, x)
-        torch.stack([output.sum() for output in logits.values()]).sum().backward()
+        torch.stack([output.sum() for output in logits.groups.values()]).sum().backward()
         for name, parameter in tried.model.named_parameters():
             if parameter.grad is None:
                 raise UserError("", f"{name} gets no gradient from any task", path=("backbone",))
     with recipe.at("model", "sharing"):
-        for unit in tried.model.stitches.values():
-            check_alphas(recipe.model.sharing, unit, len(recipe.towers))
+        check_sharing(recipe.model.sharing, tried.model.trunk)
+    if recipe.weighting.needs == "gradients":
+        with recipe.at("weighting"):
+            shared_slices(recipe, tried.model)
 
 
-def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> dict[str, Tensor]:
-    """The forward pass; each stage and unit must give the shape that was announced."""
-    model, n_towers = built.model, len(recipe.towers)
-    path, what = "backbone", "the input"
+def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> Logits:
+    """The forward pass; each stage, each unit and the trunk must give the shape that was announced."""
+    model, doing = built.model, Doing()
+    hooks = [hook for part in model.trunk.modules() for hook in _watched(recipe, part, doing, len(x))]
     try:
-        h = model.standardize(x)
-        for name, stage in model.towers.stages.items():
-            wanted = (len(x), n_towers * built.shapes[name][0], *built.shapes[name][1:])
-            path, what = "backbone", f"stage {quoted(name)}"
-            h = stage(h)
-            check_activation(recipe.model.backbone, what, h, wanted, path)
-            if name in model.stitches:
-                path, what = "sharing", f"the unit after {quoted(name)}"
-                h = model.stitches[name](h)
-                check_activation(recipe.model.sharing, what, h, wanted, path)
-        path, what = "backbone", "the heads"
-        logits: dict[str, Tensor] = model.heads(h)
-        return logits
+        h = model.trunk(model.inputs(x))
+        doing.path, doing.what = "sharing", "the trunk"
+        wanted = (len(x), model.trunk.n_readings, *model.trunk.shape)
+        check_activation(recipe.model.sharing, doing.what, h, wanted, doing.path)
+        doing.path, doing.what = "backbone", "the heads"
+        return model(x)  # type: ignore[no-any-return]
     except (RuntimeError, ValueError) as error:
         first_line = str(error).splitlines()[0]
-        raise UserError("", f"shapes do not chain: {what}: {first_line}", path=(path,)) from error
+        raise UserError("", f"shapes do not chain: {doing.what}: {first_line}", path=(doing.path,)) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass
+class Doing:
+    """What the forward pass is in: the key of `model` that is to blame, and words for it."""
+
+    path: str = "backbone"
+    what: str = "the input"
+
+
+def _watched(recipe: Recipe, part: nn.Module, doing: Doing, n_rows: int) -> Iterator[RemovableHandle]:
+    """Hooks that follow the stages of towers and the units between them."""
+    if isinstance(part, Towers):
+        for name, stage in part.stages.items():
+            wanted = (n_rows, len(part.names) * part.shapes[name][0], *part.shapes[name][1:])
+            yield from _hooks(
+                recipe.model.backbone, stage, "backbone", f"stage {quoted(name)}", wanted, doing
+            )
+    if isinstance(part, StitchedTowers):
+        for name, unit in part.stitches.items():
+            shape = part.towers.shapes[name]
+            wanted = (n_rows, len(part.copies) * shape[0], *shape[1:])
+            what = f"the unit after {quoted(name)}"
+            yield from _hooks(recipe.model.sharing, unit, "sharing", what, wanted, doing)
+
+
+def _hooks(
+    maker: Spec, module: nn.Module, path: str, what: str, wanted: Shape, doing: Doing
+) -> Iterator[RemovableHandle]:
+    def begin(*_: object) -> None:
+        doing.path, doing.what = path, what
+
+    def end(_module: nn.Module, _given: object, h: Any) -> None:
+        folded = (
+            isinstance(h, Tensor) and h.ndim > 0 and len(h) > wanted[0]
+        )  # attention folds tasks into rows
+        check_activation(maker, what, h, (len(h), *wanted[1:]) if folded else wanted, path)
+
+    yield module.register_forward_pre_hook(begin)
+    yield module.register_forward_hook(end)
 
 
 def _check_columns(recipe: Recipe, header: Header) -> None:

@@ -67,8 +67,8 @@ class TrainedModel(Trained):
     def _predict(self, inputs: Array) -> Predictions:
         device = next(self.built.model.parameters()).device
         with evaluation_mode(self.built.model):
-            logits = self.built.model.forward_groups(torch.from_numpy(inputs).to(device))
-        return decoded(self.recipe, self.built, logits)
+            logits = self.built.model(torch.from_numpy(inputs).to(device))
+        return decoded(self.recipe, self.built, logits.groups)
 
     def evaluate(
         self, split: str = "test", data: str | os.PathLike[str] | None = None
@@ -87,11 +87,16 @@ def decoded(recipe: Recipe, built: Built, logits: Mapping[str, Tensor]) -> Predi
     Raises:
         UserError: two tasks give a column of the same name.
     """
+    predicted = {
+        group.name: built.model.modules_of_tasks()[group.name].predict(logits[group.name].float())
+        for group in built.groups
+    }
     place = {task: (group, t) for group in built.groups for t, task in enumerate(group.tasks)}
     columns: Predictions = {}
     for task, spec in recipe.tasks.items():
         group, t = place[task]
-        found = spec.decode(logits[group.name][:, t].float(), group.outputs[t], group.constants_of(t))
+        own = {name: values[:, t].cpu().numpy() for name, values in predicted[group.name].items()}
+        found = spec.decode(own, group.outputs[t])
         for suffix, values in found.items():
             if task + suffix in columns:
                 raise UserError(

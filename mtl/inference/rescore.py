@@ -34,9 +34,7 @@ def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> 
             dataset = own_data(model, split)
         device = next(model.built.model.parameters()).device
         dataset = dataset.to(device)
-        return evaluate(
-            model.built.model, model.built.groups, recipe.tasks, dataset, dataset.splits[split], split
-        )
+        return evaluate(model.built.model, recipe.tasks, dataset, dataset.splits[split], split)
 
 
 def own_data(model: Trained, split: str) -> Dataset:

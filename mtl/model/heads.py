@@ -1,11 +1,11 @@
 """Output layers; tasks of one kind and output size are one grouped head.
 
-Shapes: B batch, K towers, F features of one tower, T tasks of a group, O outputs per task.
+Shapes: B batch, R readings, F features of one reading, T tasks of a group, O outputs per task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +14,24 @@ from mtl.model.layers import GroupedLinear
 
 
 class GroupedHead(nn.Module):
-    """T output layers in one: logits_t = norm(W_t h_tower(t)).
+    """T output layers in one: logits_t = norm(W_t h_reading(t)).
 
     Args:
-        tasks: the T tasks.
-        towers: for each task, the number of the tower it reads, 0 <= tower < K.
-        n_towers: K.
+        tasks: the T tasks, those of one reading side by side.
+        readings: for each task, the number of the reading it takes, in ascending order, each below R.
+        n_readings: R.
         width: F.
         n_outputs: O.
         norm: applied to (B, T*O); without one the layer has a bias.
         hidden: features of each hidden layer and its norm, if any; each ends in a ReLU.
-        dropout: on what the head reads and on its hidden layers; None: what `Heads` drops for all.
+        dropout: on what the head reads and on its hidden layers; None: what the network drops for all heads.
     """
-
-    towers: Tensor
 
     def __init__(
         self,
         tasks: Sequence[str],
-        towers: Sequence[int],
-        n_towers: int,
+        readings: Sequence[int],
+        n_readings: int,
         width: int,
         n_outputs: int,
         norm: nn.Module | None = None,
@@ -42,27 +40,32 @@ class GroupedHead(nn.Module):
         dropout: float | None = None,
     ) -> None:
         super().__init__()
-        self.tasks, self.n_outputs, self.n_towers = tuple(tasks), n_outputs, n_towers
-        self.reads_all_in_order = tuple(towers) == tuple(range(n_towers))
+        self.tasks, self.n_outputs = tuple(tasks), n_outputs
         self.dropout = None if dropout is None else nn.Dropout(dropout)
-        self.hidden = nn.Sequential()
-        for number, (features, hidden_norm) in enumerate(hidden):
-            shared = n_towers == 1 and number == 0
-            layer = GroupedLinear(
-                len(self.tasks), width, features, shared_input=shared, bias=hidden_norm is None
-            )
+        self.take = Take(sorted(set(readings)), n_readings)
+        layers: list[nn.Module] = []
+        for features, hidden_norm in hidden:
+            layer = self._linear(readings, width, features, bias=hidden_norm is None, first=not layers)
             parts = [layer, hidden_norm, nn.ReLU(), nn.Dropout(dropout) if dropout else None]
-            self.hidden.append(nn.Sequential(*(part for part in parts if part is not None)))
+            layers.append(nn.Sequential(*(part for part in parts if part is not None)))
             width = features
-        shared = n_towers == 1 and not hidden
-        self.linear = GroupedLinear(len(self.tasks), width, n_outputs, shared_input=shared, bias=norm is None)
+        self.hidden = nn.Sequential(*layers)
+        self.linear = self._linear(readings, width, n_outputs, bias=norm is None, first=not layers)
         self.norm = norm if norm is not None else nn.Identity()
-        self.register_buffer("towers", torch.tensor(towers, dtype=torch.long), persistent=False)
 
-    def forward(self, h_BKF: Tensor) -> Tensor:
-        if not (self.reads_all_in_order or self.n_towers == 1):
-            h_BKF = h_BKF.index_select(1, self.towers)
-        logits: Tensor = self.norm(self.linear(self.hidden(h_BKF.flatten(1))))
+    def _linear(
+        self, readings: Sequence[int], width: int, features: int, *, bias: bool, first: bool
+    ) -> GroupedLinear:
+        """A linear map for each task; the first one reads what the trunk gives, a later one the task's own features."""
+        if not first:
+            return GroupedLinear(len(self.tasks), width, features, bias=bias)
+        counts = [list(readings).count(reading) for reading in sorted(set(readings))]
+        return LinearOfReadings(counts, width, features, bias=bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, R, *shape) -> (B, T, O)."""
+        h_BRF = self.take(h.flatten(2))
+        logits: Tensor = self.norm(self.linear(self.hidden(h_BRF.flatten(1))))
         logits_BTO: Tensor = logits.unflatten(1, (len(self.tasks), self.n_outputs))
         return logits_BTO
 
@@ -70,33 +73,70 @@ class GroupedHead(nn.Module):
         return f"tasks={list(self.tasks)}, n_outputs={self.n_outputs}"
 
 
-class Heads(nn.Module):
-    """Dropout on the towers' last activation, then one grouped head per task group.
+class Take(nn.Module):
+    """Some of the R readings, (B, R, F) -> (B, R', F): a view where they lie side by side.
 
     Args:
-        groups: group name -> head.
-        n_towers: K.
-        dropout: probability that a feature is dropped in training.
+        chosen: their numbers, ascending.
+        n_readings: R.
     """
 
-    def __init__(self, groups: Mapping[str, GroupedHead], n_towers: int, dropout: float = 0.0) -> None:
+    positions: Tensor
+
+    def __init__(self, chosen: Sequence[int], n_readings: int) -> None:
         super().__init__()
-        self.n_towers = n_towers
-        self.dropout = nn.Dropout(dropout)
-        self.groups = nn.ModuleDict(groups)
+        self.chosen, self.n_readings = tuple(chosen), n_readings
+        self.is_slice = self.chosen == tuple(range(chosen[0], chosen[0] + len(chosen)))
+        self.register_buffer("positions", torch.tensor(self.chosen, dtype=torch.long), persistent=False)
 
-    def forward(self, h: Tensor) -> dict[str, Tensor]:
-        plain_BKF = h.flatten(1).unflatten(1, (self.n_towers, -1))
-        h_BKF = self.dropout(plain_BKF)
-        return {
-            name: head(h_BKF if head.dropout is None else head.dropout(plain_BKF))  # type: ignore[operator]
-            for name, head in self.groups.items()
-        }
+    def forward(self, h_BRF: Tensor) -> Tensor:
+        if len(self.chosen) == self.n_readings:
+            return h_BRF
+        if self.is_slice:
+            return h_BRF.narrow(1, self.chosen[0], len(self.chosen))
+        return h_BRF.index_select(1, self.positions)
 
-    def place(self, task: str) -> tuple[str, int]:
-        """The group a task is computed in and its position there."""
-        for name, head in self.groups.items():
-            assert isinstance(head, GroupedHead)
-            if task in head.tasks:
-                return name, head.tasks.index(task)
-        raise KeyError(task)
+    def extra_repr(self) -> str:
+        return f"{list(self.chosen)} of {self.n_readings}"
+
+
+class LinearOfReadings(GroupedLinear):
+    """A linear map for each task, many tasks to a reading; no reading is copied for its tasks.
+
+    The tasks of a reading are one map with as many outputs. Readings with fewer tasks than others are filled up with
+    maps whose outputs are dropped.
+
+    Args:
+        counts: for each reading, the number of its tasks.
+        in_features: features of one reading.
+        out_features: outputs of one task.
+        bias: whether each map has one.
+    """
+
+    rows: Tensor
+    kept: Tensor
+
+    def __init__(self, counts: Sequence[int], in_features: int, out_features: int, *, bias: bool) -> None:
+        n_tasks, most = sum(counts), max(counts)
+        self.even = all(count == most for count in counts)
+        super().__init__(len(counts), in_features, most * out_features, bias=bias)
+        if self.even:
+            return
+        self.weight = nn.Parameter(torch.empty(n_tasks * out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(n_tasks * out_features)) if bias else None
+        with torch.device("cpu"):  # boolean masks need numbers, which the meta device has not
+            filled = torch.zeros(len(counts), most, dtype=torch.long)
+            is_task = torch.arange(most) < torch.tensor(counts)[:, None]
+            filled[is_task] = torch.arange(n_tasks)
+            outputs = torch.arange(out_features)
+        rows = (filled[..., None] * out_features + outputs).flatten()
+        kept = is_task[..., None].expand(-1, -1, out_features).flatten().nonzero().squeeze(1)
+        self.register_buffer("rows", rows.to(self.weight.device), persistent=False)
+        self.register_buffer("kept", kept.to(self.weight.device), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, R*F) -> (B, T*O)."""
+        if self.even:
+            return super().forward(x)
+        y = self.mapped(x, self.weight.index_select(0, self.rows)).index_select(1, self.kept)
+        return y if self.bias is None else y + self.bias

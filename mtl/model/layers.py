@@ -48,10 +48,14 @@ class GroupedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.shared_input or self.n_towers == 1:
             return F.linear(x, self.weight, self.bias)
-        x_KBF = x.unflatten(1, (self.n_towers, self.in_features)).transpose(0, 1)
-        weight_KFG = self.weight.unflatten(0, (self.n_towers, self.out_features)).transpose(1, 2)
-        y = torch.bmm(x_KBF, weight_KFG).transpose(0, 1).flatten(1)
+        y = self.mapped(x, self.weight)
         return y if self.bias is None else y + self.bias
+
+    def mapped(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(B, K*in) -> (B, K*out) by a weight (K*out, in), each tower's part by its own slice."""
+        x_KBF = x.unflatten(1, (self.n_towers, self.in_features)).transpose(0, 1)
+        weight_KFG = weight.unflatten(0, (self.n_towers, self.out_features)).transpose(1, 2)
+        return torch.bmm(x_KBF, weight_KFG).transpose(0, 1).flatten(1)
 
     def extra_repr(self) -> str:
         shared = ", shared_input=True" if self.shared_input else ""

@@ -56,7 +56,7 @@ class CrossStitch(nn.Module):
         return y
 
     @torch.no_grad()
-    def alpha_KK(self) -> Tensor:
+    def sharing_matrix(self) -> Tensor:
         """(K, K): alpha itself, its mean over channels, or the mean diagonal of each dense block."""
         if self.granularity == "scalar":
             return self.alpha.clone()
@@ -64,6 +64,10 @@ class CrossStitch(nn.Module):
             return self.alpha.mean(0)
         blocks = self.alpha.view(self.n_towers, self.n_units, self.n_towers, self.n_units)
         return blocks.diagonal(dim1=1, dim2=3).mean(-1)
+
+    def rows_of(self, name: str) -> int:
+        """The axis of alpha along which the rows of towers lie."""
+        return 1 if self.granularity == "channel" else 0
 
     def extra_repr(self) -> str:
         return f"n_towers={self.n_towers}, granularity={self.granularity}, start={self.start:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,37 @@ class Towers(nn.Module):
     Args:
         names: the towers, K of them, in the order of their channel groups.
         stages: name and module of each stage, in order.
+        shapes: stage -> the shape of one tower's output, (F,) or (C, H, W).
 
     Raises:
         ValueError: a stage has a name that nn.ModuleDict keeps for itself, such as `train`.
     """
 
-    def __init__(self, names: Sequence[str], stages: Sequence[tuple[str, nn.Module]]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        stages: Sequence[tuple[str, nn.Module]],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> None:
         super().__init__()
-        self.names = tuple(names)
+        self.names, self.shapes = tuple(names), dict(shapes)
         self.stage_names = tuple(name for name, _ in stages)
         keeper = nn.ModuleDict()  # an object, not the class: `training` is set on objects only
         reserved = [name for name in self.stage_names if hasattr(keeper, name)]
         if reserved:
             raise ValueError(f"a stage cannot be called {reserved[0]!r}: choose another name")
         self.stages = nn.ModuleDict(dict(stages))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All stages in turn."""
+        for stage in self.stages.values():
+            x = stage(x)
+        return x
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one tower's output."""
+        return self.shapes[self.stage_names[-1]]
 
     def extra_repr(self) -> str:
         return f"towers={list(self.names)}, stages={list(self.stage_names)}"

@@ -26,10 +26,13 @@ from mtl.registry import Registry
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-    from torchmetrics import Metric
 
     from mtl.data.files.table import TableFile
     from mtl.data.types import Array, Columns, Header, Labels, Layout, Wanted
+    from mtl.model.heads import GroupedHead
+    from mtl.model.task_module import TaskModule
+    from mtl.model.trunk import Plan, Trunk
+    from mtl.model.weighting import Weighting
 
     Tensors = Mapping[str, Tensor]
     """The numbers that a task group needs, by name: (T,) or (T, ...); for one task its part of them."""
@@ -109,6 +112,8 @@ class TaskSpec(Spec):
     default_metrics: ClassVar[tuple[str, ...]]
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "classes"
     """How values of a table's label column are taken."""
+    fitted: ClassVar[Mapping[str, float]] = {}
+    """Numbers that are fitted after training, if a task asks for it -> their value until then."""
 
     weight: float = Field(1.0, ge=0, le=1e6, description="factor of the task's loss")
     target: str = Field(max_length=200, description="the label column")
@@ -188,28 +193,21 @@ class TaskSpec(Spec):
         """Tasks that agree in this are computed together; the first part names the group."""
         raise NotImplementedError
 
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        """(T,) weighted mean loss of each task; exactly 0, with zero gradient, for a task whose weights are all 0.
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        """The module of T tasks of this kind.
 
-        weight_BT is 0 where a label is missing and the sample's weight (1 unless given) elsewhere;
-        `constants` holds each number of `constants()` for the T tasks, (T,) or (T, ...).
+        Args:
+            head: their output layers.
+            constants: each number of `constants` and of `fitted` for the T tasks, (T,) or (T, ...).
         """
         raise NotImplementedError
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        """A torchmetrics Metric that measures `names`.
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
+        """Predictions of one task by the suffix of their column: "" is the class or value itself.
 
-        `update(logits_BTO, target_BT, present_BT)`; `compute()` gives name -> (T,), NaN where undefined.
+        `predicted` is what the module's `predict` gives for this task, (B,) or (B, ...) each.
         """
         raise NotImplementedError
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        """Predictions of one task by the suffix of their column: "" is the class or value itself."""
-        raise NotImplementedError
-
-    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
-        """Mean negative log likelihood, for tasks whose logits a temperature can calibrate."""
-        return None
 
 
 def mean_metric(tasks: Mapping[str, TaskSpec]) -> str:
@@ -242,22 +240,21 @@ class BackboneSpec(Spec):
 
 
 class SharingSpec(Spec):
-    """Where towers mix, and with what. Members: `mtl/sharing/`."""
+    """What tasks share between the input and their heads. Members: `mtl/sharing/`."""
 
-    def sites(self) -> tuple[str, ...]:
-        """The stages after which the towers are mixed."""
-        raise NotImplementedError
+    def build(self, plan: Plan) -> Trunk:
+        """The trunk: towers out of `plan.stages`, and whatever joins them.
 
-    def build(self, n_towers: int, shape: Shape) -> nn.Module:
-        """The unit of one site, from (B, K*C, ...) to the same; `shape` is one tower's, (C, H, W) or (F,).
-
-        Its parameters are the alphas: never weight-decayed, their learning rate is `lr * lr_scale`. It has
-        `alpha_KK()`, their summary as one (K, K) matrix.
+        Raises UserError with a path relative to the sharing.
         """
         raise NotImplementedError
 
-    def alpha_lr_scale(self) -> float:
-        """Factor of the alphas' learning rate."""
+    def sites(self) -> tuple[str, ...]:
+        """The stages that the recipe names in `after`, which must be stages of the backbone; none by default."""
+        return ()
+
+    def sharing_lr_scale(self) -> float:
+        """Factor of the learning rate of the parameters whose role is `sharing`."""
         return 1.0
 
     def keeps_equal_towers_equal(self, n_towers: int) -> bool:
@@ -266,10 +263,18 @@ class SharingSpec(Spec):
 
 
 class WeightingSpec(Spec):
-    """Losses per task -> one scalar. Members: `mtl/weightings/`."""
+    """How the losses of the tasks become one gradient. Members: `mtl/weightings/`."""
 
-    def build(self, task_weights: tuple[float, ...]) -> nn.Module:
-        """`forward(losses_N) -> scalar`; its state is part of every checkpoint."""
+    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "losses"
+    """As of the module that is built; see `Weighting`."""
+
+    def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
+        """The module; its parameters are trained with the network's, and its state is part of every checkpoint.
+
+        Args:
+            task_weights: the `weight` of each task.
+            is_quantity: whether a task's labels are numbers rather than classes.
+        """
         raise NotImplementedError
 
 
@@ -318,12 +323,12 @@ TASKS: Registry[TaskSpec] = Registry(
     "task",
     TaskSpec,
     "mtl.tasks",
-    ("known_metrics", "default_metrics", "outputs", "encode", "group", "losses", "meter", "decode"),
+    ("known_metrics", "default_metrics", "outputs", "encode", "group", "build", "decode"),
 )
 BACKBONES: Registry[BackboneSpec] = Registry(
     "backbone", BackboneSpec, "mtl.backbones", ("stage_names", "build")
 )
-SHARING: Registry[SharingSpec] = Registry("sharing", SharingSpec, "mtl.sharing", ("sites",))
+SHARING: Registry[SharingSpec] = Registry("sharing", SharingSpec, "mtl.sharing", ("build",))
 WEIGHTINGS: Registry[WeightingSpec] = Registry("weighting", WeightingSpec, "mtl.weightings", ("build",))
 OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer", OptimizerSpec, "mtl.optimizers", ("build",))
 SCHEDULES: Registry[ScheduleSpec] = Registry("schedule", ScheduleSpec, "mtl.schedules", ("factor",))

@@ -161,7 +161,7 @@ def _meter(trainer: Trainer, files: Mapping[str, Path]) -> Meter:
     Raises:
         UserError: it is of other tasks or metrics.
     """
-    meter, tensors = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device), _load(files, METER)
+    meter, tensors = Meter(trainer.modules, trainer.recipe.tasks, trainer.device), _load(files, METER)
     own = meter.state()
     _require_same_tensors(METER, {name: t for name, t in tensors.items() if name in own}, own)
     try:

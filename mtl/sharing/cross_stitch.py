@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from mtl.errors import quoted
-from mtl.recipe.specs import SHARING, Model, Shape, SharingSpec, recipe_errors
+from mtl.recipe.specs import SHARING, Model, SharingSpec, recipe_errors
 
 if TYPE_CHECKING:
-    from torch import nn
+    from mtl.model.trunk import Plan, Trunk
 
 
 class Convex(Model):
@@ -51,16 +51,24 @@ class CrossStitchSharing(SharingSpec):
     def sites(self) -> tuple[str, ...]:
         return self.after
 
-    def alpha_lr_scale(self) -> float:
+    def sharing_lr_scale(self) -> float:
         return self.lr_scale
 
     def keeps_equal_towers_equal(self, n_towers: int) -> bool:
         return math.isclose(self.diagonal(n_towers), 1 / n_towers)
 
-    def build(self, n_towers: int, shape: Shape) -> nn.Module:
+    def build(self, plan: Plan) -> Trunk:
         from mtl.model.stitch import CrossStitch
+        from mtl.model.trunk import StitchedTowers
 
-        return CrossStitch(n_towers, shape, granularity=self.granularity, start=self.diagonal(n_towers))
+        n_towers, towers = len(plan.towers), plan.stages(tuple(plan.towers))
+        units = {
+            site: CrossStitch(
+                n_towers, towers.shapes[site], granularity=self.granularity, start=self.diagonal(n_towers)
+            )
+            for site in self.after
+        }
+        return StitchedTowers(towers, units, plan.tasks_of_towers(), plan.reading_of())
 
     def diagonal(self, n_towers: int) -> float:
         """The initial alpha[i, i]."""

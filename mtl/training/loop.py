@@ -96,7 +96,7 @@ def evaluate_split(trainer: Trainer, split: str) -> Values:
         trainer.device, derived_seed(trainer.recipe.seeds.order, f"evaluate/{split}", trainer.progress.step)
     )
     rows, tasks = dataset.splits[split], trainer.recipe.tasks
-    return evaluate(built.model, built.groups, tasks, dataset, rows, split, trainer.between)
+    return evaluate(built.model, tasks, dataset, rows, split, trainer.between)
 
 
 def row_of(progress: Progress, split: str, values: Values, epoch: int | None = None) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _train_epoch(trainer: Trainer) -> Iterator[Evaluation]:
     parts = trainer.sampler.batches(progress.epoch, start=progress.step_in_epoch * train.accumulate)
     before = progress.step - progress.step_in_epoch
     n_steps = min(trainer.steps_per_epoch, trainer.total_steps - before)
-    trainer.meter = trainer.meter or Meter(trainer.built.groups, recipe.tasks, trainer.device)
+    trainer.meter = trainer.meter or Meter(trainer.modules, recipe.tasks, trainer.device)
     trainer.built.model.train()
     while progress.step_in_epoch < n_steps and not progress.stopped:
         if progress.step_in_epoch and trainer.evaluation_is_due():

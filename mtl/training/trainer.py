@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from mtl.build import Built, parameter_groups
+from mtl.contracts import check_weighting
+from mtl.data.memory import require_memory
 from mtl.data.rows.sampling import Sampler
 from mtl.dataset.assemble import Dataset
 from mtl.errors import UserError
 from mtl.evaluation.meter import Meter
+from mtl.model.stitched import StitchedMultiTower
+from mtl.model.task_module import TaskModule
+from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
-from mtl.task_groups import TaskGroup
+from mtl.training.gradients import SharedSlices
 from mtl.training.progress import Progress
 
+ROWS = 1 << 16
+"""Rows whose weights are summed at once."""
 MAX_STEPS = 10**8
 """Names of checkpoints have eight digits."""
 
@@ -32,7 +39,7 @@ class Trainer:
         recipe: the checked recipe.
         built: the model and its task groups, on the device.
         dataset: the rows, on the device.
-        weighting: losses of N tasks -> one scalar.
+        weighting: how the losses of N tasks become one gradient.
         optimizer: over `parameter_groups`.
         progress: where the run is.
         on_step: called after each optimizer step with (epoch, step in the epoch, steps of the epoch).
@@ -43,7 +50,7 @@ class Trainer:
     recipe: Recipe
     built: Built
     dataset: Dataset
-    weighting: nn.Module
+    weighting: Weighting
     optimizer: torch.optim.Optimizer
     progress: Progress = field(default_factory=Progress)
     on_step: Callable[[int, int, int], None] = lambda epoch, step, n_steps: None
@@ -52,8 +59,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         train = self.recipe.train
+        self.modules = self.built.model.modules_of_tasks()
         with self.recipe.at():
-            self.sampler = sampler_of(self.recipe, self.built.groups, self.dataset)
+            self.sampler = sampler_of(self.recipe, self.modules, self.dataset)
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
         if self.total_steps >= MAX_STEPS:
@@ -67,9 +75,16 @@ class Trainer:
             self.recipe.schedule.check(self.total_steps)
         self.device = next(self.built.model.parameters()).device
         self._order = (-1, "")
-        order_of_results = list(self.recipe.tasks)
-        grouped = [task for group in self.built.groups for task in group.tasks]
-        self._to_results = torch.tensor([grouped.index(t) for t in order_of_results], device=self.device)
+        grouped = {task: i for i, task in enumerate(self.built.model.tasks)}
+        self._to_results = torch.tensor([grouped[task] for task in self.recipe.tasks], device=self.device)
+        self.slices: SharedSlices | None = None
+        if self.weighting.needs == "gradients":
+            with self.recipe.at("weighting"):
+                self.slices = shared_slices(self.recipe, self.built.model).to(self.device)
+
+    def in_order(self, values_T: Sequence[Tensor]) -> Tensor:
+        """(N,) what task groups give, (T,) each, in the order of results."""
+        return torch.cat(list(values_T)).index_select(0, self._to_results)
 
     @property
     def epochs(self) -> int:
@@ -110,14 +125,55 @@ class Trainer:
     @classmethod
     def create(cls, recipe: Recipe, built: Built, dataset: Dataset) -> Trainer:
         """A trainer at the start of a run."""
-        weights = tuple(task.weight for task in recipe.tasks.values())
+        specs = recipe.tasks.values()
         device = next(built.model.parameters()).device
-        weighting = recipe.weighting.build(weights).to(device)
+        weights = tuple(spec.weight for spec in specs)
+        with recipe.at("weighting"):
+            built_weighting = recipe.weighting.build(
+                weights, tuple(spec.reads == "numbers" for spec in specs)
+            )
+            weighting = check_weighting(recipe.weighting, built_weighting).to(device)
+        set_mean_weights(built.model, dataset)
         groups = parameter_groups(recipe, built.model, weighting)
         return cls(recipe, built, dataset, weighting, recipe.optimizer.build(groups))
 
 
-def sampler_of(recipe: Recipe, groups: Sequence[TaskGroup], dataset: Dataset) -> Sampler:
+def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
+    """What a weighting that combines gradients works on.
+
+    Raises:
+        UserError: there is one task, or nothing is shared (path relative to the weighting).
+        EnvironmentFault: the gradients of all tasks do not fit into memory.
+    """
+    kind, n_tasks = recipe.weighting.kind, len(recipe.tasks)
+    if n_tasks < 2:
+        raise UserError("", f"{kind} needs at least two tasks, 1 given", "use kind: sum", path=("kind",))
+    slices = SharedSlices(model, tuple(recipe.tasks))
+    if not slices.n_shared:
+        what = f"{kind} combines the gradients of shared parameters, and no parameter is shared"
+        raise UserError("", what, "share something in model.sharing, or use kind: sum", path=("kind",))
+    size = n_tasks * sum(parameter.numel() for parameter in slices.shared) * 4
+    if next(model.parameters()).device.type == "cpu":
+        require_memory(size * 2, "", f"the gradients of {n_tasks} tasks by the shared parameters",
+                       "use a weighting of losses, or a smaller network")  # fmt: skip
+    return slices
+
+
+def set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
+    """The mean weight of the training rows that count for each task: sample weight times class weight."""
+    rows = dataset.splits["train"]
+    for name, module in model.modules_of_tasks().items():
+        exact = torch.float32 if module.mean_weight.device.type == "mps" else torch.float64
+        total, n = module.mean_weight.to(exact) * 0, module.mean_weight.to(exact) * 0
+        for start in range(0, len(rows), ROWS):
+            labels = dataset.rows.targets(rows[start : start + ROWS])
+            weight_BT = module.row_weight(labels.target[name], labels.weight[name])
+            total += weight_BT.sum(0, dtype=exact)
+            n += (weight_BT > 0).sum(0)
+        module.mean_weight.copy_(torch.where(n > 0, total / n, 1.0))
+
+
+def sampler_of(recipe: Recipe, modules: Mapping[str, TaskModule], dataset: Dataset) -> Sampler:
     """What makes up each batch of a recipe.
 
     Raises:
@@ -125,10 +181,10 @@ def sampler_of(recipe: Recipe, groups: Sequence[TaskGroup], dataset: Dataset) ->
     """
     train, rows = recipe.train, dataset.splits["train"]
     asked, found = train.batches.min_labelled, {}
-    for group in groups:
-        for t, task in enumerate(group.tasks):
+    for name, module in modules.items():
+        for t, task in enumerate(module.tasks):
             if task in asked:
-                found[task] = rows[dataset.present[group.name][:, t].cpu().numpy()[rows]]
+                found[task] = rows[dataset.rows.present[name][:, t].cpu().numpy()[rows]]
     streams = {}
     if train.batches.temperature is not None:
         for name, own in dataset.streams.items():

@@ -1,0 +1,214 @@
+"""What lies between the input and the heads: towers, and what they share.
+
+Shapes: B batch, K towers (copies of the backbone), R readings, C channels or features of one tower, N tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl.model.towers import SeparateTowers, Towers
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sharing scheme builds its trunk from: plain values and makers, no recipe.
+
+    Args:
+        tasks: the N tasks, in the order of results.
+        towers: tower -> its tasks.
+        stage_names: the backbone's stages, in order.
+        input_shape: one row as a copy of the backbone reads it.
+        own_inputs: whether each copy reads an input of its own, (B, K*F), since categories are embedded for each.
+        stages: names of copies -> the grouped stages, with initial weights that depend on the names alone. By default
+            all stages; `first` and `last` name the first and the last one that are wanted.
+        norm: (groups, shape of one) -> the backbone's norm for them, or None.
+        start: gives a grouped module its initial weights, group by group, from the names of the groups and a key.
+    """
+
+    tasks: tuple[str, ...]
+    towers: Mapping[str, tuple[str, ...]]
+    stage_names: tuple[str, ...]
+    input_shape: Shape
+    own_inputs: bool
+    stages: Callable[..., Towers]
+    norm: Callable[[int, Shape], nn.Module | None]
+    start: Callable[[nn.Module, Sequence[str], str], None]
+
+    def reading_of(self) -> tuple[int, ...]:
+        """Task -> the number of its tower: what a head reads where every tower gives one reading."""
+        tower_of = {task: k for k, tasks in enumerate(self.towers.values()) for task in tasks}
+        return tuple(tower_of[task] for task in self.tasks)
+
+    def tasks_of_towers(self) -> Tensor:
+        """(K, N) bool, whether a task reads a tower."""
+        rows = [[task in own for task in self.tasks] for own in self.towers.values()]
+        return torch.tensor(rows, device="cpu")  # plain numbers, also where the network is on the meta device
+
+
+@dataclass(frozen=True)
+class SharingMatrix:
+    """Who takes how much from whom, at one place of the network.
+
+    Args:
+        values: (targets, sources): what each target takes from each source.
+        targets: their names, of towers or tasks.
+        sources: their names, of towers, experts or the trunk.
+    """
+
+    values: Tensor
+    targets: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+class Trunk(nn.Module):
+    """From the input to the R readings that the heads take.
+
+    Args:
+        copies: the copies of the backbone that read the input, in the order of their channel groups.
+        shape: of one reading, (F,) or (C, H, W).
+        reading_of: for each task, in the plan's order, the number of its reading.
+    """
+
+    def __init__(self, copies: Sequence[str], shape: Shape, reading_of: Sequence[int]) -> None:
+        super().__init__()
+        self.copies, self.shape, self.reading_of = tuple(copies), tuple(shape), tuple(reading_of)
+
+    @property
+    def n_readings(self) -> int:
+        """R."""
+        return max(self.reading_of) + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...), or (B, K*F) where copies read inputs of their own -> (B, R, *shape)."""
+        raise NotImplementedError
+
+    def roles(self) -> dict[str, str]:
+        """Parameter -> `weight`, which decays, `scale`, which does not, or `sharing`, which does not and has a learning
+        rate of its own.
+        """
+        return {name: "weight" if p.ndim > 1 else "scale" for name, p in self.named_parameters()}
+
+    def reach(self) -> dict[str, Tensor]:
+        """Parameter -> which tasks its parts serve, known from the structure: a bool tensor that broadcasts to
+        (*shape of the parameter, N).
+
+        By default every task reaches everything. A part that one task alone reaches takes the gradient of its loss,
+        whatever combines the gradients of the shared parts.
+        """
+        every = torch.ones(len(self.reading_of), dtype=torch.bool, device="cpu")
+        return {name: every.expand(*(1,) * p.ndim, -1) for name, p in self.named_parameters()}
+
+    def reach_of_copies(self) -> Tensor:
+        """(K, N) bool, which tasks reach the input of each copy; by default all."""
+        return torch.ones(len(self.copies), len(self.reading_of), dtype=torch.bool, device="cpu")
+
+    def readings(self) -> dict[str, SharingMatrix]:
+        """Place -> what is shared there now; nothing where nothing is."""
+        return {}
+
+    def penalty(self) -> Tensor | None:
+        """A term that is added to the loss once a step, such as the distance between towers."""
+        return None
+
+
+class StitchedTowers(Trunk):
+    """K towers that mix their activations at sites; each tower gives one reading.
+
+    x_k = stage_k(x_k) at every stage; after a stage that is a site, (x_1, ..., x_K) = unit(x_1, ..., x_K).
+
+    Args:
+        towers: the K towers.
+        units: stage -> the unit that mixes the towers after it, (B, K*C, ...) to the same. A unit has
+            `sharing_matrix()`, its summary as (K, K), and may have `rows_of(name)`: the axis of each of its parameters
+            along which K slices lie, of which slice k makes the activation of tower k alone.
+        tasks_of_towers: (K, N) bool, whether a task reads a tower.
+        reading_of: for each task the number of its tower.
+
+    Raises:
+        ValueError: a site is not a stage of the towers.
+    """
+
+    def __init__(
+        self,
+        towers: Towers,
+        units: Mapping[str, nn.Module],
+        tasks_of_towers: Tensor,
+        reading_of: Sequence[int],
+    ) -> None:
+        super().__init__(towers.names, towers.shapes[towers.stage_names[-1]], reading_of)
+        unknown = set(units) - set(towers.stage_names)
+        if unknown:
+            raise ValueError(f"stitches after unknown stages {sorted(unknown)}; stages: {towers.stage_names}")
+        self.towers = towers
+        self.stitches = nn.ModuleDict(units)
+        self.tasks_of_towers: Tensor = tasks_of_towers
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x
+        for name, stage in self.towers.stages.items():
+            h = stage(h)
+            if name in self.stitches:
+                h = self.stitches[name](h)
+        readings: Tensor = h.unflatten(1, (len(self.copies), self.shape[0]))
+        return readings
+
+    def roles(self) -> dict[str, str]:
+        return {
+            name: "sharing" if name.startswith("stitches.") else role
+            for name, role in super().roles().items()
+        }
+
+    def reach(self) -> dict[str, Tensor]:
+        reach, sites = super().reach(), [name for name in self.towers.stage_names if name in self.stitches]
+        last = self.towers.stage_names.index(sites[-1]) if sites else -1
+        for stage in self.towers.stage_names[last + 1 :]:
+            own = reach_of_slices(self.towers.stages[stage], self.tasks_of_towers)
+            reach.update({f"towers.stages.{stage}.{name}": served for name, served in own.items()})
+        unit: Any = self.stitches[sites[-1]] if sites else None
+        if hasattr(unit, "rows_of"):
+            for name, parameter in unit.named_parameters():
+                served = along(self.tasks_of_towers, parameter, unit.rows_of(name))
+                reach[f"stitches.{sites[-1]}.{name}"] = served
+        return reach
+
+    def reach_of_copies(self) -> Tensor:
+        if len(self.stitches):
+            return super().reach_of_copies()
+        return self.tasks_of_towers
+
+    def readings(self) -> dict[str, SharingMatrix]:
+        return {
+            site: SharingMatrix(unit.sharing_matrix(), self.copies, self.copies)  # type: ignore[operator]
+            for site, unit in self.stitches.items()
+        }
+
+
+def along(reach_KN: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:
+    """Reach (K, N) of K equal slices of a parameter along an axis, so that it broadcasts to (*shape, N)."""
+    size = parameter.shape[axis]
+    rows = reach_KN.repeat_interleave(size // len(reach_KN), dim=0)
+    shape = [1] * parameter.ndim
+    shape[axis] = size
+    return rows.view(*shape, reach_KN.shape[1])
+
+
+def reach_of_slices(module: nn.Module, reach_KN: Tensor, prefix: str = "") -> dict[str, Tensor]:
+    """Parameter of a grouped module -> its reach, where copy k serves the tasks of row k of `reach_KN`."""
+    if isinstance(module, SeparateTowers):
+        return {
+            f"{prefix}towers.{k}.{name}": reach_KN[k].view(*(1,) * parameter.ndim, -1)
+            for k, tower in enumerate(module.towers)
+            for name, parameter in tower.named_parameters()
+        }
+    own = {f"{prefix}{name}": along(reach_KN, p) for name, p in module.named_parameters(recurse=False)}
+    for name, child in module.named_children():
+        own.update(reach_of_slices(child, reach_KN, f"{prefix}{name}."))
+    return own

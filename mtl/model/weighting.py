@@ -1,0 +1,80 @@
+"""How the losses of N tasks become one gradient.
+
+Shapes: N tasks, S of them seen in a step, P numbers in the shared slices of the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+Needs = Literal["losses", "totals", "gradients"]
+
+
+class Weighting(nn.Module):
+    """What a step minimizes, or by which direction it goes.
+
+    Its memory is parameters and buffers, so that every checkpoint has it. A task that no row of a step has a label of,
+    or whose weight is 0, is not seen: it takes no part, whatever its number among the losses says.
+
+    Args:
+        task_weights: N weights from the recipe.
+    """
+
+    needs: ClassVar[Needs] = "losses"
+    """`losses`: the objective is linear in the losses, so that it can be computed part by part. `totals`: it needs the
+    losses of the whole step. `gradients`: it combines the gradients of the tasks, by `combine`."""
+    task_weights: Tensor
+
+    def __init__(self, task_weights: Sequence[float]) -> None:
+        super().__init__()
+        weights = torch.tensor(tuple(task_weights), dtype=torch.float32)
+        self.register_buffer("task_weights", weights, persistent=False)
+
+    def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
+        """The objective, one number. Its derivatives by the losses are the weights of the tasks in this step.
+
+        Args:
+            losses_N: the loss of each task.
+            seen_N: bool, which tasks take part.
+        """
+        raise NotImplementedError
+
+    def combine(self, jacobian_SP: Tensor, losses_S: Tensor, seen_N: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The gradient (P,) of the shared slices, and the weights (S,) of the seen tasks where the method has them.
+
+        Args:
+            jacobian_SP: the gradient of each seen task's loss by the shared slices.
+            losses_S: their losses.
+            seen_N: bool, which of the N tasks they are.
+        """
+        raise NotImplementedError
+
+    def after_epoch(self, losses_N: Tensor, seen_N: Tensor) -> None:
+        """Take note of the mean losses of an epoch."""
+
+
+class WeightedSum(Weighting):
+    """loss = sum_t weight_t * loss_t over the seen tasks."""
+
+    def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
+        return torch.dot(torch.where(seen_N, self.task_weights, 0.0), losses_N)
+
+    def extra_repr(self) -> str:
+        return f"weights={self.task_weights.tolist()}"
+
+
+def loss_weights(
+    weighting: Weighting, losses_N: Tensor, seen_N: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The weights (N,) that an objective gives the losses, and the gradients of the weighting's own parameters."""
+    leaf = losses_N.detach().requires_grad_()
+    own = list(weighting.parameters())
+    found: list[Tensor | None] = list(
+        torch.autograd.grad(weighting(leaf, seen_N), [leaf, *own], allow_unused=True)
+    )
+    weights = torch.zeros_like(losses_N) if found[0] is None else found[0]
+    return torch.where(seen_N, weights, 0.0), found[1:]
