@@ -30,7 +30,7 @@ class Plan:
         stages: names of copies -> the grouped stages, with initial weights that depend on the names alone. By default
             all stages; `first` and `last` name the first and the last one that are wanted.
         norm: (groups, shape of one) -> the backbone's norm for them, or None.
-        start: (grouped module, names of its groups, *key): gives each group weights that depend on its name and the key.
+        start: (grouped module, names of its groups, *key): gives each group weights by its name and the key.
     """
 
     tasks: tuple[str, ...]
