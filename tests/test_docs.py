@@ -106,7 +106,9 @@ def page(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def test_the_pages() -> None:
-    assert set(PAGES) == {"recipe", "data", "tasks", "missing_labels", "plugins", "resuming", "reliability"}
+    assert set(PAGES) == {
+        *("recipe", "data", "tasks", "missing_labels", "sharing", "plugins", "resuming", "reliability")
+    }
 
 
 @pytest.mark.parametrize("name", PAGES)
