@@ -52,7 +52,7 @@ class Parity(mtl.tasks.Multiclass):
 """
 RUN_FILES = {
     *("recipe.yaml", "recipe.resolved.yaml", "run.json", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
-    *("alpha.jsonl", ".lock"),
+    *("sharing.jsonl", ".lock"),
 }
 STEP_FILES = {
     "model.safetensors",
@@ -440,7 +440,7 @@ def test_a_run_folder_is_complete(finished: Done) -> None:
     assert record["recipe_sha256"] == load_recipe(run / "recipe.resolved.yaml").sha256()
     splits = [json.loads(line)["split"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert splits == ["train", "train", "test"]
-    assert len((run / "alpha.jsonl").read_text().splitlines()) == 3
+    assert len((run / "sharing.jsonl").read_text().splitlines()) == 3
 
 
 def test_a_run_says_how_it_went(finished: Done) -> None:

@@ -141,7 +141,7 @@ def test_the_readmes_third_task_and_plugin_run_from_a_wheel(wheels: dict[str, Pa
         record = json.loads((elsewhere / name / "run.json").read_text(encoding="utf-8"))
         assert list(record["classes"]) == ["garment", "audience", task]
         assert record["status"] == "finished"
-        alpha = (elsewhere / name / "alpha.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        alpha = (elsewhere / name / "sharing.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         assert all(len(rows) == 3 for rows in json.loads(alpha)["alpha"].values())
 
 

@@ -11,7 +11,7 @@ from mtl.errors import EnvironmentFault, NotFinite
 from mtl.runs import checkpoint, retention, state
 from mtl.runs.disk import lacks_space, write_whole
 from mtl.runs.folder import DIVERGED, TIMINGS, RunFolder
-from mtl.runs.logs import ALPHAS, METRICS
+from mtl.runs.logs import METRICS, SHARING
 from mtl.signals import StopSignals
 from mtl.training.loop import Epoch, Evaluation
 from mtl.training.trainer import Trainer
@@ -47,7 +47,7 @@ class Recorder:
             parent,
         )
         self.rows = folder.rows()
-        self._alpha_step = next((row["step"] for row in reversed(folder.rows(ALPHAS))), None)
+        self._sharing_step = next((row["step"] for row in reversed(folder.rows(SHARING))), None)
         self._unwritten: dict[str, list[Mapping[str, Any]]] = {}
         self._due, self._last_save, self._last_size = False, monotonic(), 0
         self._told: set[str] = set()
@@ -64,8 +64,8 @@ class Recorder:
             self._record(step=progress.step, epoch=progress.epoch)
         if self.parent is not None:
             self._retain()  # which a kill may have kept from its end
-        if self._alpha_step is None:
-            self._log_alpha()
+        if self._sharing_step is None:
+            self._log_sharing()
         if save_first:
             self.save()
         self._check_space()
@@ -102,7 +102,7 @@ class Recorder:
     def _measured(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
         self.log(METRICS, rows)
-        self._log_alpha()
+        self._log_sharing()
 
     def save(self) -> None:
         """Commit a checkpoint of the state as it is.
@@ -210,14 +210,21 @@ class Recorder:
             self._told.add(key)
             self.console.warn(text)
 
-    def _log_alpha(self) -> None:
-        """Every site's alpha now, as one line, unless there is one of this step."""
-        progress, alphas = self.trainer.progress, self.trainer.built.model.sharing()
-        if alphas and progress.step != self._alpha_step:
+    def _log_sharing(self) -> None:
+        """What is shared now, as one line, unless there is one of this step."""
+        progress, shared = self.trainer.progress, self.trainer.built.model.sharing()
+        if shared and progress.step != self._sharing_step:
             epoch = progress.epoch + (progress.step_in_epoch > 0)
-            values = {site: alpha.values.tolist() for site, alpha in alphas.items()}
-            self.log(ALPHAS, [{"epoch": epoch, "step": progress.step, "alpha": values}])
-            self._alpha_step = progress.step
+            places = {
+                place: {
+                    "targets": list(found.targets),
+                    "sources": list(found.sources),
+                    "values": found.values.tolist(),
+                }
+                for place, found in shared.items()
+            }
+            self.log(SHARING, [{"epoch": epoch, "step": progress.step, "sharing": places}])
+            self._sharing_step = progress.step
 
     def _timing(self, epoch: Epoch, saving: float) -> dict[str, Any]:
         trainer, train = self.trainer, self.trainer.recipe.train

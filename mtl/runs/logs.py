@@ -18,7 +18,7 @@ from mtl.runs.json_text import strict_json
 from mtl.runs.record import read_lines
 from mtl.training import failpoints
 
-METRICS, ALPHAS = LOGS = ("metrics.jsonl", "alpha.jsonl")
+METRICS, SHARING = LOGS = ("metrics.jsonl", "sharing.jsonl")
 TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
 
 

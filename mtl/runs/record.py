@@ -131,22 +131,29 @@ class _Metrics(_Shape):
     step: Step
 
 
-class _Alphas(_Shape):
-    """A line of alpha.jsonl: site -> K x K."""
+class _Matrix(_Shape):
+    """Who takes how much from whom, at one place."""
 
-    epoch: Count
-    step: Step
-    alpha: dict[Word, list[list[float]]]
+    targets: list[Word]
+    sources: list[Word]
+    values: list[list[float]]
 
     @model_validator(mode="after")
-    def _square(self) -> Self:
-        sizes = {n for rows in self.alpha.values() for n in (len(rows), *map(len, rows))}
-        if len(sizes) != 1 or sizes == {0}:
-            raise ValueError("the alphas are not square matrices of one size")
+    def _fits_its_names(self) -> Self:
+        if len(self.values) != len(self.targets) or {len(r) for r in self.values} != {len(self.sources)}:
+            raise ValueError("the values are not a row for each target and a column for each source")
         return self
 
 
-LINES: Mapping[str, type[BaseModel]] = {"metrics.jsonl": _Metrics, "alpha.jsonl": _Alphas}
+class _Sharing(_Shape):
+    """A line of sharing.jsonl: place -> its matrix."""
+
+    epoch: Count
+    step: Step
+    sharing: dict[Word, _Matrix]
+
+
+LINES: Mapping[str, type[BaseModel]] = {"metrics.jsonl": _Metrics, "sharing.jsonl": _Sharing}
 
 
 class Record(dict[str, Any]):

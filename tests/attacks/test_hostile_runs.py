@@ -178,7 +178,7 @@ def test_a_run_folder_is_refused_without_harm(case: str, command: str, run: Path
 
 
 @pytest.mark.parametrize("target", ["../victim", "", "../new"])
-@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "alpha.jsonl", "timings.jsonl"])
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "sharing.jsonl", "timings.jsonl"])
 def test_nothing_outside_the_run_is_cut_or_waited_for(
     name: str, target: str, run: Path, capsys: Capture
 ) -> None:

@@ -144,8 +144,8 @@ REFUSED = {
         "run/metrics.jsonl:2: has a key 'loss', which no run writes; put back",
     ),
     "no alpha": (
-        [], lambda run: damaged_line("alpha.jsonl", b'{"epoch": 1, "step": 2, "alpha": {"fc1": [[1, 2]]}}'),
-        "run/alpha.jsonl:2: the alphas are not square matrices of one size; put back",
+        [], lambda run: damaged_line("sharing.jsonl", b'{"epoch": 1, "step": 2, "alpha": {"fc1": [[1, 2]]}}'),
+        "run/sharing.jsonl:2: the alphas are not square matrices of one size; put back",
     ),
 }  # fmt: skip
 

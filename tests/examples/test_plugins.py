@@ -259,7 +259,7 @@ def test_resume_goes_on_to_the_same_numbers(run_folder: Path, tmp_path: Path, ca
     done = called(capsys, "run", "--resume", copy, "--quiet", *WITH)
     assert (done.returncode, done.stderr) == (0, "")
     assert results(copy) == before
-    assert (copy / "alpha.jsonl").read_bytes() == (run_folder / "alpha.jsonl").read_bytes()
+    assert (copy / "sharing.jsonl").read_bytes() == (run_folder / "sharing.jsonl").read_bytes()
 
 
 def test_resume_without_a_plugin_is_refused_by_name(

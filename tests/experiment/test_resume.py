@@ -171,7 +171,7 @@ class StopAfter(Silent):
 
 def results(run: Path) -> dict[str, bytes]:
     """The bytes that two equal runs have in common: logs and every checkpoint but for its manifest."""
-    paths = [run / "metrics.jsonl", run / "alpha.jsonl", run / "metrics.csv"]
+    paths = [run / "metrics.jsonl", run / "sharing.jsonl", run / "metrics.csv"]
     newest = max((run / "checkpoints").glob("step-????????"))
     paths += [path for path in sorted(newest.iterdir()) if path.name != "manifest.json"]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths if path.exists()}
@@ -582,7 +582,7 @@ def test_leftovers_of_an_interrupted_record_are_removed(
 def test_a_log_shorter_than_its_checkpoint_says_is_refused(
     stopped_run: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    for name in ("metrics.jsonl", "alpha.jsonl"):
+    for name in ("metrics.jsonl", "sharing.jsonl"):
         for hurt in (lambda path: os.truncate(path, 10), lambda path: path.unlink()):
             run = tmp_path / "run"
             shutil.copytree(stopped_run[1], run)
@@ -789,7 +789,7 @@ def test_more_epochs(stop: int | None, tmp_path: Path) -> None:
     assert (record["step"], record["epoch"]) == (15, 5)
     assert record["changes"] == [{"step": 12 if stop is None else 6, "changed": ["train.epochs 4 -> 5"]}]
     assert final_weights(tmp_path / "run") == final_weights(tmp_path / "long")
-    for name in ("metrics.jsonl", "alpha.jsonl", "metrics.csv"):
+    for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "long" / name).read_bytes()
     console = StopAfter()
     mtl.resume(tmp_path / "run", console=console)

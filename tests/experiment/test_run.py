@@ -63,7 +63,7 @@ def recipe(**sections: Any) -> dict[str, Any]:
 
 def results(run: Path) -> dict[str, bytes]:
     """Everything of a run that must repeat to the byte."""
-    paths = [run / name for name in ("metrics.jsonl", "alpha.jsonl", "metrics.csv", "recipe.resolved.yaml")]
+    paths = [run / name for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv", "recipe.resolved.yaml")]
     paths += [p for p in (run / "checkpoints").rglob("*") if p.is_file() and p.name != "manifest.json"]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
@@ -123,7 +123,7 @@ def test_another_seed_gives_other_bits(purpose: str, tmp_path: Path, no_plots: N
     mtl.run(recipe(), out=tmp_path / "one")
     mtl.run(recipe(**{f"seed__{purpose}": 77}), out=tmp_path / "two")
     changed = differing(tmp_path / "one", tmp_path / "two")
-    assert changed >= {"metrics.jsonl", "alpha.jsonl", "checkpoints/step-00000009/model.safetensors"}
+    assert changed >= {"metrics.jsonl", "sharing.jsonl", "checkpoints/step-00000009/model.safetensors"}
 
 
 def test_the_split_seed_matters_only_where_rows_are_held_out(tmp_path: Path, no_plots: None) -> None:
@@ -159,7 +159,7 @@ def test_saving_rarely_changes_no_bit(every: int, tmp_path: Path, no_plots: None
         f"checkpoints/step-00000009/{name}"
         for name in ("model.safetensors", "optim.safetensors", "state.json")
     ]
-    for name in ("metrics.jsonl", "alpha.jsonl", "metrics.csv", *last):
+    for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv", *last):
         assert rarely[name] == often[name], name
 
 
@@ -256,10 +256,10 @@ def test_the_run_folder(tmp_path: Path) -> None:
     names = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").iterdir()}
     assert names == {
         ".lock", "run.json", "recipe.yaml", "recipe.resolved.yaml", "metrics.jsonl", "metrics.csv",
-        "alpha.jsonl", "timings.jsonl", "checkpoints", "plots",
+        "sharing.jsonl", "timings.jsonl", "checkpoints", "plots",
     }  # fmt: skip
     assert {p.name for p in (tmp_path / "run/plots").iterdir()} == {
-        "curves_loss.png", "curves_accuracy.png", "alpha.png", "alpha_history.png",
+        "curves_loss.png", "curves_accuracy.png", "sharing.png", "sharing_history.png",
     }  # fmt: skip
     record = json.loads((tmp_path / "run/run.json").read_bytes())
     assert record == result.record
@@ -294,7 +294,7 @@ def test_the_logs(tmp_path: Path, no_plots: None) -> None:
         assert names
         assert all(name.startswith(row["split"] + "/") for name in names)
         assert not any("second" in name or "time" in name for name in row)
-    alphas = [json.loads(line) for line in (tmp_path / "run/alpha.jsonl").read_text().splitlines()]
+    alphas = [json.loads(line) for line in (tmp_path / "run/sharing.jsonl").read_text().splitlines()]
     assert [(row["epoch"], row["step"]) for row in alphas] == [(0, 0), (1, 3), (2, 6), (3, 9)]
     assert alphas[0]["alpha"]["fc1"] == [
         [pytest.approx(0.9), pytest.approx(0.1)],
@@ -307,7 +307,7 @@ def test_the_logs(tmp_path: Path, no_plots: None) -> None:
 
 def test_without_sharing_there_are_no_alphas(tmp_path: Path, no_plots: None) -> None:
     mtl.run(recipe(model__sharing={"kind": "none"}), out=tmp_path / "run")
-    assert not (tmp_path / "run/alpha.jsonl").exists()
+    assert not (tmp_path / "run/sharing.jsonl").exists()
 
 
 def test_the_best_epoch_meets_the_test_split(tmp_path: Path, no_plots: None) -> None:

@@ -222,7 +222,7 @@ def test_a_run_begins_with_them_and_says_so(
     mtl.run(made, out=tmp_path / "run", console=Listening())
     assert said[0] == "init_from: tower 'a': stages fc1, fc2"
     assert len(said) == 5
-    first = json.loads((tmp_path / "run/alpha.jsonl").read_text().splitlines()[0])["alpha"]["fc1"]
+    first = json.loads((tmp_path / "run/sharing.jsonl").read_text().splitlines()[0])["alpha"]["fc1"]
     assert torch.equal(torch.tensor(first), load(runs / "abc").built.model.alphas()["fc1"].detach())
 
 

@@ -269,7 +269,7 @@ def _read_run(folder: Path) -> None:
     model = load(folder)
     run = RunFolder.open(folder)
     run.rows()
-    list(run.rows("alpha.jsonl"))
+    list(run.rows("sharing.jsonl"))
     assert model.header.input_shape
 
 
@@ -304,12 +304,12 @@ def record_parts(folder: Path) -> Target:
 
 
 def log(folder: Path) -> Target:
-    """metrics.jsonl or alpha.jsonl, as the first byte says, and what is written and drawn of it."""
+    """metrics.jsonl or sharing.jsonl, as the first byte says, and what is written and drawn of it."""
     from mtl.report import plots
     from mtl.runs.folder import RunFolder
 
     _run_folder(folder)
-    logs = ("metrics.jsonl", "alpha.jsonl")
+    logs = ("metrics.jsonl", "sharing.jsonl")
     texts = {name: (GOLDEN / name).read_bytes() for name in logs}
 
     def read(data: bytes) -> None:
@@ -317,9 +317,9 @@ def log(folder: Path) -> Target:
         for name in logs:
             (folder / name).write_bytes(data[1:] if name == which else texts[name])
         run = RunFolder.open(folder)
-        rows, alphas, towers = run.rows(), run.rows("alpha.jsonl"), ["a", "b"]
+        rows, alphas, towers = run.rows(), run.rows("sharing.jsonl"), ["a", "b"]
         run.write_csv(rows)
-        if which == "alpha.jsonl" and alphas:
+        if which == "sharing.jsonl" and alphas:
             plots.require_alphas_of(towers, alphas, folder / which)
             plots.alpha_maps(alphas[-1], towers)
             plots.alpha_paths(alphas, towers)

@@ -52,7 +52,7 @@ def run_of(path: Path, tasks: list[str], *, stitched: bool = True, hole: str | N
     run = RunFolder(path, {"towers": {task: [task] for task in tasks}})
     run.log("metrics.jsonl", rows(tasks, hole=hole))
     if stitched:
-        run.log("alpha.jsonl", alphas(len(tasks)))
+        run.log("sharing.jsonl", alphas(len(tasks)))
     return run
 
 
@@ -63,8 +63,8 @@ def test_every_plot_is_a_picture_of_sane_size(n_tasks: int, tmp_path: Path) -> N
     assert [path.name for path in paths] == [
         "curves_loss.png",
         "curves_accuracy.png",
-        "alpha.png",
-        "alpha_history.png",
+        "sharing.png",
+        "sharing_history.png",
     ]
     assert set(paths) == set(run.plots.iterdir())
     for path in paths:
@@ -288,11 +288,11 @@ def test_nothing_of_a_heat_map_is_cut_off(n: int) -> None:
 
 def test_alphas_of_other_towers_are_named(tmp_path: Path) -> None:
     run = run_of(tmp_path, ["a", "b"])
-    run.log("alpha.jsonl", alphas(2, sites=("fc1",), epochs=1))
+    run.log("sharing.jsonl", alphas(2, sites=("fc1",), epochs=1))
     with pytest.raises(UserError) as caught:
         plot_run(run)
     told = "the alphas are not those of the run's towers; put back the one that the run wrote"
-    assert str(caught.value) == f"{tmp_path}/alpha.jsonl:4: {told}"
+    assert str(caught.value) == f"{tmp_path}/sharing.jsonl:4: {told}"
     run.record["towers"] = {"a": ["a"]}
     with pytest.raises(UserError, match=r"alpha\.jsonl:1: the alphas are not those of the run's towers"):
         plot_run(run)
@@ -310,7 +310,7 @@ def test_the_heat_map_is_of_the_selected_weights(
     if selected is not None:
         run.record["selected"] = {"epoch": 1, "step": selected}
     paths = [path.name for path in plot_run(run)]
-    figure = figures[paths.index("alpha.png")]
+    figure = figures[paths.index("sharing.png")]
     (image,) = figure.axes[0].get_images()
     np.testing.assert_allclose(np.asarray(image.get_array()), np.eye(2) + 0.01 * shown)
     assert figure.get_suptitle() == f"step {shown}"
@@ -321,7 +321,7 @@ def test_a_link_in_place_of_a_picture_is_not_followed(tmp_path: Path) -> None:
     victim.write_text("dear")
     run = run_of(tmp_path / "run", ["a", "b"])
     run.plots.mkdir()
-    for name in ("alpha.png", "curves_loss.png"):
+    for name in ("sharing.png", "curves_loss.png"):
         (run.plots / name).symlink_to(Path("..") / ".." / "victim")
     paths = plot_run(run)
     assert victim.read_text() == "dear"

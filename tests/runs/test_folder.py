@@ -196,24 +196,24 @@ def test_a_log_the_disk_refuses_is_no_bug_of_ours(run: RunFolder, monkeypatch: p
 
 def test_logs_are_cut_to_where_a_checkpoint_was(run: RunFolder) -> None:
     run.log("metrics.jsonl", ROWS[:1])
-    run.log("alpha.jsonl", ALPHAS[:1])
+    run.log("sharing.jsonl", ALPHAS[:1])
     run.log("timings.jsonl", ROWS)
     offsets = run.offsets()
-    assert offsets == {name: (run.path / name).stat().st_size for name in ("metrics.jsonl", "alpha.jsonl")}
+    assert offsets == {name: (run.path / name).stat().st_size for name in ("metrics.jsonl", "sharing.jsonl")}
     run.log("metrics.jsonl", ROWS[1:])
-    run.log("alpha.jsonl", ALPHAS[1:])
+    run.log("sharing.jsonl", ALPHAS[1:])
     run.cut_logs(offsets, 1)
-    kept = [run.rows(name) for name in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl")]
+    kept = [run.rows(name) for name in ("metrics.jsonl", "sharing.jsonl", "timings.jsonl")]
     assert kept == [ROWS[:1], ALPHAS[:1], ROWS[:1]]
     run.cut_logs({}, 0)
-    assert [run.rows(name) for name in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl")] == [[]] * 3
+    assert [run.rows(name) for name in ("metrics.jsonl", "sharing.jsonl", "timings.jsonl")] == [[]] * 3
 
 
 def test_logs_are_on_the_disk_before_a_checkpoint_counts_on_them(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.log("metrics.jsonl", ROWS)
-    run.log("alpha.jsonl", ROWS)
+    run.log("sharing.jsonl", ROWS)
     synced, real = [], os.fsync
 
     def fsync(descriptor: int) -> None:
@@ -222,7 +222,7 @@ def test_logs_are_on_the_disk_before_a_checkpoint_counts_on_them(
 
     monkeypatch.setattr(os, "fsync", fsync)
     run.offsets()
-    assert synced == [(run.path / name).stat().st_ino for name in ("metrics.jsonl", "alpha.jsonl")]
+    assert synced == [(run.path / name).stat().st_ino for name in ("metrics.jsonl", "sharing.jsonl")]
 
 
 def test_csv(run: RunFolder) -> None:
@@ -305,11 +305,11 @@ WRITING: dict[str, Callable[[RunFolder, str], object]] = {
     "cut_logs": lambda run, name: run.cut_logs({}, 0),
 }
 NAMES = {
-    "hold": (".lock", "metrics.jsonl", "alpha.jsonl", "timings.jsonl"),
-    "require_free": (".lock", "metrics.jsonl", "alpha.jsonl", "timings.jsonl"),
-    "log": ("metrics.jsonl", "alpha.jsonl", "timings.jsonl"),
-    "offsets": ("metrics.jsonl", "alpha.jsonl"),
-    "cut_logs": ("metrics.jsonl", "alpha.jsonl", "timings.jsonl"),
+    "hold": (".lock", "metrics.jsonl", "sharing.jsonl", "timings.jsonl"),
+    "require_free": (".lock", "metrics.jsonl", "sharing.jsonl", "timings.jsonl"),
+    "log": ("metrics.jsonl", "sharing.jsonl", "timings.jsonl"),
+    "offsets": ("metrics.jsonl", "sharing.jsonl"),
+    "cut_logs": ("metrics.jsonl", "sharing.jsonl", "timings.jsonl"),
 }
 
 
@@ -318,7 +318,7 @@ NAMES = {
 def test_nothing_outside_is_written_to_or_waited_for(how: str, name: str, kind: str, run: RunFolder) -> None:
     victim = run.path.parent / "victim"
     victim.write_bytes(b"kept\n")
-    for log in ("metrics.jsonl", "alpha.jsonl", "timings.jsonl"):
+    for log in ("metrics.jsonl", "sharing.jsonl", "timings.jsonl"):
         run.log(log, ROWS)
     out_of(run.path / name, kind)
     before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.name != name}

@@ -103,7 +103,7 @@ ALPHA = {"epoch": 1, "step": 4, "alpha": {"fc1": [[1, 0.5], [0.5, 1]], "fc2": [[
 
 
 @pytest.mark.parametrize(
-    ("name", "row"), [("metrics.jsonl", ROW), ("alpha.jsonl", ALPHA), ("timings.jsonl", {"x": 1})]
+    ("name", "row"), [("metrics.jsonl", ROW), ("sharing.jsonl", ALPHA), ("timings.jsonl", {"x": 1})]
 )
 def test_lines_come_back_as_they_are(name: str, row: dict[str, Any], tmp_path: Path) -> None:
     line = json.dumps(row) + "\n"
@@ -126,16 +126,16 @@ def test_lines_come_back_as_they_are(name: str, row: dict[str, Any], tmp_path: P
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": "x"}), "a/b/c is 'x', which no run writes"),
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": float("inf")}), "a/b/c is inf, which no run writes"),
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": [1]}), "a/b/c is [1], which no run writes"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {}}), "the alphas are not square matrices of one size"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {"a": []}}), "the alphas are not square matrices of one size"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {"a": [[1, 2], [3]]}}), "the alphas are not square matrices"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {"a": [[1]], "b": [[1, 0], [0, 1]]}}), "the alphas are not"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {"a": 1}}), "alpha.a is 1, which no run writes"),
+        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {}}), "the alphas are not square matrices of one size"),
+        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {"a": []}}), "the alphas are not square matrices of one size"),
+        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {"a": [[1, 2], [3]]}}), "the alphas are not square matrices"),
+        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {"a": [[1]], "b": [[1, 0], [0, 1]]}}), "the alphas are not"),
+        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {"a": 1}}), "alpha.a is 1, which no run writes"),
         ("timings.jsonl", "3", "is no object"),
     ],
 )  # fmt: skip
 def test_a_line_that_no_run_writes_is_named(name: str, line: str, text: str, tmp_path: Path) -> None:
-    good = {"metrics.jsonl": ROW, "alpha.jsonl": ALPHA}.get(name, {})
+    good = {"metrics.jsonl": ROW, "sharing.jsonl": ALPHA}.get(name, {})
     (tmp_path / name).write_text(f"{json.dumps(good)}\n{line}\n{json.dumps(good)}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         read_lines(tmp_path / name)

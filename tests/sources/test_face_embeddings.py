@@ -152,7 +152,7 @@ def test_a_run_says_that_its_data_are_generated(folder: Path, capsys: Capture) -
     assert record["data"]["rows"] == {"train": 3600, "test": 400}
     assert "generated" in record["description"]
     assert "generated" in (folder / "out" / "recipe.resolved.yaml").read_text()
-    assert {p.name for p in (folder / "out" / "plots").iterdir()} >= {"alpha.png", "curves_accuracy.png"}
+    assert {p.name for p in (folder / "out" / "plots").iterdir()} >= {"sharing.png", "curves_accuracy.png"}
     shown = called(capsys, "summary", recipe).stdout
     assert "the data are generated (vectors in the form of face embeddings)" in shown
 
