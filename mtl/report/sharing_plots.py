@@ -1,6 +1,6 @@
 """Pictures of what was shared: who takes how much from whom, at one step and over a run.
 
-A line of the log is {"epoch", "step", "sharing": {place: {"targets", "sources", "values"}}}, where values[i][j] says what
+A line of the log is {"epoch", "step", "sharing": {place: {"targets", "sources", "values"}}}; values[i][j] is what
 target i takes from source j.
 """
 
@@ -72,7 +72,7 @@ def _ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
 
 
 def sharing_paths(lines: Sequence[Mapping[str, Any]], abscissa: str) -> Figure:
-    """How each number moved over epochs or steps, a panel for each place; what a tower keeps of itself is a full line."""
+    """How each number moved, a panel for each place; what a tower keeps of itself is a full line."""
     places = list(lines[0]["sharing"])
     figure = Figure(figsize=(4.2 * len(places) + 1.6, 3.4), layout="constrained")
     axes = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]

@@ -296,7 +296,7 @@ def test_the_logs(tmp_path: Path, no_plots: None) -> None:
         assert not any("second" in name or "time" in name for name in row)
     alphas = [json.loads(line) for line in (tmp_path / "run/sharing.jsonl").read_text().splitlines()]
     assert [(row["epoch"], row["step"]) for row in alphas] == [(0, 0), (1, 3), (2, 6), (3, 9)]
-    assert alphas[0]["alpha"]["fc1"] == [
+    assert alphas[0]["sharing"]["fc1"]["values"] == [
         [pytest.approx(0.9), pytest.approx(0.1)],
         [pytest.approx(0.1), pytest.approx(0.9)],
     ]
