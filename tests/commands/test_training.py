@@ -146,7 +146,7 @@ REFUSED = {
     "no alpha": (
         [], lambda run: damaged_line("sharing.jsonl",
             b'{"epoch": 1, "step": 2, "sharing": {"fc1": {"targets": ["a"], "sources": ["a"], "values": [[1, 2]]}}}'),
-        "run/sharing.jsonl:2: sharing.fc1: the values are not a row for each target and a column for each source; put back",
+        "run/sharing.jsonl:2: sharing.fc1: the values are not a row for each target and a column for each source",
     ),
 }  # fmt: skip
 
