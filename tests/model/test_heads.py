@@ -98,13 +98,14 @@ def test_a_head_has_a_bias_only_without_a_norm() -> None:
 
 
 class Given(Trunk):
-    """Two readings, given as they are."""
+    """Two readings, (B, 2 * F) as they are given."""
 
     def __init__(self) -> None:
         super().__init__(("x", "y"), (F,), (0, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (2, F))
+        readings: Tensor = x.unflatten(1, (2, F))
+        return readings
 
 
 def network(dropout: float = 0.0) -> StitchedMultiTower:
