@@ -64,7 +64,7 @@ def labels_of(spec: TaskSpec, present: Array | None = None) -> Labels:
     """The rows that a task learns from."""
     columns = [RAW[name] for name in spec.target_columns()]
     values = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
-    there = np.ones(values.shape, bool) if present is None else present
+    there = np.ones(values.shape, bool) if present is None else present.astype(bool)
     return Labels(values, there, HEADER.labels[spec.target_columns()[0]])
 
 
