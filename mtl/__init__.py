@@ -28,6 +28,9 @@ _HOME = {
     "StitchedMultiTower": "mtl.model.stitched",
     "CrossStitch": "mtl.model.stitch",
     "SeparateTowers": "mtl.model.towers",
+    "Trunk": "mtl.model.trunk",
+    "TaskModule": "mtl.model.task_module",
+    "Weighting": "mtl.model.weighting",
     "UserError": "mtl.errors",
 }
 
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
     from mtl.inference.predict import load as load
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower
+    from mtl.model.task_module import TaskModule as TaskModule
     from mtl.model.towers import SeparateTowers as SeparateTowers
+    from mtl.model.trunk import Trunk as Trunk
+    from mtl.model.weighting import Weighting as Weighting
     from mtl.recipe.keys.recipe import Recipe as Recipe
     from mtl.recipe.load import load_recipe as load_recipe
     from mtl.recipe.specs import BackboneSpec as BackboneSpec

@@ -54,15 +54,15 @@ TEN = Header(input_shape=(1,), labels={"label": tuple("abcdefghij")})
 
 
 def task_number(name: str) -> list[float]:
-    """The losses of two tasks on fixed logits."""
+    """The mean losses of two tasks on fixed logits."""
     options: dict[str, Any] = {"multiclass": {"label_smoothing": 0.1}, "binary": {"positive_weight": 3.0}}
     spec = task_samples.example(name, **options.get(name, {}))
     target, outputs = task_samples.encoded(spec)[[3, 0, 1, 2]], task_samples.outputs_of(spec)
     present_BT = torch.tensor([[True, True], [True, False], [True, True], [False, True]])
     logits_BTO = 2 * waves(B, T, spec.n_outputs(outputs))
     target_BT = torch.from_numpy(np.stack([target] * T, axis=1))
-    constants = {n: torch.tensor([v] * T).squeeze(-1) for n, v in spec.constants(target, outputs).items()}
-    return spec.losses(logits_BTO, target_BT, present_BT.float(), constants).tolist()
+    module = task_samples.module_of(spec, spec.n_outputs(outputs), *[spec.constants(target, outputs)] * T)
+    return task_samples.mean_loss(module, logits_BTO, target_BT, present_BT.float()).tolist()
 
 
 def network_number(**model: Any) -> list[float]:
@@ -102,7 +102,8 @@ def sharing_number(name: str) -> list[float]:
 
 
 def weighting_number(name: str) -> list[float]:
-    return [FAMILIES["weighting"][name]().build((1.0, 0.5, 2.0))(torch.tensor([1.0, 2.0, 4.0])).item()]
+    weighting = FAMILIES["weighting"][name]().build((1.0, 0.5, 2.0), (False, False, True))
+    return [weighting(torch.tensor([1.0, 2.0, 4.0]), torch.ones(3, dtype=torch.bool)).item()]
 
 
 def optimizer_number(name: str) -> list[float]:
