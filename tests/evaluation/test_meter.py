@@ -19,7 +19,7 @@ from mtl.evaluation.meter import Meter
 from mtl.model.task_module import TaskModule
 from mtl.recipe.specs import TASKS, TaskSpec, mean_metric
 from mtl.tasks import Multiclass
-from tests.support.task_modules import module_of
+from tests.support.task_samples import module_of
 
 CPU = torch.device("cpu")
 N, T, O = 157, 3, 4  # noqa: E741
@@ -31,8 +31,9 @@ def specs(missing: str = "mask", n: int = T) -> dict[str, TaskSpec]:
 
 def group_of(tasks: Sequence[str], n_outputs: int, name: str = "g") -> dict[str, TaskModule]:
     """One task group by its name."""
-    outputs = tuple(str(o) for o in range(n_outputs))
-    return {name: module_of(Multiclass(target="x"), outputs, tuple(tasks))}
+    module = module_of(Multiclass(target="x"), n_outputs, *[{}] * len(tasks))
+    module.head.tasks = tuple(tasks)
+    return {name: module}
 
 
 def targets_of(target: Tensor, present_BT: Tensor, name: str = "g") -> Targets:
@@ -238,7 +239,8 @@ def test_predictions_that_are_nan_have_no_metric(kind: str) -> None:
     outputs = ("value",) if kind == "regression" else ("0", "1", "2")
     train = np.array([[0, 1, 1], [1, 0, 0]])
     own = spec.constants(train if kind == "multilabel" else train[:, 0], outputs)
-    broken = module_of(spec, outputs, ("good", "broken"), own)
+    broken = module_of(spec, spec.n_outputs(outputs), own, own)
+    broken.head.tasks = tuple(tasks)
     logits = torch.randn(20, 2, spec.n_outputs(outputs))
     logits[7, 1] = float("nan")
     shape = (20, 2, 3) if kind == "multilabel" else (20, 2)
