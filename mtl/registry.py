@@ -28,7 +28,8 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 class Registry(Generic[T]):
     """The members of one family, by the name that recipes give as `kind`.
 
-    Every module of `package` is imported at the first look-up, so that a new file is a new member.
+    Every module of `package`, and `spec` of every folder in it, is imported at the first look-up, so that a new file or
+    folder is a new member.
 
     Args:
         family: what one member is called in messages, such as `sharing`.
@@ -116,7 +117,9 @@ class Registry(Generic[T]):
         try:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
-                importlib.import_module(f"{self.package}.{module.name}")
+                # a member with a network of its own is a folder; its settings come without torch
+                settings = ".spec" if module.ispkg else ""
+                importlib.import_module(f"{self.package}.{module.name}{settings}")
         except BaseException:
             self._complete = False
             raise

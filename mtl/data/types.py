@@ -12,6 +12,8 @@ import numpy.typing as npt
 from mtl.errors import did_you_mean, quoted
 
 Array = npt.NDArray[np.generic]
+Names = tuple[str, ...] | None
+"""What the codes of a label column are called, where they have names."""
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 

@@ -8,77 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mtl.data.columns.labels import narrow
-from mtl.data.types import Array, Columns, Header, Labels, Layout, Mask, Rows, row_number, stable_order
+from mtl.data.columns.labels import called_together, narrow
+from mtl.data.types import Array, Columns, Header, Labels, Layout, Mask, Names, Rows, row_number, stable_order
 from mtl.errors import UserError, quoted
 
-Names = tuple[str, ...] | None
 """What the codes 0, 1, ... of a column are called, if that is known."""
-
-
-def joined_header(headers: Mapping[str, Header]) -> Header:
-    """What is known of all sources together before rows are read.
-
-    Raises:
-        UserError: they do not give the same inputs.
-    """
-    (first_name, first), *others = headers.items()
-    if not others:
-        return first
-    for name, header in others:
-        different = _difference(header, first)
-        if different is not None:
-            raise UserError(
-                "",
-                f"source {quoted(name)} gives {different[0]}, source {quoted(first_name)} {different[1]}: "
-                "one network reads one kind of input",
-                path=("data", "sources", name),
-            )
-    found: dict[str, list[Names]] = {}
-    counts: dict[str, int] = {}
-    for header in headers.values():
-        for column, names in header.labels.items():
-            found.setdefault(column, []).append(names)
-        for split, count in header.row_counts.items():
-            counts[split] = counts.get(split, 0) + count
-    text = frozenset[str]().union(*(header.text for header in headers.values()))
-    notes = dict.fromkeys(header.note for header in headers.values() if header.note)
-    columns = dict.fromkeys(c for header in headers.values() for c in header.known)
-    return replace(
-        first,
-        labels={column: _together(names, column in text) for column, names in found.items()},
-        row_counts=counts,
-        note="; ".join(notes),
-        text=text,
-        columns=tuple(columns),
-        by_source=dict(headers),
-    )
-
-
-def _difference(header: Header, first: Header) -> tuple[str, str] | None:
-    """In what two sources' inputs differ, if they do."""
-    one, other = header.layout, first.layout
-    if one is not None and other is not None:
-        for key in ("numeric", "vectors", "categorical", "missing", "indicator", "embedding"):
-            values = getattr(one, key), getattr(other, key)
-            if values[0] != values[1]:
-                return f"inputs.{key} {_shown(values[0])}", _shown(values[1])
-    if header.input_shape != first.input_shape or (one is None) != (other is None):
-        return f"inputs of shape {header.input_shape}", f"{first.input_shape}"
-    return None
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(quoted, value)) or "none" if isinstance(value, tuple) else quoted(value)
-
-
-def _together(names: Sequence[Names], text: bool) -> Names:
-    """What the codes of several sources are called: texts in their stable order; else what all agree in."""
-    if None in names:
-        return None
-    if text:
-        return stable_order(name for own in names for name in own or ())
-    return names[0] if len(set(names)) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -138,7 +72,7 @@ class Joined:
         # a source in which every label is missing knows no names, and says nothing of the others'
         known = [name for name, own in headers.items() if own.labels.get(column) != ()]
         text = any(column in headers[name].text for name in known or headers)
-        return _together([self._names(name, column, header, text) for name in known], text), text
+        return called_together([self._names(name, column, header, text) for name in known], text), text
 
     def _holding(self, column: str, source: str | None) -> dict[str, Columns]:
         held = {n: c for n, c in self.sources.items() if column in c.labels and source in (None, n)}

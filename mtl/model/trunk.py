@@ -30,7 +30,7 @@ class Plan:
         stages: names of copies -> the grouped stages, with initial weights that depend on the names alone. By default
             all stages; `first` and `last` name the first and the last one that are wanted.
         norm: (groups, shape of one) -> the backbone's norm for them, or None.
-        start: gives a grouped module its initial weights, group by group, from the names of the groups and a key.
+        start: (grouped module, names of its groups, *key): gives each group weights by its name and the key.
     """
 
     tasks: tuple[str, ...]
@@ -40,7 +40,7 @@ class Plan:
     own_inputs: bool
     stages: Callable[..., Towers]
     norm: Callable[[int, Shape], nn.Module | None]
-    start: Callable[[nn.Module, Sequence[str], str], None]
+    start: Callable[..., None]
 
     def reading_of(self) -> tuple[int, ...]:
         """Task -> the number of its tower: what a head reads where every tower gives one reading."""

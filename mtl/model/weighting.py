@@ -78,3 +78,58 @@ def loss_weights(
     )
     weights = torch.zeros_like(losses_N) if found[0] is None else found[0]
     return torch.where(seen_N, weights, 0.0), found[1:]
+
+
+class UncertaintyWeighting(Weighting):
+    """loss = sum_t weight_t * (c_t exp(-s_t) loss_t + s_t / 2) over the seen tasks; s_t = log sigma_t^2 is learned.
+
+    Source: Kendall, Gal and Cipolla 2018, arXiv:1705.07115, eq. 7 (c = 1/2) and 10 (c = 1).
+
+    Args:
+        task_weights: weight_t.
+        factors: c_t.
+    """
+
+    factors: Tensor
+
+    def __init__(self, task_weights: Sequence[float], factors: Sequence[float]) -> None:
+        super().__init__(task_weights)
+        self.register_buffer("factors", torch.tensor(tuple(factors)), persistent=False)
+        self.log_variance = nn.Parameter(torch.zeros(len(self.task_weights)))
+
+    def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
+        s_N = self.log_variance
+        terms_N = self.task_weights * (self.factors * torch.exp(-s_N) * losses_N + s_N / 2)
+        return torch.where(seen_N, terms_N, 0.0).sum()
+
+
+class UPGradWeighting(Weighting):
+    """Each gradient projected onto the dual cone of all of them, then summed with the task weights.
+
+    Source: Quinton and Rey 2024, arXiv:2406.16232; the projections are TorchJD's.
+
+    Args:
+        task_weights: the preference vector.
+        norm_eps: squared norm of the Jacobian below which the gradients are summed as they are.
+        reg_eps: added to the diagonal of the Gramian over its trace.
+    """
+
+    needs: ClassVar[Needs] = "gradients"
+
+    def __init__(self, task_weights: Sequence[float], norm_eps: float, reg_eps: float) -> None:
+        super().__init__(task_weights)
+        self.norm_eps, self.reg_eps = norm_eps, reg_eps
+
+    def combine(self, jacobian_SP: Tensor, losses_S: Tensor, seen_N: Tensor) -> tuple[Tensor, Tensor | None]:
+        from torchjd.aggregation import UPGradWeighting as Projections
+        from torchjd.linalg import QuadprogProjector
+
+        weights_S = self.task_weights[seen_N]
+        gramian_SS = jacobian_SP @ jacobian_SP.T
+        if bool(gramian_SS.isfinite().all()):  # else the step is not taken, whatever stands here
+            projector = QuadprogProjector(norm_eps=self.norm_eps, reg_eps=self.reg_eps)
+            weights_S = Projections(weights_S.to(gramian_SS.dtype), projector)(gramian_SS)
+        return weights_S @ jacobian_SP, weights_S
+
+    def extra_repr(self) -> str:
+        return f"norm_eps={self.norm_eps:g}, reg_eps={self.reg_eps:g}"

@@ -5,12 +5,10 @@ Shapes: B batch, T tasks of a group, O outputs per task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from mtl.errors import did_you_mean, quoted
 from mtl.recipe.base import FilePath as FilePath
 from mtl.recipe.base import Kind as Kind
 from mtl.recipe.base import Model as Model
@@ -21,24 +19,20 @@ from mtl.recipe.base import Spec as Spec
 from mtl.recipe.base import Text as Text
 from mtl.recipe.base import fault as fault
 from mtl.recipe.base import recipe_errors as recipe_errors
+from mtl.recipe.task_spec import TaskSpec as TaskSpec
+from mtl.recipe.task_spec import mean_metric as mean_metric
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from mtl.data.files.table import TableFile
-    from mtl.data.types import Array, Columns, Header, Labels, Layout, Wanted
-    from mtl.model.heads import GroupedHead
-    from mtl.model.task_module import TaskModule
+    from mtl.data.types import Columns, Header, Layout, Wanted
     from mtl.model.trunk import Plan, Trunk
     from mtl.model.weighting import Weighting
-
-    Tensors = Mapping[str, Tensor]
-    """The numbers that a task group needs, by name: (T,) or (T, ...); for one task its part of them."""
-    Decoded = dict[str, Array | list[Any]]
-    """The suffix of a column of predictions -> a value for every row."""
-    GroupKey = tuple[str | int | float | None, ...]
+    from mtl.recipe.task_spec import Decoded as Decoded
+    from mtl.recipe.task_spec import GroupKey as GroupKey
 
 
 class SourceSpec(Spec):
@@ -87,133 +81,6 @@ class SourceSpec(Spec):
     def row_ids(self) -> str | None:
         """A column that names rows, no id of which may be in two splits."""
         return None
-
-
-class TaskHead(Model):
-    """The output layers of one task."""
-
-    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
-        (), max_length=16, description="features of each hidden layer between the tower and the output"
-    )
-    dropout: float | None = Field(
-        None, ge=0, lt=1, description="on what the head reads; default: as in model.head"
-    )
-
-
-class TaskSpec(Spec):
-    """What is learned from one label column. Members: `tasks/`.
-
-    A member says which metrics it knows, with the direction that is better, and which of them are
-    measured unless the recipe names others; the first one is the headline.
-    """
-
-    known_metrics: ClassVar[Mapping[str, bool | None]]
-    """Metric -> whether higher is better; None: neither is, so that it can be measured but select nothing."""
-    default_metrics: ClassVar[tuple[str, ...]]
-    reads: ClassVar[Literal["classes", "numbers", "lists"]] = "classes"
-    """How values of a table's label column are taken."""
-    fitted: ClassVar[Mapping[str, float]] = {}
-    """Numbers that are fitted after training, if a task asks for it -> their value until then."""
-
-    weight: float = Field(1.0, ge=0, le=1e6, description="factor of the task's loss")
-    target: str = Field(max_length=200, description="the label column")
-    source: str | None = Field(
-        None,
-        max_length=64,
-        description="the one of data.sources that has the label column; default: all that do",
-    )
-    missing: Literal["error", "mask"] = Field(
-        "error", description="a row without this label: an error, or left out of this task's loss and metrics"
-    )
-    sample_weight: str | None = Field(
-        None, max_length=200, description="column with each row's weight in this task's loss"
-    )
-    metrics: tuple[Text, ...] | None = Field(
-        None, min_length=1, max_length=50, description="what is measured; the first is the headline"
-    )
-    head: TaskHead = TaskHead()
-    strict_classes: bool = Field(
-        False, description="a class that no training row has is an error, not a warning"
-    )
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        for name in value or ():
-            if name not in cls.known_metrics:
-                known = ", ".join(cls.known_metrics)
-                raise fault(
-                    f"unknown metric {quoted(name)}; known: {known}{did_you_mean(name, cls.known_metrics)}"
-                )
-        return value
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What is measured."""
-        return tuple(dict.fromkeys(self.metrics or self.default_metrics))
-
-    @property
-    def headline(self) -> str:
-        """The metric that stands for the task."""
-        return self.metric_names[0]
-
-    @property
-    def higher_is_better(self) -> bool:
-        """The direction of the headline metric."""
-        return bool(self.known_metrics[self.headline])
-
-    def target_columns(self) -> tuple[str, ...]:
-        """The label columns."""
-        return (self.target,)
-
-    def outputs(self, header: Header) -> tuple[str, ...] | None:
-        """Names of what is predicted (classes, labels, or the value); None: known once labels are read.
-
-        Raises UserError (path relative to the task) if they cannot be known.
-        """
-        raise NotImplementedError
-
-    def found_outputs(self, labels: Labels) -> tuple[str, ...]:
-        """Names of what is predicted, from the labels themselves, where `outputs` gave None."""
-        raise NotImplementedError
-
-    def n_outputs(self, outputs: Sequence[str]) -> int:
-        """O: numbers that the head gives per row."""
-        return len(outputs)
-
-    def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
-        """Targets (n,) or (n, O) as the loss takes them; anything valid where no label is present."""
-        raise NotImplementedError
-
-    def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        """Numbers that the loss, metrics and predictions need, from the training targets that are present."""
-        return {}
-
-    def group(self, n_outputs: int) -> GroupKey:
-        """Tasks that agree in this are computed together; the first part names the group."""
-        raise NotImplementedError
-
-    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
-        """The module of T tasks of this kind.
-
-        Args:
-            head: their output layers.
-            constants: each number of `constants` and of `fitted` for the T tasks, (T,) or (T, ...).
-        """
-        raise NotImplementedError
-
-    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
-        """Predictions of one task by the suffix of their column: "" is the class or value itself.
-
-        `predicted` is what the module's `predict` gives for this task, (B,) or (B, ...) each.
-        """
-        raise NotImplementedError
-
-
-def mean_metric(tasks: Mapping[str, TaskSpec]) -> str:
-    """The metric whose mean stands for all tasks: the headline that they have in common, or else the loss."""
-    names = {task.headline for task in tasks.values()}
-    return names.pop() if len(names) == 1 else "loss"
 
 
 class BackboneSpec(Spec):

@@ -142,12 +142,10 @@ def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
     """What a weighting that combines gradients works on.
 
     Raises:
-        UserError: there is one task, or nothing is shared (path relative to the weighting).
+        UserError: nothing is shared (path relative to the weighting).
         EnvironmentFault: the gradients of all tasks do not fit into memory.
     """
     kind, n_tasks = recipe.weighting.kind, len(recipe.tasks)
-    if n_tasks < 2:
-        raise UserError("", f"{kind} needs at least two tasks, 1 given", "use kind: sum", path=("kind",))
     slices = SharedSlices(model, tuple(recipe.tasks))
     if not slices.n_shared:
         what = f"{kind} combines the gradients of shared parameters, and no parameter is shared"

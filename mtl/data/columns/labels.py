@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.types import Array, Labels, Mask
+from mtl.data.types import Array, Labels, Mask, Names, stable_order
 from mtl.errors import UserError, quoted
 
 MAX_CLASSES = 100_000
@@ -115,3 +115,12 @@ def by_name(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
 def written(value: object) -> str:
     """A label value of a recipe as a text column would hold it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def called_together(names: Sequence[Names], text: bool) -> Names:
+    """What the codes of several sources are called: texts in their stable order; else what all agree in."""
+    if None in names:
+        return None
+    if text:
+        return stable_order(name for own in names for name in own or ())
+    return names[0] if len(set(names)) == 1 else None

@@ -10,13 +10,15 @@ from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.keys.data import Data
 from mtl.recipe.keys.model import Network
 from mtl.recipe.keys.train import Train
-from mtl.recipe.specs import TaskSpec, mean_metric
+from mtl.recipe.specs import TaskSpec, WeightingSpec, mean_metric
 
 Problem = tuple[KeyPath, str]
 Tasks = Mapping[str, TaskSpec]
 
 
-def problems_between(name: str, data: Data, tasks: Tasks, model: Network, train: Train) -> Iterator[Problem]:
+def problems_between(
+    name: str, data: Data, tasks: Tasks, model: Network, weighting: WeightingSpec, train: Train
+) -> Iterator[Problem]:
     """Everything that is wrong between keys, each with its path."""
     yield from _task_problems(name, tasks)
     yield from _source_problems(data, tasks)
@@ -24,6 +26,7 @@ def problems_between(name: str, data: Data, tasks: Tasks, model: Network, train:
     yield from _row_problems(data, tasks, train)
     yield from _tower_problems(model, tasks)
     yield from _sharing_problems(model, len(model.towers_of(tasks)))
+    yield from _weighting_problems(weighting, tasks, train)
     yield from _train_problems(train, tasks)
 
 
@@ -128,6 +131,14 @@ def _sharing_problems(model: Network, n_towers: int) -> Iterator[Problem]:
             "towers that start the same and mix evenly would stay identical for ever; "
             "use 'different', or another init of the sharing",
         )
+
+
+def _weighting_problems(weighting: WeightingSpec, tasks: Tasks, train: Train) -> Iterator[Problem]:
+    if weighting.needs == "totals" and train.accumulate > 1:
+        what = f"weighting {weighting.kind} needs the losses of the whole step at once; use accumulate: 1"
+        yield ("train", "accumulate"), what
+    if weighting.needs == "gradients" and len(tasks) == 1:
+        yield ("weighting", "kind"), f"{weighting.kind} needs at least two tasks, 1 given; use kind 'sum'"
 
 
 def _train_problems(train: Train, tasks: Tasks) -> Iterator[Problem]:

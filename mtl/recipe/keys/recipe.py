@@ -74,7 +74,9 @@ class Recipe(Model):
 
     @model_validator(mode="after")
     def _check_between_keys(self) -> Self:
-        problems = list(problems_between(self.name, self.data, self.tasks, self.model, self.train))
+        problems = list(
+            problems_between(self.name, self.data, self.tasks, self.model, self.weighting, self.train)
+        )
         if problems:
             raise recipe_errors("Recipe", problems)
         return self
