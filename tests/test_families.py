@@ -13,12 +13,14 @@ from torch import nn
 from mtl.backbones.layers import STAGES, Layers
 from mtl.data.types import Columns, Header
 from mtl.errors import UserError
-from mtl.model.losses import WeightedSum
+from mtl.model.trunk import SharingMatrix, Trunk
+from mtl.model.weighting import WeightedSum, Weighting
 from mtl.recipe.json_schema import recipe_schema
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.specs import FAMILIES, Spec
 from mtl.registry import Registry
 from tests.support import task_samples
+from tests.support.plans import plan
 
 FOLDER = Path(__file__).parent / "tables"
 REGISTRIES: dict[str, Registry[Any]] = {**FAMILIES, "stage": STAGES}
@@ -136,28 +138,30 @@ def build_source(spec: Any) -> None:
 def build_task(spec: Any) -> None:
     outputs, target = task_samples.outputs_of(spec), task_samples.encoded(spec)
     n_outputs = spec.n_outputs(outputs)
-    constants = {
-        name: torch.tensor([list(value)] * T).squeeze(-1)
-        for name, value in spec.constants(target, outputs).items()
-    }
+    module = task_samples.module_of(spec, n_outputs, *[spec.constants(target, outputs)] * T)
+    assert all(module.get_buffer(name).tolist() == [value] * T for name, value in spec.fitted.items())
+    assert module(torch.randn(B, 1, 5)).shape == (B, T, n_outputs)
     target_BT = torch.from_numpy(np.stack([target] * T, 1))
     present_BT = torch.ones(B, T, dtype=torch.bool)
     present_BT[:, 1] = False
     logits_BTO = torch.randn(B, T, n_outputs, requires_grad=True)
-    loss_T = spec.losses(logits_BTO, target_BT, present_BT.float(), constants)
-    loss_T.sum().backward()
-    assert loss_T.shape == (T,)
-    assert loss_T[1] == 0
+    sum_T, weight_T = module.loss(logits_BTO, target_BT, present_BT.float())
+    sum_T.sum().backward()
+    assert sum_T.shape == weight_T.shape == (T,)
+    assert sum_T[1] == weight_T[1] == 0
+    assert module.counted(target_BT, present_BT.float()).tolist() == [B, 0, B]
     assert logits_BTO.grad is not None
     assert logits_BTO.grad[:, 1].eq(0).all()
     assert logits_BTO.grad[:, 0].ne(0).any()
-    metric = spec.meter(T, n_outputs, frozenset(spec.known_metrics), constants)
+    metric = module.metric(frozenset(spec.known_metrics))
     metric.update(logits_BTO.detach(), target_BT, present_BT)
     values = metric.compute()
     assert set(spec.known_metrics) <= set(values)
     assert all(values[name].shape == (T,) and values[name][1].isnan() for name in spec.known_metrics)
     assert not values[spec.headline][[0, 2]].isnan().any()
-    decoded = spec.decode(logits_BTO[:, 0].detach(), outputs, {name: v[0] for name, v in constants.items()})
+    predicted = module.predict(logits_BTO.detach())
+    assert all(values.shape[:2] == (B, T) for values in predicted.values())
+    decoded = spec.decode({name: values[:, 0].numpy() for name, values in predicted.items()}, outputs)
     assert "" in decoded
     assert all(len(values) == B for values in decoded.values())
     assert isinstance(spec.group(n_outputs)[0], str)
@@ -173,25 +177,49 @@ def build_backbone(spec: Any) -> None:
 
 
 def build_sharing(spec: Any) -> None:
-    assert spec.alpha_lr_scale() > 0
+    """A trunk of two towers with three tasks, on vectors and on images."""
+    assert spec.sharing_lr_scale() > 0
     assert spec.keeps_equal_towers_equal(K) in (True, False)
-    for _ in spec.sites():
-        for shape in ((3,), (3, 2, 2)):
-            unit = spec.build(K, shape)
-            x = torch.randn(B, K * shape[0], *shape[1:])
-            assert unit(x).shape == x.shape
-            assert unit.alpha_KK().shape == (K, K)
-            assert all(p.requires_grad for p in unit.parameters())
+    towers = {"left": ("t1", "t2"), "right": ("t0",)}
+    for shape in ((3,), (3, 2, 2)):
+        trunk = spec.build(plan(towers, shape=shape, stages=(*spec.sites(), "last")))
+        assert isinstance(trunk, Trunk)
+        assert len(trunk.reading_of) == T
+        assert trunk(torch.randn(B, *shape)).shape == (B, trunk.n_readings, *trunk.shape)
+        shapes = {name: parameter.shape for name, parameter in trunk.named_parameters()}
+        assert all(parameter.requires_grad for parameter in trunk.parameters())
+        roles, reach = trunk.roles(), trunk.reach()
+        assert set(roles) == set(reach) == set(shapes)
+        assert set(roles.values()) <= {"weight", "scale", "sharing"}
+        for name, served in reach.items():
+            assert served.dtype == torch.bool
+            assert served.expand(*shapes[name], T).any(-1).all(), "every part serves some task"
+        assert trunk.reach_of_copies().shape == (len(trunk.copies), T)
+        for found in trunk.readings().values():
+            assert isinstance(found, SharingMatrix)
+            assert found.values.shape == (len(found.targets), len(found.sources))
 
 
 def build_weighting(spec: Any) -> None:
-    module = spec.build((1.0, 2.0, 0.5))
+    """An objective with finite derivatives, or a gradient of the shared slices; an unseen task has no part in it."""
+    module = spec.build((1.0, 2.0, 0.5), (False, True, False))
+    assert isinstance(module, Weighting)
+    assert module.needs == spec.needs
+    assert module.task_weights.tolist() == [1.0, 2.0, 0.5]
+    seen_N = torch.tensor([True, False, True])
+    if spec.needs == "gradients":
+        gradient, weights_S = module.combine(torch.randn(2, 7), torch.rand(2), seen_N)
+        assert gradient.shape == (7,)
+        assert gradient.isfinite().all()
+        assert weights_S is None or weights_S.shape == (2,)
+        return
     losses_N = torch.rand(3, requires_grad=True)
-    total = module(losses_N)
+    total = module(losses_N, seen_N)
     assert total.shape == ()
     total.backward()
     assert losses_N.grad is not None
     assert losses_N.grad.isfinite().all()
+    assert losses_N.grad[1] == 0
 
 
 def build_optimizer(spec: Any) -> None:
@@ -343,7 +371,7 @@ def test_a_name_taken_by_another_class_is_refused_with_both_owners(registry: Reg
     with pytest.raises(UserError) as caught:
         registry.register("it")(second)
     assert re.fullmatch(
-        r".+/mtl/model/losses\.py: thing 'it' is already registered by .*test_families.*; "
+        r".+/mtl/model/weighting\.py: thing 'it' is already registered by .*test_families.*; "
         r"choose another name",
         str(caught.value),
     )
