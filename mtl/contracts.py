@@ -179,8 +179,12 @@ def check_weighting(spec: WeightingSpec, weighting: Any) -> Weighting:
 
 def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
     """What a trunk says of what is shared are matrices with a name for each row and column."""
-    from mtl.model.trunk import SharingMatrix
+    from mtl.model.trunk import SharingMatrix, StitchedTowers
 
+    for unit in trunk.stitches.values() if isinstance(trunk, StitchedTowers) else ():
+        if not callable(getattr(unit, "sharing_matrix", None)):
+            maker = f"{type(unit).__name__}, which {type(sharing).__name__}.build gives,"
+            raise UserError("", f"{maker} has no method sharing_matrix")
     maker = f"{type(trunk).__name__}, which {type(sharing).__name__}.build gives,"
     for place, found in trunk.readings().items():
         if not isinstance(found, SharingMatrix):
@@ -207,10 +211,19 @@ def _shown(shape: Shape, n_rows: int) -> str:
     numbers = [str(n) for n in shape]
     if shape[:1] == (n_rows,):
         numbers[0] = "B"
-    return f"({', '.join(numbers)})"
+    return f"({', '.join(numbers)}{',' if len(numbers) == 1 else ''})"
 
 
-def check_losses(module: TaskModule, found: Any, n_tasks: int, dtype_of: Tensor) -> None:
+def check_row_loss(module: TaskModule, found: Any, wanted: Shape) -> None:
+    """Losses of rows are one number per row and task: any other shape would be spread over rows unseen."""
+    shape = getattr(found, "shape", None)
+    if shape is None or tuple(shape) != wanted:
+        got = _called(found) if shape is None else f"shape {_shown(tuple(shape), wanted[0])}"
+        what = f"gives {got}, not (B, T) = {_shown(wanted, wanted[0])}: one loss per row and task"
+        raise of_module(module, "row_loss", what)
+
+
+def check_losses(module: TaskModule, found: Any, n_tasks: int, logits: Tensor) -> None:
     """A loss is a sum and a sum of weights per task, with a way back to the logits."""
     if not isinstance(found, tuple) or len(found) != 2:
         raise of_module(module, "loss", f"gives {_called(found)}, not (sums, weights)")
@@ -219,7 +232,7 @@ def check_losses(module: TaskModule, found: Any, n_tasks: int, dtype_of: Tensor)
         if shape is None or tuple(shape) != (n_tasks,):
             what = _called(values) if shape is None else f"shape {tuple(shape)}"
             raise of_module(module, "loss", f"gives {name} of {what}, not (T,) = ({n_tasks},): one per task")
-    if dtype_of.requires_grad and not found[0].requires_grad:
+    if logits.requires_grad and not found[0].requires_grad:
         raise of_module(
             module, "loss", "gives losses without a gradient: compute them from the logits by torch"
         )
@@ -245,7 +258,8 @@ def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks
 def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -> dict[str, Tensor]:
     """Predictions are tensors (B, T) or (B, T, ...)."""
     if not isinstance(found, dict) or not found:
-        raise of_module(module, "predict", f"gives {_called(found)}, not a dict of tensors")
+        what = "an empty dict" if isinstance(found, dict) else _called(found)
+        raise of_module(module, "predict", f"gives {what}, not a dict of tensors")
     for name, values in found.items():
         shape = tuple(getattr(values, "shape", ()))
         if shape[:2] != (n_rows, n_tasks):

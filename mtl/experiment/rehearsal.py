@@ -14,10 +14,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from mtl.contracts import broken, check_decoded, check_losses, check_metrics, check_predicted, of_module
+from mtl.contracts import (
+    broken,
+    check_decoded,
+    check_losses,
+    check_metrics,
+    check_predicted,
+    check_row_loss,
+    of_module,
+)
 from mtl.dataset.batch import Batch
 from mtl.errors import UserError, quoted
 from mtl.evaluation.evaluate import evaluation_mode
+from mtl.model.task_module import TaskModule
 from mtl.task_groups import TaskGroup
 from mtl.training.trainer import Trainer
 
@@ -118,6 +127,8 @@ def _rehearse_group(
     with trainer.recipe.at("tasks", group.tasks[0]):
         logits_BTO = logits_BTO.float()
         target, present = batch.target[group.name], batch.present[group.name]
+        if type(module).row_loss is not TaskModule.row_loss:  # one with a loss of its own needs none
+            check_row_loss(module, module.row_loss(logits_BTO, target), tuple(present.shape))
         found = module.loss(logits_BTO, target, batch.weight[group.name])
         check_losses(module, found, n_tasks, logits_BTO)
         names = tuple(

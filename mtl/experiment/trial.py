@@ -55,9 +55,12 @@ def _try(recipe: Recipe, tried: Built, header: Header) -> None:
     with recipe.at("model"):
         logits = _forward_checked(recipe, tried, x)
         torch.stack([output.sum() for output in logits.groups.values()]).sum().backward()
+        grouped = [part for part in tried.model.trunk.modules() if isinstance(part, Towers)]
+        of_towers = {id(parameter) for part in grouped for parameter in part.parameters()}
         for name, parameter in tried.model.named_parameters():
             if parameter.grad is None:
-                raise UserError("", f"{name} gets no gradient from any task", path=("backbone",))
+                path = "sharing" if name.startswith("trunk.") and id(parameter) not in of_towers else "backbone"
+                raise UserError("", f"{name} gets no gradient from any task", path=(path,))
     with recipe.at("model", "sharing"):
         check_sharing(recipe.model.sharing, tried.model.trunk)
     if recipe.weighting.needs == "gradients":

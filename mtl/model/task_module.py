@@ -37,7 +37,7 @@ class TaskModule(nn.Module):
         super().__init__()
         self.head = head
         for name, values in constants.items():
-            self.register_buffer(name, values, persistent=False)
+            self.register_buffer(name, values.clone(), persistent=False)  # `decide` writes into it
         self.register_buffer("mean_weight", torch.ones(len(head.tasks)), persistent=False)
 
     @property

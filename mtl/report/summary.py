@@ -26,7 +26,7 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
     """
     flops = count_flops(built, header)
     model, towers = built.model, recipe.towers
-    sizes = {name: sum(map(parameter_count, parts)) for name, parts in _parts(built).items()}
+    sizes = _sizes(built)
     lines = [
         f"{recipe.name}: {len(recipe.tasks)} tasks, {len(towers)} tower{'s' if len(towers) != 1 else ''}, "
         f"{parameter_count(model):,} parameters",
@@ -54,23 +54,27 @@ def parameter_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _parts(built: Built) -> dict[str, list[nn.Module]]:
-    """The towers, what joins them, and the heads; a name that holds nothing is left out."""
+def _sizes(built: Built) -> dict[str, int]:
+    """Parameters of the towers, of what joins them, of the heads, and of embeddings where there are any."""
     model = built.model
-    grouped = [part for part in model.trunk.modules() if isinstance(part, Towers)]
-    joining = [part for part in model.trunk.children() if not isinstance(part, Towers)]
-    heads: list[nn.Module] = list(model.modules_of_tasks().values())
-    return {"towers": list(grouped), "sharing": joining, "heads": heads}
+    towers = sum(parameter_count(part) for part in model.trunk.modules() if isinstance(part, Towers))
+    sizes = {
+        "towers": towers,
+        "sharing": parameter_count(model.trunk) - towers,
+        "heads": parameter_count(model.task_modules),
+    }
+    embeddings = parameter_count(model.inputs)
+    return {"embeddings": embeddings, **sizes} if embeddings else sizes
 
 
 def count_flops(built: Built, header: Header) -> dict[str, int]:
-    """FLOPs of one row's forward pass by part (`towers`, `sharing`, `heads`) and by stage (`towers.conv1`)."""
+    """FLOPs of one row's forward pass by part, as in `_sizes`, and by stage (`towers.conv1`)."""
     counter = FlopCounterMode(display=False)
     with counter, torch.device("meta"), torch.no_grad():
         built.model(torch.empty(ROWS, *header.input_shape))
     counts = {name: sum(ops.values()) // ROWS for name, ops in counter.get_flop_counts().items()}
     root = type(built.model).__name__
-    flops: dict[str, int] = {}
+    flops = {"embeddings": counts.get(f"{root}.inputs", 0)}
     for place, towers in built.model.trunk.named_modules():
         if isinstance(towers, Towers):
             for stage in towers.stage_names:
@@ -138,12 +142,12 @@ def _sharing(recipe: Recipe, built: Built) -> list[str]:
         for tower, tasks in towers.items()
         if len(tasks) > 1
     ]
-    shared = sum(map(parameter_count, _parts(built)["sharing"]))
-    if shared:
+    places, holds = ", ".join(built.model.sharing()), _sizes(built)["sharing"]
+    if places or holds:
         names = ", ".join(list(towers)[:8]) + (f" and {len(towers) - 8} more" if len(towers) > 8 else "")
-        places = ", ".join(built.model.sharing())
         lines.append(
-            f"towers {names} share by {recipe.model.sharing.kind} at {places}: {shared:,} parameters"
+            f"{recipe.model.sharing.kind} joins tower{'s' if len(towers) != 1 else ''} {names}"
+            f"{f' at {places}' if places else ''}; it holds {holds:,} parameters"
         )
     elif len(towers) > 1 and len(built.model.trunk.copies) > 1:
         lines.append("towers share nothing with each other")

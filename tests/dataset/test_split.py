@@ -71,7 +71,7 @@ def data_of(folder: Path, split: Mapping[str, object], source: Mapping[str, obje
 
 def numbers(dataset: Dataset) -> dict[str, list[int]]:
     """Split -> the numbers `u` of its rows."""
-    return {name: dataset.inputs[rows, 0].int().tolist() for name, rows in dataset.splits.items()}
+    return {name: dataset.rows.inputs[rows, 0].int().tolist() for name, rows in dataset.splits.items()}
 
 
 @pytest.fixture

@@ -111,13 +111,10 @@ def test_the_fitted_threshold_and_temperature_are_used(model: TrainedModel, shop
     found = model.predict(as_lists(ROWS))
     assert list(found["yes"]) == ["yes" if p >= np.float32(threshold) else "no" for p in found["yes_p"]]
     assert len(set(found["yes"])) == 2
-    group = next(group for group in model.built.groups if "yes" in group.tasks)
     rows = np.concatenate([inputs for _, inputs in model.feed.batches(as_lists(ROWS))])
     with torch.inference_mode():
         model.built.model.eval()
-        z = model.built.model.forward_groups(torch.from_numpy(rows))[group.name][
-            :, group.tasks.index("yes"), 0
-        ]
+        z = model.built.model(torch.from_numpy(rows))["yes"][:, 0]
     np.testing.assert_allclose(found["yes_p"], 1 / (1 + np.exp(-z.numpy() / temperature)), atol=1e-6)
 
 
@@ -134,8 +131,8 @@ def test_by_hand(tmp_path: Path) -> None:
     assert layout.values == {"city": ("Bern", "Oslo", "Rome")}
 
     weights = {name: value.double().numpy() for name, value in model.built.model.state_dict().items()}
-    inside = weights["towers.stages.fc1.map.weight"]
-    outside = weights["heads.groups.binary_1.linear.weight"]
+    inside = weights["trunk.towers.stages.fc1.map.weight"]
+    outside = weights["task_modules.binary_1.head.linear.weight"]
     cases = [
         (0.5, -0.25, "Oslo"),
         (0.5, None, "Oslo"),
@@ -147,12 +144,12 @@ def test_by_hand(tmp_path: Path) -> None:
     for x, y, city in cases:
         numbers = np.array([np.nan if v is None else v for v in (x, y)])
         missing = np.isnan(numbers)
-        filled = np.where(missing, weights["standardize.fill"], numbers)
-        z = (filled - weights["standardize.mean"]) / weights["standardize.std"]
+        filled = np.where(missing, weights["inputs.fill"], numbers)
+        z = (filled - weights["inputs.mean"]) / weights["inputs.std"]
         hot = [float(city == name) for name in layout.values["city"]]
         row = np.array([*z, float(missing[1]), *hot])  # y alone was ever missing in training: one indicator
         hidden = np.maximum(0, row @ (inside if inside.shape[0] == len(row) else inside.T))
-        logit = (outside @ hidden + weights["heads.groups.binary_1.linear.bias"]).item()
+        logit = (outside @ hidden + weights["task_modules.binary_1.head.linear.bias"]).item()
         expected.append(1 / (1 + np.exp(-logit)))
     columns = {name: [case[i] for case in cases] for i, name in enumerate(INPUTS)}
     found = model.predict(columns)

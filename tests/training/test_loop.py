@@ -77,11 +77,12 @@ def trainer_of(
     dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned)
     if change is not None:
-        change(dataset.inputs)
+        change(dataset.rows.inputs)
     trainer = Trainer.create(recipe, built, dataset)
     if double:
         built.model.double()
-        assert built.model.standardize(dataset.inputs).dtype == torch.float64
+        trainer.weighting.double()
+        assert built.model.inputs(dataset.rows.inputs).dtype == torch.float64
     return trainer
 
 
@@ -143,7 +144,7 @@ def test_one_task_is_a_plain_loop_bit_for_bit(optimizer: dict[str, Any], make: A
     mean, std = dataset.learned.mean, dataset.learned.std
     assert mean is not None
     assert std is not None
-    (target,) = (t.long() for t in dataset.target.values())
+    (target,) = (t.long() for t in dataset.rows.target.values())
     plain = Plain(torch.from_numpy(mean), torch.from_numpy(std))
     own = list(trainer.built.model.parameters())
     with torch.no_grad():
@@ -155,7 +156,7 @@ def test_one_task_is_a_plain_loop_bit_for_bit(optimizer: dict[str, Any], make: A
         rows = train[order(len(train), 5, epoch)]
         for batch in rows.split(32):
             torch.manual_seed(derived_seed(5, "step", step))
-            logits = plain(dataset.inputs[batch])[:, :, None]  # the kernel for several tasks, with one
+            logits = plain(dataset.rows.inputs[batch])[:, :, None]  # the kernel for several tasks, with one
             each = nn.functional.cross_entropy(logits, target[batch], reduction="none")
             loss = (each.sum(0) / len(batch)).squeeze()
             optimizing.zero_grad()
@@ -191,9 +192,9 @@ def test_another_task_leaves_the_others_alone(options: dict[str, Any]) -> None:
         assert finals[f"test/{task}/loss"] == pytest.approx(final[f"test/{task}/loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [8, 10])
-def test_accumulation_is_the_mean_gradient(batch_size: int) -> None:
-    """With batch norm each batch keeps its own statistics; the gradient is the mean of theirs."""
+@pytest.mark.parametrize("batch_size", [8, 10, 40])  # of the last, the parts have 40, 40 and 20 rows
+def test_accumulation_divides_by_the_rows_of_all_parts(batch_size: int) -> None:
+    """With batch norm each part keeps its own statistics; the losses of all their rows have one mean."""
     recipe = toy(
         train__accumulate=3, train__batch_size=batch_size, train__max_steps=1, train__epochs=None,
         optimizer={"kind": "sgd", "lr": 1.0}, train__clip_norm=None,
@@ -203,22 +204,26 @@ def test_accumulation_is_the_mean_gradient(batch_size: int) -> None:
     rows = other.dataset.splits["train"]
     shuffled = rows[order(len(rows), recipe.seeds.order, 0)]
     parts = list(batches(shuffled, batch_size, False))[:3]
+    n_rows = sum(map(len, parts))
     total = {name: torch.zeros_like(p) for name, p in before.items()}
     other.built.model.train()
     for part in parts:
         other.built.model.zero_grad()
         index = torch.from_numpy(part)
-        logits = other.built.model(other.dataset.inputs[index])
-        (target,) = (t.long() for t in other.dataset.target.values())
-        loss = sum(nn.functional.cross_entropy(logits[t], target[index, i]) for i, t in enumerate("ab"))
+        logits = other.built.model(other.dataset.rows.inputs[index])
+        (target,) = (t.long() for t in other.dataset.rows.target.values())
+        loss = sum(
+            nn.functional.cross_entropy(logits[t], target[index, i], reduction="sum")
+            for i, t in enumerate("ab")
+        )
         assert isinstance(loss, Tensor)
         loss.backward()
         for name, p in other.built.model.named_parameters():
             assert p.grad is not None
-            total[name] += p.grad / 3
+            total[name] += p.grad / n_rows
     list(fit(trainer))
     for name, p in trainer.built.model.named_parameters():
-        lr = 10.0 if name.startswith("stitches") else 1.0
+        lr = 10.0 if name.startswith("trunk.stitches") else 1.0
         # logits pass through float32 on their way into the loss
         torch.testing.assert_close(p.detach(), before[name] - lr * total[name], rtol=1e-5, atol=1e-6)
 
@@ -320,7 +325,7 @@ def test_the_learning_rate_follows_the_schedule() -> None:
         assert rate[1.0] == pytest.approx(0.02 * factor, rel=1e-12)
         assert rate[10.0] == pytest.approx(0.2 * factor, rel=1e-12)
     names = [name for g in trainer.optimizer.param_groups if g["lr_scale"] == 10 for name in g["names"]]
-    assert names == ["stitches.fc1.alpha", "stitches.fc2.alpha"]
+    assert names == ["trunk.stitches.fc1.alpha", "trunk.stitches.fc2.alpha"]
 
 
 @pytest.mark.parametrize("optimizer", [{"kind": "adam", "l2": 5.0}, {"kind": "adamw", "weight_decay": 5.0},
@@ -329,11 +334,11 @@ def test_only_weights_decay(optimizer: dict[str, Any]) -> None:
     """With no gradient from the loss, decay is all that moves a parameter."""
     recipe = toy(optimizer={"lr": 0.1, **optimizer}, train__max_steps=3, train__epochs=None)
     trainer = trainer_of(recipe)
-    trainer.weighting.weights.zero_()
+    trainer.weighting.task_weights.zero_()
     before = {name: p.detach().clone() for name, p in trainer.built.model.named_parameters()}
     list(fit(trainer))
     moved = {n for n, p in trainer.built.model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == {name for name, p in before.items() if p.ndim > 1 and not name.startswith("stitches.")}
+    assert moved == {name for name, p in before.items() if p.ndim > 1 and ".stitches." not in name}
     assert moved
     for name in moved:
         assert trainer.built.model.get_parameter(name).norm() < before[name].norm()
@@ -398,7 +403,7 @@ def test_a_loss_that_is_not_finite_stops(value: float) -> None:
 def test_only_the_task_at_fault_is_named() -> None:
     trainer = trainer_of(toy(model__sharing={"kind": "none"}))
     with torch.no_grad():
-        trainer.built.model.towers.stages.fc2.map.weight[5:] = math.nan  # the second tower's
+        trainer.built.model.trunk.towers.stages.fc2.map.weight[5:] = math.nan  # the second tower's
     with pytest.raises(
         NotFinite, match=r"^task 'b': loss is nan at step 0 \(epoch 1, lr 0\.01, batch of rows \d"
     ):
