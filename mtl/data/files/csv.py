@@ -58,15 +58,13 @@ def refuse_twice(names: Sequence[str], file: str) -> None:
         raise UserError(file, f"column {quoted(twice)} appears twice", "rename one of them")
 
 
-def first_row(file: OpenFile, name: str, delimiter: str) -> list[str]:
-    """The texts of the first row below the header; no row below it is read.
+def first_row(file: OpenFile, name: str, delimiter: str) -> list[str] | None:
+    """The texts of the first row below the header, or None if there is none; no row below it is read.
 
     Raises:
-        UserError: there is none, or the file is not sound so far.
+        UserError: the file is not sound so far.
     """
-    for record in _Records(file.stream(), name, delimiter).rows():
-        return record
-    raise UserError(name, "no rows")
+    return next(_Records(file.stream(), name, delimiter).rows(), None)
 
 
 def check_csv(file: OpenFile, name: str, delimiter: str) -> Checked:

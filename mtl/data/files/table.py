@@ -166,14 +166,14 @@ class TableFile:
         """
         self.require(columns)
         if self.is_parquet:
-            for batch in self._parquet_batches(columns, rows=1):
-                if batch.num_rows:
-                    return self._with_plain_texts(0, batch)
-            raise UserError(self.name, "no rows")
-        values = first_row(self._file, self.name, self.delimiter)
-        row = dict(zip(self.column_names, values, strict=True))
-        texts = [None if row[name] in self.na_values else row[name] for name in columns]
-        return pa.record_batch([pa.array([text], pa.string()) for text in texts], names=list(columns))
+            batch = next(self._parquet_batches(columns, rows=1), None)
+            if batch is not None and batch.num_rows:
+                return self._with_plain_texts(0, batch)
+        elif (values := first_row(self._file, self.name, self.delimiter)) is not None:
+            row = dict(zip(self.column_names, values, strict=True))
+            texts = [None if row[name] in self.na_values else row[name] for name in columns]
+            return pa.record_batch([pa.array([text], pa.string()) for text in texts], names=list(columns))
+        raise UserError(self.name, "no rows")
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         return self._parquet_batches(columns) if self.is_parquet else self._csv_batches(columns)
