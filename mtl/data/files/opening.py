@@ -107,8 +107,9 @@ class OpenFile:
             return False
 
     def close(self) -> None:
-        """Give the descriptor back; passes that have not ended fail."""
+        """Give back the descriptor and what was found; passes that have not ended fail."""
         self._descriptor.close()
+        self._found.clear()
 
 
 class _Descriptor:

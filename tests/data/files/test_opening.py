@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mtl.data.files.npz import archive
@@ -179,6 +181,10 @@ def test_one_opening_for_as_long_as_a_command_lasts(tmp_path: Path) -> None:
         thread.join()
         assert found[0] is not second, "another thread is another command"
         found.clear()
+        kept = second.once("kept", Path)
+        alive = weakref.ref(second.once("large", lambda: np.zeros(9)))
+        assert second.once("kept", Path) is kept
+    assert alive() is None, "what was found goes too, whoever still names rows by the file"
     assert open_descriptors(path) == 0
     with pytest.raises(ValueError, match="closed file"):
         second.stream().read()
