@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from mtl.build import build
+from mtl.data.files.opening import opened_once
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import EnvironmentFault, NotFinite, UserError
 from mtl.evaluation.decisions import apply, fit_decisions
@@ -85,6 +86,7 @@ class Result:
     record: dict[str, Any]
 
 
+@opened_once()
 def run(
     recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
     overrides: Sequence[str] = (),
@@ -142,8 +144,9 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # for what a plug-in may draw
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
-    _, header = build_and_try(recipe)
-    dataset = load_dataset(recipe, header)
+    with opened_once():
+        _, header = build_and_try(recipe)
+        dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned).to(device)
     built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
     trainer = Trainer.create(recipe, built, dataset.to(device))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl.data.files.opening import opened_once
 from mtl.data.types import Layout, Wanted
 from mtl.dataset.assemble import Dataset, assembled, load_dataset, wanted_of
 from mtl.dataset.header import header_of
@@ -20,6 +21,7 @@ from mtl.recipe.keys.recipe import Recipe
 from mtl.training import devices
 
 
+@opened_once()
 def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> dict[str, float | None]:
     """Metrics of `split` of the run's data, or of all rows of `data`.
 

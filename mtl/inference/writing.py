@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from mtl.data.files.table import is_bytes, is_list, is_text
+from mtl.data.files.column_types import is_bytes, is_list, is_text
 from mtl.errors import EnvironmentFault, UserError, quoted
 
 if TYPE_CHECKING:

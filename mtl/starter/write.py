@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mtl.data.files.csv import DELIMITERS, read_header
+from mtl.data.files.opening import opened
 from mtl.data.files.table import TEXT_SUFFIXES, TableFile
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths
 from mtl.recipe.base import MAX_TASKS
@@ -99,8 +100,8 @@ def starter_recipe(
         UserError: a column is missing, or nothing is left to learn from.
     """
     path = Path(table)
-    delimiter = _delimiter(path)
     with without_paths():
+        delimiter = _delimiter(path)
         file = TableFile(path, delimiter=delimiter or ("\t" if path.suffix == ".tsv" else ","))
         looks = look(file)
     _check(file, looks.columns, targets, group, time)
@@ -139,11 +140,11 @@ def _delimiter(path: Path) -> str | None:
     if path.suffix not in TEXT_SUFFIXES or not path.is_file():
         return None
     usual = "\t" if path.suffix == ".tsv" else ","
+    file = opened(path)
     try:
-        read_header(path, path.name, usual)
+        read_header(file, path.name, usual)
     except UserError:
-        with path.open("rb") as file:
-            header = file.readline(1 << 20)
+        header = file.stream().readline(1 << 20)
         found = [d for d in DELIMITERS if d != usual and d.encode() in header]
         return found[0] if found and usual.encode() not in header else None
     return None

@@ -88,7 +88,7 @@ def idx(folder: Path) -> Target:
 
 
 def npz(folder: Path) -> Target:
-    from mtl.data.files.npz import arrays, names
+    from mtl.data.files.npz import archive
     from mtl.data.files.npz_stream import stream
 
     corpus = []
@@ -102,10 +102,11 @@ def npz(folder: Path) -> Target:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        there = list(names(path))
-        arrays(path, there)
+        opened = archive(path)
+        there = list(opened.headers)
+        opened.arrays(there)
         if there:
-            list(stream(path, there, 2))
+            list(stream(opened, there, 2))
 
     headers = (
         b"\x93NUMPY\x01\0",
@@ -124,7 +125,7 @@ def npy_header(folder: Path) -> Target:
     """The header of an array alone, in an archive that is otherwise sound: sizes and checksums are put right."""
     import zipfile
 
-    from mtl.data.files.npz import arrays, names
+    from mtl.data.files.npz import archive
 
     texts = [
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (3, 3), }",
@@ -138,9 +139,10 @@ def npy_header(folder: Path) -> Target:
         length = (
             len(data).to_bytes(2 if len(data) % 2 else 4, "little") if len(data) < 60_000 else b"\xff\xff"
         )
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("x.npy", b"\x93NUMPY" + version + length + data + bytes(72))
-        arrays(path, list(names(path)))
+        with zipfile.ZipFile(path, "w") as written:
+            written.writestr("x.npy", b"\x93NUMPY" + version + length + data + bytes(72))
+        opened = archive(path)
+        opened.arrays(list(opened.headers))
 
     return Target(
         texts,
@@ -196,7 +198,8 @@ def parquet(folder: Path) -> Target:
 def _all_columns(table: object) -> None:
     from mtl.data.columns.times import times
     from mtl.data.columns.values import numbers, texts, vectors
-    from mtl.data.files.table import TableFile, type_name
+    from mtl.data.files.column_types import type_name
+    from mtl.data.files.table import TableFile
 
     assert isinstance(table, TableFile)
     readers = {"list": lambda *a: vectors(*a, None), "time": times, "text": texts}

@@ -25,7 +25,7 @@ def write_recipe(
     lines = [
         "schema_version: 1",
         "name: small",
-        f'data: {{"source": {json.dumps(source)}, "split": {json.dumps(split or {"test": 0.25})}}}',
+        f'data: {{"source": {json.dumps(source)}, "split": {json.dumps({"test": 0.25} if split is None else split)}}}',
         f'tasks: {{"a": {json.dumps(one)}}}',
         f'model: {{"backbone": {{"kind": "layers", "norm": {{"kind": "{norm}"}}, "stages": {json.dumps(layers)}}}}}',
         "optimizer: {kind: adam, lr: 1e-2}",

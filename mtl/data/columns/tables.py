@@ -15,7 +15,8 @@ from mtl.data.columns.inputs import input_block
 from mtl.data.columns.labels import narrow
 from mtl.data.columns.times import are_dates, times
 from mtl.data.columns.values import Codes, inexact_row, lists_of_text, numbers, texts, vectors
-from mtl.data.files.table import TableFile, release_memory, type_name
+from mtl.data.files.column_types import type_name
+from mtl.data.files.table import TableFile, release_memory
 from mtl.data.learned import Float32
 from mtl.data.memory import require_memory
 from mtl.data.types import Array, Columns, Header, How, Layout, Mask, Rows, Wanted
@@ -252,7 +253,9 @@ class _Reading:
             from mtl.data.files.images import read_images
 
             _, size, mode = self.form.image
-            return read_images(self.paths, root=self.form.root, size=size, mode=mode, place=place), None
+            root, file = self.form.root, next(iter(self.form.files.values()))
+            first = _first_image(file, self.form.image, root) if size is None else None
+            return read_images(self.paths, root=root, size=size, mode=mode, place=place, first=first), None
         assert self.layout is not None
         values = {}
         for i, (name, coder) in enumerate(self.coders.items()):
@@ -326,18 +329,33 @@ def _fingerprint(form: TableForm, wanted: Wanted, images: Array | None) -> str:
 
 def vector_width(file: TableFile, name: str) -> int:
     """Numbers in the first row of a column of vectors."""
-    for first, batch in file.batches([name]):
-        if batch.num_rows:
-            return int(vectors(file, name, first, batch.column(name).slice(0, 1), None).shape[1])
-    raise UserError(file.name, "no rows")
+
+    def find() -> int:
+        return int(vectors(file, name, 0, file.first_row([name]).column(name), None).shape[1])
+
+    return file.once(("width", name), find)
 
 
 def image_header(file: TableFile, image: Image, root: Path) -> tuple[int, ...]:
-    """Shape of the images, from the first of them."""
-    from mtl.data.files.images import image_shape
-
+    """(C, H, W) of all images, from the first of them where their size is not given."""
     column, size, mode = image
-    for first, batch in file.batches([column]):
-        path = texts(file, column, first, batch.column(column))[0].as_py()
-        return image_shape(path, root, size, mode, file.row)
-    raise UserError(file.name, "no rows")
+    if size is None:
+        return _first_image(file, image, root).shape
+    _first_path(file, column)
+    return (1 if mode == "grey" else 3, *size)
+
+
+def _first_image(file: TableFile, image: Image, root: Path) -> npt.NDArray[np.uint8]:
+    """The image of the first row, decoded once for the header and for the rows."""
+    from mtl.data.files.images import first_image
+
+    column, _, mode = image
+    return file.once(
+        ("first image", column, mode),
+        lambda: first_image(_first_path(file, column), root, mode, file.row(0)),
+    )
+
+
+def _first_path(file: TableFile, column: str) -> str | None:
+    path: str | None = texts(file, column, 0, file.first_row([column]).column(column))[0].as_py()
+    return path
