@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mtl import stages
 from mtl.build import build
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import EnvironmentFault, NotFinite, UserError
@@ -29,7 +30,7 @@ from mtl.report.plots import plot_run
 from mtl.runs import checkpoint, state
 from mtl.runs.folder import RunFolder, environment
 from mtl.signals import StopAsked, StopSignals
-from mtl.training import devices, failpoints
+from mtl.training import devices
 from mtl.training.loop import Epoch, Evaluation, evaluate_split, fit, row_of
 from mtl.training.trainer import Trainer
 
@@ -138,7 +139,7 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     Raises:
         UserError: shapes, device or data are at fault.
     """
-    failpoints.hit("load")
+    stages.reached("load")
     devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # for what a plug-in may draw
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
@@ -230,7 +231,7 @@ def train(
                         console.evaluation(trainer, measured)
                     stop.check()
                 _finish(trainer, folder, recorder)
-                failpoints.hit("plot")
+                stages.reached("plot")
                 plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
                 stop.check()
             except StopAsked as asked:
@@ -272,7 +273,7 @@ def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
 
 def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
     """Evaluate the test split once, with the epoch that validation chose or else the last one."""
-    failpoints.hit("finish")
+    stages.reached("finish")
     recorder.log_again()
     progress = trainer.progress
     selected = progress.best_step if progress.best_step is not None else progress.step

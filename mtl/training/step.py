@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl import stages
 from mtl.data.types import Rows
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.meter import Meter
 from mtl.model.layers import derived_seed
-from mtl.training import devices, failpoints
+from mtl.training import devices
 from mtl.training.trainer import Trainer
 
 MAX_SKIPS = 10
@@ -39,10 +40,9 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     losses: list[Tensor] = []
     seen: list[Seen] = []
     for part in parts:
-        poisoned = failpoints.hit("forward")
+        stages.reached("forward")
         losses_N = _losses(trainer, part, seen)
-        losses_N = losses_N * math.nan if poisoned else losses_N
-        failpoints.hit("backward")
+        stages.reached("backward")
         (trainer.weighting(losses_N) / len(parts)).backward()
         losses.append(losses_N.detach())
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -56,7 +56,7 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
         return
     for batch in seen:
         meter.update(*batch)
-    failpoints.hit("step")
+    stages.reached("step")
     if recipe.train.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
     optimizer.step()
