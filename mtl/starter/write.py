@@ -20,6 +20,7 @@ from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.text.scalars import plain_text
 from mtl.runs.disk import write_whole
+from mtl.signals import undoing
 from mtl.starter.guess import LONGEST, Role, guess_kind, guess_role, is_time
 from mtl.starter.look import Look, Looks, look
 
@@ -62,8 +63,7 @@ def write_starter(
     text = starter_recipe(table, targets, output.absolute().parent, group, time)
     trial = output.with_name(f".{output.stem[:50]}.{os.getpid()}.yaml")
     try:
-        write_whole(trial, text.encode())
-        recipe = load_recipe(str(trial))
+        recipe = _loaded(text, trial)
         _try(recipe)
         write_whole(output, text.encode())
         return recipe
@@ -75,6 +75,14 @@ def write_starter(
         raise UserError(
             table, f"no recipe can be written: {at}{first.what}", "choose other columns, or bring more rows"
         ) from error
+
+
+@undoing()
+def _loaded(text: str, trial: Path) -> Recipe:
+    """The recipe as a file says it that lies there for as long as it is read."""
+    try:
+        write_whole(trial, text.encode())
+        return load_recipe(str(trial))
     finally:
         with suppress(OSError):
             trial.unlink()

@@ -144,14 +144,6 @@ def test_other_stop_signals(name: str, code: int, command: Command) -> None:
     command.goes_on()
 
 
-def test_stopped_while_data_load(command: Command) -> None:
-    with failing("load:1:term"):
-        done = command()
-    assert (done.returncode, done.stdout, done.stderr) == (TERMINATED, "", "interrupted\n")
-    assert not command.out.exists()
-    command.goes_on()
-
-
 def test_stopped_at_the_last_look(command: Command) -> None:
     """Within the evaluation of the test split: the last checkpoint is there, and the end is done again."""
     with failing("finish:1:term"):

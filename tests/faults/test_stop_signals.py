@@ -222,6 +222,17 @@ def test_while_a_library_guards_its_import(number: signal.Signals, tmp_path: Pat
     assert (done.returncode, done.stderr) == (CODES[number], "interrupted\n")
 
 
+@pytest.mark.parametrize("name", ["int", "term", "hup"])
+def test_while_the_data_load(name: str, command: Command, tmp_path: Path) -> None:
+    """At once: no run folder is there yet."""
+    with begin(command, tmp_path, f"load:1:{name}") as life:
+        done = life.end()
+    code = CODES[signal.Signals[f"SIG{name.upper()}"]]
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "interrupted\n")
+    assert not command.out.exists()
+    command.goes_on()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 def test_at_any_time_of_the_start(number: signal.Signals, tmp_path: Path) -> None:

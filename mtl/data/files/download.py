@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from mtl.errors import EnvironmentFault, quoted
+from mtl.signals import undoing
 
 if TYPE_CHECKING:
     import requests
@@ -106,22 +107,26 @@ def download(remote: Remote, mirrors: Sequence[str], folder: Path, todo: str) ->
     Raises:
         EnvironmentFault: no mirror gave the file, or it could not be written.
     """
+    import pooch  # noqa: F401  # both now: a signal that raises in the midst of an import may be lost
+    import requests  # noqa: F401
+
     final, part = folder / remote.name, folder / f"{remote.name}.part"
     problems = []
-    for mirror in mirrors:
-        url = mirror + remote.name
-        try:
-            _attempts(remote, url, part)
-            os.replace(part, final)
-            return final
-        except UnreachableError as problem:
-            problems.append(f"cannot reach {url} ({problem})")
-        except UnusableError as problem:
-            problems.append(f"{url}: {problem}")
-        except OSError as error:
-            cannot_write(part, error)
-        finally:
-            part.unlink(missing_ok=True)
+    with undoing():
+        for mirror in mirrors:
+            url = mirror + remote.name
+            try:
+                _attempts(remote, url, part)
+                os.replace(part, final)
+                return final
+            except UnreachableError as problem:
+                problems.append(f"cannot reach {url} ({problem})")
+            except UnusableError as problem:
+                problems.append(f"{url}: {problem}")
+            except OSError as error:
+                cannot_write(part, error)
+            finally:
+                part.unlink(missing_ok=True)
     raise EnvironmentFault(remote.name, ", ".join(problems), todo)
 
 
