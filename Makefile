@@ -74,7 +74,7 @@ docs: $(DEV) ## write the JSON schema and the key tables of docs/recipe.md anew
 	$(PY) -m docs.tools.key_table
 
 clean: ## remove what can be made again: environment, caches, builds; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find mtl tasks tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 define install
