@@ -128,7 +128,10 @@ def warm_start(recipe: Recipe, trainer: Trainer, console: Console) -> None:
         return
     with recipe.at("train", "init_from"):
         paths = {"": given} if isinstance(given, str) else given
-        matched = take_weights(trainer.built, {name: load(path).built for name, path in paths.items()})
+        models = {name: load(path) for name, path in paths.items()}
+        for notice in filter(None, (model.notice for model in models.values())):
+            console.warn(notice)
+        matched = take_weights(trainer.built, {name: model.built for name, model in models.items()})
     for line in matched.lines():
         console.note(f"init_from: {line}")
 
