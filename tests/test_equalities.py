@@ -238,10 +238,10 @@ def test_in_new_processes(tmp_path: Path) -> None:
     """Q1: SIGTERM within a step of the second epoch, to a process; another one goes on; a third never stopped."""
     made = recipe(**with_validation(train__epochs=EPOCHS, schedule={"kind": "one_cycle"}))
     (tmp_path / "r.yaml").write_text(to_yaml(load_recipe(made)), encoding="utf-8")
-    command = [sys.executable, "-m", "mtl", "run", "--quiet"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
 
     def call(*arguments: str, fail: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.support.failpoints" if fail else "mtl", "run", "--quiet"]
         return subprocess.run(
             [*command, *arguments], cwd=tmp_path, env={**environment, "MTL_FAIL": fail},
             capture_output=True, text=True, check=False,

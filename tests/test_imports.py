@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FAMILIES = ("sources", "backbones", "sharing", "weightings", "optimizers", "schedules", "tasks")
 ORDER = (
     ("errors",),
-    ("registry", "console", "signals"),
+    ("registry", "console", "signals", "stages"),
     ("model", "data"),
     ("recipe",),
     FAMILIES,

@@ -74,7 +74,6 @@ def expected(checkout: Path) -> set[str]:
         "mtl/tasks/*.py",  # ** does not follow links
         "mtl/recipes/*.yaml",
         "mtl/recipes/recipe.schema.json",
-        "mtl/report/*.j2",
         "mtl/sources/fashion_mnist_sample/*",
     )
     return {str(path.relative_to(checkout)) for pattern in patterns for path in checkout.glob(pattern)}

@@ -20,6 +20,7 @@ from mtl.console import complain, number, results_table, say, table
 from mtl.errors import UserError
 
 if TYPE_CHECKING:
+    from mtl.inference.predict import TrainedModel
     from mtl.runs.checkpoint import Listed
     from mtl.runs.folder import RunFolder
 
@@ -41,10 +42,7 @@ def evaluate(
 ) -> None:
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
-    require_torch()
-    from mtl.inference.predict import load
-
-    metrics = load(run_folder, device).evaluate(split, data)
+    metrics = _loaded(run_folder, device).evaluate(split, data)
     say(results_table(metrics, "test" if data is not None else split))
 
 
@@ -67,12 +65,22 @@ def predict(
 ) -> None:
     """Predict for every row of a file: a column per task, and probabilities beside it."""
     load_plugins(plugins)
-    require_torch()
-    from mtl.inference.predict import load
+    model = _loaded(run_folder, device)
     from mtl.inference.writing import write_predictions
 
-    n_rows = write_predictions(load(run_folder, device), data, output, keep)
+    n_rows = write_predictions(model, data, output, keep)
     say(f"{output}: {n_rows:,} rows")
+
+
+def _loaded(run_folder: str, device: str) -> TrainedModel:
+    """The run as a predictor; of one that is not finished, stderr says which weights are used."""
+    require_torch()
+    from mtl.inference.predict import load
+
+    model = load(run_folder, device)
+    if model.notice is not None:
+        complain(f"warning: {model.notice}")
+    return model
 
 
 @click.command()

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mtl import stages
 from mtl.build import build
 from mtl.data.files.opening import opened_once
 from mtl.dataset.assemble import load_dataset
@@ -30,7 +31,7 @@ from mtl.report.plots import plot_run
 from mtl.runs import checkpoint, state
 from mtl.runs.folder import RunFolder, environment
 from mtl.signals import StopAsked, StopSignals
-from mtl.training import devices, failpoints
+from mtl.training import devices
 from mtl.training.loop import Epoch, Evaluation, evaluate_split, fit, row_of
 from mtl.training.trainer import Trainer
 
@@ -129,7 +130,10 @@ def warm_start(recipe: Recipe, trainer: Trainer, console: Console) -> None:
         return
     with recipe.at("train", "init_from"):
         paths = {"": given} if isinstance(given, str) else given
-        matched = take_weights(trainer.built, {name: load(path).built for name, path in paths.items()})
+        models = {name: load(path) for name, path in paths.items()}
+        for notice in filter(None, (model.notice for model in models.values())):
+            console.warn(notice)
+        matched = take_weights(trainer.built, {name: model.built for name, model in models.items()})
     for line in matched.lines():
         console.note(f"init_from: {line}")
 
@@ -140,7 +144,7 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     Raises:
         UserError: shapes, device or data are at fault.
     """
-    failpoints.hit("load")
+    stages.reached("load")
     devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # for what a plug-in may draw
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
@@ -233,7 +237,7 @@ def train(
                         console.evaluation(trainer, measured)
                     stop.check()
                 _finish(trainer, folder, recorder)
-                failpoints.hit("plot")
+                stages.reached("plot")
                 plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
                 stop.check()
             except StopAsked as asked:
@@ -275,7 +279,7 @@ def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
 
 def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
     """Evaluate the test split once, with the epoch that validation chose or else the last one."""
-    failpoints.hit("finish")
+    stages.reached("finish")
     recorder.log_again()
     progress = trainer.progress
     selected = progress.best_step if progress.best_step is not None else progress.step

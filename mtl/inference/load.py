@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtl.build import Built, build
-from mtl.console import complain
 from mtl.data.learned import Learned, from_record
 from mtl.data.types import Header
 from mtl.errors import UserError, quoted, raise_all
@@ -31,6 +30,7 @@ class Trained:
         header: the shape of its inputs.
         learned: classes, scales and other numbers from training.
         folder: the run.
+        notice: which weights these are, if the run is not finished.
     """
 
     recipe: Recipe
@@ -38,6 +38,7 @@ class Trained:
     header: Header
     learned: Learned
     folder: RunFolder
+    notice: str | None = None
 
 
 def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
@@ -60,8 +61,9 @@ def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
     header, learned = from_record(folder.record["model"])
     _require_tasks(folder, recipe, learned)
     built = build(recipe, header, learned)
-    state.load_weights(built.model, selected_files(folder))
-    return Trained(recipe, built.to(target), header, learned, folder)
+    files, notice = selected_files(folder)
+    state.load_weights(built.model, files)
+    return Trained(recipe, built.to(target), header, learned, folder, notice)
 
 
 def _require_whole(folder: RunFolder) -> None:
@@ -99,10 +101,10 @@ def _recipe(folder: RunFolder) -> Recipe:
         raise
 
 
-def selected_files(folder: RunFolder) -> Mapping[str, Path]:
+def selected_files(folder: RunFolder) -> tuple[Mapping[str, Path], str | None]:
     """The checkpoint that the run selected; of a run that is not finished, the best one so far by validation.
 
-    Where validation chose none, or the best one is not whole, it is the newest. Stderr says which it is.
+    Where validation chose none, or the best one is not whole, it is the newest. A sentence beside it says which it is.
 
     Raises:
         UserError: there is no whole checkpoint, or the one selected is damaged.
@@ -115,10 +117,9 @@ def selected_files(folder: RunFolder) -> Mapping[str, Path]:
             with suppress(checkpoint.Damaged):
                 files = checkpoint.verified(_at(folder, best), run_id)
                 step = best
-        complain(f"warning: {folder.path} is not finished: weights of step {step} are used")
-        return files
+        return files, f"{folder.path} is not finished: weights of step {step} are used"
     try:
-        return checkpoint.verified(_at(folder, selected), run_id)
+        return checkpoint.verified(_at(folder, selected), run_id), None
     except checkpoint.Damaged as reason:
         raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
 

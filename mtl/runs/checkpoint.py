@@ -21,11 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mtl import __version__
+from mtl import __version__, stages
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.runs.disk import Content, make_folder, pieces, plain_size, sync_folder, write_new
 from mtl.runs.json_text import canonical_json, strict_json
-from mtl.training import failpoints
 
 SCHEMA_VERSION = 2
 """Of the manifest and the state: 2 since a checkpoint may lie within an epoch."""
@@ -62,7 +61,7 @@ def commit(
     path, aside, renamed = folder / f"step-{step:08d}", None, False
     temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        failpoints.hit("save")
+        stages.reached("save")
         make_folder(folder)
         with ThreadPoolExecutor(1) as pool:  # sha256 lets other threads run: it goes on beside the disk
             digests = {name: pool.submit(_entry, content) for name, content in files.items()}

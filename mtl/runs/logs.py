@@ -12,11 +12,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from mtl import stages
 from mtl.errors import EnvironmentFault, UserError
 from mtl.runs.disk import open_own, require_own, write_whole
 from mtl.runs.json_text import strict_json
 from mtl.runs.record import read_lines
-from mtl.training import failpoints
 
 METRICS, SHARING = LOGS = ("metrics.jsonl", "sharing.jsonl")
 TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
@@ -31,7 +31,7 @@ def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     try:
         with FileIO(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
-            failpoints.hit("log")
+            stages.reached("log")
             for row in rows:
                 _append_line(file, json.dumps(row, allow_nan=False).encode() + b"\n")
     except OSError as error:

@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mtl import stages
 from mtl.errors import EnvironmentFault, UserError
 from mtl.runs.checkpoint import Damaged, is_folder, manifest_of, steps
 from mtl.runs.disk import plain_size, sync_folder
-from mtl.training import failpoints
 
 ASIDE = "set-aside-"
 _REPLACED = re.compile(r"\.old-([0-9]{8})-[0-9a-f]{8}")
@@ -26,7 +26,7 @@ def retain(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> str 
     """
     warning = None
     try:
-        failpoints.hit("retain")
+        stages.reached("retain")
         own = {
             step: is_whole
             for step in steps(folder)

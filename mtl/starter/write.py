@@ -17,6 +17,7 @@ from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs.disk import write_whole
+from mtl.signals import undoing
 from mtl.starter import sections
 from mtl.starter.guess import LONGEST, Role, guess_kind, guess_role, is_time
 from mtl.starter.look import Look, look
@@ -55,8 +56,7 @@ def write_starter(
     text = starter_recipe(table, targets, output.absolute().parent, group, time)
     trial = output.with_name(f".{output.stem[:50]}.{os.getpid()}.yaml")
     try:
-        write_whole(trial, text.encode())
-        recipe = load_recipe(str(trial))
+        recipe = _loaded(text, trial)
         _try(recipe)
         write_whole(output, text.encode())
         return recipe
@@ -68,6 +68,14 @@ def write_starter(
         raise UserError(
             table, f"no recipe can be written: {at}{first.what}", "choose other columns, or bring more rows"
         ) from error
+
+
+@undoing()
+def _loaded(text: str, trial: Path) -> Recipe:
+    """The recipe as a file says it that lies there for as long as it is read."""
+    try:
+        write_whole(trial, text.encode())
+        return load_recipe(str(trial))
     finally:
         with suppress(OSError):
             trial.unlink()

@@ -11,10 +11,11 @@ from itertools import islice
 from time import perf_counter
 from typing import Any
 
+from mtl import stages
 from mtl.evaluation.evaluate import evaluate
 from mtl.evaluation.meter import Meter, Values
 from mtl.model.layers import derived_seed
-from mtl.training import devices, failpoints
+from mtl.training import devices
 from mtl.training.progress import Progress
 from mtl.training.selection import select
 from mtl.training.step import train_step
@@ -90,7 +91,7 @@ def _evaluate(trainer: Trainer) -> Evaluation:
 def evaluate_split(trainer: Trainer, split: str) -> Values:
     """Metrics of the model as it is on one split."""
     built, dataset = trainer.built, trainer.dataset
-    failpoints.hit("evaluate")
+    stages.reached("evaluate")
     # for what a user's part may draw: an evaluation that is done again after a resume must draw the same
     devices.seed(
         trainer.device, derived_seed(trainer.recipe.seeds.order, f"evaluate/{split}", trainer.progress.step)

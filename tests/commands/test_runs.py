@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mtl
@@ -297,6 +298,25 @@ def test_eval_takes_a_device(run: Path, capsys: Capture) -> None:
 # --- damage deep in a record ---
 
 
+def test_weights_of_a_run_that_is_not_finished_are_told_of(run: Path, capsys: Capture) -> None:
+    """On stderr by each command that uses them, and not in Python, where the model says it."""
+    crash(run)
+    warning = "run is not finished: weights of step 4 are used"
+    Path("r.yaml").write_text(json.dumps(RECIPE), encoding="utf-8")
+    np.savez("in.npz", inputs=np.zeros((2, 32), np.float32))
+    for command in (
+        ["eval", "run"],
+        ["predict", "run", "--input", "in.npz", "--output", "out.csv"],
+        ["run", "r.yaml", "train.init_from=run", "train.epochs=1", "--quiet", "--out", "second"],
+    ):
+        done = called(capsys, *command)
+        told = done.stderr.replace(f"{Path.cwd()}/", "")  # a recipe's paths are made absolute
+        assert (done.returncode, told) == (OK, f"warning: {warning}\n"), command
+    model = mtl.load("run")
+    assert capsys.readouterr() == ("", "")
+    assert model.notice == warning
+
+
 def damaged(run: Path, path: str, value: object) -> None:
     """Put a value deep into run.json; `path` has dots."""
     record = json.loads((run / "run.json").read_bytes())
@@ -389,7 +409,7 @@ def test_a_run_of_somebody_else(run: Path) -> None:
         check=False,
     )
     assert done.stderr.splitlines() == [
-        *(warning, "0", "0", warning, "0"),
+        *("0", "0", warning, "0"),
         "error: run: cannot be locked: permission denied",
         str(ENVIRONMENT),
         "error: run: cannot be written to",

@@ -73,7 +73,6 @@ def test_at_once_twice_is_once(command: Command, tmp_path: Path) -> None:
             life.await_stop()
             life.send(signal.SIGINT)
             life.send(signal.SIGCONT)
-            life.await_that(lambda: life.state() != "T")
         done = life.end()
     assert (done.returncode, done.stderr) == (INTERRUPTED, stopped_at(command, 5) + "interrupted\n")
     assert command.saved() == [STEPS, 5]
@@ -86,7 +85,6 @@ def test_a_second_interrupt_to_the_group(command: Command, tmp_path: Path) -> No
         life.await_stop()
         life.send(signal.SIGINT)
         life.send(signal.SIGCONT)
-        life.await_that(lambda: life.state() != "T")
         life.await_stop()
         time.sleep(REPEATED + 0.1)
         life.send(signal.SIGINT)
@@ -105,7 +103,6 @@ def test_a_second_interrupt_in_the_save(command: Command, tmp_path: Path) -> Non
         life.await_stop()
         life.send(signal.SIGINT)
         life.send(signal.SIGCONT)
-        life.await_that(lambda: life.state() != "T")
         life.await_stop()
         time.sleep(REPEATED + 0.1)
         life.send(signal.SIGINT)
@@ -148,7 +145,7 @@ def test_below_make_and_a_shell(command: Command, tmp_path: Path) -> None:
     run = [
         sys.executable,
         "-m",
-        "mtl",
+        "tests.support.failpoints",
         "run",
         str(command.straight / "r.yaml"),
         "--quiet",
@@ -223,6 +220,17 @@ def test_while_a_library_guards_its_import(number: signal.Signals, tmp_path: Pat
     text = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    pass\n"
     done = started(tmp_path, "torch", text)
     assert (done.returncode, done.stderr) == (CODES[number], "interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["int", "term", "hup"])
+def test_while_the_data_load(name: str, command: Command, tmp_path: Path) -> None:
+    """At once: no run folder is there yet."""
+    with begin(command, tmp_path, f"load:1:{name}") as life:
+        done = life.end()
+    code = CODES[signal.Signals[f"SIG{name.upper()}"]]
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "interrupted\n")
+    assert not command.out.exists()
+    command.goes_on()
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from mtl.errors import ENVIRONMENT, EnvironmentFault, UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs.folder import RunFolder, environment, list_runs, recipe_of
-from mtl.training import failpoints
 from tests.runs.faulty_disk import FailAt, save
+from tests.support.failpoints import failing
 
 RECIPE: dict[str, Any] = {
     "schema_version": 1,
@@ -185,12 +185,11 @@ def test_nothing_that_is_no_number_is_logged(run: RunFolder) -> None:
         run.log("metrics.jsonl", [{"x": float("inf")}])
 
 
-def test_a_log_the_disk_refuses_is_no_bug_of_ours(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(name: str) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(failpoints, "hit", full)
-    with pytest.raises(EnvironmentFault, match=r"metrics\.jsonl: cannot write: no space left on device"):
+def test_a_log_the_disk_refuses_is_no_bug_of_ours(run: RunFolder) -> None:
+    with (
+        failing("log:1:full"),
+        pytest.raises(EnvironmentFault, match=r"metrics\.jsonl: cannot write: no space left on device"),
+    ):
         run.log("metrics.jsonl", ROWS)
 
 

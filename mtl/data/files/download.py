@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from mtl.errors import EnvironmentFault, quoted
+from mtl.signals import undoing
 
 if TYPE_CHECKING:
     import requests
@@ -110,19 +111,20 @@ def download(remote: Remote, mirrors: Sequence[str], folder: Path, todo: str) ->
 
     pooch.get_logger().setLevel("ERROR")  # it would tell each attempt on stderr in words of its own
     part, problems = folder / f"{remote.name}.part", []
-    for mirror in mirrors:
-        url = mirror + remote.name
-        registry = pooch.create(
-            folder, mirror, registry={remote.name: remote.sha256}, retry_if_failed=RETRIES
-        )
-        try:
-            return Path(registry.fetch(remote.name, downloader=_Attempt(remote, part)))
-        except (OfflineError, requests.RequestException) as problem:
-            problems.append(f"cannot reach {url} ({_reason(problem)})")
-        except UnusableError as problem:
-            problems.append(f"{url}: {problem}")
-        except OSError as error:
-            cannot_write(part, error)
+    with undoing():
+        for mirror in mirrors:
+            url = mirror + remote.name
+            registry = pooch.create(
+                folder, mirror, registry={remote.name: remote.sha256}, retry_if_failed=RETRIES
+            )
+            try:
+                return Path(registry.fetch(remote.name, downloader=_Attempt(remote, part)))
+            except (OfflineError, requests.RequestException) as problem:
+                problems.append(f"cannot reach {url} ({_reason(problem)})")
+            except UnusableError as problem:
+                problems.append(f"{url}: {problem}")
+            except OSError as error:
+                cannot_write(part, error)
     raise EnvironmentFault(remote.name, ", ".join(problems), todo)
 
 

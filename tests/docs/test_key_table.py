@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from docs.tools import key_table as key_table_module
+from docs.tools.key_table import BEGIN, END, PAGE, fresh, key_table
 from mtl.recipe.json_schema import recipe_schema
-from mtl.recipe.key_table import BEGIN, END, fresh, key_table
 from mtl.recipe.specs import FAMILIES
-from tests.test_errors import Capture, called, plugins_undone
+from mtl.registry import load_plugin
+from tests.test_errors import plugins_undone
 
-PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
 PLUGIN = '''
 from pydantic import Field
 
@@ -142,13 +147,25 @@ def test_code_is_left_as_it_is_and_text_is_escaped() -> None:
         assert not any("\\_" in code or "\\*" in code for code in pieces[1::2])
 
 
-def test_a_plugin_has_its_table_too(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_plugin_has_its_table_too(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN, encoding="utf-8")
     with plugins_undone():
-        done = called(capsys, "schema", "--markdown", "--plugin", "mine.py")
-    assert (done.returncode, done.stderr) == (0, "")
-    own = tables(done.stdout)["sharing `mine`"]
+        load_plugin(str(tmp_path / "mine.py"))
+        text = key_table()
+    own = tables(text)["sharing `mine`"]
     assert own == [["`strength`", "number", "`0.25`", "> 0, < 1", "how \\*much\\* \\| how little"]]
-    assert "A way of my own. Reference: Somebody 1999." in done.stdout
+    assert "A way of my own. Reference: Somebody 1999." in text
     assert "sharing `mine`" not in key_table()
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    """What `make docs` calls, on a copy of the tool and a page that is not fresh."""
+    (tmp_path / "docs" / "tools").mkdir(parents=True)
+    shutil.copy(key_table_module.__file__, tmp_path / "docs" / "tools")
+    page = tmp_path / "docs" / "recipe.md"
+    page.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-m", "docs.tools.key_table"], cwd=tmp_path, check=True,
+        env={**os.environ, "PYTHONPATH": str(PAGE.parents[1])},
+    )  # fmt: skip
+    assert page.read_text(encoding="utf-8") == f"above\n{BEGIN}\n\n{key_table()}\n{END}\nbelow\n"
