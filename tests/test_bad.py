@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from tests.test_errors import Capture, Done, called, plugins_undone, refused
+from tests.support.assertions import Capture, Done, called, plugins_undone, refused
 
 BAD = Path(__file__).parent / "bad"
 MEANING = sorted((BAD / "meaning").glob("*.yaml"))

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.test_errors import Capture, Done, called, refused
+from tests.support.assertions import Capture, Done, called, refused
 
 BAD = Path(__file__).parent / "bad" / "data"
 TABLES = sorted(path for path in BAD.iterdir() if path.suffix != ".txt")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_errors import Capture, called, contents, plugins_undone, refused
+from tests.support.assertions import Capture, called, contents, plugins_undone, refused
 
 BAD = Path(__file__).parent / "bad" / "made"
 CASES = sorted(BAD.glob("*.py"))

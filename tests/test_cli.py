@@ -21,7 +21,7 @@ from mtl.commands import outcomes, recipes
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite, Terminated
 from mtl.recipe.load import built_in_names, load_recipe
 from mtl.recipe.specs import FAMILIES
-from tests.test_errors import Capture, Done, called, contents, plugins_undone, refused
+from tests.support.assertions import Capture, Done, called, contents, plugins_undone, refused
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["run", "validate", "ls", "show", "cp", "summary", "eval", "runs", "checkpoints", "schema"]

@@ -21,7 +21,7 @@ import pytest
 from mtl.errors import UserError
 from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from tests.test_errors import Capture, called, plugins_undone
+from tests.support.assertions import Capture, called, plugins_undone
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path for path in sorted((ROOT / "docs").glob("*.md"))}

@@ -23,9 +23,9 @@ from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS
-from mtl.training.loop import _losses
+from mtl.training.step import _losses
 from mtl.training.trainer import Trainer
-from tests.test_errors import Capture, Done, called, refused
+from tests.support.assertions import Capture, Done, called, refused
 
 Rows = Sequence[Mapping[str, object]]
 NETWORK = (

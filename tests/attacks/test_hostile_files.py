@@ -21,8 +21,8 @@ from mtl.errors import ENVIRONMENT, USER
 from mtl.sources.fashion_mnist import FILES
 from tests.data.files.test_images import WHOLE, chunk, png
 from tests.data.files.test_npz import archive, bomb, header, lying, npy
+from tests.support.assertions import Capture, called
 from tests.support.small_recipe import write_recipe
-from tests.test_errors import Capture, called
 
 MOST = 24 << 20
 """Bytes that Python may hold at once while it refuses a file that would unpack to 64 MiB or more."""

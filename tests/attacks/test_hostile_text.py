@@ -11,8 +11,8 @@ import pytest
 
 from mtl import console
 from mtl.errors import OK, USER, printable
+from tests.support.assertions import Capture, called
 from tests.support.small_recipe import write_recipe
-from tests.test_errors import Capture, called
 
 ESCAPES = {
     "colour": "\x1b[31m",

@@ -15,7 +15,7 @@ import pytest
 
 import mtl
 from mtl.errors import ENVIRONMENT, OK
-from tests.test_errors import Capture, called, contents, refused
+from tests.support.assertions import Capture, called, contents, refused
 
 ROOT = Path(__file__).parents[2]
 RECIPE: dict[str, Any] = {
@@ -170,7 +170,7 @@ def test_a_root_that_is_no_folder(run: Path, capsys: Capture) -> None:
 
 def test_a_thousand_runs(run: Path, capsys: Capture) -> None:
     """L12: statuses are looked up too, and those of crashed runs take the longest."""
-    from tests.test_errors import cpu_seconds
+    from tests.support.assertions import cpu_seconds
 
     record = json.loads((run / "run.json").read_bytes())
     for i in range(1000):

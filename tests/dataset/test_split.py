@@ -19,7 +19,7 @@ import pytest
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
 
 N = 40
 Row = dict[str, object]

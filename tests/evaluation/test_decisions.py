@@ -22,8 +22,8 @@ from mtl.evaluation.decisions import (
 )
 from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.task_groups import TaskGroup
+from tests.support.assertions import Capture, called, refused
 from tests.support.task_samples import OPTIONS, example
-from tests.test_errors import Capture, called, refused
 
 METRICS = ("f1", "balanced_accuracy", "accuracy")
 

@@ -28,7 +28,7 @@ from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS
 from mtl.registry import load_plugin
-from tests.test_errors import Capture, called, plugins_undone, refused
+from tests.support.assertions import Capture, called, plugins_undone, refused
 from tests.test_families import BUILDERS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "plugins"

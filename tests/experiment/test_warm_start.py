@@ -17,7 +17,7 @@ from mtl.experiment.warm_start import take_weights
 from mtl.inference.predict import load
 from mtl.recipe.load import load_recipe
 from mtl.registry import load_plugin
-from tests.test_errors import Capture, called, plugins_undone, refused
+from tests.support.assertions import Capture, called, plugins_undone, refused
 
 ROOT = Path(__file__).parents[2]
 STAGES = [{"name": "fc1", "kind": "linear", "features": 5}, {"name": "fc2", "kind": "linear", "features": 4}]

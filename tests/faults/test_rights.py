@@ -19,9 +19,9 @@ import pytest
 from mtl.errors import ENVIRONMENT, USER, quoted
 from tests.faults.test_runs import STEPS, Command, _quick, straight
 from tests.faults.test_stop_signals import fetches, small_fashion
+from tests.support.assertions import Capture, Done, called, contents
 from tests.support.lives import GROUPED, Life
 from tests.support.lives import command as in_a_life
-from tests.test_errors import Capture, Done, called, contents
 
 __all__ = ["_quick", "straight"]
 pytestmark = GROUPED

@@ -28,9 +28,9 @@ from mtl.errors import INTERRUPTED, TERMINATED
 from mtl.signals import REPEATED
 from mtl.sources import fashion_mnist
 from tests.faults.test_runs import EPOCHS, ROOT, STEPS, Command, _quick, command, straight
+from tests.support.assertions import contents
 from tests.support.lives import GROUPED, Life
 from tests.support.lives import command as in_a_life
-from tests.test_errors import contents
 
 __all__ = ["_quick", "command", "straight"]
 pytestmark = GROUPED

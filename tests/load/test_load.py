@@ -31,8 +31,8 @@ from mtl.sources import fashion_mnist
 from mtl.training.loop import fit
 from tests.faults.whole import final_bytes
 from tests.load import many_at_once, save_peak, soak
+from tests.support.assertions import Capture, called
 from tests.test_equalities import StopAt, begin_or_go_on
-from tests.test_errors import Capture, called
 
 ROOT = Path(__file__).parents[2]
 ROOM = 4

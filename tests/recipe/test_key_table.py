@@ -11,7 +11,7 @@ import pytest
 from mtl.recipe.json_schema import recipe_schema
 from mtl.recipe.key_table import BEGIN, END, fresh, key_table
 from mtl.recipe.specs import FAMILIES
-from tests.test_errors import Capture, called, plugins_undone
+from tests.support.assertions import Capture, called, plugins_undone
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
 PLUGIN = '''

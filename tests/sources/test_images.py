@@ -12,8 +12,8 @@ from PIL import Image
 
 from mtl.data import memory
 from mtl.errors import ENVIRONMENT, OK
+from tests.support.assertions import Capture, called, refused
 from tests.support.small_recipe import PLACE, write_recipe
-from tests.test_errors import Capture, called, refused
 
 N = 12
 STAGES: list[dict[str, object]] = [

@@ -15,8 +15,8 @@ from mtl.data import memory
 from mtl.data.types import Array, Wanted
 from mtl.errors import ENVIRONMENT, OK
 from mtl.sources.npz import Npz
+from tests.support.assertions import Capture, called, refused
 from tests.support.small_recipe import PLACE, write_recipe
-from tests.test_errors import Capture, called, refused
 
 N = 24
 X = np.random.default_rng(0).standard_normal((N, 5)).astype(np.float32)

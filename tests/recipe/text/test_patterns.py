@@ -10,7 +10,7 @@ import pytest
 
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe, to_yaml
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
 
 TABLE = "id,x,sensor_1,sensor_2,churn_a,churn_b,churn_c,spend,side\n" + "".join(
     f"{i},{i / 3:.2f},{i % 4},{i % 5},{i % 2},{(i + 1) % 2},{i % 2},{i / 7:.2f},{i % 3}\n" for i in range(40)
