@@ -45,6 +45,16 @@ def table(path: str | Path, *numeric: str, **options: Any) -> dict[str, Any]:
     return {"kind": "table", "path": str(path), "inputs": {"numeric": list(numeric)}, **options}
 
 
+def around(
+    source: Mapping[str, Any], task: Mapping[str, Any] | None = None, split: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The changes that put a source in, with one task `a` on it: by default the classes of its column `label`."""
+    return {
+        "data": {"source": source, "split": {"test": 0.25} if split is None else split},
+        "tasks": {"a": {"kind": "multiclass", "target": "label"} if task is None else task},
+    }
+
+
 SMALL: dict[str, Any] = {
     "schema_version": 1,
     "name": "small",
