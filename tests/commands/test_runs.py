@@ -16,20 +16,16 @@ import pytest
 import mtl
 from mtl.errors import ENVIRONMENT, OK
 from tests.support.assertions import Capture, called, contents, refused
+from tests.support.recipes import small, stitched
 
 ROOT = Path(__file__).parents[2]
-RECIPE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "tiny",
-    "data": {"source": {"kind": "synthetic", "rows": 40, "test_rows": 10}},
-    "tasks": {t: {"kind": "multiclass", "target": f"task{i}"} for i, t in enumerate("ab")},
-    "model": {
-        "backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 4}]},
-        "sharing": {"kind": "cross_stitch", "after": ["fc1"]},
-    },
-    "optimizer": {"kind": "adam", "lr": 0.1},
-    "train": {"epochs": 3, "batch_size": 20, "device": "cpu", "threads": 1},
-}
+RECIPE = small(
+    name="tiny",
+    data={"source": {"kind": "synthetic", "rows": 40, "test_rows": 10}},
+    model__sharing=stitched("fc1"),
+    optimizer={"kind": "adam", "lr": 0.1},
+    train={"epochs": 3, "batch_size": 20, "device": "cpu", "threads": 1},
+)
 """Two steps an epoch, a checkpoint after each: 2, 4 and 6."""
 
 

@@ -19,7 +19,9 @@ import pytest
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
+from tests.support import recipes
 from tests.support.assertions import Capture, called, refused
+from tests.support.recipes import table
 
 N = 40
 Row = dict[str, object]
@@ -46,22 +48,9 @@ def write(path: Path, rows: list[Row]) -> None:
 
 def recipe_in(folder: Path, split: Mapping[str, object], source: Mapping[str, object] | None = None) -> Path:
     """`r.yaml` over `t.csv`, or over other sources by name."""
-    one = {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u"]}}
-    sources = {"source": one} if source is None else source
-    lines = [
-        "schema_version: 1",
-        "name: small",
-        "data:",
-        *(f"  {key}: {json.dumps(value)}" for key, value in sources.items()),
-        f"  split: {json.dumps(split)}",
-        "tasks: {a: {kind: multiclass, target: label, missing: mask}}",
-        "model: {backbone: {kind: layers, stages: [{name: fc, kind: linear, features: 2}]}}",
-        "optimizer: {kind: sgd, lr: 0.1}",
-        "train: {epochs: 1, batch_size: 8, device: cpu}",
-    ]
-    path = folder / "r.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    sources = {"source": table("t.csv", "u")} if source is None else source
+    tasks = {"a": {"kind": "multiclass", "target": "label", "missing": "mask"}}
+    return recipes.write(folder, data={"split": split, **sources}, tasks=tasks)
 
 
 def data_of(folder: Path, split: Mapping[str, object], source: Mapping[str, object] | None = None) -> Dataset:
@@ -246,18 +235,18 @@ CASES: dict[str, tuple[Make, dict[str, object], str]] = {
     "D10 rounding to none": (
         tiny,
         {"validation": 0.1, "test": 0.4},
-        "r.yaml:5:25: data.split.validation: split 'validation' is empty (3 rows x 0.1); "
+        "r.yaml:3:28: data.split.validation: split 'validation' is empty (3 rows x 0.1); "
         "write validation: 0.33 or more, or bring more rows",
     ),
     "D10 a fraction of 0": (
         plain,
         {"validation": 0.0, "test": 0.2},
-        "r.yaml:5:25: data.split.validation: Input should be greater than 0",
+        "r.yaml:3:28: data.split.validation: Input should be greater than 0",
     ),
     "D10 no test split": (
         plain,
         {"validation": 0.2},
-        "r.yaml:5:10: data.split: the data have no test split; write data.split: {test: 0.2} to hold out a fifth",
+        "r.yaml:3:15: data.split: the data have no test split; write data.split: {test: 0.2} to hold out a fifth",
     ),
     "D10 nothing left for training": (
         tiny,
@@ -267,22 +256,22 @@ CASES: dict[str, tuple[Make, dict[str, object], str]] = {
     "D11 ids in two files": (
         overlapping,
         {},
-        "r.yaml:5:10: data.split: 12 ids are in both train and test, first 'img_004'",
+        "r.yaml:3:15: data.split: 12 ids are in both train and test, first 'img_004'",
     ),
     "D11 ids in two sources": (
         overlapping_sources,
         {},
-        "r.yaml:5:10: data.split: 12 ids are in both train and test, first 'img_004'",
+        "r.yaml:3:15: data.split: 12 ids are in both train and test, first 'img_004'",
     ),
     "D11 a group in two files": (
         same_people,
         {"group": "who"},
-        "r.yaml:5:20: data.split.group: 1 group is in both train and test, first 'p9'",
+        "r.yaml:3:23: data.split.group: 1 group is in both train and test, first 'p9'",
     ),
     "another word": (
         misspelled,
         {"column": "part"},
-        "r.yaml:5:21: data.split.column: t.csv:row 7: 'holdout' is none of train, validation, test",
+        "r.yaml:3:24: data.split.column: t.csv:row 7: 'holdout' is none of train, validation, test",
     ),
     "no word": (plain, {"column": "part"}, "data.split.column: split 'train' is empty: no row says train"),
     "a column beside given files": (
@@ -298,7 +287,7 @@ CASES: dict[str, tuple[Make, dict[str, object], str]] = {
     "a row without a group": (
         one_empty("who"),
         {"test": 0.2, "group": "who"},
-        "r.yaml:5:33: data.split.group: t.csv:row 8: no group in column 'who'",
+        "r.yaml:3:34: data.split.group: t.csv:row 8: no group in column 'who'",
     ),
     "rows without a group": (
         one_empty("who", (6, 3, 9)),
@@ -313,7 +302,7 @@ CASES: dict[str, tuple[Make, dict[str, object], str]] = {
     "a moment after all rows": (
         plain,
         {"by_time": "day", "test_from": "2030-01-01"},
-        "r.yaml:5:42: data.split.test_from: split 'test' is empty: no row is that late",
+        "r.yaml:3:41: data.split.test_from: split 'test' is empty: no row is that late",
     ),
     "too few groups": (
         tiny,
@@ -330,9 +319,9 @@ def test_refused(name: str, folder: Path, capsys: Capture) -> None:
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
 
 
-@pytest.mark.parametrize(("key", "column"), [("column", 21), ("group", 20), ("by_time", 22)])
+@pytest.mark.parametrize(("key", "column"), [("column", 24), ("group", 23), ("by_time", 25)])
 def test_a_column_that_no_source_has(key: str, column: int, folder: Path, capsys: Capture) -> None:
     sources = {name: {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u"]}} for name in ("a", "b")}
     recipe_in(folder, {key: "nosuch"}, {"sources": sources})
-    text = f"r.yaml:5:{column}: data.split.{key}: no column 'nosuch'; columns: "
+    text = f"r.yaml:3:{column}: data.split.{key}: no column 'nosuch'; columns: "
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])

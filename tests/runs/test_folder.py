@@ -17,21 +17,12 @@ from mtl.recipe.load import load_recipe
 from mtl.runs.folder import RunFolder, environment, list_runs, recipe_of
 from mtl.training import failpoints
 from tests.runs.faulty_disk import FailAt, save
-
-RECIPE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "small",
-    "data": {"source": {"kind": "synthetic"}},
-    "tasks": {"a": {"kind": "multiclass", "target": "task0"}},
-    "model": {"backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 6}]}},
-    "optimizer": {"kind": "adam", "lr": 0.01},
-    "train": {"epochs": 1},
-}
+from tests.support import recipes
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return load_recipe(RECIPE)
+    return recipes.recipe()
 
 
 @pytest.fixture
