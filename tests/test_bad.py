@@ -18,15 +18,15 @@ from pydantic import ValidationError
 
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
+from tests.support import recipes
 from tests.support.assertions import Capture, Done, called, plugins_undone, refused
-from tests.support.recipes import text
 
 BAD = Path(__file__).parent / "bad"
 MEANING = sorted((BAD / "meaning").glob("*.yaml"))
 PLUGINS = sorted(path.with_suffix(".py") for path in (BAD / "plugins").glob("*.txt"))
 S_ROWS = (1, 2, 3, 4, 5, 6, 8, 11, 13, 15, 17, 18, 19, 20, 22, 23, 24, 26, 27)
 ROWS = {"C1", "C2", "C5", *(f"S{i}" for i in S_ROWS)}
-VALID = text()
+VALID = recipes.text()
 
 
 def case_of(path: Path) -> tuple[list[str], list[str]]:

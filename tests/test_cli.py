@@ -22,23 +22,16 @@ from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite,
 from mtl.recipe.load import built_in_names, load_recipe
 from mtl.recipe.specs import FAMILIES
 from tests.support.assertions import Capture, Done, called, contents, plugins_undone, refused
+from tests.support.recipes import around, stitched, table, text, write
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["run", "validate", "ls", "show", "cp", "summary", "eval", "runs", "checkpoints", "schema"]
 COMMANDS += ["predict", "init", "doctor"]
-TINY = """\
-schema_version: 1
-name: tiny
-data: {source: {kind: synthetic, tasks: 2, rows: 40, test_rows: 10, features: 16}}
-tasks:
-  a: {kind: multiclass, target: task0}
-  b: {kind: multiclass, target: task1}
-model:
-  backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}
-  sharing: {kind: cross_stitch, after: [fc1]}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 2, batch_size: 20, threads: 1, device: cpu}
-"""
+TINY = text(
+    name="tiny",
+    model__sharing=stitched("fc1"),
+    train={"epochs": 2, "batch_size": 20, "threads": 1, "device": "cpu"},
+)
 FOOTWEAR = """\
 import mtl
 
@@ -745,34 +738,23 @@ def test_a_package_is_missing(capsys: Capture, folder: Path, monkeypatch: pytest
     ("rows", "batch_size"), [(9, 1), (1, 8)], ids=["batches of one row", "one training row"]
 )
 def test_a_batch_of_one_row(rows: int, batch_size: int, capsys: Capture, folder: Path) -> None:  # D45
-    table = ["u,v,part", *(f"{i},{2 * i},train" for i in range(rows)), "3,1,test", "4,5,test"]
-    (folder / "t.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
-    (folder / "r.yaml").write_text(
-        "schema_version: 1\nname: r\n"
-        "data: {source: {kind: table, path: t.csv, inputs: {numeric: [u]}}, split: {column: part}}\n"
-        "tasks: {v: {kind: regression, target: v, metrics: [rmse]}}\n"
-        "model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}\n"
-        f"optimizer: {{kind: sgd, lr: 0.1}}\ntrain: {{epochs: 1, batch_size: {batch_size}}}\n",
-        encoding="utf-8",
-    )
+    rows_of_table = ["u,v,part", *(f"{i},{2 * i},train" for i in range(rows)), "3,1,test", "4,5,test"]
+    (folder / "t.csv").write_text("\n".join(rows_of_table) + "\n", encoding="utf-8")
+    regression = {"kind": "regression", "target": "v", "metrics": ["rmse"]}
+    write(folder, **around(table("t.csv", "u"), regression, {"column": "part"}), train__batch_size=batch_size)
     what = "train.batch_size: a batch of one row cannot be normalized over the batch"
-    expected = [f"r.yaml:7: ... {what}; take model.backbone.norm.kind: layer or none, or batches of more"]
+    expected = [f"r.yaml:9: ... {what}; take model.backbone.norm.kind: layer or none, or batches of more"]
     refused(lambda: called(capsys, "run", "r.yaml"), folder, expected)
     assert called(capsys, "run", "r.yaml", "model.backbone.norm={kind: layer}").returncode == OK
 
 
 def test_a_metric_without_a_direction_selects_nothing(capsys: Capture, folder: Path) -> None:
     (folder / "t.csv").write_text("u,v\n" + "".join(f"{i},{i * i}\n" for i in range(40)), encoding="utf-8")
-    (folder / "r.yaml").write_text(
-        "schema_version: 1\nname: r\ndata:\n"
-        "  source: {kind: table, path: t.csv, inputs: {numeric: [u]}}\n  split: {validation: 0.2, test: 0.2}\n"
-        "tasks: {v: {kind: regression, target: v, metrics: [rmse, bias]}}\n"
-        "model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}\n"
-        "optimizer: {kind: sgd, lr: 0.1}\n"
-        "train: {epochs: 1, early_stopping: {metric: validation/v/bias}}\n",
-        encoding="utf-8",
-    )
-    expected = ["r.yaml:9: ... train.early_stopping.metric: unknown metric 'bias'; v has: loss, rmse"]
+    regression = {"kind": "regression", "target": "v", "metrics": ["rmse", "bias"]}
+    stopping = {"metric": "validation/a/bias"}
+    splits = {"validation": 0.2, "test": 0.2}
+    write(folder, **around(table("t.csv", "u"), regression, splits), train__early_stopping=stopping)
+    expected = ["r.yaml:9: ... train.early_stopping.metric: unknown metric 'bias'; a has: loss, rmse"]
     refused(lambda: called(capsys, "run", "r.yaml"), folder, expected)
 
 

@@ -128,7 +128,7 @@ def crowd(place: Path, processes: int) -> Found:
         for child in children:
             child.join()
         asked = dict(Counter(server.asked))
-    records = [json.loads(path.read_bytes()) for path in place.glob("runs/crowd/*/run.json")]
+    records = [json.loads(path.read_bytes()) for path in place.glob("runs/*/*/run.json")]
     faults = [path.read_text(encoding="utf-8") for path in place.glob("*.fault")]
     faults += [f"exit code {child.exitcode}" for child in children if child.exitcode]
     return Found(
