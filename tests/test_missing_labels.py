@@ -25,12 +25,10 @@ from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS
 from mtl.training.step import _losses
 from mtl.training.trainer import Trainer
+from tests.support import recipes
 from tests.support.assertions import Capture, Done, called, refused
 
 Rows = Sequence[Mapping[str, object]]
-NETWORK = (
-    "model: {backbone: {kind: layers, norm: {kind: none}, stages: [{name: fc, kind: linear, features: 6}]}}"
-)
 
 
 def write(path: Path, rows: Rows) -> None:
@@ -46,25 +44,18 @@ def recipe_in(
     *,
     data: Mapping[str, object] | None = None,
     train: Mapping[str, object] | None = None,
-    network: str = NETWORK,
+    norm: str = "none",
 ) -> Path:
     """`r.yaml`, by default over `t.csv` with inputs `u` and `v`, the splits in its column `part`."""
-    one = {
-        "source": {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u", "v"]}},
-        "split": {"column": "part"},
-    }
-    lines = [
-        "schema_version: 1",
-        "name: small",
-        f"data: {json.dumps(data or one)}",
-        *["tasks:", *(f"  {name}: {json.dumps(task)}" for name, task in tasks.items())],
-        network,
-        "optimizer: {kind: adam, lr: 1e-2}",
-        f"train: {json.dumps({'epochs': 2, 'batch_size': 8, 'device': 'cpu', **(train or {})})}",
-    ]
-    path = folder / "r.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    one = {"source": recipes.table("t.csv", "u", "v"), "split": {"column": "part"}}
+    return recipes.write(
+        folder,
+        data=data or one,
+        tasks=tasks,
+        model__backbone={"kind": "layers", "norm": {"kind": norm}, "stages": recipes.linear(6)},
+        optimizer={"kind": "adam", "lr": 0.01},
+        train={"epochs": 2, "batch_size": 8, "device": "cpu", **(train or {})},
+    )
 
 
 def dataset_of(folder: Path) -> Dataset:
@@ -384,8 +375,8 @@ def test_the_faults_of_all_tasks_at_once(folder: Path, capsys: Capture) -> None:
     text = "t.csv:row 9: no label in column 'y'; set `missing: mask` to leave such rows out of this task"
     lines = [
         "r.yaml:5:6: tasks.a: task 'a' has no labels in split 'train'",
-        f"r.yaml:6:39: tasks.b.target: {text}",
-        f"r.yaml:8:36: tasks.d.target: {text}",
+        f"r.yaml:6:33: tasks.b.target: {text}",
+        f"r.yaml:8:30: tasks.d.target: {text}",
     ]
     refused(lambda: called(capsys, "run", "r.yaml"), folder, lines)
 
@@ -472,8 +463,7 @@ def test_one_row(norm: str, batch_size: int, folder: Path, capsys: Capture) -> N
     """D45."""
     write(folder / "t.csv", [{"u": 1, "x": 2}])
     write(folder / "s.csv", [{"u": 3, "x": 2}])
-    network = NETWORK.replace("kind: none", f"kind: {norm}")
-    recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, network=network)
+    recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, norm=norm)
     _, record = ran(capsys, folder)
     assert record["data"]["rows"] == {"train": 1, "test": 1}
 
@@ -485,8 +475,7 @@ def test_batch_norm_has_no_variance_of_one_row(
     """D45: the line says why."""
     write(folder / "t.csv", [{"u": i, "x": i} for i in range(n)])
     write(folder / "s.csv", [{"u": 1, "x": 2}])
-    network = NETWORK.replace("kind: none", "kind: batch")
-    recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, network=network)
+    recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, norm="batch")
     text = (
         "train.batch_size: a batch of one row cannot be normalized over the batch; "
         "take model.backbone.norm.kind: layer or none, or batches of more rows"
@@ -632,7 +621,7 @@ REFUSED: dict[str, tuple[Rows, dict[str, object], str]] = {
     "a missing label": (
         [{"u": i, "v": i, "x": "" if i == 3 else 1} for i in range(9)],
         {},
-        "r.yaml:5:36: tasks.it.target: other.csv:row 5: no label in column 'x'; set `missing: mask`",
+        "r.yaml:5:30: tasks.it.target: other.csv:row 5: no label in column 'x'; set `missing: mask`",
     ),
     "a label that is no class": (
         [{"u": i, "v": i, "x": 7 if i in (4, 6) else 1} for i in range(9)],

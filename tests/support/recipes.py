@@ -121,6 +121,16 @@ class _WrittenOut(yaml.SafeDumper):
         return True
 
 
+def _quoted_if_ambiguous(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """PyYAML takes a bare y or n for text, mtl refuses it."""
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if text in ("y", "Y", "n", "N") else None
+    )
+
+
+_WrittenOut.add_representer(str, _quoted_if_ambiguous)
+
+
 def _flow(value: object) -> str:
     """A value on one line, quoted where YAML needs it."""
     dumped = yaml.dump(

@@ -12,7 +12,7 @@ CHANGES = {
     "a value": {"train__epochs": 3},
     "a section": {"optimizer": {"kind": "adam", "lr": 1e-5, "betas": (0.9, 0.5)}},
     "a new section": {"schedule__kind": "one_cycle"},
-    "words that YAML reads otherwise": {"description": "yes", "tasks": {"no": SMALL["tasks"]["a"]}},
+    "words that YAML reads otherwise": {"description": "y", "tasks": {"no": SMALL["tasks"]["a"]}},
     "a value given twice": {
         "model__backbone__norm": {"kind": "none"},
         "model__backbone__stages": linear(4, 4),
