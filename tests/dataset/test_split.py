@@ -6,7 +6,6 @@ Every table has 40 rows: `u` is the row's number, `label` its number modulo 4, `
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
@@ -22,6 +21,7 @@ from mtl.recipe.load import load_recipe
 from tests.support import recipes
 from tests.support.assertions import Capture, called, refused
 from tests.support.recipes import table
+from tests.support.tables import write_rows
 
 N = 40
 Row = dict[str, object]
@@ -37,13 +37,6 @@ def row(i: int) -> Row:
         "part": "",
         "id": f"img_{i:03d}",
     }
-
-
-def write(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def recipe_in(folder: Path, split: Mapping[str, object], source: Mapping[str, object] | None = None) -> Path:
@@ -66,7 +59,7 @@ def numbers(dataset: Dataset) -> dict[str, list[int]]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "t.csv", [row(i) for i in range(N)])
+    write_rows(tmp_path / "t.csv", [row(i) for i in range(N)])
     return tmp_path
 
 
@@ -88,7 +81,7 @@ def test_stratified(folder: Path) -> None:
 
 def test_rows_without_the_label_are_a_stratum_of_their_own(folder: Path) -> None:
     """So that a task with few labels has some in every split."""
-    write(folder / "t.csv", [{**row(i), "label": row(i)["label"] if i < 10 else ""} for i in range(N)])
+    write_rows(folder / "t.csv", [{**row(i), "label": row(i)["label"] if i < 10 else ""} for i in range(N)])
     parts = numbers(data_of(folder, {"validation": 0.2, "test": 0.2, "stratify": "a"}))
     labelled = {name: sum(i < 10 for i in part) for name, part in parts.items()}
     assert labelled == {"train": 6, "validation": 2, "test": 2}
@@ -129,7 +122,7 @@ def test_by_time(
 
 def test_a_column_of_words(folder: Path) -> None:
     words = ["train", "Train", "val", "test", "valid", "dev", "train", "validation", "", "train"]
-    write(folder / "t.csv", [{**row(i), "part": words[i % 10]} for i in range(N)])
+    write_rows(folder / "t.csv", [{**row(i), "part": words[i % 10]} for i in range(N)])
     dataset = data_of(folder, {"column": "part"})
     assert {name: sorted({i % 10 for i in part}) for name, part in numbers(dataset).items()} == {
         "train": [0, 1, 6, 9],
@@ -140,16 +133,16 @@ def test_a_column_of_words(folder: Path) -> None:
 
 
 def test_a_column_without_a_test_split_may_have_one_held_out(folder: Path) -> None:
-    write(folder / "t.csv", [{**row(i), "part": "dev" if i < 8 else "train"} for i in range(N)])
+    write_rows(folder / "t.csv", [{**row(i), "part": "dev" if i < 8 else "train"} for i in range(N)])
     parts = numbers(data_of(folder, {"column": "part", "test": 0.25}))
     assert {name: len(part) for name, part in parts.items()} == {"train": 24, "validation": 8, "test": 8}
     assert sorted(parts["validation"]) == list(range(8))
 
 
 def test_given_files(folder: Path) -> None:
-    write(folder / "t.csv", [row(i) for i in range(20)])
-    write(folder / "v.csv", [row(i) for i in range(20, 25)])
-    write(folder / "s.csv", [row(i) for i in range(25, N)])
+    write_rows(folder / "t.csv", [row(i) for i in range(20)])
+    write_rows(folder / "v.csv", [row(i) for i in range(20, 25)])
+    write_rows(folder / "s.csv", [row(i) for i in range(25, N)])
     files = {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u"]}, "id": "id"}
     one = data_of(folder, {}, {"source": {**files, "validation": "v.csv", "test": "s.csv"}})
     expected = {"train": list(range(20)), "validation": list(range(20, 25)), "test": list(range(25, N))}
@@ -163,7 +156,7 @@ def test_people_in_several_files_are_on_one_side(folder: Path) -> None:
     """Each of three files has other rows of the same ten people; nothing else keeps them together."""
     sources = {}
     for k in range(3):
-        write(folder / f"{k}.csv", [row(i) for i in range(k, N, 3)])
+        write_rows(folder / f"{k}.csv", [row(i) for i in range(k, N, 3)])
         sources[f"s{k}"] = {"kind": "table", "path": f"{k}.csv", "inputs": {"numeric": ["u"]}}
     parts = numbers(data_of(folder, {"test": 0.3, "group": "who"}, {"sources": sources}))
     people = {name: {i // 4 for i in part} for name, part in parts.items()}
@@ -186,7 +179,7 @@ def test_the_seed_of_splits_is_one_of_its_own(folder: Path, capsys: Capture) -> 
 
 
 def two_files(folder: Path, test: list[Row], **more: object) -> dict[str, object]:
-    write(folder / "s.csv", test)
+    write_rows(folder / "s.csv", test)
     return {
         "source": {"kind": "table", "path": "t.csv", "test": "s.csv", "inputs": {"numeric": ["u"]}, **more}
     }
@@ -200,16 +193,16 @@ def plain(folder: Path) -> None:
 
 
 def tiny(folder: Path) -> None:
-    write(folder / "t.csv", [row(i) for i in range(3)])
+    write_rows(folder / "t.csv", [row(i) for i in range(3)])
 
 
 def misspelled(folder: Path) -> None:
-    write(folder / "t.csv", [{**row(i), "part": "holdout" if i == 5 else "train"} for i in range(N)])
+    write_rows(folder / "t.csv", [{**row(i), "part": "holdout" if i == 5 else "train"} for i in range(N)])
 
 
 def one_empty(column: str, at: tuple[int, ...] = (6,)) -> Make:
     def make(folder: Path) -> None:
-        write(folder / "t.csv", [{**row(i), column: ""} if i in at else row(i) for i in range(N)])
+        write_rows(folder / "t.csv", [{**row(i), column: ""} if i in at else row(i) for i in range(N)])
 
     return make
 
@@ -221,8 +214,8 @@ def overlapping(folder: Path) -> Mapping[str, object]:
 def overlapping_sources(folder: Path) -> Mapping[str, object]:
     """The same twelve rows are in two sources, and in each for something else."""
     mine = two_files(folder, [row(i) for i in range(N, N + 4)], id="id")["source"]
-    write(folder / "o.csv", [row(i) for i in range(N + 4, N + 10)])
-    write(folder / "o_test.csv", [row(i) for i in range(4, 16)])
+    write_rows(folder / "o.csv", [row(i) for i in range(N + 4, N + 10)])
+    write_rows(folder / "o_test.csv", [row(i) for i in range(4, 16)])
     other = {"kind": "table", "path": "o.csv", "test": "o_test.csv", "inputs": {"numeric": ["u"]}, "id": "id"}
     return {"sources": {"one": mine, "other": other}}
 

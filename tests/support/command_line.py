@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtl.errors import OK
-from tests.support.assertions import Done, plugins_undone
+from tests.support.assertions import Capture, Done, called, plugins_undone
 from tests.support.recipes import stitched, text
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +59,10 @@ def good(done: Done) -> str:
     assert done.stderr == ""
     assert done.returncode == OK
     return str(done.stdout)
+
+
+def ran(capsys: Capture, folder: Path) -> tuple[Done, dict[str, Any]]:
+    """`mtl run r.yaml` to its end: what it said and its record."""
+    done = called(capsys, "run", "r.yaml", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    return done, json.loads((folder / "run" / "run.json").read_text())
