@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.runs import run_on_arrays
+from tests.support.bad_files import run_on_arrays
 
 run_on_arrays()
 np.savez("new.npz", inputs=np.full((9000, 3), 7.0))

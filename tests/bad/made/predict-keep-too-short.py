@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.support.runs import run_on_arrays
+from tests.support.bad_files import run_on_arrays
 
 run_on_arrays()
 np.savez("new.npz", inputs=np.ones((4, 3)), id=np.arange(3))

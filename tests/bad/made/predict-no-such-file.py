@@ -1,5 +1,5 @@
 """A file that is not there."""
 
-from tests.support.runs import run_on_arrays
+from tests.support.bad_files import run_on_arrays
 
 run_on_arrays()

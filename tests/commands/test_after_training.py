@@ -22,7 +22,7 @@ from mtl.errors import ENVIRONMENT, OK
 from tests.inference.shop import recipe, shop_rows, write_csv
 from tests.support.assertions import Capture, called, plugins_undone, refused
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLUGIN = """\
 import mtl
 
