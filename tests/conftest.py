@@ -13,6 +13,7 @@ import torch
 
 from tests.support import raise_sites
 
+pytest.register_assert_rewrite("tests.support.assertions")  # a failure there shows the values
 ROOT = Path(__file__).parents[1]
 
 

@@ -38,8 +38,8 @@ from tests.experiment.test_resume import (
     with_validation,
 )  # fmt: skip
 from tests.faults.whole import content
+from tests.support.assertions import Capture, called, plugins_undone
 from tests.support.task_samples import OPTIONS
-from tests.test_errors import Capture, called, plugins_undone
 
 __all__ = ["no_plots"]
 EPOCHS, PER_EPOCH = 3, 3

@@ -21,6 +21,7 @@ from mtl.recipe.specs import FAMILIES, Spec
 from mtl.registry import Registry
 from tests.support import task_samples
 from tests.support.plans import plan
+from tests.support.recipes import small
 
 FOLDER = Path(__file__).parent / "tables"
 REGISTRIES: dict[str, Registry[Any]] = {**FAMILIES, "stage": STAGES}
@@ -262,7 +263,6 @@ def test_a_member_does_what_its_family_promises(family: str, name: str) -> None:
 
 # -- in a recipe -------------------------------------------------------------------------------------------
 
-FC = {"name": "fc", "kind": "linear", "features": 4}
 PLACES = {
     "source": ("data", "source"),
     "task": ("tasks", "it"),
@@ -276,16 +276,12 @@ PLACES = {
 
 
 def recipe_with(family: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    recipe: dict[str, Any] = {
-        "schema_version": 1,
-        "name": "toy",
-        "data": {"source": {"kind": "fashion_mnist", "sample": True}},
-        "tasks": {"it": {"kind": "fashion.garment"}},
-        "model": {"backbone": {"kind": "layers", "stages": [FC, FC]}, "sharing": {"kind": "none"}},
-        "optimizer": {"kind": "sgd", "lr": 0.1},
-        "train": {"epochs": 1},
-    }
-    recipe["model"]["backbone"]["stages"][1] = {**FC, "name": "last"}
+    recipe = small(
+        data={"source": {"kind": "fashion_mnist", "sample": True}},
+        tasks={"it": {"kind": "fashion.garment"}},
+        model__backbone__stages=[{"name": n, "kind": "linear", "features": 4} for n in ("fc", "last")],
+        model__sharing={"kind": "none"},
+    )
     at: Any = recipe
     *path, last = PLACES[family]
     for key in path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import pytest
 import mtl
 from mtl.data.files.opening import opened_once
 from mtl.errors import OK
+from tests.support import recipes
+from tests.support.assertions import Capture, called
 from tests.support.file_counts import FileCounts, open_descriptors
 from tests.support.file_kinds import KINDS, ONCE, idx_folder, vector_csv, write
-from tests.support.small_recipe import write_recipe
-from tests.test_errors import Capture, called
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +64,8 @@ def test_several_sources_on_one_file(
 ) -> None:
     """Each takes its own columns in its own form, and so parses them; what is known of the file they share."""
     source, _ = vector_csv(tmp_path, 40)
-    path = write_recipe(tmp_path, source)
-    both = json.dumps({"a": source, "b": {**source, "na_values": ["", "?"]}})
-    path.write_text(path.read_text().replace(f'"source": {json.dumps(source)}', f'"sources": {both}'))
+    both = {"sources": {"a": source, "b": {**source, "na_values": ["", "?"]}}, "split": {"test": 0.25}}
+    recipes.write(tmp_path, **{**recipes.around(source), "data": both})
     monkeypatch.chdir(tmp_path)
     counts = FileCounts(tmp_path, monkeypatch)
     run(how, capsys)
@@ -79,10 +77,7 @@ def test_patterns_of_tasks_look_into_the_same_opening(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     source, _ = vector_csv(tmp_path, 40)
-    path = write_recipe(tmp_path, source)
-    path.write_text(
-        path.read_text().replace('tasks: {"a": ', 'tasks: {"lab*": ').replace(', "target": "label"', "")
-    )
+    recipes.write(tmp_path, **{**recipes.around(source), "tasks": {"lab*": {"kind": "multiclass"}}})
     monkeypatch.chdir(tmp_path)
     counts = FileCounts(tmp_path, monkeypatch)
     run(how, capsys)

@@ -14,7 +14,7 @@ import pytest
 
 from mtl.errors import USER
 from mtl.runs.json_text import canonical_json
-from tests.test_errors import Capture, called
+from tests.support.assertions import Capture, called
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 STEP = Path("run", "checkpoints", "step-00000008")

@@ -16,21 +16,17 @@ import pytest
 
 import mtl
 from mtl.errors import ENVIRONMENT, OK
-from tests.test_errors import Capture, called, contents, refused
+from tests.support.assertions import Capture, called, contents, refused
+from tests.support.recipes import small, stitched
 
 ROOT = Path(__file__).parents[2]
-RECIPE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "tiny",
-    "data": {"source": {"kind": "synthetic", "rows": 40, "test_rows": 10}},
-    "tasks": {t: {"kind": "multiclass", "target": f"task{i}"} for i, t in enumerate("ab")},
-    "model": {
-        "backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 4}]},
-        "sharing": {"kind": "cross_stitch", "after": ["fc1"]},
-    },
-    "optimizer": {"kind": "adam", "lr": 0.1},
-    "train": {"epochs": 3, "batch_size": 20, "device": "cpu", "threads": 1},
-}
+RECIPE = small(
+    name="tiny",
+    data={"source": {"kind": "synthetic", "rows": 40, "test_rows": 10}},
+    model__sharing=stitched("fc1"),
+    optimizer={"kind": "adam", "lr": 0.1},
+    train={"epochs": 3, "batch_size": 20, "device": "cpu", "threads": 1},
+)
 """Two steps an epoch, a checkpoint after each: 2, 4 and 6."""
 
 
@@ -171,7 +167,7 @@ def test_a_root_that_is_no_folder(run: Path, capsys: Capture) -> None:
 
 def test_a_thousand_runs(run: Path, capsys: Capture) -> None:
     """L12: statuses are looked up too, and those of crashed runs take the longest."""
-    from tests.test_errors import cpu_seconds
+    from tests.support.assertions import cpu_seconds
 
     record = json.loads((run / "run.json").read_bytes())
     for i in range(1000):

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 import mtl
 from mtl.errors import OK
 from tests.commands.test_runs import RECIPE, crash, held, says
-from tests.test_errors import Capture, called, contents, refused
+from tests.support.assertions import Capture, called, contents, refused
 
 
 @pytest.fixture(scope="module")

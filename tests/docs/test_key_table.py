@@ -17,7 +17,7 @@ from docs.tools.key_table import BEGIN, END, PAGE, fresh, key_table
 from mtl.recipe.json_schema import recipe_schema
 from mtl.recipe.specs import FAMILIES
 from mtl.registry import load_plugin
-from tests.test_errors import plugins_undone
+from tests.support.assertions import plugins_undone
 
 PLUGIN = '''
 from pydantic import Field

@@ -20,8 +20,8 @@ from mtl.model.stitched import StitchedMultiTower
 from mtl.model.task_module import TaskModule
 from mtl.model.trunk import Trunk
 from mtl.recipe.specs import TASKS
+from tests.support.assertions import Capture, called, refused
 from tests.support.task_samples import OPTIONS, encoded, example, module_of, outputs_of
-from tests.test_errors import Capture, called, refused
 
 METRICS = ("f1", "balanced_accuracy", "accuracy")
 

@@ -30,9 +30,9 @@ from mtl.model.weighting import loss_weights
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS, WEIGHTINGS, TaskSpec
 from mtl.registry import load_plugin
+from tests.support.assertions import Capture, called, plugins_undone, refused
 from tests.support.plans import plan
 from tests.support.task_samples import decoded, mean_loss, module_of
-from tests.test_errors import Capture, called, plugins_undone, refused
 from tests.test_families import BUILDERS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "plugins"

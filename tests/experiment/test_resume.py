@@ -26,53 +26,33 @@ from mtl.recipe.specs import OPTIMIZERS, SCHEDULES, SHARING, WEIGHTINGS
 from mtl.registry import Registry
 from mtl.runs import checkpoint
 from mtl.training.loop import evaluate_split
+from tests.support.recipes import changed, small, stitched
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS_PER_EPOCH = 4, 3
 
-BASE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "small",
-    "seed": 3,
-    "data": {
-        "source": {
-            "kind": "synthetic",
-            "tasks": 2,
-            "rows": 60,
-            "test_rows": 20,
-            "features": 8,
-            "labelled": {"task1": 0.4},
-        },
-    },
-    "task_defaults": {"kind": "multiclass", "missing": "mask"},
-    "tasks": {"a": {"target": "task0"}, "b": {"target": "task1", "weight": 0.5}},
-    "model": {
-        "backbone": {
-            "kind": "layers",
-            "stages": [
-                {"name": "fc1", "kind": "linear", "features": 6},
-                {"name": "drop", "kind": "dropout", "p": 0.2},
-                {"name": "fc2", "kind": "linear", "features": 5},
-            ],
-        },
-        "sharing": {"kind": "cross_stitch", "after": ["fc1", "fc2"], "lr_scale": 10},
-        "head": {"dropout": 0.1},
-    },
-    "optimizer": {"kind": "adam", "lr": 0.01, "l2": 0.01},
-    "train": {"epochs": EPOCHS, "batch_size": 20, "threads": 1},
-}
+BASE = small(
+    seed=3,
+    data__source__rows=60,
+    data__source__test_rows=20,
+    data__source__features=8,
+    data__source__labelled={"task1": 0.4},
+    task_defaults={"kind": "multiclass", "missing": "mask"},
+    tasks={"a": {"target": "task0"}, "b": {"target": "task1", "weight": 0.5}},
+    model__backbone__stages=[
+        {"name": "fc1", "kind": "linear", "features": 6},
+        {"name": "drop", "kind": "dropout", "p": 0.2},
+        {"name": "fc2", "kind": "linear", "features": 5},
+    ],
+    model__sharing=stitched("fc1", "fc2", lr_scale=10),
+    model__head={"dropout": 0.1},
+    optimizer={"kind": "adam", "lr": 0.01, "l2": 0.01},
+    train={"epochs": EPOCHS, "batch_size": 20, "threads": 1},
+)
 
 
-def recipe(**sections: Any) -> dict[str, Any]:
-    """BASE with `train__epochs=2` set inside and `optimizer={...}` replaced."""
-    made: dict[str, Any] = json.loads(json.dumps(BASE))
-    for key, value in sections.items():
-        *above, last = key.split("__")
-        inner = made
-        for name in above:
-            inner = inner.setdefault(name, {})
-        inner[last] = value
-    return made
+def recipe(**changes: Any) -> dict[str, Any]:
+    return changed(BASE, **changes)
 
 
 def shipped(registry: Registry[Any]) -> set[str]:

@@ -19,46 +19,27 @@ from mtl.errors import ENVIRONMENT, NOT_FINITE, EnvironmentFault, NotFinite, Use
 from mtl.experiment.run import Silent, evaluate_run
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.runs import checkpoint, retention
+from tests.support.recipes import changed, linear, small, stitched
 
 ROOT = Path(__file__).parents[2]
 
-BASE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "small",
-    "description": "for tests",
-    "seed": {"init": 1, "order": 2, "split": 3, "labels": 4},
-    "data": {
-        "source": {"kind": "synthetic", "rows": 60, "test_rows": 20, "features": 8, "noise": 0.1},
-    },
-    "task_defaults": {"kind": "multiclass", "missing": "mask"},
-    "tasks": {"a": {"target": "task0"}, "b": {"target": "task1"}},
-    "model": {
-        "backbone": {
-            "kind": "layers",
-            "stages": [
-                {"name": "fc1", "kind": "linear", "features": 6},
-                {"name": "fc2", "kind": "linear", "features": 5},
-            ],
-        },
-        "sharing": {"kind": "cross_stitch", "after": ["fc1", "fc2"]},
-        "head": {"dropout": 0.2},
-    },
-    "optimizer": {"kind": "adam", "lr": 0.01},
-    "schedule": {"kind": "one_cycle"},
-    "train": {"epochs": 3, "batch_size": 20, "threads": 1, "device": "cpu"},
-}
+BASE = small(
+    description="for tests",
+    seed={"init": 1, "order": 2, "split": 3, "labels": 4},
+    data__source={"kind": "synthetic", "rows": 60, "test_rows": 20, "features": 8, "noise": 0.1},
+    task_defaults={"kind": "multiclass", "missing": "mask"},
+    tasks={"a": {"target": "task0"}, "b": {"target": "task1"}},
+    model__backbone__stages=linear(6, 5),
+    model__sharing=stitched("fc1", "fc2"),
+    model__head={"dropout": 0.2},
+    optimizer={"kind": "adam", "lr": 0.01},
+    schedule={"kind": "one_cycle"},
+    train={"epochs": 3, "batch_size": 20, "threads": 1, "device": "cpu"},
+)
 
 
-def recipe(**sections: Any) -> dict[str, Any]:
-    """BASE with `train__epochs=2` set inside and `optimizer={...}` replaced."""
-    made: dict[str, Any] = json.loads(json.dumps(BASE))
-    for key, value in sections.items():
-        *above, last = key.split("__")
-        inner = made
-        for name in above:
-            inner = inner.setdefault(name, {})
-        inner[last] = value
-    return made
+def recipe(**changes: Any) -> dict[str, Any]:
+    return changed(BASE, **changes)
 
 
 def results(run: Path) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ from mtl.model.towers import Towers
 from mtl.model.trunk import StitchedTowers
 from mtl.recipe.load import load_recipe
 from mtl.registry import load_plugin
-from tests.test_errors import Capture, called, plugins_undone, refused
+from tests.support.assertions import Capture, called, plugins_undone, refused
 
 ROOT = Path(__file__).parents[2]
 STAGES = [{"name": "fc1", "kind": "linear", "features": 5}, {"name": "fc2", "kind": "linear", "features": 4}]
@@ -235,7 +235,9 @@ def test_a_run_begins_with_them_and_says_so(
     mtl.run(made, out=tmp_path / "run", console=Listening())
     assert said[0] == "init_from: tower 'a': stages fc1, fc2"
     assert len(said) == 5
-    first = json.loads((tmp_path / "run/sharing.jsonl").read_text().splitlines()[0])["sharing"]["fc1"]["values"]
+    first = json.loads((tmp_path / "run/sharing.jsonl").read_text().splitlines()[0])["sharing"]["fc1"][
+        "values"
+    ]
     assert torch.equal(torch.tensor(first), alpha_of(load(runs / "abc").built))
 
 

@@ -32,8 +32,8 @@ from mtl.runs import checkpoint, retention
 from mtl.stages import STAGES
 from tests.experiment.test_resume import recipe
 from tests.faults.whole import checkpoints, final_bytes
+from tests.support.assertions import Capture, Done, called, contents
 from tests.support.failpoints import failing
-from tests.test_errors import Capture, Done, called, contents
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 3

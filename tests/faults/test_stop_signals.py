@@ -28,9 +28,10 @@ from mtl.errors import INTERRUPTED, TERMINATED
 from mtl.signals import REPEATED
 from mtl.sources import fashion_mnist
 from tests.faults.test_runs import EPOCHS, ROOT, STEPS, Command, _quick, command, straight
+from tests.support.assertions import contents
 from tests.support.lives import GROUPED, Life
 from tests.support.lives import command as in_a_life
-from tests.test_errors import contents
+from tests.support.recipes import write
 
 __all__ = ["_quick", "command", "straight"]
 pytestmark = GROUPED
@@ -328,22 +329,11 @@ def half() -> Iterator[tuple[str, threading.Event]]:
         thread.join(LIMIT)
 
 
-FASHION = """\
-schema_version: 1
-name: f
-data:
-  source: {kind: fashion_mnist}
-tasks: {garment: {kind: fashion.garment}}
-model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 1, batch_size: 100, threads: 1, device: cpu}
-"""
-
-
 def small_fashion(folder: Path) -> str:
     """A small network for Fashion-MNIST; what its recipe is called."""
-    (folder / "f.yaml").write_text(FASHION)
-    return str(folder / "f.yaml")
+    data = {"source": {"kind": "fashion_mnist"}}
+    tasks = {"garment": {"kind": "fashion.garment"}}
+    return str(write(folder, "f.yaml", name="f", data=data, tasks=tasks, train__batch_size=100))
 
 
 def fetches(url: str, recipe: str, out: str) -> int:

@@ -34,6 +34,7 @@ import torch
 from mtl.experiment.run import Silent, prepare, run
 from mtl.recipe.load import load_recipe
 from mtl.training.loop import fit
+from tests.support.recipes import linear, small, stitched
 
 NOTES = 20
 STEPS_PER_EPOCH = 100
@@ -45,25 +46,21 @@ LOOKS, YARDS = 20, 10
 def recipe(steps: int, save_every_step: bool) -> dict[str, object]:
     """Two tasks with a stitched tower each, 100 steps an epoch."""
     every: dict[str, object] = {"steps": 1} if save_every_step else {"epochs": 10}
-    rows = STEPS_PER_EPOCH * BATCH
-    return {
-        "schema_version": 1,
-        "name": "soak",
-        "data": {"source": {"kind": "synthetic", "tasks": 2, "rows": rows, "test_rows": 50, "features": 8}},
-        "tasks": {name: {"kind": "multiclass", "target": target} for name, target in (("a", "task0"), ("b", "task1"))},
-        "model": {
-            "backbone": {"kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 8}]},
-            "sharing": {"kind": "cross_stitch", "after": ["fc"]},
-        },
-        "optimizer": {"kind": "adam", "lr": 1e-3},
-        "train": {
+    return small(
+        data__source__rows=STEPS_PER_EPOCH * BATCH,
+        data__source__test_rows=50,
+        data__source__features=8,
+        model__backbone__stages=linear(8),
+        model__sharing=stitched("fc1"),
+        optimizer={"kind": "adam", "lr": 1e-3},
+        train={
             "max_steps": steps,
             "batch_size": BATCH,
             "device": "cpu",
             "threads": 1,
             "checkpoint": {"every": every, "keep": 3},
         },
-    }  # fmt: skip
+    )
 
 
 def resident() -> int:

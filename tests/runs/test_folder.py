@@ -16,22 +16,13 @@ from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs.folder import RunFolder, environment, list_runs, recipe_of
 from tests.runs.faulty_disk import FailAt, save
+from tests.support import recipes
 from tests.support.failpoints import failing
-
-RECIPE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "small",
-    "data": {"source": {"kind": "synthetic"}},
-    "tasks": {"a": {"kind": "multiclass", "target": "task0"}},
-    "model": {"backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 6}]}},
-    "optimizer": {"kind": "adam", "lr": 0.01},
-    "train": {"epochs": 1},
-}
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return load_recipe(RECIPE)
+    return recipes.recipe()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from mtl.build import build
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import NotFinite, UserError
 from mtl.experiment.trial import build_and_try
-from mtl.recipe.load import load_recipe
 from mtl.runs import state as states
 from mtl.runs.checkpoint import commit, verified
 from mtl.runs.disk import pieces
@@ -23,6 +22,7 @@ from mtl.runs.json_text import canonical_json, strict_json
 from mtl.runs.state import METER, MODEL, OPTIMIZER, STATE, WEIGHTING, load_weights
 from mtl.training.loop import fit
 from mtl.training.trainer import Trainer
+from tests.support.recipes import linear, recipe, stitched
 
 OPTIMIZERS = {
     "adam": {"kind": "adam", "lr": 0.01},
@@ -33,25 +33,15 @@ OPTIMIZERS = {
 
 
 def trainer_of(optimizer: str = "adam", **train: Any) -> Trainer:
-    stages: list[dict[str, Any]] = [{"name": "fc1", "kind": "linear", "features": 6}]
-    recipe = load_recipe(
-        {
-            "schema_version": 1,
-            "name": "small",
-            "data": {"source": {"kind": "synthetic", "rows": 40, "test_rows": 10, "features": 16}},
-            "task_defaults": {"kind": "multiclass"},
-            "tasks": {"a": {"target": "task0"}, "b": {"target": "task1"}},
-            "model": {
-                "backbone": {"kind": "layers", "stages": stages},
-                "sharing": {"kind": "cross_stitch", "after": ["fc1"]},
-            },
-            "optimizer": OPTIMIZERS[optimizer],
-            "train": {"epochs": 2, "batch_size": 10, "device": "cpu", **train},
-        }
+    checked = recipe(
+        model__sharing=stitched("fc1"),
+        model__backbone__stages=linear(6),
+        optimizer=OPTIMIZERS[optimizer],
+        train={"epochs": 2, "batch_size": 10, "device": "cpu", **train},
     )
-    _built, header = build_and_try(recipe)
-    dataset = load_dataset(recipe, header)
-    return Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
+    _built, header = build_and_try(checked)
+    dataset = load_dataset(checked, header)
+    return Trainer.create(checked, build(checked, dataset.header, dataset.learned), dataset)
 
 
 def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, bytes]:

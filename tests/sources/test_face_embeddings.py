@@ -20,7 +20,7 @@ from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import built_in_names, load_recipe
 from mtl.sources.face_embeddings import FaceEmbeddings
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
 
 N, PEOPLE = 40, 10
 RECIPES = ("age_gender_independent", "age_gender_stitch", "age_gender_stitch_script")

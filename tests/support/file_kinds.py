@@ -16,7 +16,7 @@ from PIL import Image
 
 from mtl.data.files import idx
 from mtl.sources import fashion_mnist
-from tests.support.small_recipe import write_recipe
+from tests.support import recipes
 
 ONCE = {"checked": 1, "hashed": 1, "opened": 1, "parsed": 1}
 GLANCE = {"glanced at": 1}
@@ -135,13 +135,10 @@ def write(kind: str, folder: Path, n: int = 40) -> Done:
     """`r.yaml` in a folder with its data; returns what a run does with each file."""
     source, expected = KINDS[kind](folder, n)
     conv = {"name": "conv", "kind": "conv", "kernel": 3, "channels": 2}
-    write_recipe(
-        folder,
-        source,
-        task={"kind": "multiclass", "target": "gender"} if "face" in kind else None,
-        split={} if "test" in source else None,
-        stages=[conv] if kind == "image_csv" else None,
-    )
+    task = {"kind": "multiclass", "target": "gender"} if "face" in kind else None
+    stages = [conv] if kind == "image_csv" else recipes.linear(4)
+    around = recipes.around(source, task, {} if "test" in source else None)
+    recipes.write(folder, **around, model__backbone__stages=stages)
     return expected
 
 
@@ -156,5 +153,6 @@ def idx_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
     monkeypatch.setattr(fashion_mnist, "FILES", tuple(files))
     monkeypatch.setattr(fashion_mnist, "COUNTS", rows)
     conv = {"name": "conv", "kind": "conv", "kernel": 3, "channels": 2}
-    write_recipe(folder, {"kind": "fashion_mnist", "path": "."}, split={}, stages=[conv])
+    around = recipes.around({"kind": "fashion_mnist", "path": "."}, split={})
+    recipes.write(folder, **around, model__backbone__stages=[conv])
     return {**{file.name: {"opened": 1} for file in files}, "": {"hashed": 4, "parsed": 4}}

@@ -20,7 +20,7 @@ from mtl.data.files import download
 from mtl.data.files.download import Remote, cache_folder, locked
 from mtl.errors import ENVIRONMENT, EnvironmentFault
 from mtl.sources import fashion_mnist
-from tests.test_errors import Capture, called
+from tests.support.assertions import Capture, called
 
 BODY = bytes(range(256)) * 1000
 REMOTE = Remote("data.gz", len(BODY), hashlib.sha256(BODY).hexdigest())

@@ -20,9 +20,9 @@ import mtl
 import mtl.experiment.run
 from mtl.errors import ENVIRONMENT, OK
 from tests.inference.shop import recipe, shop_rows, write_csv
-from tests.test_errors import Capture, called, plugins_undone, refused
+from tests.support.assertions import Capture, called, plugins_undone, refused
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLUGIN = """\
 import mtl
 
