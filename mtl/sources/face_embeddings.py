@@ -49,6 +49,7 @@ class FaceEmbeddings(SourceSpec):
     """
 
     reference: ClassVar[str] = "Cao et al. 2018, VGGFace2, arXiv:1710.08092"
+    example: ClassVar[Mapping[str, Any]] = {"people": 4, "images": 4}
 
     path: FilePath | None = Field(None, description="an .npz or Parquet file; default: generated vectors")
     people: int = Field(100, ge=4, le=100_000, description="generated: people, half of each gender")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -24,6 +25,7 @@ class Npz(SourceSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"path": "four.npz"}
 
     path: FilePath = Field(description="the .npz file")
     inputs: ArrayName = Field("inputs", description="the array of inputs")

@@ -20,18 +20,8 @@ from mtl.recipe.specs import TASKS, TaskSpec
 if TYPE_CHECKING:
     from mtl.recipe.specs import Decoded
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "multiclass": {"target": "label"},
-    "binary": {"target": "label", "positive": (5, 7, 9)},
-    "multilabel": {"targets": ("a", "b", "c")},
-    "regression": {"target": "amount"},
-    "ordinal": {"target": "label"},
-    "fashion.garment": {},
-    "fashion.audience": {},
-    "faces.gender": {},
-    "faces.young": {},
-}
-"""One minimal example of each: a new task needs a new line here."""
+OPTIONS: dict[str, dict[str, Any]] = {kind: dict(TASKS[kind].example) for kind in TASKS.names()}
+"""The example of each task."""
 
 HEADER = Header(
     input_shape=(1, 8, 8),
