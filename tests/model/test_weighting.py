@@ -80,6 +80,15 @@ def test_an_objective_without_losses_gives_them_no_weight() -> None:
     assert own[0].tolist() == [0.0, 2.0, -2.0]
 
 
+def test_an_objective_that_forgets_who_is_seen_gives_others_no_weight_all_the_same() -> None:
+    class Forgetful(Learned):
+        def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
+            return losses_N.sum()
+
+    weights_N, _ = loss_weights(Forgetful(), torch.ones(3), torch.tensor([True, False, True]))
+    assert weights_N.tolist() == [1.0, 0.0, 1.0]
+
+
 def test_what_a_weighting_is_without_saying_more() -> None:
     module = Weighting((1.0, 0.25))
     assert module.needs == "losses"
