@@ -234,7 +234,7 @@ PLACES = {
 def recipe_with(family: str, value: Mapping[str, Any]) -> dict[str, Any]:
     recipe = small(
         data={"source": {"kind": "fashion_mnist", "sample": True}},
-        tasks={"it": {"kind": "fashion.garment"}},
+        tasks={"it": {"kind": "fashion.garment"}, "other": {"kind": "fashion.audience"}},
         model__backbone__stages=[{"name": n, "kind": "linear", "features": 4} for n in ("fc1", "fc2")],
         model__sharing={"kind": "none"},
     )

@@ -18,11 +18,12 @@ from torch import Tensor
 
 import mtl
 from mtl.build import build
+from mtl.data.types import Array
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS
-from mtl.training.step import _losses
+from mtl.training.step import Measured, _losses, totals_of
 from mtl.training.trainer import Trainer
 from tests.support.assertions import Capture, called, refused
 from tests.support.command_line import ran
@@ -38,6 +39,13 @@ def trainer_of(folder: Path) -> Trainer:
     recipe = load_recipe(folder / "r.yaml")
     dataset = load_dataset(recipe, header_of(recipe))
     return Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
+
+
+def losses_of(trainer: Trainer, rows: Array) -> Tensor:
+    """(N,) the losses of a step on some rows."""
+    batch = trainer.dataset.rows.batch(rows)
+    totals = totals_of(trainer, [batch])
+    return _losses(trainer, batch, totals, Measured(torch.zeros_like(totals.counted_N)))
 
 
 @pytest.fixture
@@ -99,12 +107,12 @@ def test_a_batch_without_labels_of_a_task(kind: str, other: str, folder: Path) -
     recipe_in(folder, {"a": options(other, "a"), "b": options(kind, "b")})
     trainer = trainer_of(folder)
     assert len(trainer.built.groups) == (1 if kind == other else 2)
-    losses_N = _losses(trainer, np.arange(8), [])
+    losses_N = losses_of(trainer, np.arange(8))
     assert losses_N[1].item() == 0
     assert losses_N[0].item() > 0
     both = gradients(trainer, losses_N.sum())
-    alone = gradients(trainer, _losses(trainer, np.arange(8), [])[0])
-    none = gradients(trainer, _losses(trainer, np.arange(8), [])[1])
+    alone = gradients(trainer, losses_of(trainer, np.arange(8))[0])
+    none = gradients(trainer, losses_of(trainer, np.arange(8))[1])
     assert len(both) >= 3
     nonzero = 0
     for name, gradient in both.items():
@@ -114,12 +122,13 @@ def test_a_batch_without_labels_of_a_task(kind: str, other: str, folder: Path) -
         nonzero += bool(gradient.any())
         assert nothing is None or not nothing.any(), name
     assert nonzero >= 2  # of the task that has labels
-    with_labels = _losses(trainer, np.arange(4, 12), [])
+    with_labels = losses_of(trainer, np.arange(4, 12))
     assert with_labels[1].item() > 0
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_is_the_mean_over_the_labels_that_are_there(weighted: bool, folder: Path) -> None:
+    """With weights: their losses over their number times the mean weight of the labels in train."""
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -143,9 +152,9 @@ def test_the_loss_is_the_mean_over_the_labels_that_are_there(weighted: bool, fol
     )
     trainer = trainer_of(folder)
     batch = np.array([0, 1, 2, 3, 5, 6, 7, 8, 11, 16])
-    losses_N = _losses(trainer, batch, []).tolist()
+    losses_N = losses_of(trainer, batch).tolist()
     with torch.no_grad():
-        logits = trainer.built.model(trainer.dataset.inputs[torch.from_numpy(batch)])
+        logits = trainer.built.model(trainer.dataset.rows.batch(batch).inputs)
     z_a, z_b = logits["a"].double().numpy(), logits["b"].double().numpy()[:, 0]
     in_a = [k for k, i in enumerate(batch) if rows[i]["a"]]
     log_p = z_a - np.log(np.exp(z_a).sum(axis=1, keepdims=True))
@@ -158,7 +167,10 @@ def test_the_loss_is_the_mean_over_the_labels_that_are_there(weighted: bool, fol
     y = (np.array([float(str(rows[batch[k]]["b"])) for k in in_b]) - labels.mean()) / labels.std()
     w = np.array([float(str(rows[batch[k]]["w"])) for k in in_b]) if weighted else np.ones(len(in_b))
     assert 0 < len(in_b) < len(in_a) < len(batch)
-    assert losses_N[1] == pytest.approx(float((w * (z_b[in_b] - y) ** 2).sum() / w.sum()), rel=1e-5)
+    of_train = [float(str(row["w"])) if weighted else 1.0 for row in rows[:20] if row["b"]]
+    total = len(in_b) * np.mean(of_train)
+    assert weighted == (total != pytest.approx(w.sum(), rel=1e-3))
+    assert losses_N[1] == pytest.approx(float((w * (z_b[in_b] - y) ** 2).sum() / total), rel=1e-5)
 
 
 # --- a run ------------------------------------------------------------------------------------------------
@@ -241,11 +253,8 @@ def test_the_running_loss_is_the_mean_over_labels_by_their_weights(folder: Path,
     train = trainer.dataset.splits["train"]
     there = [k for k in range(64) if rows[k]["value"]]
     with torch.no_grad():
-        z = (
-            trainer.built.model(trainer.dataset.inputs[torch.from_numpy(train)])["value"]
-            .double()
-            .numpy()[there, 0]
-        )
+        logits = trainer.built.model(trainer.dataset.rows.batch(train).inputs)
+        z = logits["value"].double().numpy()[there, 0]
     labels = np.array([float(str(rows[k]["value"])) for k in there])
     w = np.array([float(str(rows[k]["w"])) for k in there])
     loss = (w * (z - (labels - labels.mean()) / labels.std()) ** 2).sum() / w.sum()
@@ -331,7 +340,7 @@ def test_one_file_or_three_are_the_same_data(folder: Path) -> None:
         data={"source": {"kind": "table", "path": "t.csv", "inputs": INPUTS}, "split": {"column": "part"}},
     )
     one, losses = dataset_of(folder), []
-    losses.append(_losses(trainer_of(folder), np.arange(60), []))
+    losses.append(losses_of(trainer_of(folder), np.arange(60)))
     for k, task in enumerate(THIRDS):
         keep = ["u", "v", "c", "part", task]
         write_rows(
@@ -340,9 +349,9 @@ def test_one_file_or_three_are_the_same_data(folder: Path) -> None:
     sources = {f"s{k}": {"kind": "table", "path": f"{k}.csv"} for k in range(3)}
     recipe_in(folder, THIRDS, data={"sources": sources, "inputs": INPUTS, "split": {"column": "part"}})
     three = dataset_of(folder)
-    losses.append(_losses(trainer_of(folder), np.arange(60), []))
+    losses.append(losses_of(trainer_of(folder), np.arange(60)))
 
-    assert torch.equal(one.inputs, three.inputs)
+    assert torch.equal(one.rows.inputs, three.rows.inputs)
     assert {name: part.tolist() for name, part in one.splits.items()} == {
         name: part.tolist() for name, part in three.splits.items()
     }
@@ -355,9 +364,9 @@ def test_one_file_or_three_are_the_same_data(folder: Path) -> None:
     for field in ("mean", "std", "fill"):
         np.testing.assert_array_equal(getattr(one.learned, field), getattr(three.learned, field))
     assert one.learned.constants == three.learned.constants
-    for group, present in one.present.items():
-        assert torch.equal(present, three.present[group])
-        assert torch.equal(one.target[group][present], three.target[group][present])
+    for group, present in one.rows.present.items():
+        assert torch.equal(present, three.rows.present[group])
+        assert torch.equal(one.rows.target[group][present], three.rows.target[group][present])
     assert three.streams == {"s0": range(20), "s1": range(20, 40), "s2": range(40, 60)}
     assert torch.equal(losses[0], losses[1])
 
@@ -404,7 +413,7 @@ def test_a_column_of_one_name_in_two_files(folder: Path) -> None:
         "letter": ("x", "y", "z"),
         "quantity": ("value",),
     }
-    counts = {group: present.sum(0).tolist() for group, present in dataset.present.items()}
+    counts = {group: present.sum(0).tolist() for group, present in dataset.rows.present.items()}
     assert counts == {"multiclass_10": [40], "multiclass_3": [30], "regression_1": [20]}
     assert dataset.notices == ()
 
