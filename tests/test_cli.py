@@ -480,10 +480,10 @@ def test_eval_gives_the_same_numbers(run_of: Path, finished: Done, capsys: Captu
     table = out.splitlines()
     assert table[0].startswith("test ")
     assert out in finished.stdout
-    from mtl.experiment.run import evaluate_run
+    from mtl.inference.predict import load
 
     results = json.loads((run_of / "run.json").read_text())["results"]
-    again = evaluate_run(run_of)
+    again = load(run_of).evaluate()
     assert again == {name: value for name, value in results.items() if name.startswith("test/")}
     assert good(called(capsys, "eval", run_of, "--split", "train")).startswith("train ")
 

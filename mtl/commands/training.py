@@ -112,13 +112,15 @@ def _train(
     try:
         if resume is not None and dry_run:
             going = resuming.foretell(
-                resume, overrides, recipe=loaded, plugins=plugins, console=console, **options
+                resume, overrides, recipe=loaded, plugins=plugins, listeners=(console,), **options
             )
             say("\n".join(going))
         elif resume is not None:
-            resuming.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console, **options)
+            resuming.resume(
+                resume, overrides, recipe=loaded, plugins=plugins, listeners=(console,), **options
+            )
         else:
             assert loaded is not None
-            experiment.run(loaded, out=out, plugins=plugins, console=console)
+            experiment.run(loaded, out=out, plugins=plugins, listeners=(console,))
     finally:
         console.close()

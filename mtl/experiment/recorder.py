@@ -5,98 +5,86 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from mtl.errors import EnvironmentFault, NotFinite
 from mtl.runs import checkpoint, retention, state
 from mtl.runs.disk import lacks_space, write_whole
 from mtl.runs.folder import DIVERGED, TIMINGS, RunFolder
 from mtl.runs.logs import ALPHAS, METRICS
-from mtl.signals import StopSignals
-from mtl.training.loop import Epoch, Evaluation
+from mtl.training.events import EpochEnded, Evaluated, Event, Saved, Started, Stepped, Stream, Warned
 from mtl.training.trainer import Trainer
 
 
-class Watcher(Protocol):
-    """Who is told."""
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-
 class Recorder:
-    """Keeps the folder of one run up to date.
+    """The listener that keeps the folder of one run up to date.
 
     Args:
-        trainer: what trains; its `on_step` and `between` are set.
+        trainer: what trains.
         folder: the run, held.
-        console: who is told.
-        stop: the signals that have come.
+        others: who is told of checkpoints and of what the disk refuses.
         parent: the step that the run was resumed from, if it was.
+        save_first: commit the state before the first step, since the recipe and the data alone would not give it again.
     """
 
     def __init__(
-        self, trainer: Trainer, folder: RunFolder, console: Watcher, stop: StopSignals, parent: int | None
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        others: Stream,
+        parent: int | None = None,
+        save_first: bool = False,
     ) -> None:
-        self.trainer, self.folder, self.console, self.stop, self.parent = (
-            trainer,
-            folder,
-            console,
-            stop,
-            parent,
-        )
+        self.trainer, self.folder, self.others = trainer, folder, others
+        self.parent, self.save_first = parent, save_first
         self.rows = folder.rows()
         self._alpha_step = next((row["step"] for row in reversed(folder.rows(ALPHAS))), None)
         self._unwritten: dict[str, list[Mapping[str, Any]]] = {}
         self._due, self._last_save, self._last_size = False, monotonic(), 0
         self._told: set[str] = set()
-        trainer.on_step, trainer.between = self.stepped, stop.check
 
-    def begin(self, save_first: bool = False) -> None:
-        """Before the first step.
+    def on(self, event: Event) -> None:
+        """Log what was measured, and save where that is due."""
+        match event:
+            case Started():
+                self._start()
+            case Stepped():
+                self._stepped(event)
+            case Evaluated():
+                self._measured(event.rows)
+                if event.is_best or self._due:
+                    self.save()
+            case EpochEnded():
+                self._epoch_ended(event)
 
-        Args:
-            save_first: commit the state as it is, since the recipe and the data alone would not give it again.
-        """
+    def _start(self) -> None:
         progress = self.trainer.progress
         if self.folder.record["step"] != progress.step:  # a kill came between a checkpoint and its record
             self._record(step=progress.step, epoch=progress.epoch)
         if self.parent is not None:
-            self._retain()  # which a kill may have kept from its end
+            self._retain()  # a kill may have come between the last checkpoint and the deletion of older ones
         if self._alpha_step is None:
             self._log_alpha()
-        if save_first:
+        if self.save_first:
             self.save()
         self._check_space()
-        self.stop.check()
 
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-        """After each optimizer step."""
-        self.console.stepped(epoch, step, n_steps)
+    def _stepped(self, event: Stepped) -> None:
         every = self.trainer.recipe.train.checkpoint.every
         by_steps = every.steps is not None and self.trainer.progress.step % every.steps == 0
         by_time = every.minutes is not None and monotonic() - self._last_save >= 60 * every.minutes
         self._due = self._due or by_steps or by_time
-        if self._due and step < n_steps and not self.trainer.evaluation_is_due():
+        if self._due and event.step < event.n_steps and not self.trainer.evaluation_is_due():
             self.save()  # or else after the evaluation, as at the end of an epoch
-        self.stop.check()
 
-    def evaluation(self, evaluation: Evaluation) -> None:
-        """After each evaluation within an epoch."""
-        self._measured(evaluation.rows)
-        if evaluation.is_best or self._due:
-            self.save()
-
-    def epoch(self, epoch: Epoch) -> None:
-        """After each epoch."""
+    def _epoch_ended(self, event: EpochEnded) -> None:
         progress, every = self.trainer.progress, self.trainer.recipe.train.checkpoint.every.epochs
-        self._measured(epoch.rows)
+        self._measured(event.rows)
         began = perf_counter()
         by_epochs = every is not None and progress.epoch % every == 0
-        if epoch.is_best or epoch.is_last or by_epochs or self._due:
+        if event.is_best or event.is_last or by_epochs or self._due:
             self.save()
-        self.log(TIMINGS, [self._timing(epoch, perf_counter() - began)])
+        self.log(TIMINGS, [self._timing(event, perf_counter() - began)])
         self._record(step=progress.step, epoch=progress.epoch)
 
     def _measured(self, rows: list[dict[str, Any]]) -> None:
@@ -119,10 +107,13 @@ class Recorder:
         path = checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
         self._due, self._last_save, self._last_size = False, monotonic(), checkpoint.size_of(path)
         self._retain()
+        self.others.on(Saved(progress.step, path))
 
     def _retain(self) -> None:
-        """Delete old checkpoints, but not the one that the run was resumed from, nor any that is the best by
-        validation, be it for one of those that stay: to go back to it takes that too.
+        """Delete old checkpoints.
+
+        The checkpoint that the run was resumed from stays. So does the best one by validation, and the one that was
+        the best when a checkpoint that stays was saved: a run that goes back to that checkpoint needs both.
         """
         folder, keep = self.folder.checkpoints, self.trainer.recipe.train.checkpoint.keep
         stay = [*checkpoint.steps(folder)[-keep:], *([] if self.parent is None else [self.parent])]
@@ -136,9 +127,7 @@ class Recorder:
         """A stop signal came at the edge of a step: save, unless the end of the run was being written."""
         progress = self.trainer.progress
         if self.folder.record["status"] == "finished":
-            self.console.warn(
-                f"stopped after the end of the run at step {progress.step}; its results are saved"
-            )
+            self._warn(f"stopped after the end of the run at step {progress.step}; its results are saved")
             return
         if not self.trainer.finished:
             try:
@@ -147,7 +136,7 @@ class Recorder:
                 self.broken_off()
                 raise
         self._record(status="interrupted", step=progress.step, epoch=progress.epoch)
-        self.console.warn(
+        self._warn(
             f"stopped at step {progress.step}, which is saved; `mtl run --resume {self.folder.path}` goes on"
         )
 
@@ -156,7 +145,7 @@ class Recorder:
         self._record(status="interrupted")
         saved = checkpoint.steps(self.folder.checkpoints)
         kept = f"step {saved[-1]} is saved" if saved else "nothing is saved yet"
-        self.console.warn(
+        self._warn(
             f"stopped at step {self.trainer.progress.step}; {kept}; "
             f"`mtl run --resume {self.folder.path}` goes on"
         )
@@ -203,12 +192,15 @@ class Recorder:
         if warning:
             self._warn_once(warning, f"{self.folder.checkpoints}: space")
 
+    def _warn(self, text: str) -> None:
+        self.others.on(Warned(text))
+
     def _warn_once(self, text: str, what: str = "") -> None:
         """One warning for each thing that goes on going wrong."""
         key = what or text
         if key not in self._told:
             self._told.add(key)
-            self.console.warn(text)
+            self._warn(text)
 
     def _log_alpha(self) -> None:
         """Every site's alpha now, as one line, unless there is one of this step."""
@@ -219,7 +211,7 @@ class Recorder:
             self.log(ALPHAS, [{"epoch": epoch, "step": progress.step, "alpha": values}])
             self._alpha_step = progress.step
 
-    def _timing(self, epoch: Epoch, saving: float) -> dict[str, Any]:
+    def _timing(self, epoch: EpochEnded, saving: float) -> dict[str, Any]:
         trainer, train = self.trainer, self.trainer.recipe.train
         n_rows = min(len(trainer.dataset.splits["train"]), epoch.steps * train.batch_size * train.accumulate)
         seconds = {**epoch.seconds, "save": saving}

@@ -12,12 +12,13 @@ from typing import Any
 
 from mtl.errors import UserError
 from mtl.experiment.changes import require_same
-from mtl.experiment.run import Console, Result, Silent, digests_of, prepare, result_of, train, warm_start
+from mtl.experiment.run import Result, digests_of, prepare, result_of, train, warm_start
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.runs import checkpoint, retention, state
 from mtl.runs.folder import RunFolder, environment, recipe_of
 from mtl.training import devices
+from mtl.training.events import Listener, Stream, Warned
 from mtl.training.trainer import Trainer
 
 _STEP = re.compile(r"step-([0-9]{8})")
@@ -29,7 +30,7 @@ def resume(
     *,
     recipe: Recipe | None = None,
     plugins: Sequence[str] = (),
-    console: Console | None = None,
+    listeners: Sequence[Listener] = (),
     extend_schedule: bool = False,
     allow_nonfinite: bool = False,
     require_bitwise: bool = False,
@@ -42,7 +43,7 @@ def resume(
             train.device, train.threads and description; any other is refused by name.
         recipe: likewise, in place of the run's own recipe with overrides.
         plugins: the plug-ins that were loaded; all that the run began with must be among them.
-        console: who is told what happens; by default nobody.
+        listeners: who is told what happens, after it was written down; by default nobody.
         extend_schedule: stretch the schedule of the learning rate over the new number of steps; else it stays as
             the run began with it, and holds its last value.
         allow_nonfinite: go on from a checkpoint with infinite or NaN weights.
@@ -51,11 +52,11 @@ def resume(
     Raises:
         UserError: there is no run or no usable checkpoint, or the data or the recipe changed.
     """
-    console = console or Silent()
-    asked = _asked(path, overrides, recipe, plugins, require_bitwise, console)
+    stream = Stream(listeners)
+    asked = _asked(path, overrides, recipe, plugins, require_bitwise, stream)
     folder = asked.folder
     if asked.is_done:
-        console.warn(f"{folder.path}: already finished at step {folder.record['step']}")
+        stream.on(Warned(f"{folder.path}: already finished at step {folder.record['step']}"))
         return result_of(folder)
     folder.hold()
     folder.record.update(RunFolder.open(folder.path).record)  # another process may just have let go of it
@@ -63,11 +64,11 @@ def resume(
         try:
             trainer, _ = prepare(asked.recipe)
             _require_same_data(folder, trainer)
-            parent = _restore(folder, trainer, asked.step, console, allow_nonfinite)
+            parent = _restore(folder, trainer, asked.step, stream, allow_nonfinite)
             if parent is None:
-                warm_start(asked.recipe, trainer, console)
+                warm_start(asked.recipe, trainer, stream)
             if trainer.progress.stopped and asked.grows:
-                console.warn(_stopped_early(folder, trainer))
+                stream.on(Warned(_stopped_early(folder, trainer)))
             horizon = trainer.total_steps if extend_schedule else trainer.progress.horizon
             is_new = parent is None and asked.recipe.train.init_from is not None
             save_first = is_new or horizon != trainer.progress.horizon
@@ -79,7 +80,7 @@ def resume(
             folder.release()
             raise
         folder.save_record(status="running")
-        return train(trainer, folder, console, parent, save_first)
+        return train(trainer, folder, stream, parent, save_first)
 
 
 def _stopped_early(folder: RunFolder, trainer: Trainer) -> str:
@@ -105,7 +106,7 @@ def foretell(
     *,
     recipe: Recipe | None = None,
     plugins: Sequence[str] = (),
-    console: Console | None = None,
+    listeners: Sequence[Listener] = (),
     extend_schedule: bool = False,
     allow_nonfinite: bool = False,
     require_bitwise: bool = False,
@@ -117,8 +118,8 @@ def foretell(
     Raises:
         UserError: as `resume`.
     """
-    console = console or Silent()
-    asked = _asked(path, overrides, recipe, plugins, require_bitwise, console)
+    stream = Stream(listeners)
+    asked = _asked(path, overrides, recipe, plugins, require_bitwise, stream)
     folder = asked.folder
     if asked.is_done:
         return [f"{folder.path}: already finished at step {folder.record['step']}; nothing would be done"]
@@ -126,7 +127,7 @@ def foretell(
     with devices.settings(asked.recipe.train.deterministic, asked.threads):
         trainer, _ = prepare(asked.recipe)
         _require_same_data(folder, trainer)
-        step, _ = _load(folder, trainer, asked.step, console, allow_nonfinite)
+        step, _ = _load(folder, trainer, asked.step, stream, allow_nonfinite)
     later = [other for other in checkpoint.steps(folder.checkpoints) if step is not None and other > step]
     start = "the beginning, for nothing is saved" if step is None else f"step-{step:08d}"
     lines = [
@@ -166,12 +167,12 @@ def _asked(
     recipe: Recipe | None,
     plugins: Sequence[str],
     require_bitwise: bool,
-    console: Console,
+    stream: Stream,
 ) -> _Asked:
     """All that can be told, and refused, before the run is held and its data are read."""
     folder, step = _opened(Path(path))
     for warning in _plugin_changes(folder, plugins):
-        console.warn(warning)
+        stream.on(Warned(warning))
     before = load_recipe(recipe_of(folder))
     recipe = recipe or (load_recipe(recipe_of(folder), overrides) if overrides else before)
     asked = _Asked(
@@ -186,7 +187,7 @@ def _asked(
             device = devices.resolve(recipe.train.device)
         settings = {"device": str(device), "threads": asked.threads}
         for line in _other_machine(folder, settings, require_bitwise):
-            console.warn(line)
+            stream.on(Warned(line))
     return asked
 
 
@@ -246,11 +247,11 @@ def _require_same_data(folder: RunFolder, trainer: Trainer) -> None:
 
 
 def _restore(
-    folder: RunFolder, trainer: Trainer, step: int | None, console: Console, allow_nonfinite: bool
+    folder: RunFolder, trainer: Trainer, step: int | None, stream: Stream, allow_nonfinite: bool
 ) -> int | None:
     """Put the trainer and the logs where a checkpoint was; the step of it, None if there was none yet."""
     retention.clean(folder.checkpoints)
-    step, offsets = _load(folder, trainer, step, console, allow_nonfinite)
+    step, offsets = _load(folder, trainer, step, stream, allow_nonfinite)
     if step is not None:
         retention.set_aside(folder.checkpoints, step)  # those after it: damaged, or not asked for
     folder.cut_logs(offsets, trainer.progress.epoch)
@@ -258,7 +259,7 @@ def _restore(
 
 
 def _load(
-    folder: RunFolder, trainer: Trainer, step: int | None, console: Console, allow_nonfinite: bool
+    folder: RunFolder, trainer: Trainer, step: int | None, stream: Stream, allow_nonfinite: bool
 ) -> tuple[int | None, dict[str, int]]:
     """Put the trainer where a checkpoint was; its step, None if there is none yet, and how long the logs were then.
 
@@ -274,9 +275,9 @@ def _load(
             ) from None
         _require_best(folder, path, step, files)
     elif checkpoint.steps(folder.checkpoints):
-        step, files = _newest(folder, console)
+        step, files = _newest(folder, stream)
     else:
-        console.warn(f"{folder.path}: no checkpoint found; starting from the beginning")
+        stream.on(Warned(f"{folder.path}: no checkpoint found; starting from the beginning"))
         return None, {}
     try:
         offsets = state.restore(trainer, files, allow_nonfinite)
@@ -309,7 +310,7 @@ def _require_best(folder: RunFolder, path: Path, step: int, files: Mapping[str, 
             ) from None  # fmt: skip
 
 
-def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, Path]]:
+def _newest(folder: RunFolder, stream: Stream) -> tuple[int, dict[str, Path]]:
     """The newest checkpoint that is whole; and so must be the best one, whose weights the end of the run needs.
 
     Raises:
@@ -317,7 +318,7 @@ def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, Path]]:
     """
     step, files, warnings = checkpoint.newest(folder.checkpoints, folder.record["id"])
     for warning in warnings:
-        console.warn(warning)
+        stream.on(Warned(warning))
     while (best := state.best_step(files)) not in (None, step):
         assert best is not None
         try:
@@ -326,7 +327,7 @@ def _newest(folder: RunFolder, console: Console) -> tuple[int, dict[str, Path]]:
         except checkpoint.Damaged as reason:
             text = f"step-{best:08d}, the best by validation, is damaged ({reason})"
         step, files = _before(folder, best, text)
-        console.warn(f"{text}; using step-{step:08d}")
+        stream.on(Warned(f"{text}; using step-{step:08d}"))
     return step, files
 
 

@@ -6,10 +6,10 @@ import hashlib
 import os
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -30,44 +30,9 @@ from mtl.runs import checkpoint, state
 from mtl.runs.folder import RunFolder, environment
 from mtl.signals import StopAsked, StopSignals
 from mtl.training import devices, failpoints
-from mtl.training.loop import Epoch, Evaluation, evaluate_split, fit, row_of
+from mtl.training.events import Ended, Listener, Noted, Started, Stream, Warned
+from mtl.training.loop import evaluate_split, fit, row_of
 from mtl.training.trainer import Trainer
-
-
-class Console(Protocol):
-    """What a run tells the person who watches it."""
-
-    def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None: ...
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
-
-    def evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None: ...
-
-    def epoch(self, trainer: Trainer, epoch: Epoch) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-
-class Silent:
-    """Says nothing; what `mtl.run` uses in Python unless told otherwise."""
-
-    def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None: ...
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
-
-    def evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None: ...
-
-    def epoch(self, trainer: Trainer, epoch: Epoch) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +56,7 @@ def run(
     *,
     out: str | os.PathLike[str] | None = None,
     plugins: Sequence[str] = (),
-    console: Console | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Result:
     """Train a recipe and write its run folder.
 
@@ -100,7 +65,7 @@ def run(
         overrides: `key.sub=value`, as on the command line; not with a checked recipe.
         out: the run folder; default `runs/<recipe>/<utc>-<suffix>`.
         plugins: the plug-ins that were loaded, for the record.
-        console: who is told what happens; by default nobody.
+        listeners: who is told what happens, after it was written down; by default nobody.
 
     Raises:
         UserError: the recipe or the data are at fault; before anything was written.
@@ -110,17 +75,17 @@ def run(
         recipe = load_recipe(recipe, overrides)
     elif overrides:
         raise ValueError("overrides are applied while a recipe is loaded: give them to load_recipe")
-    console = console or Silent()
+    stream = Stream(listeners)
     with devices.settings(recipe.train.deterministic, recipe.train.threads):
         trainer, device = prepare(recipe)
-        warm_start(recipe, trainer, console)
+        warm_start(recipe, trainer, stream)
         facts = _facts(recipe, trainer, device, plugins)
         with StopSignals():  # one that comes while the folder is made is obeyed once it is whole
             folder = RunFolder.create(Path(out) if out is not None else None, recipe, facts)
-            return train(trainer, folder, console, save_first=recipe.train.init_from is not None)
+            return train(trainer, folder, stream, save_first=recipe.train.init_from is not None)
 
 
-def warm_start(recipe: Recipe, trainer: Trainer, console: Console) -> None:
+def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
     """The weights that `train.init_from` names, in place of those drawn."""
     given = recipe.train.init_from
     if given is None:
@@ -129,7 +94,7 @@ def warm_start(recipe: Recipe, trainer: Trainer, console: Console) -> None:
         paths = {"": given} if isinstance(given, str) else given
         matched = take_weights(trainer.built, {name: load(path).built for name, path in paths.items()})
     for line in matched.lines():
-        console.note(f"init_from: {line}")
+        stream.on(Noted(f"init_from: {line}"))
 
 
 def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
@@ -199,7 +164,7 @@ def _label_counts(trainer: Trainer) -> dict[str, dict[str, int]]:
 def train(
     trainer: Trainer,
     folder: RunFolder,
-    console: Console,
+    stream: Stream,
     parent: int | None = None,
     save_first: bool = False,
 ) -> Result:
@@ -210,26 +175,24 @@ def train(
     Args:
         trainer: at the beginning, or where a checkpoint was.
         folder: the run.
-        console: who is told.
+        stream: who is told.
         parent: the step that the run goes on from, if it does.
         save_first: commit a checkpoint before the first step, of what the recipe alone would not give again.
     """
     folder.hold()
     try:
         with StopSignals() as stop:
-            recorder = Recorder(trainer, folder, console, stop, parent)
+            recorder = Recorder(trainer, folder, stream, parent, save_first)
+            everyone = Stream((recorder, stream))
             try:
-                console.started(trainer, folder, trainer.dataset.notices)
-                recorder.begin(save_first)
-                for measured in fit(trainer):
-                    if isinstance(measured, Epoch):
-                        recorder.epoch(measured)
-                        console.epoch(trainer, measured)
-                    else:
-                        recorder.evaluation(measured)
-                        console.evaluation(trainer, measured)
+                everyone.on(Started(trainer, folder.path))
+                for notice in trainer.dataset.notices:
+                    everyone.on(Warned(notice))
+                stop.check()
+                for event in fit(trainer, stop.check):
+                    everyone.on(event)
                     stop.check()
-                _finish(trainer, folder, recorder)
+                _finish(trainer, folder, recorder, stop.check)
                 failpoints.hit("plot")
                 plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
                 stop.check()
@@ -249,7 +212,8 @@ def train(
     finally:
         folder.release()
     result = result_of(folder)
-    console.finished(result)
+    selected = result.record["selected"]
+    stream.on(Ended(result.metrics, selected["epoch"], selected["step"]))
     return result
 
 
@@ -270,7 +234,7 @@ def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
     )
 
 
-def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
+def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder, between: Callable[[], None]) -> None:
     """Evaluate the test split once, with the epoch that validation chose or else the last one."""
     failpoints.hit("finish")
     recorder.log_again()
@@ -294,7 +258,7 @@ def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
     rows = recorder.rows
     seen = [row for row in rows if row["split"] == "test" and row["step"] == selected]
     if not seen or decisions:
-        row = row_of(progress, "test", evaluate_split(trainer, "test"))
+        row = row_of(progress, "test", evaluate_split(trainer, "test", between))
         row["epoch"] = progress.best_epoch if selected != progress.step else progress.epoch
         row["step"] = selected
         recorder.log("metrics.jsonl", [row])
@@ -303,7 +267,7 @@ def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
     folder.write_csv(rows)
     last_of = {row["split"]: row for row in rows if row["step"] == selected}
     if decisions:  # what was logged of validation knew nothing of thresholds and temperatures
-        last_of["validation"] = row_of(progress, "validation", evaluate_split(trainer, "validation"))
+        last_of["validation"] = row_of(progress, "validation", evaluate_split(trainer, "validation", between))
     results = {
         name: value
         for split in ("train", "validation", "test")
@@ -321,14 +285,3 @@ def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
 
 def result_of(folder: RunFolder) -> Result:
     return Result(folder.path, dict(folder.record["results"]), dict(folder.record))
-
-
-def evaluate_run(
-    path: str | os.PathLike[str], split: str = "test", data: str | os.PathLike[str] | None = None
-) -> dict[str, float | None]:
-    """Metrics of a run's selected weights on one split of its data, or on another file with labels.
-
-    Raises:
-        UserError: there is no such run, split or file.
-    """
-    return load(path).evaluate(split, data)

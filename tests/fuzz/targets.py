@@ -346,12 +346,12 @@ def state(folder: Path) -> Target:
     from mtl.recipe.load import load_recipe
     from mtl.runs import state
     from mtl.runs.disk import pieces
-    from mtl.training.loop import fit
+    from tests.support.listening import epochs_of
 
     small = ["data.source.rows=400", "data.source.test_rows=50"]
     overrides = [*small, "train.epochs=1", "train.device=cpu", "train.threads=1"]
     trainer, _ = prepare(load_recipe("synthetic_stitch", overrides))
-    assert len(list(fit(trainer))) == 1
+    assert len(list(epochs_of(trainer))) == 1
     trainer.meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
     files = {}
     for name, content in state.capture(trainer, {"metrics.jsonl": 0}).items():

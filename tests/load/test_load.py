@@ -31,6 +31,7 @@ from mtl.sources import fashion_mnist
 from mtl.training.loop import fit
 from tests.faults.whole import final_bytes
 from tests.load import many_at_once, save_peak, soak
+from tests.support.listening import epochs_of
 from tests.test_equalities import StopAt, begin_or_go_on
 from tests.test_errors import Capture, called
 
@@ -179,7 +180,7 @@ def test_order_of_ten_million_rows() -> None:
 def test_a_save_builds_no_file_in_memory(tmp_path: Path) -> None:
     """Of 16 MB of weights and 32 MB of moments, Python holds less than 1 MB at any time; nor does it to verify them."""
     trainer, _ = prepare(load_recipe(save_peak.recipe(16)))
-    assert len(list(fit(trainer))) == 1
+    assert len(list(epochs_of(trainer))) == 1
     tracemalloc.start()
     try:
         path = checkpoint.commit(tmp_path, 1, state.capture(trainer, {}), "run")
