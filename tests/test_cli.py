@@ -626,7 +626,8 @@ def test_one_run_is_held_by_one_process(run_of: Path, capsys: Capture, folder: P
     from mtl.runs.folder import RunFolder
 
     holder = RunFolder.open(run_of)
-    holder.save_record(status="interrupted")
+    holder.record.status = "interrupted"
+    holder.save_record()
     holder.hold()
     try:
         expected = [f"done: is in use by pid {os.getpid()} on host "]

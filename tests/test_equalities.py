@@ -199,7 +199,7 @@ def test_every_member_of_every_family_is_among_the_cases() -> None:
 def test_stopped_at_every_step(case: str, tmp_path: Path) -> None:
     """Q1, Q2, Q9: one run in as many pieces as it has steps, each begun from the checkpoint of a signal."""
     made = made_for(case, tmp_path)
-    steps = mtl.run(made, out=tmp_path / "straight").record["step"]
+    steps = mtl.run(made, out=tmp_path / "straight").record.step
     assert steps >= 8 or case == "accumulate"
     stopped_after(made, tmp_path / "stopped", *(StopAt(1) for _ in range(steps)))
     assert_same(tmp_path / "straight", tmp_path / "stopped")
@@ -398,4 +398,4 @@ def test_what_a_plug_in_draws_is_drawn_again(tmp_path: Path) -> None:
         if '"train"' in line
     ]
     assert len(set(losses)) == EPOCHS
-    assert straight.record["status"] == "finished"
+    assert straight.record.status == "finished"

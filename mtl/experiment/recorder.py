@@ -10,8 +10,9 @@ from typing import Any
 from mtl.errors import EnvironmentFault, NotFinite
 from mtl.runs import checkpoint, retention, state
 from mtl.runs.disk import lacks_space, write_whole
-from mtl.runs.folder import DIVERGED, TIMINGS, RunFolder
-from mtl.runs.logs import ALPHAS, METRICS
+from mtl.runs.folder import DIVERGED, RunFolder
+from mtl.runs.logs import ALPHAS, METRICS, TIMINGS
+from mtl.runs.record import Status
 from mtl.training.events import EpochEnded, Evaluated, Event, Saved, Started, Stepped, Stream, Warned
 from mtl.training.trainer import Trainer
 
@@ -37,8 +38,8 @@ class Recorder:
     ) -> None:
         self.trainer, self.folder, self.others = trainer, folder, others
         self.parent, self.save_first = parent, save_first
-        self.rows = folder.rows()
-        self._alpha_step = next((row["step"] for row in reversed(folder.rows(ALPHAS))), None)
+        self.rows = folder.logs.rows()
+        self._alpha_step = next((row["step"] for row in reversed(folder.logs.rows(ALPHAS))), None)
         self._unwritten: dict[str, list[Mapping[str, Any]]] = {}
         self._due, self._last_save, self._last_size = False, monotonic(), 0
         self._told: set[str] = set()
@@ -59,8 +60,8 @@ class Recorder:
 
     def _start(self) -> None:
         progress = self.trainer.progress
-        if self.folder.record["step"] != progress.step:  # a kill came between a checkpoint and its record
-            self._record(step=progress.step, epoch=progress.epoch)
+        if self.folder.record.step != progress.step:  # a kill came between a checkpoint and its record
+            self._record_position()
         if self.parent is not None:
             self._retain()  # a kill may have come between the last checkpoint and the deletion of older ones
         if self._alpha_step is None:
@@ -85,7 +86,7 @@ class Recorder:
         if event.is_best or event.is_last or by_epochs or self._due:
             self.save()
         self.log(TIMINGS, [self._timing(event, perf_counter() - began)])
-        self._record(step=progress.step, epoch=progress.epoch)
+        self._record_position()
 
     def _measured(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
@@ -103,8 +104,8 @@ class Recorder:
         if not checkpoints.exists() and self._last_size:
             self._warn_once(f"{checkpoints}: was deleted; it is made again")
         self.log_again()
-        files = state.capture(self.trainer, self.folder.offsets())
-        path = checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
+        files = state.capture(self.trainer, self.folder.logs.synced_lengths())
+        path = checkpoint.commit(checkpoints, progress.step, files, self.folder.record.id, self.parent)
         self._due, self._last_save, self._last_size = False, monotonic(), checkpoint.size_of(path)
         self._retain()
         self.others.on(Saved(progress.step, path))
@@ -119,14 +120,14 @@ class Recorder:
         stay = [*checkpoint.steps(folder)[-keep:], *([] if self.parent is None else [self.parent])]
         bests = [self.trainer.progress.best_step, *(state.best_step_at(folder, step) for step in stay)]
         protect = [step for step in (*bests, self.parent) if step is not None]
-        warning = retention.retain(self.folder.checkpoints, self.folder.record["id"], keep, protect)
+        warning = retention.retain(self.folder.checkpoints, self.folder.record.id, keep, protect)
         if warning:
             self._warn_once(warning)
 
     def stopped(self) -> None:
         """A stop signal came at the edge of a step: save, unless the end of the run was being written."""
         progress = self.trainer.progress
-        if self.folder.record["status"] == "finished":
+        if self.folder.record.status == "finished":
             self._warn(f"stopped after the end of the run at step {progress.step}; its results are saved")
             return
         if not self.trainer.finished:
@@ -135,14 +136,14 @@ class Recorder:
             except KeyboardInterrupt:  # another one, from somebody who does not wait for the disk
                 self.broken_off()
                 raise
-        self._record(status="interrupted", step=progress.step, epoch=progress.epoch)
+        self._record_position("interrupted")
         self._warn(
             f"stopped at step {progress.step}, which is saved; `mtl run --resume {self.folder.path}` goes on"
         )
 
     def broken_off(self) -> None:
         """The run was interrupted within a step: the last checkpoint stands."""
-        self._record(status="interrupted")
+        self._record_status("interrupted")
         saved = checkpoint.steps(self.folder.checkpoints)
         kept = f"step {saved[-1]} is saved" if saved else "nothing is saved yet"
         self._warn(
@@ -152,7 +153,7 @@ class Recorder:
 
     def diverged(self, fault: NotFinite) -> None:
         """A loss or gradient was not finite: what is known of that step goes into diverged.json."""
-        self._record(status="diverged")
+        self._record_status("diverged")
         text = json.dumps({"what": fault.what, **(fault.facts or {})}, indent=1) + "\n"
         self._unless_refused(lambda: write_whole(self.folder.path / DIVERGED, text.encode()), so="")
 
@@ -167,7 +168,7 @@ class Recorder:
 
         def write() -> None:
             while waiting:
-                self.folder.log(name, waiting[:1])
+                self.folder.logs.append(name, waiting[:1])
                 del waiting[0]
 
         self._unless_refused(write)
@@ -177,8 +178,14 @@ class Recorder:
         for name in self._unwritten:
             self.log(name, [])
 
-    def _record(self, **facts: Any) -> None:
-        self._unless_refused(lambda: self.folder.save_record(**facts))
+    def _record_position(self, status: Status | None = None) -> None:
+        record, progress = self.folder.record, self.trainer.progress
+        record.step, record.epoch = progress.step, progress.epoch
+        self._record_status(status or record.status)
+
+    def _record_status(self, status: Status) -> None:
+        self.folder.record.status = status
+        self._unless_refused(self.folder.save_record)
 
     def _unless_refused(self, write: Callable[[], object], so: str = "; training goes on without it") -> None:
         try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 
 from mtl.build import build
 from mtl.dataset.assemble import load_dataset
-from mtl.errors import EnvironmentFault, NotFinite, UserError
-from mtl.evaluation.decisions import fit_decisions, with_decisions
+from mtl.errors import EnvironmentFault, NotFinite
+from mtl.experiment.facts import first_record
+from mtl.experiment.finish import finish, selected_of
 from mtl.experiment.recorder import Recorder
 from mtl.experiment.rehearsal import rehearse
 from mtl.experiment.trial import build_and_try
@@ -26,12 +27,12 @@ from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.report.plots import plot_run
-from mtl.runs import checkpoint, state
-from mtl.runs.folder import RunFolder, environment
+from mtl.runs.folder import RunFolder
+from mtl.runs.record import RunRecord
 from mtl.signals import StopAsked, StopSignals
 from mtl.training import devices, failpoints
 from mtl.training.events import Ended, Listener, Noted, Started, Stream, Warned
-from mtl.training.loop import evaluate_split, fit, row_of
+from mtl.training.loop import fit
 from mtl.training.trainer import Trainer
 
 
@@ -47,7 +48,7 @@ class Result:
 
     path: Path
     metrics: dict[str, float | None]
-    record: dict[str, Any]
+    record: RunRecord
 
 
 def run(
@@ -77,11 +78,11 @@ def run(
         raise ValueError("overrides are applied while a recipe is loaded: give them to load_recipe")
     stream = Stream(listeners)
     with devices.settings(recipe.train.deterministic, recipe.train.threads):
-        trainer, device = prepare(recipe)
+        trainer, _ = prepare(recipe)
         warm_start(recipe, trainer, stream)
-        facts = _facts(recipe, trainer, device, plugins)
+        record = first_record(trainer, plugins)
         with StopSignals():  # one that comes while the folder is made is obeyed once it is whole
-            folder = RunFolder.create(Path(out) if out is not None else None, recipe, facts)
+            folder = RunFolder.create(Path(out) if out is not None else None, recipe, record)
             return train(trainer, folder, stream, save_first=recipe.train.init_from is not None)
 
 
@@ -117,50 +118,6 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     return trainer, device
 
 
-def _facts(recipe: Recipe, trainer: Trainer, device: torch.device, plugins: Sequence[str]) -> dict[str, Any]:
-    """What run.json records beside identity and status."""
-    dataset = trainer.dataset
-    return {
-        "description": recipe.description,
-        "seeds": recipe.seeds.model_dump(),
-        "plugins": list(plugins),
-        "plugin_sha256": digests_of(plugins),
-        "environment": environment(),
-        "device": str(device),
-        "threads": recipe.train.threads or torch.get_num_threads(),
-        "data": {
-            "sha256": dataset.fingerprint,
-            "generated": any(source.generated_now() for source in recipe.data.by_name.values()),
-            "rows": {split: len(rows) for split, rows in dataset.splits.items()},
-            "labels": _label_counts(trainer),
-            "best_possible_accuracy": dataset.ceiling,
-        },
-        "model": dataset.learned.record(dataset.header),
-        "parameters": sum(p.numel() for p in trainer.built.model.parameters()),
-        "classes": {task: list(dataset.learned.outputs[task]) for task in recipe.tasks},
-        "towers": {tower: list(tasks) for tower, tasks in recipe.towers.items()},
-        "step": 0,
-        "results": {},
-    }
-
-
-def digests_of(plugins: Sequence[str]) -> dict[str, str]:
-    """Plug-in file -> its sha256; an installed plug-in has none."""
-    files = [name for name in plugins if Path(name).suffix == ".py" and Path(name).is_file()]
-    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
-
-
-def _label_counts(trainer: Trainer) -> dict[str, dict[str, int]]:
-    """Task -> split -> labels that are there, of tasks in which some may be missing."""
-    dataset, counts = trainer.dataset, {}
-    for group in trainer.built.groups:
-        present = dataset.present[group.name].cpu().numpy()
-        for t, task in enumerate(group.tasks):
-            if trainer.recipe.tasks[task].missing == "mask":
-                counts[task] = {split: int(present[rows, t].sum()) for split, rows in dataset.splits.items()}
-    return {task: counts[task] for task in trainer.recipe.tasks if task in counts}
-
-
 def train(
     trainer: Trainer,
     folder: RunFolder,
@@ -184,7 +141,7 @@ def train(
         with StopSignals() as stop:
             recorder = Recorder(trainer, folder, stream, parent, save_first)
             everyone = Stream((recorder, stream))
-            try:
+            with _broken_off_in_order(trainer, recorder):
                 everyone.on(Started(trainer, folder.path))
                 for notice in trainer.dataset.notices:
                     everyone.on(Warned(notice))
@@ -192,29 +149,36 @@ def train(
                 for event in fit(trainer, stop.check):
                     everyone.on(event)
                     stop.check()
-                _finish(trainer, folder, recorder, stop.check)
+                finish(trainer, folder, recorder, stop.check)
                 failpoints.hit("plot")
                 plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
                 stop.check()
-            except StopAsked as asked:
-                recorder.stopped()
-                raise asked.as_interrupt() from None
-            except NotFinite as fault:
-                recorder.diverged(fault)
-                raise
-            except KeyboardInterrupt:
-                recorder.broken_off()
-                raise
-            except (MemoryError, RuntimeError) as error:
-                if out_of_memory(error):
-                    raise _memory_fault(trainer, error) from error
-                raise
     finally:
         folder.release()
     result = result_of(folder)
-    selected = result.record["selected"]
-    stream.on(Ended(result.metrics, selected["epoch"], selected["step"]))
+    selected = selected_of(trainer.progress)
+    stream.on(Ended(result.metrics, selected.epoch, selected.step))
     return result
+
+
+@contextmanager
+def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]:
+    """Whatever ends the training before its time is recorded, and raised as the caller expects it."""
+    try:
+        yield
+    except StopAsked as asked:
+        recorder.stopped()
+        raise asked.as_interrupt() from None
+    except NotFinite as fault:
+        recorder.diverged(fault)
+        raise
+    except KeyboardInterrupt:
+        recorder.broken_off()
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise _memory_fault(trainer, error) from error
+        raise
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -234,54 +198,6 @@ def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
     )
 
 
-def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder, between: Callable[[], None]) -> None:
-    """Evaluate the test split once, with the epoch that validation chose or else the last one."""
-    failpoints.hit("finish")
-    recorder.log_again()
-    progress = trainer.progress
-    selected = progress.best_step if progress.best_step is not None else progress.step
-    if selected != progress.step:
-        path = folder.checkpoints / f"step-{selected:08d}"
-        try:
-            state.load_weights(trainer.built.model, checkpoint.verified(path, folder.record["id"]))
-        except checkpoint.Damaged as reason:
-            raise UserError(
-                str(path), f"the best by validation is damaged ({reason})",
-                f"mtl run --resume {folder.path} trains it again from an older one",
-            ) from None  # fmt: skip
-    decisions = fit_decisions(trainer.recipe, trainer.built, trainer.dataset)
-    if decisions:
-        groups = with_decisions(trainer.built.groups, decisions)
-        trainer.built = replace(trainer.built, groups=groups)
-        learned = trainer.dataset.learned.decided(decisions)
-        folder.save_record(model=learned.record(trainer.dataset.header), decisions=decisions)
-    rows = recorder.rows
-    seen = [row for row in rows if row["split"] == "test" and row["step"] == selected]
-    if not seen or decisions:
-        row = row_of(progress, "test", evaluate_split(trainer, "test", between))
-        row["epoch"] = progress.best_epoch if selected != progress.step else progress.epoch
-        row["step"] = selected
-        recorder.log("metrics.jsonl", [row])
-        rows.append(row)
-        seen = [row]
-    folder.write_csv(rows)
-    last_of = {row["split"]: row for row in rows if row["step"] == selected}
-    if decisions:  # what was logged of validation knew nothing of thresholds and temperatures
-        last_of["validation"] = row_of(progress, "validation", evaluate_split(trainer, "validation", between))
-    results = {
-        name: value
-        for split in ("train", "validation", "test")
-        for name, value in last_of.get(split, {}).items()
-        if "/" in name
-    }
-    folder.save_record(
-        status="finished",
-        selected={"step": selected, "epoch": seen[0]["epoch"]},
-        stopped_early=progress.stopped,
-        skipped_steps=progress.skipped,
-        results=results,
-    )
-
-
 def result_of(folder: RunFolder) -> Result:
-    return Result(folder.path, dict(folder.record["results"]), dict(folder.record))
+    """What a finished run gives back."""
+    return Result(folder.path, dict(folder.record.results), folder.record.model_copy(deep=True))

@@ -45,17 +45,18 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
     if folder.plots.is_symlink():  # pictures would land outside the run
         raise UserError(str(folder.plots), "is a link, not a folder", "remove it")
     folder.plots.mkdir(exist_ok=True)
-    rows, alphas = folder.rows(), folder.rows(ALPHAS)
-    note = GENERATED if folder.record.get("data", {}).get("generated") else ""
+    rows, alphas = folder.logs.rows(), folder.logs.rows(ALPHAS)
+    note = GENERATED if folder.record.data.generated else ""
     paths = []
     for metric in dict.fromkeys(key.split("/")[-1] for row in rows for key in row if "/" in key):
         if metric != "labels" and (metrics is None or metric in (*metrics, "loss")):
             paths.append(_save(learning_curves(rows, metric), folder.plots / f"curves_{metric}.png", note))
     if alphas:
-        towers = list(folder.record["towers"])
+        towers = list(folder.record.towers)
         require_alphas_of(towers, alphas, folder.path / ALPHAS)
-        selected = folder.record.get("selected", {}).get("step")
-        shown = next((row for row in reversed(alphas) if row["step"] == selected), alphas[-1])
+        selected = folder.record.selected
+        step = selected.step if selected is not None else None
+        shown = next((row for row in reversed(alphas) if row["step"] == step), alphas[-1])
         paths.append(_save(alpha_maps(shown, towers), folder.plots / "alpha.png", note))
         paths.append(_save(alpha_paths(alphas, towers), folder.plots / "alpha_history.png", note))
     return paths

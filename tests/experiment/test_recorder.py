@@ -14,6 +14,7 @@ from mtl.errors import EnvironmentFault
 from mtl.experiment import recorder
 from mtl.runs import checkpoint
 from mtl.runs.folder import RunFolder
+from mtl.runs.logs import RunLogs
 from mtl.training import loop
 from mtl.training.step import train_step
 from tests.experiment.test_resume import recipe
@@ -90,15 +91,15 @@ def test_what_a_disk_refused_is_written_later_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mtl.run(small(epochs=1), out=tmp_path / "straight")
-    real, refused = RunFolder.log, []
+    real, refused = RunLogs.append, []
 
-    def log(self: RunFolder, name: str, rows: Any) -> None:
+    def append(self: RunLogs, name: str, rows: Any) -> None:
         if name == "metrics.jsonl" and len(refused) < 2:
             refused.append(rows)
-            raise EnvironmentFault(str(self.path / name), "cannot write: no space left on device")
+            raise EnvironmentFault(str(self.folder / name), "cannot write: no space left on device")
         real(self, name, rows)
 
-    monkeypatch.setattr(RunFolder, "log", log)
+    monkeypatch.setattr(RunLogs, "append", append)
     listener = Watching()
     mtl.run(small(epochs=1), out=tmp_path / "run", listeners=(listener,))
     assert len(refused) == 2
@@ -115,16 +116,19 @@ def test_a_record_that_cannot_be_written_is_told_once(
 ) -> None:
     real, refused = RunFolder.save_record, []
 
-    def save_record(self: RunFolder, **facts: Any) -> None:
-        if set(facts) == {"step", "epoch"}:
-            refused.append(facts)
+    def save_record(self: RunFolder) -> None:
+        if self.record.status == "running":
+            refused.append(self.record.step)
             raise EnvironmentFault(str(self.path / "run.json"), "cannot write: input/output error")
-        real(self, **facts)
+        real(self)
 
-    monkeypatch.setattr(RunFolder, "save_record", save_record)
-    listener = Watching()
+    class Refusing(Watching):
+        def started(self) -> None:
+            monkeypatch.setattr(RunFolder, "save_record", save_record)
+
+    listener = Refusing()
     mtl.run(small(epochs=1), out=tmp_path / "run", listeners=(listener,))
-    assert [facts["step"] for facts in refused] == [3, 6, 9]
+    assert refused == [3, 6, 9]
     assert listener.warnings == [
         f"{tmp_path}/run/run.json: cannot write: input/output error; training goes on without it"
     ]

@@ -24,6 +24,7 @@ from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.specs import OPTIMIZERS, SCHEDULES, SHARING, WEIGHTINGS
 from mtl.registry import Registry
 from mtl.runs import checkpoint
+from mtl.runs.record import SCHEMA_VERSION
 from mtl.training.events import EpochEnded, Stepped
 from mtl.training.loop import evaluate_split
 from tests.support.listening import Watching
@@ -214,8 +215,8 @@ def stop_and_resume(made: Mapping[str, Any], out: Path, *stops: StopAfter) -> St
 @pytest.mark.usefixtures("no_plots")
 def test_stopped_after_any_epoch(variant: str, tmp_path: Path) -> None:
     made = recipe(**VARIANTS[variant])
-    straight = mtl.run(made, out=tmp_path / "straight").record
-    epochs = straight["epoch"]
+    epochs = mtl.run(made, out=tmp_path / "straight").record.epoch
+    assert epochs is not None
     assert epochs >= 3
     for k in range(1, epochs + 1):
         stop_and_resume(made, tmp_path / f"stop{k}", StopAfter(epoch=k))
@@ -225,8 +226,9 @@ def test_stopped_after_any_epoch(variant: str, tmp_path: Path) -> None:
 
 def test_early_stopping_variant_stops_early(tmp_path: Path, no_plots: None) -> None:
     record = mtl.run(recipe(**VARIANTS["early-stopping"]), out=tmp_path / "a").record
-    assert record["stopped_early"] is True
-    assert record["epoch"] < 12
+    assert record.stopped_early is True
+    assert record.epoch is not None
+    assert record.epoch < 12
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -261,7 +263,7 @@ def test_stopped_between_the_last_checkpoint_and_the_end(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("mtl.runs.folder.RunFolder.write_csv", stop)  # the test row is in the log by then
+        patch.setattr("mtl.runs.logs.RunLogs.write_csv", stop)  # the test row is in the log by then
         with pytest.raises(Stop):
             mtl.run(made, out=tmp_path / "stopped")
     mtl.resume(tmp_path / "stopped")
@@ -411,15 +413,16 @@ def test_a_damaged_best_epoch_is_trained_again_and_selected(tmp_path: Path) -> N
     for seed in range(20):
         made["seed"] = seed
         straight = tmp_path / f"straight{seed}"
-        record = mtl.run(made, out=straight).record
-        if record["selected"]["epoch"] in (2, 3):
+        selected = mtl.run(made, out=straight).record.selected
+        assert selected is not None
+        if selected.epoch in (2, 3):
             break
-    best = record["selected"]["epoch"]
+    best = selected.epoch
     assert best in (2, 3)
     run = tmp_path / "run"
     with pytest.raises(Stop):
         mtl.run(made, out=run, listeners=(StopAfter(epoch=best),))
-    flip(run / "checkpoints" / f"step-{record['selected']['step']:08d}" / "model.safetensors")
+    flip(run / "checkpoints" / f"step-{selected.step:08d}" / "model.safetensors")
     mtl.resume(run)
     assert_same(straight, run)
 
@@ -458,7 +461,7 @@ def test_a_newer_schema_is_refused(stopped_run: tuple[Path, Path], tmp_path: Pat
     shutil.copytree(stopped_run[1], run)
     edited(schema_version=9)(run / "checkpoints/step-00000009")
     with pytest.raises(
-        UserError, match=r"written by mtl 0\.1\.0 \(schema 9\), this is 0\.1\.0 \(schema 2\); upgrade mtl"
+        UserError, match=r"written by mtl 0\.1\.0 \(schema 9\), this is 0\.1\.0 \(schema 1\); upgrade mtl"
     ):
         mtl.resume(run)
 
@@ -688,7 +691,7 @@ def early_best(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, in
                 train__checkpoint={"keep": 10},
             )
             straight = folder / f"straight{seed}"
-            best = mtl.run(made, out=straight).record["selected"]["step"]
+            best = mtl.run(made, out=straight).record.plain()["selected"]["step"]
             if best in (6, 9):
                 break
         with pytest.raises(Stop):
@@ -783,7 +786,7 @@ def test_more_epochs(stop: int | None, tmp_path: Path) -> None:
     else:
         with pytest.raises(Stop):
             mtl.run(recipe(), out=tmp_path / "run", listeners=(StopAfter(epoch=stop),))
-    record = mtl.resume(tmp_path / "run", ["train.epochs=5"]).record
+    record = mtl.resume(tmp_path / "run", ["train.epochs=5"]).record.plain()
     assert (record["step"], record["epoch"]) == (15, 5)
     assert record["changes"] == [{"step": 12 if stop is None else 6, "changed": ["train.epochs 4 -> 5"]}]
     assert final_weights(tmp_path / "run") == final_weights(tmp_path / "long")
@@ -798,7 +801,7 @@ def test_more_epochs(stop: int | None, tmp_path: Path) -> None:
 def test_more_steps_are_all_taken(tmp_path: Path) -> None:
     """Also when the first end cut an epoch short."""
     mtl.run(recipe(train__epochs=None, train__max_steps=8), out=tmp_path / "run")
-    record = mtl.resume(tmp_path / "run", ["train.max_steps=12"]).record
+    record = mtl.resume(tmp_path / "run", ["train.max_steps=12"]).record.plain()
     assert (record["status"], record["step"], record["epoch"]) == ("finished", 12, 5)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["split"] == "train"] == [3, 6, 8, 11, 12]
@@ -912,7 +915,7 @@ def test_an_end_that_was_left_is_not_told_any_more(tmp_path: Path) -> None:
     assert not {"selected", "stopped_early"} & set(record)
     mtl.load(tmp_path / "run")
     again = mtl.resume(tmp_path / "run")
-    assert (again.metrics, again.record["selected"]) == (done.metrics, done.record["selected"])
+    assert (again.metrics, again.record.selected) == (done.metrics, done.record.selected)
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -924,8 +927,8 @@ def test_more_epochs_after_early_stopping_are_told_to_be_in_vain(tmp_path: Path)
     again = mtl.resume(tmp_path / "run", ["train.epochs=90"], listeners=(listener,))
     told = f"early stopping ended it at step {record['step']}; nothing more is trained, whatever its epochs"
     assert listener.warnings == [f"{tmp_path}/run: {told}"]
-    assert again.record["results"] == record["results"]
-    assert again.record["step"] == record["step"]
+    assert again.record.results == record["results"]
+    assert again.record.step == record["step"]
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -974,46 +977,26 @@ def test_another_machine_is_told_or_refused(
     result = mtl.resume(run, overrides, listeners=(listener,))
     (warning,) = listener.warnings
     assert warning.startswith(f"not bitwise: {text}")
-    assert result.record["status"] == "finished"
+    assert result.record.status == "finished"
 
 
-# --- a run of an older schema (K7) --------------------------------------------------------------------------
-
-GOLDEN = ROOT / "tests/golden/run-schema-1"
+# --- a run of this release (K7) ------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
-    """As it does when its checkpoint is written in this schema by hand; and its files stay as they are."""
-    was = {path.name: path.read_bytes() for path in (GOLDEN / "checkpoints/step-00000008").iterdir()}
-    assert json.loads(was["manifest.json"])["schema_version"] == 1
-    for name in ("old", "new"):
-        shutil.copytree(GOLDEN, tmp_path / name)
-    step = tmp_path / "new/checkpoints/step-00000008"
-    state = json.loads(was["state.json"])
-    state["schema_version"] = 2
-    state["progress"] = {
-        "best": None, "best_epoch": None, "best_step": None, "horizon": 16, "skipped": 0,
-        "skipped_in_a_row": 0, "stale": 0, "stopped": False,
-    }  # fmt: skip
-    state["position"] = {"epoch": 2, "global_step": 8, "step_in_epoch": 0}
-    state["order_sha256"] = None
-    data = json.dumps(state).encode()
-    (step / "state.json").write_bytes(data)
-    files = json.loads(was["manifest.json"])["files"]
-    files["state.json"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    edited(files=files, schema_version=2)(step)
-    for name in ("old", "new"):
-        listener = StopAfter()
-        result = mtl.resume(tmp_path / name, listeners=(listener,))
-        assert [line for line in listener.warnings if not line.startswith("not bitwise: ")] == []
-        assert (result.record["status"], result.record["step"]) == ("finished", 16)
-    assert results(tmp_path / "old") == results(tmp_path / "new")
-    kept = tmp_path / "old/checkpoints/step-00000008"
-    assert {path.name: path.read_bytes() for path in kept.iterdir()} == was
-    saved = json.loads((tmp_path / "old/checkpoints/step-00000016/state.json").read_text())
-    assert saved["schema_version"] == 2
-    assert saved["progress"]["horizon"] == 16
+def test_a_run_of_this_release_goes_on(small_run: Path, tmp_path: Path) -> None:
+    """Its files are of the schemas that this release names; checkpoints that are there stay as they are."""
+    run = shutil.copytree(small_run, tmp_path / "run")
+    step = run / "checkpoints/step-00000008"
+    before = {path.name: path.read_bytes() for path in step.iterdir()}
+    for name in ("manifest.json", "state.json"):
+        assert json.loads(before[name])["schema_version"] == checkpoint.SCHEMA_VERSION
+    assert json.loads((run / "run.json").read_bytes())["schema_version"] == SCHEMA_VERSION
+    listener = StopAfter()
+    result = mtl.resume(run, listeners=(listener,))
+    assert listener.warnings == []
+    assert (result.record.status, result.record.step) == ("finished", 16)
+    assert {path.name: path.read_bytes() for path in step.iterdir()} == before
 
 
 # --- real processes, really killed -----------------------------------------------------------------------

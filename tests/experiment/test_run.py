@@ -18,6 +18,7 @@ from mtl.dataset.assemble import Dataset
 from mtl.errors import ENVIRONMENT, NOT_FINITE, EnvironmentFault, NotFinite, UserError
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.runs import checkpoint, retention
+from mtl.runs.record import Selected
 from mtl.training.events import Ended, EpochEnded, Event, Stepped
 from tests.support.listening import Watching
 
@@ -269,7 +270,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
         "curves_loss.png", "curves_accuracy.png", "alpha.png", "alpha_history.png",
     }  # fmt: skip
     record = json.loads((tmp_path / "run/run.json").read_bytes())
-    assert record == result.record
+    assert record == result.record.plain()
     assert set(record) == {
         "schema_version", "id", "name", "description", "status", "started", "recipe_sha256",
         "resolved_sha256", "seeds", "plugins", "plugin_sha256", "environment", "device", "threads", "data",
@@ -287,6 +288,10 @@ def test_the_run_folder(tmp_path: Path) -> None:
     assert record["towers"] == {"a": ["a"], "b": ["b"]}
     assert record["selected"] == {"step": 9, "epoch": 3}
     assert result.metrics == record["results"]
+    assert len(record["id"]) == 36
+    assert record["recipe_sha256"] == load_recipe(recipe(train__monitor="test")).sha256()
+    assert set(record["environment"]) == {"mtl", "torch", "numpy", "python", "platform", "cpu_capability"}
+    assert all(isinstance(value, str) and value for value in record["environment"].values())
 
 
 def test_the_logs(tmp_path: Path, no_plots: None) -> None:
@@ -329,9 +334,9 @@ def test_the_best_epoch_meets_the_test_split(tmp_path: Path, no_plots: None) -> 
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     scores = {row["step"]: row["validation/mean/accuracy"] for row in rows if row["split"] == "validation"}
     best = max(scores, key=lambda step: (scores[step], -step))
-    assert result.record["stopped_early"] is True
-    assert result.record["selected"] == {"step": best, "epoch": best // 3}
-    assert result.record["step"] == best + 15 < 120
+    assert result.record.stopped_early is True
+    assert result.record.selected == Selected(step=best, epoch=best // 3)
+    assert result.record.step == best + 15 < 120
     assert checkpoint.steps(run / "checkpoints") == sorted({best, best + 12, best + 15})
     assert (rows[-1]["split"], rows[-1]["step"], rows[-1]["epoch"]) == ("test", best, best // 3)
     again = mtl.load(run).evaluate()
@@ -346,7 +351,7 @@ def test_the_test_split_selects_nothing(tmp_path: Path, no_plots: None) -> None:
     made = recipe(data__split={"validation": 0.25}, train__batch_size=15, train__epochs=6)
     with_test = mtl.run(made | {"train": {**made["train"], "monitor": "test"}}, out=tmp_path / "watched")
     without = mtl.run(made, out=tmp_path / "blind")
-    assert with_test.record["selected"] == without.record["selected"]
+    assert with_test.record.selected == without.record.selected
     assert with_test.metrics == without.metrics
     for name in ("model.safetensors", "optim.safetensors"):
         last = "checkpoints/step-00000018/" + name
@@ -361,7 +366,7 @@ def test_load_run_gives_the_selected_weights(tmp_path: Path, no_plots: None) -> 
 
     tensors = load_file(tmp_path / "run/checkpoints/step-00000009/model.safetensors")
     assert all(torch.equal(value, tensors[name]) for name, value in model.built.model.state_dict().items())
-    assert model.folder.record["status"] == "finished"
+    assert model.folder.record.status == "finished"
 
 
 def test_evaluation_refuses_what_is_not_there(tmp_path: Path, no_plots: None) -> None:
