@@ -32,6 +32,14 @@ def _bad_inputs_apart(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted after step 8 of 16, with checkpoints at 4 and 8; a test that changes it copies it."""
+    from tests.support.small_run import make_small_run
+
+    return make_small_run(tmp_path_factory.mktemp("small") / "run")
+
+
 @pytest.fixture
 def run_mtl(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_mtl("validate", "r.yaml", cwd=..., env=..., cache=True)` runs `python -m mtl` in a new process.

@@ -251,10 +251,10 @@ def test_eval_gives_the_same_numbers(run_of: Path, finished: Done, capsys: Captu
     table = out.splitlines()
     assert table[0].startswith("test ")
     assert out in finished.stdout
-    from mtl.experiment.run import evaluate_run
+    from mtl.inference.predict import load
 
     results = json.loads((run_of / "run.json").read_text())["results"]
-    again = evaluate_run(run_of)
+    again = load(run_of).evaluate()
     assert again == {name: value for name, value in results.items() if name.startswith("test/")}
     assert good(called(capsys, "eval", run_of, "--split", "train")).startswith("train ")
 
@@ -397,7 +397,8 @@ def test_one_run_is_held_by_one_process(run_of: Path, capsys: Capture, folder: P
     from mtl.runs.folder import RunFolder
 
     holder = RunFolder.open(run_of)
-    holder.save_record(status="interrupted")
+    holder.record.status = "interrupted"
+    holder.save_record()
     holder.hold()
     try:
         expected = [f"done: is in use by pid {os.getpid()} on host "]

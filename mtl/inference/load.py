@@ -15,8 +15,8 @@ from mtl.errors import UserError, quoted, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs import checkpoint, state
-from mtl.runs.folder import RECORD, RunFolder, recipe_of
-from mtl.runs.record import PUT_BACK, digest_of_model
+from mtl.runs.folder import RECORD, RunFolder
+from mtl.runs.record import PUT_BACK
 from mtl.training import devices
 
 
@@ -53,12 +53,8 @@ def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
     except UserError as error:
         raise UserError("--device", error.what, error.todo) from None
     recipe = _recipe(folder)
-    if "model" not in folder.record:
-        raise UserError(
-            str(folder.path), "was made by an earlier mtl that did not record its inputs", "train it again"
-        )
     _require_whole(folder)
-    header, learned = from_record(folder.record["model"])
+    header, learned = from_record(folder.record.model.model_dump())
     _require_tasks(folder, recipe, learned)
     built = build(recipe, header, learned)
     files, notice = selected_files(folder)
@@ -67,13 +63,12 @@ def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
 
 
 def _require_whole(folder: RunFolder) -> None:
-    """The record says of the model what the run wrote; older runs have no digest of it.
+    """The record says of the model what the run wrote.
 
     Raises:
         UserError: it does not.
     """
-    record = folder.record
-    if record.get("model_sha256", "") not in ("", digest_of_model(record)):
+    if folder.record.model_sha256 != folder.record.model.sha256():
         raise UserError(str(folder.path / RECORD), "model is not as the run wrote it", PUT_BACK)
 
 
@@ -92,9 +87,9 @@ def _require_tasks(folder: RunFolder, recipe: Recipe, learned: Learned) -> None:
 def _recipe(folder: RunFolder) -> Recipe:
     """The run's recipe; if it names parts of plug-ins that are not loaded, the message says which to add."""
     try:
-        return load_recipe(recipe_of(folder))
+        return load_recipe(folder.recipe())
     except UserError as error:
-        plugins = " ".join(f"--plugin {name}" for name in folder.record.get("plugins", []))
+        plugins = " ".join(f"--plugin {name}" for name in folder.record.plugins)
         if plugins:
             todo = f"the run began with plug-ins; add {plugins}"
             raise_all([UserError(e.place, e.what, todo, path=e.path) for e in error.errors])
@@ -109,7 +104,7 @@ def selected_files(folder: RunFolder) -> tuple[Mapping[str, Path], str | None]:
     Raises:
         UserError: there is no whole checkpoint, or the one selected is damaged.
     """
-    run_id, selected = folder.record["id"], folder.record.get("selected", {}).get("step")
+    run_id, selected = folder.record.id, folder.record.selected
     if selected is None:
         step, files, _ = checkpoint.newest(folder.checkpoints, run_id)
         best = state.best_step(files)
@@ -119,9 +114,9 @@ def selected_files(folder: RunFolder) -> tuple[Mapping[str, Path], str | None]:
                 step = best
         return files, f"{folder.path} is not finished: weights of step {step} are used"
     try:
-        return checkpoint.verified(_at(folder, selected), run_id), None
+        return checkpoint.verified(_at(folder, selected.step), run_id), None
     except checkpoint.Damaged as reason:
-        raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
+        raise UserError(str(folder.path), f"step-{selected.step:08d} is damaged ({reason})") from None
 
 
 def _at(folder: RunFolder, step: int) -> Path:

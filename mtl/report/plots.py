@@ -43,8 +43,8 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
     if folder.plots.is_symlink():  # pictures would land outside the run
         raise UserError(str(folder.plots), "is a link, not a folder", "remove it")
     folder.plots.mkdir(exist_ok=True)
-    rows, shared = folder.rows(), folder.rows(SHARING)
-    note = GENERATED if folder.record.get("data", {}).get("generated") else ""
+    rows, shared = folder.logs.rows(), folder.logs.rows(SHARING)
+    note = GENERATED if folder.record.data.generated else ""
     paths = []
     for metric in dict.fromkeys(key.split("/")[-1] for row in rows for key in row if "/" in key):
         if metric == "loss_weight" and not varies(rows, metric):
@@ -53,8 +53,9 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
             paths.append(_save(learning_curves(rows, metric), folder.plots / f"curves_{metric}.png", note))
     if shared:
         require_one_form(shared, folder.path / SHARING)
-        selected = folder.record.get("selected", {}).get("step")
-        shown = next((row for row in reversed(shared) if row["step"] == selected), shared[-1])
+        selected = folder.record.selected
+        step = selected.step if selected is not None else None
+        shown = next((row for row in reversed(shared) if row["step"] == step), shared[-1])
         paths.append(_save(sharing_maps(shown), folder.plots / "sharing.png", note))
         paths.append(
             _save(sharing_paths(shared, abscissa(shared)), folder.plots / "sharing_history.png", note)

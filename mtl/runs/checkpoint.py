@@ -26,8 +26,8 @@ from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.runs.disk import Content, make_folder, pieces, plain_size, sync_folder, write_new
 from mtl.runs.json_text import canonical_json, strict_json
 
-SCHEMA_VERSION = 2
-"""Of the manifest and the state: 2 since a checkpoint may lie within an epoch."""
+SCHEMA_VERSION = 1
+"""Of the manifest and the state."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20
 """Bytes that a manifest may have: one of ours has about 700."""
@@ -157,7 +157,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
-    """The manifest of one checkpoint, brought up to this schema in memory.
+    """The manifest of one checkpoint.
 
     Raises:
         Damaged: it is missing or is not a manifest.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 import mtl
 from mtl.errors import ENVIRONMENT, OK
+from mtl.runs.json_text import canonical_json
 from tests.support.assertions import Capture, called, contents, refused
 from tests.support.recipes import small, stitched
 
@@ -358,12 +360,19 @@ def test_what_was_learned_is_that_of_the_run(run: Path, capsys: Capture) -> None
     place = "run/run.json: model"
     damaged(run, "model.outputs.a", ["0", "2"])
     refused(lambda: called(capsys, "eval", "run"), Path(), [f"{place} is not as the run wrote it; put back"])
-    says(run, model_sha256=None)  # as an older mtl wrote it
-    assert called(capsys, "eval", "run").returncode == OK
-    damaged(run, "model.outputs", {"a": ["0", "1"]})
-    refused(lambda: called(capsys, "eval", "run"), Path(), [f"{place}.outputs lacks 'b'; put back"])
-    damaged(run, "model.outputs", {"a": ["0", "1"], "b": ["0", "1"], "c": ["0", "1"]})
-    refused(lambda: called(capsys, "eval", "run"), Path(), [f"{place}.outputs has unknown 'c'; put back"])
+    for outputs, text in {
+        (("a", ("0", "1")),): "lacks 'b'",
+        (("a", ("0", "1")), ("b", ("0", "1")), ("c", ("0", "1"))): "has unknown 'c'",
+    }.items():
+        damaged(run, "model.outputs", dict(outputs))
+        signed(run)
+        refused(lambda: called(capsys, "eval", "run"), Path(), [f"{place}.outputs {text}; put back"])
+
+
+def signed(run: Path) -> None:
+    """Put the digest of what run.json says of the model beside it, as an attacker would."""
+    model = json.loads((run / "run.json").read_bytes())["model"]
+    says(run, model_sha256=hashlib.sha256(canonical_json(model)).hexdigest())
 
 
 # --- folders of others ---

@@ -16,9 +16,11 @@ import torch
 import mtl
 from mtl.dataset.assemble import Dataset
 from mtl.errors import ENVIRONMENT, NOT_FINITE, EnvironmentFault, NotFinite, UserError
-from mtl.experiment.run import Silent, evaluate_run
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.runs import checkpoint, retention
+from mtl.runs.record import Selected
+from mtl.training.events import Ended, EpochEnded, Event, Stepped
+from tests.support.listening import Watching
 from tests.support.recipes import changed, linear, small, stitched
 
 ROOT = Path(__file__).parents[2]
@@ -144,37 +146,43 @@ def test_saving_rarely_changes_no_bit(every: int, tmp_path: Path, no_plots: None
         assert rarely[name] == often[name], name
 
 
-class Watching(Silent):
-    """Counts what it is told."""
+class Everything:
+    """Keeps every event, and draws random numbers: a listener may do as it likes."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[int, int, int]] = []
-        self.epochs: list[int] = []
-        self.notices: list[str] = []
-        self.ended: list[Any] = []
+        self.events: list[Event] = []
 
-    def started(self, trainer: Any, run: Any, notices: Any) -> None:
-        self.notices += notices
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-        self.steps.append((epoch, step, n_steps))
-        torch.rand(7)  # a console may do as it likes
-
-    def epoch(self, trainer: Any, epoch: Any) -> None:
-        self.epochs.append(trainer.progress.epoch)
-
-    def finished(self, result: Any) -> None:
-        self.ended.append(result)
+    def on(self, event: Event) -> None:
+        self.events.append(event)
+        torch.rand(7)
 
 
 def test_being_watched_changes_no_bit(tmp_path: Path, no_plots: None) -> None:
-    console = Watching()
-    result = mtl.run(recipe(), out=tmp_path / "watched", console=console)
+    listener = Everything()
+    result = mtl.run(recipe(), out=tmp_path / "watched", listeners=(listener,))
     mtl.run(recipe(), out=tmp_path / "alone")
     assert differing(tmp_path / "watched", tmp_path / "alone") == set()
-    assert console.steps == [(epoch, step, 3) for epoch in range(3) for step in (1, 2, 3)]
-    assert console.epochs == [1, 2, 3]
-    assert console.ended == [result]
+    steps = [event for event in listener.events if isinstance(event, Stepped)]
+    assert steps == [Stepped(epoch, step, 3) for epoch in range(3) for step in (1, 2, 3)]
+    of_one = ["Stepped"] * 3 + ["Saved", "EpochEnded"]
+    assert [type(event).__name__ for event in listener.events] == ["Started", *of_one * 3, "Ended"]
+    assert listener.events[-1] == Ended(result.metrics, 3, 9)
+
+
+def test_each_listener_is_told_in_turn_after_it_was_written_down(tmp_path: Path, no_plots: None) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Reader:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on(self, event: Event) -> None:
+            if isinstance(event, EpochEnded):
+                lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+                told.append((self.name, json.loads(lines[-1])["step"]))
+
+    mtl.run(recipe(), out=tmp_path / "run", listeners=(Reader("one"), Reader("two")))
+    assert told == [(name, step) for step in (3, 6, 9) for name in ("one", "two")]
 
 
 # --- nothing global is left -------------------------------------------------------------------------------
@@ -201,7 +209,7 @@ def test_the_process_is_as_it_was(deterministic: bool, tmp_path: Path, no_plots:
     before = global_state()
     mtl.run(recipe(train__deterministic=deterministic), out=tmp_path / "run")
     assert global_state() == before
-    evaluate_run(tmp_path / "run")
+    mtl.load(tmp_path / "run").evaluate()
     assert global_state() == before
 
 
@@ -243,7 +251,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
         "curves_loss.png", "curves_accuracy.png", "sharing.png", "sharing_history.png",
     }  # fmt: skip
     record = json.loads((tmp_path / "run/run.json").read_bytes())
-    assert record == result.record
+    assert record == result.record.plain()
     assert set(record) == {
         "schema_version", "id", "name", "description", "status", "started", "recipe_sha256",
         "resolved_sha256", "seeds", "plugins", "plugin_sha256", "environment", "device", "threads", "data",
@@ -261,6 +269,10 @@ def test_the_run_folder(tmp_path: Path) -> None:
     assert record["towers"] == {"a": ["a"], "b": ["b"]}
     assert record["selected"] == {"step": 9, "epoch": 3}
     assert result.metrics == record["results"]
+    assert len(record["id"]) == 36
+    assert record["recipe_sha256"] == load_recipe(recipe(train__monitor="test")).sha256()
+    assert set(record["environment"]) == {"mtl", "torch", "numpy", "python", "platform", "cpu_capability"}
+    assert all(isinstance(value, str) and value for value in record["environment"].values())
 
 
 def test_the_logs(tmp_path: Path, no_plots: None) -> None:
@@ -303,14 +315,14 @@ def test_the_best_epoch_meets_the_test_split(tmp_path: Path, no_plots: None) -> 
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     scores = {row["step"]: row["validation/mean/accuracy"] for row in rows if row["split"] == "validation"}
     best = max(scores, key=lambda step: (scores[step], -step))
-    assert result.record["stopped_early"] is True
-    assert result.record["selected"] == {"step": best, "epoch": best // 3}
-    assert result.record["step"] == best + 15 < 120
+    assert result.record.stopped_early is True
+    assert result.record.selected == Selected(step=best, epoch=best // 3)
+    assert result.record.step == best + 15 < 120
     assert checkpoint.steps(run / "checkpoints") == sorted({best, best + 12, best + 15})
     assert (rows[-1]["split"], rows[-1]["step"], rows[-1]["epoch"]) == ("test", best, best // 3)
-    again = evaluate_run(run, "test")
+    again = mtl.load(run).evaluate()
     assert again == {name: value for name, value in rows[-1].items() if "/" in name}
-    assert evaluate_run(run, "validation")["validation/mean/accuracy"] == scores[best]
+    assert mtl.load(run).evaluate("validation")["validation/mean/accuracy"] == scores[best]
     assert {n: v for n, v in result.metrics.items() if n.startswith("test/")} == again
     assert result.metrics["validation/mean/accuracy"] == scores[best]
 
@@ -320,7 +332,7 @@ def test_the_test_split_selects_nothing(tmp_path: Path, no_plots: None) -> None:
     made = recipe(data__split={"validation": 0.25}, train__batch_size=15, train__epochs=6)
     with_test = mtl.run(made | {"train": {**made["train"], "monitor": "test"}}, out=tmp_path / "watched")
     without = mtl.run(made, out=tmp_path / "blind")
-    assert with_test.record["selected"] == without.record["selected"]
+    assert with_test.record.selected == without.record.selected
     assert with_test.metrics == without.metrics
     for name in ("model.safetensors", "optim.safetensors"):
         last = "checkpoints/step-00000018/" + name
@@ -335,18 +347,18 @@ def test_load_run_gives_the_selected_weights(tmp_path: Path, no_plots: None) -> 
 
     tensors = load_file(tmp_path / "run/checkpoints/step-00000009/model.safetensors")
     assert all(torch.equal(value, tensors[name]) for name, value in model.built.model.state_dict().items())
-    assert model.folder.record["status"] == "finished"
+    assert model.folder.record.status == "finished"
 
 
-def test_evaluate_run_refuses_what_is_not_there(tmp_path: Path, no_plots: None) -> None:
+def test_evaluation_refuses_what_is_not_there(tmp_path: Path, no_plots: None) -> None:
     mtl.run(recipe(), out=tmp_path / "run")
     with pytest.raises(UserError, match=r"no split 'tests' \(did you mean 'test'\?\); one of train, test"):
-        evaluate_run(tmp_path / "run", "tests")
+        mtl.load(tmp_path / "run").evaluate("tests")
     with pytest.raises(UserError, match="no checkpoint found"):
-        evaluate_run(tmp_path)
+        mtl.load(tmp_path)
     (tmp_path / "run/checkpoints/step-00000009/state.json").write_text("{}")
     with pytest.raises(UserError, match=r"step-00000009 is damaged \(state\.json: size differs\)"):
-        evaluate_run(tmp_path / "run")
+        mtl.load(tmp_path / "run").evaluate()
 
 
 # --- refused before anything is written -------------------------------------------------------------------
@@ -415,24 +427,19 @@ def test_checkpoints_deleted_in_mid_run_are_no_end(tmp_path: Path, no_plots: Non
     """F24: the next save makes the folder again."""
     import shutil
 
-    class Deleting(Silent):
-        def epoch(self, trainer: Any, epoch: Any) -> None:
-            if trainer.progress.epoch == 2:
+    class Deleting(Watching):
+        def epoch_ended(self, event: EpochEnded) -> None:
+            if self.trainer.progress.epoch == 2:
                 shutil.rmtree(tmp_path / "run" / "checkpoints")
 
-    mtl.run(recipe(), out=tmp_path / "run", console=Deleting())
+    mtl.run(recipe(), out=tmp_path / "run", listeners=(Deleting(),))
     assert checkpoint.steps(tmp_path / "run/checkpoints") == [9]
 
 
 def test_retention_that_fails_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_plots: None
 ) -> None:
-    warnings: list[str] = []
-
-    class Warned(Silent):
-        def warn(self, text: str) -> None:
-            warnings.append(text)
-
+    listener = Watching()
     monkeypatch.setattr(retention, "retain", lambda *_: "cannot delete an old checkpoint: Permission denied")
-    mtl.run(recipe(), out=tmp_path / "run", console=Warned())
-    assert warnings == ["cannot delete an old checkpoint: Permission denied"]  # once for the three
+    mtl.run(recipe(), out=tmp_path / "run", listeners=(listener,))
+    assert listener.warnings == ["cannot delete an old checkpoint: Permission denied"]  # once for the three

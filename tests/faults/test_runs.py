@@ -30,6 +30,7 @@ from mtl import signals
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, NOT_FINITE, OK, TERMINATED, USER
 from mtl.runs import checkpoint, retention
 from mtl.stages import STAGES
+from mtl.training.events import EpochEnded
 from tests.experiment.test_resume import recipe
 from tests.faults.whole import checkpoints, final_bytes
 from tests.support.assertions import Capture, Done, called, contents
@@ -352,10 +353,10 @@ def test_checkpoints_that_the_user_deletes(
     """F24: in the middle of the second epoch; the next save makes what it needs."""
     folder, real, calls = command.out / "checkpoints", mtl.experiment.run.fit, itertools.count()
 
-    def fit(trainer: Any) -> Iterator[Any]:
-        for epoch in real(trainer):
-            yield epoch
-            if next(calls) == 0:
+    def fit(trainer: Any, between: Any) -> Iterator[Any]:
+        for event in real(trainer, between):
+            yield event
+            if isinstance(event, EpochEnded) and next(calls) == 0:
                 shutil.rmtree(folder / f"step-{STEPS:08d}" if what == "newest" else folder)
 
     with monkeypatch.context() as patch, failing("forward:8:term"):
@@ -418,7 +419,7 @@ def test_a_first_metric_that_is_undefined_is_not_the_best(
 
     real, calls = fit.evaluate_split, itertools.count()
 
-    def evaluate(trainer: Any, split: str) -> dict[str, float | None]:
+    def evaluate(trainer: Any, split: str, *_: Any) -> dict[str, float | None]:
         values = dict(real(trainer, split))
         if split == "validation" and next(calls) == 0:
             values["validation/mean/accuracy"] = None

@@ -104,7 +104,7 @@ def test_the_columns_and_what_is_in_them(model: TrainedModel) -> None:
 
 
 def test_the_fitted_threshold_and_temperature_are_used(model: TrainedModel, shop: Path) -> None:
-    constants = model.folder.record["model"]["constants"]["yes"]
+    constants = model.folder.record.model.constants["yes"]
     (threshold,), (temperature,) = constants["threshold"], constants["temperature"]
     assert threshold != 0.5
     assert temperature != 1.0
@@ -450,7 +450,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment.run, "_finish", interrupted)
+        patch.setattr(mtl.experiment.run, "finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             mtl.run(plain, out=folder / "run")
     return folder / "run"

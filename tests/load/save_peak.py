@@ -20,8 +20,8 @@ from mtl.experiment.run import prepare
 from mtl.recipe.load import load_recipe
 from mtl.runs import checkpoint, state
 from mtl.runs.disk import pieces
-from mtl.training.loop import fit
 from mtl.training.trainer import Trainer
+from tests.support.listening import epochs_of
 from tests.support.recipes import linear, small
 
 
@@ -67,7 +67,7 @@ def main() -> None:
         state.restore(trainer, checkpoint.verified(step))
 
     if not given.resume:
-        assert len(list(fit(trainer))) == 1
+        assert len(list(epochs_of(trainer))) == 1
     before, growth, seconds = grown(restore if given.resume else save)
     sizes = [tensor.nbytes for tensor in trainer.built.model.state_dict().values()]
     found = {

@@ -21,9 +21,8 @@ import os
 import resource
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import mean, median
 from time import process_time
@@ -31,8 +30,9 @@ from time import process_time
 import numpy as np
 import torch
 
-from mtl.experiment.run import Silent, prepare, run
+from mtl.experiment.run import prepare, run
 from mtl.recipe.load import load_recipe
+from mtl.training.events import Event, Stepped
 from mtl.training.loop import fit
 from tests.support.recipes import linear, small, stitched
 
@@ -74,24 +74,13 @@ class Yardstick:
     def __init__(self, steps: int) -> None:
         with torch.random.fork_rng():
             self.trainer, _ = prepare(load_recipe(recipe(steps, save_every_step=False)))
-        self.trainer.on_step = self._stepped
-        self.times: list[float] = []
 
     def seconds(self) -> list[float]:
         """The processor's seconds of each of the next few steps."""
-        self.times.clear()
-        with suppress(_Enough), torch.random.fork_rng():
-            list(fit(self.trainer))
-        return [later - sooner for sooner, later in pairwise(self.times)]
-
-    def _stepped(self, epoch: int, step: int, n_steps: int) -> None:
-        self.times.append(process_time())
-        if len(self.times) > YARDS:
-            raise _Enough
-
-
-class _Enough(Exception):
-    """The yardstick has taken its steps."""
+        with torch.random.fork_rng():
+            steps = (event for event in fit(self.trainer) if isinstance(event, Stepped))
+            times = [process_time() for _ in islice(steps, YARDS + 1)]
+        return [later - sooner for sooner, later in pairwise(times)]
 
 
 @dataclass
@@ -110,7 +99,7 @@ class Note:
 
 
 @dataclass
-class Observer(Silent):
+class Observer:
     """Looks at the process while it trains, and at its checkpoints after each step."""
 
     out: Path
@@ -124,7 +113,11 @@ class Observer(Silent):
     yardstick: Yardstick | None = None
     yards: list[float] = field(default_factory=list)
 
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+    def on(self, event: Event) -> None:
+        if isinstance(event, Stepped):
+            self._stepped(event.step)
+
+    def _stepped(self, step: int) -> None:
         now, each = process_time(), max(1, self.steps // NOTES)
         if self.last:  # the first step of an epoch comes after the evaluation and the logs of the one before
             (self.between if step == 1 else self.durations).append(now - self.last)
@@ -165,7 +158,7 @@ class Found:
 def soak(out: Path, steps: int, save_every_step: bool = False) -> tuple[Found, Sequence[Note]]:
     """Train a toy task for so many steps and look at what grows."""
     observer = Observer(out, steps)
-    run(recipe(steps, save_every_step), out=out, console=observer)
+    run(recipe(steps, save_every_step), out=out, listeners=(observer,))
     notes = observer.notes
     late = notes[len(notes) // 4 :]  # what fills up once has filled up
     at = [note.step for note in late]

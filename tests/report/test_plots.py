@@ -14,6 +14,8 @@ from mtl.report import plots
 from mtl.report.plots import abscissa, learning_curves, plot_run
 from mtl.report.sharing_plots import sharing_maps, sharing_paths
 from mtl.runs.folder import RunFolder
+from mtl.runs.record import Selected
+from tests.support.records import record
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -62,10 +64,10 @@ def paths_of(lines: list[dict[str, Any]]) -> Figure:
 
 def run_of(path: Path, tasks: list[str], *, stitched: bool = True, hole: str | None = None) -> RunFolder:
     path.mkdir(exist_ok=True)
-    run = RunFolder(path, {"towers": {task: [task] for task in tasks}})
-    run.log("metrics.jsonl", rows(tasks, hole=hole))
+    run = RunFolder(path, record(towers={task: [task] for task in tasks}))
+    run.logs.append("metrics.jsonl", rows(tasks, hole=hole))
     if stitched:
-        run.log("sharing.jsonl", alphas(len(tasks), towers=tasks))
+        run.logs.append("sharing.jsonl", alphas(len(tasks), towers=tasks))
     return run
 
 
@@ -234,7 +236,7 @@ def test_loss_weights_are_drawn_where_they_move(tmp_path: Path) -> None:
 def test_names_with_dollars_and_underscores_are_text(tmp_path: Path) -> None:
     """A site or metric name is the user's; it must not be read as mathematics."""
     run = run_of(tmp_path, ["a_b", "c-d"])
-    run.log("metrics.jsonl", [{"split": "train", "epoch": 4, "step": 1, "train/a_b/top_5": 1.0}])
+    run.logs.append("metrics.jsonl", [{"split": "train", "epoch": 4, "step": 1, "train/a_b/top_5": 1.0}])
     assert len(plot_run(run)) == 5
 
 
@@ -293,9 +295,9 @@ def test_curves_run_over_steps_if_validation_is_not_at_the_end_of_its_epoch(n_ta
     assert runs_over == {(6, 12, 18, 24, 30, 36), (9, 18, 27, 36)}
 
 
-@pytest.mark.parametrize("generated", [True, False, None])
+@pytest.mark.parametrize("generated", [True, False])
 def test_pictures_say_what_is_generated(
-    generated: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the table of results does; the words are on every picture, and nothing is on those of measured data."""
     words: list[str] = []
@@ -307,8 +309,7 @@ def test_pictures_say_what_is_generated(
     real = plots.FigureCanvasAgg
     monkeypatch.setattr(plots, "FigureCanvasAgg", look)
     run = run_of(tmp_path, ["a", "b"])
-    if generated is not None:
-        run.record["data"] = {"generated": generated}
+    run.record.data.generated = generated
     assert len(plot_run(run)) == 4
     assert words == ["the data are generated, not measured" if generated else ""] * 4
 
@@ -329,7 +330,7 @@ def test_nothing_of_a_heat_map_is_cut_off(n: int) -> None:
 @pytest.mark.parametrize("other", [alphas(2, sites=("fc1",)), alphas(2, towers=["a", "c"]), alphas(3)])
 def test_lines_of_another_form_are_named(other: list[dict[str, Any]], tmp_path: Path) -> None:
     run = run_of(tmp_path, ["a", "b"])
-    run.log("sharing.jsonl", other[:1])
+    run.logs.append("sharing.jsonl", other[:1])
     with pytest.raises(UserError) as caught:
         plot_run(run)
     told = "what is shared here is not what line 1 has; put back the one that the run wrote"
@@ -346,7 +347,7 @@ def test_the_heat_map_is_of_the_selected_weights(
     monkeypatch.setattr(plots, "FigureCanvasAgg", lambda figure: (figures.append(figure), real(figure)))
     run = run_of(tmp_path, ["a", "b"])
     if selected is not None:
-        run.record["selected"] = {"epoch": 1, "step": selected}
+        run.record.selected = Selected(epoch=1, step=selected)
     paths = [path.name for path in plot_run(run)]
     figure = figures[paths.index("sharing.png")]
     (image,) = figure.axes[0].get_images()

@@ -31,7 +31,9 @@ import mtl.experiment.run
 from mtl.__main__ import main
 from mtl.errors import OK, TERMINATED, Terminated
 from mtl.stages import listening
+from mtl.training.events import Stepped
 from tests.support.failpoints import Faults
+from tests.support.listening import Watching
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = [
@@ -206,37 +208,37 @@ def command(*arguments: str | Path) -> int:
     return main()
 
 
-class KillAt(mtl.experiment.run.Silent):
+class KillAt(Watching):
     """Sends SIGTERM to its own process where so many optimizer steps are done, be it before the first one."""
 
     def __init__(self, step: int | None) -> None:
+        super().__init__()
         self.step = step
-        self.said: list[str] = []
 
-    def started(self, trainer: Any, run: Any, notices: Any) -> None:
-        self.trainer, self.started_at = trainer, trainer.progress.step
-        self.stepped(0, 0, 0)
+    def started(self) -> None:
+        self.started_at = self.trainer.progress.step
+        self._kill()
 
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+    def stepped(self, event: Stepped) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
         if self.trainer.progress.step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: int | None) -> int:
     """Begin a run or go on with it, in Python, until a step or to the end; prints what happened as JSON."""
     mtl.experiment.run.plot_run = lambda *given: []  # type: ignore[assignment]
-    console, code = KillAt(stop), OK
+    listener, code = KillAt(stop), OK
     try:
         if (out / "run.json").exists():
-            mtl.experiment.resume.resume(out, console=console)
+            mtl.experiment.resume.resume(out, listeners=(listener,))
         else:
-            mtl.experiment.run.run(made, out=out, console=console)
+            mtl.experiment.run.run(made, out=out, listeners=(listener,))
     except Terminated:
         code = TERMINATED
-    trainer = console.trainer
-    facts = {"pid": os.getpid(), "started_at": console.started_at, "said": console.said}
+    trainer = listener.trainer
+    facts = {"pid": os.getpid(), "started_at": listener.started_at, "said": listener.warnings}
     print(json.dumps({**facts, "per_epoch": trainer.steps_per_epoch, "step": trainer.progress.step}))
     return code
