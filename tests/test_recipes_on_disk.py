@@ -101,7 +101,7 @@ def test_the_dense_recipe_is_dense_when_it_is_small() -> None:
     (path,) = (path for path in RECIPES if path.stem == "fashion_stitch_dense")
     trainer, _ = prepare(small(path))
     sizes = {}
-    for site, stitch in trainer.built.model.stitches.items():
+    for site, stitch in trainer.built.model.trunk.stitches.items():
         assert isinstance(stitch, CrossStitch)
         sizes[site] = tuple(stitch.alpha.shape)
     assert sizes == {"pool1": (2 * 196, 2 * 196), "pool2": (2 * 98, 2 * 98), "fc3": (16, 16)}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -64,7 +64,7 @@ class _Sharing(Shape):
 
     epoch: Count
     step: Step
-    sharing: dict[Word, _Matrix]
+    sharing: Annotated[dict[Word, _Matrix], Field(min_length=1)]
 
 
 LINES: Mapping[str, type[Shape]] = {METRICS: _Metrics, SHARING: _Sharing}

@@ -220,7 +220,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load(*args: Any) -> Dataset:
         dataset = original(*args)
-        dataset.inputs[:60, 0] = float("inf")
+        dataset.rows.inputs[:60, 0] = float("inf")
         return dataset
 
     monkeypatch.setattr(experiment, "load_dataset", load)

@@ -153,7 +153,7 @@ def test_a_disk_that_turns_read_only(command: Command, disk: Disk, tmp_path: Pat
     assert ended.stderr.splitlines() == [
         *(
             f"warning: {command.out}/{name}.jsonl: cannot write: {read_only}; training goes on without it"
-            for name in ("metrics", "alpha")
+            for name in ("metrics", "sharing")
         ),
         f"error: {command.out}/checkpoints: {what}",
     ]

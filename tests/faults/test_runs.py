@@ -258,7 +258,7 @@ def test_a_disk_that_takes_a_part(command: Command) -> None:
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_no_room_for_a_line_of_a_log(n: int, command: Command) -> None:
     """F4: one warning, checkpoints all the same, and the line is written when there is room again."""
-    name = {1: "alpha", 2: "metrics", 4: "alpha"}[n]
+    name = {1: "sharing", 2: "metrics", 4: "sharing"}[n]
     with failing(f"log:{n}:full"):
         command.goes_on(
             f"{command.out}/{name}.jsonl: cannot write: no space left on device; training goes on without it"

@@ -227,9 +227,9 @@ def test_loss_weights_are_drawn_where_they_move(tmp_path: Path) -> None:
     run = run_of(tmp_path, ["a"], stitched=False)
     for epoch, weight in ((1, 1.0), (2, 1.0)):
         line = {"split": "train", "epoch": epoch, "step": epoch, "train/a/loss_weight": weight}
-        run.log("metrics.jsonl", [line])
+        run.logs.append("metrics.jsonl", [line])
     assert "curves_loss_weight.png" not in [path.name for path in plot_run(run)]
-    run.log("metrics.jsonl", [{"split": "train", "epoch": 3, "step": 3, "train/a/loss_weight": 0.5}])
+    run.logs.append("metrics.jsonl", [{"split": "train", "epoch": 3, "step": 3, "train/a/loss_weight": 0.5}])
     assert "curves_loss_weight.png" in [path.name for path in plot_run(run, {"accuracy"})]
 
 

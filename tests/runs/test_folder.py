@@ -151,7 +151,8 @@ ROWS = [
     {"split": "train", "epoch": epoch, "step": 4 * epoch, "train/a/loss": value}
     for epoch, value in enumerate((0.1, None, 1e-300), start=1)
 ]
-ALPHAS = [{"epoch": epoch, "step": 4 * epoch, "alpha": {"fc1": [[1.0, 0.5], [0, 1]]}} for epoch in (1, 2, 3)]
+MATRIX = {"targets": ["a", "b"], "sources": ["a", "b"], "values": [[1.0, 0.5], [0, 1]]}
+ALPHAS = [{"epoch": epoch, "step": 4 * epoch, "sharing": {"fc1": MATRIX}} for epoch in (1, 2, 3)]
 
 
 def test_rows_come_back(run: RunFolder) -> None:

@@ -111,11 +111,16 @@ ROW = {
     "train/a/labels": 3,
     "train/a/auroc": None,
 }
-ALPHA = {"epoch": 1, "step": 4, "alpha": {"fc1": [[1, 0.5], [0.5, 1]], "fc2": [[1.0, 0.0], [0.0, 1.0]]}}
+GATES = {"targets": ["a", "b"], "sources": ["e", "f", "g"], "values": [[1, 0.5, 0], [0.5, 1.0, 0]]}
+SHARED = {
+    "epoch": 1,
+    "step": 4,
+    "sharing": {"gates": GATES, "fc2": {"targets": ["a"], "sources": ["a"], "values": [[1]]}},
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "row"), [("metrics.jsonl", ROW), ("sharing.jsonl", ALPHA), ("timings.jsonl", {"x": 1})]
+    ("name", "row"), [("metrics.jsonl", ROW), ("sharing.jsonl", SHARED), ("timings.jsonl", {"x": 1})]
 )
 def test_lines_come_back_as_they_are(name: str, row: dict[str, Any], tmp_path: Path) -> None:
     line = json.dumps(row) + "\n"
@@ -138,16 +143,17 @@ def test_lines_come_back_as_they_are(name: str, row: dict[str, Any], tmp_path: P
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": "x"}), "a/b/c is 'x', which no run writes"),
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": float("inf")}), "a/b/c is inf, which no run writes"),
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": [1]}), "a/b/c is [1], which no run writes"),
-        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {}}), "the alphas are not square matrices of one size"),
-        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {"a": []}}), "the alphas are not square matrices of one size"),
-        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {"a": [[1, 2], [3]]}}), "the alphas are not square matrices"),
-        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {"a": [[1]], "b": [[1, 0], [0, 1]]}}), "the alphas are not"),
-        ("sharing.jsonl", json.dumps({**ALPHA, "alpha": {"a": 1}}), "alpha.a is 1, which no run writes"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {}}), "sharing is {}, which no run writes"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {"a": 1}}), "sharing.a is 1, which no run writes"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {"a": {**GATES, "values": []}}}), "sharing.a: the values"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {"a": {**GATES, "values": [[1, 2, 3], [4]]}}}),
+         "sharing.a: the values are not a row for each target and a column for each source"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {"a": {**GATES, "sources": ["e"]}}}), "sharing.a: the"),
         ("timings.jsonl", "3", "is no object"),
     ],
 )  # fmt: skip
 def test_a_line_that_no_run_writes_is_named(name: str, line: str, text: str, tmp_path: Path) -> None:
-    good = {"metrics.jsonl": ROW, "sharing.jsonl": ALPHA}.get(name, {})
+    good = {"metrics.jsonl": ROW, "sharing.jsonl": SHARED}.get(name, {})
     (tmp_path / name).write_text(f"{json.dumps(good)}\n{line}\n{json.dumps(good)}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         read_lines(tmp_path / name)

@@ -15,6 +15,7 @@ from mtl.build import build
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import NotFinite, UserError
 from mtl.experiment.trial import build_and_try
+from mtl.model.weighting import Weighting
 from mtl.runs import state as states
 from mtl.runs.checkpoint import commit, verified
 from mtl.runs.disk import pieces
@@ -153,7 +154,7 @@ def spoiled(files: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
     return {**files, MODEL: save_tensors({name: t for name, t in tensors.items() if t is not None})}
 
 
-NAME = "towers.stages.fc1.map.weight"
+NAME = "trunk.towers.stages.fc1.map.weight"
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_steps_skipped_in_a_row_are_counted_over_a_resume(restore: Restore) -> N
 
     def hopeless() -> Trainer:
         trainer = trainer_of(epochs=10, on_nonfinite="skip")
-        trainer.dataset.inputs.fill_(torch.inf)
+        trainer.dataset.rows.inputs.fill_(torch.inf)
         return trainer
 
     one, two = hopeless(), hopeless()
@@ -308,12 +309,12 @@ def test_a_weighting_of_other_tensors_is_refused_and_nothing_is_loaded(restore: 
 
 
 def test_a_skipped_step_leaves_no_trace_in_the_weighting() -> None:
-    class Remembering(torch.nn.Module):
+    class Remembering(Weighting):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__((1.0, 1.0))
             self.register_buffer("last", torch.ones(2))
 
-        def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
+        def forward(self, losses_N: torch.Tensor, seen_N: torch.Tensor) -> torch.Tensor:
             self.last.copy_(losses_N.detach())
             return losses_N.sum() * float("nan")
 
