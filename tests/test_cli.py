@@ -384,7 +384,7 @@ def test_a_stopped_run_goes_on_to_its_end(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingConsole, "epoch", stop)
+        patch.setattr(TrainingConsole, "_epoch_ended", stop)
         assert called(capsys, "run", "t.yaml", "--out", "out").returncode == INTERRUPTED
     assert json.loads((folder / "out" / "run.json").read_text())["status"] == "interrupted"
     out = good(called(capsys, "run", "--resume", "out"))
@@ -444,9 +444,15 @@ def test_nohup_is_respected(folder: Path) -> None:
         "from mtl.cli import main\n"
         "from mtl.commands.watch import TrainingConsole\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "TrainingConsole.stepped = lambda *_: os.kill(os.getpid(), signal.SIGHUP)\n"
+        "hung_up = []\n"
+        "def stepped(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    hung_up.append(1)\n"
+        "TrainingConsole._stepped = stepped\n"
         "experiment.plot_run = lambda *_: []\n"
-        "sys.exit(main(['run', 't.yaml', '--out', 'out', '--quiet']))\n"
+        "code = main(['run', 't.yaml', '--out', 'out', '--quiet'])\n"
+        "assert hung_up\n"
+        "sys.exit(code)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

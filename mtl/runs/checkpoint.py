@@ -2,8 +2,8 @@
 
 No file is ever overwritten. A save makes `.tmp-<step>-<pid>-<random>`, writes and syncs each file, the
 manifest last, syncs the directory, renames it to `step-<8 digits>` and syncs the parent. Whatever interrupts
-it, each `step-*` folder that exists is whole, and loading checks every byte of it. Neither has a file in memory:
-what is written comes in pieces, and what is read is read by whoever needs it once its digest was found good.
+it, each `step-*` folder that exists is whole, and loading checks every byte of it. No file is held in memory as a
+whole: files are written and hashed in pieces, and `verified` returns paths, whose content the caller then reads.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def commit(
     Args:
         folder: the run's `checkpoints`, made if it is not there.
         step: optimizer steps done.
-        files: name -> content, which is gone through once to write it and once to hash it.
+        files: name -> content, which is read twice: to write it and to hash it.
         run_id: the run it belongs to.
         parent: the step that this process resumed from, if any.
 
     Returns:
-        The committed directory; the one that is there already if the same was saved before. Another one of this
-        step is replaced: one that has been damaged, or one that was saved before the epoch's evaluation.
-        Between the two renames of that, `clean` can put the old one back.
+        The committed directory. If the same was saved before, it is the one that is there already. A different
+        checkpoint of this step is replaced: a damaged one, or one that was saved before the epoch's evaluation. If
+        the process dies between the two renames of that, `retention.clean` puts the old one back.
 
     Raises:
         EnvironmentFault: the disk refused.

@@ -138,9 +138,10 @@ class RunFolder:
     def standing(self) -> tuple[str, int]:
         """Status and step as they are now, whatever run.json says; writes nothing.
 
-        A run is `running` while a process holds its lock. One that is said to run and is held by nobody `crashed`: it
-        was killed, or lost its machine. The step of a run that waits to go on is that of its newest checkpoint; of one
-        that runs, the later of that and run.json's, which changes at an epoch's end.
+        A run is `running` while a process holds its lock. A run whose run.json says `running`, and whose lock nobody
+        holds, `crashed`: it was killed, or lost its machine. A run that waits to go on is at the step of its newest
+        checkpoint. A run that runs is at that step or at run.json's, which changes at the end of an epoch, whichever
+        is later.
         """
         held = self._lock.taken()
         if self.record.status == "running" and held is False:

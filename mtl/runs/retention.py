@@ -21,8 +21,8 @@ _REPLACED = re.compile(r"\.old-([0-9]{8})-[0-9a-f]{8}")
 def retain(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> str | None:
     """Delete all of this run's checkpoints but the last `keep` and the protected; a warning if that fails.
 
-    Only folders that are checkpoints of this run by their manifest are deleted. A damaged one counts for nothing, and
-    is deleted once it is older than those that are kept.
+    Only folders that are checkpoints of this run by their manifest are deleted. A damaged one is not counted among the
+    last, and is deleted once it is older than those that are kept.
     """
     try:
         stages.reached("retain")
@@ -95,8 +95,8 @@ def set_aside_folders(folder: Path) -> list[tuple[Path, int]]:
 def set_aside(folder: Path, step: int) -> None:
     """Move the checkpoints after `step` into a folder of their own: the run goes on from an older one.
 
-    The newest goes first, so that those which a power cut leaves are older ones; the logs are cut once all of it is
-    on the disk, or a checkpoint that came back would count on lines that are gone.
+    The newest is moved first, so that a power cut leaves older ones in place. All moves are on the disk when this
+    returns, and only then may the logs be cut: a checkpoint that came back would count on lines that are gone.
 
     Raises:
         EnvironmentFault: the disk refused.

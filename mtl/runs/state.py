@@ -38,8 +38,9 @@ MODEL, OPTIMIZER, WEIGHTING, METER, STATE = (
 def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, Content]:
     """Everything that the rest of the run depends on, as it is when the files are written.
 
-    Tensors are not copied: no step may come before that. Dropout draws and the order of rows are functions of (seed,
-    position), so no generator state is here. What has been measured of an epoch under way is in `meter.safetensors`.
+    Tensors are not copied: no step may be taken before the files are written. Dropout draws and the order of rows are
+    functions of (seed, position), so no generator state is saved. What has been measured of an epoch under way goes
+    into `meter.safetensors`.
 
     Args:
         trainer: at the edge of a step.
@@ -191,8 +192,9 @@ def _moments(
 
 
 def _remembered(trainer: Trainer) -> dict[str, tuple[Tensor, bool]]:
-    """What the optimizer remembers of a parameter, and whether that has the parameter's shape: found by one step of
-    another optimizer of the recipe.
+    """What the optimizer remembers of a parameter, and whether that has the parameter's shape.
+
+    A second optimizer of the same recipe takes one step, and its memory is looked at.
     """
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.zeros(2)

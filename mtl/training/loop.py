@@ -61,7 +61,7 @@ def fit(
 
 
 def _evaluate(trainer: Trainer, between: Callable[[], None]) -> Evaluated:
-    """Evaluate the model as it is. Until the end this can be broken off and done again; only then it counts."""
+    """Evaluate the model as it is. An evaluation that is broken off leaves no trace, and can be done again."""
     progress, began = trainer.progress, perf_counter()
     rows = [
         row_of(progress, split, evaluate_split(trainer, split, between), progress.epoch + 1)

@@ -379,7 +379,8 @@ def signed(run: Path) -> None:
 
 OTHERS = """
 import os, sys
-import mtl.cli, mtl.experiment.resume, mtl.runs.retention  # what is imported later could not be read any more
+# what is imported later could not be read any more
+import mtl.cli, mtl.experiment.resume, mtl.runs.listing, mtl.runs.retention
 from mtl.commands import runs
 from mtl.inference.predict import load
 load("run").evaluate()

@@ -68,13 +68,14 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_twice_in_one_process(tmp_path: Path, no_plots: None) -> None:
     """Q14 and C10: other runs and draws between them leave no trace."""
-    mtl.run(recipe(), out=tmp_path / "one")
+    one = mtl.run(recipe(), out=tmp_path / "one")
     mtl.run(recipe(train__deterministic=False, seed=7), out=tmp_path / "between")
     random.seed(99)
     np.random.seed(99)
     torch.manual_seed(99)
-    mtl.run(recipe(), out=tmp_path / "two")
+    two = mtl.run(recipe(), out=tmp_path / "two")
     assert differing(tmp_path / "one", tmp_path / "two") == set()
+    assert one.record.id != two.record.id
 
 
 def test_in_new_processes_with_other_environments(tmp_path: Path, no_plots: None) -> None:

@@ -56,7 +56,7 @@ def measured(run: Path, metric: str) -> list[float | None]:
 def test_undefined_at_first(tmp_path: Path) -> None:
     """The first epoch in which it is defined is the best, although the value is the lowest there is; also resumed."""
     recipe = made(tmp_path, "multiclass", "cohen_kappa")
-    record = mtl.run(recipe, out=tmp_path / "straight").record
+    record = mtl.run(recipe, out=tmp_path / "straight").record.plain()
     values = measured(tmp_path / "straight", "cohen_kappa")
     assert (len(values), set(values)) == (EPOCHS, {None, 0.0})
     first = values.index(0.0)
@@ -74,7 +74,7 @@ def test_undefined_throughout(metric: str, tmp_path: Path) -> None:
     """Validation has one class: no epoch is chosen, and the last one is what the run ends with."""
     recipe = made(tmp_path, "binary", metric)
     recipe["tasks"]["sold"]["positive"] = ["yes"]
-    record = mtl.run(recipe, out=tmp_path / "straight").record
+    record = mtl.run(recipe, out=tmp_path / "straight").record.plain()
     assert measured(tmp_path / "straight", metric) == [None] * EPOCHS
     assert record["selected"] == {"epoch": EPOCHS, "step": EPOCHS * PER_EPOCH}
     stopped_after(recipe, tmp_path / "stopped", StopAt(PER_EPOCH + 1))
@@ -86,5 +86,5 @@ def test_undefined_is_no_progress(tmp_path: Path) -> None:
     """Early stopping counts epochs without a value as epochs without a better one."""
     recipe = made(tmp_path, "binary", "auroc", early_stopping={"patience": 3})
     recipe["tasks"]["sold"]["positive"] = ["yes"]
-    record = mtl.run(recipe, out=tmp_path / "run").record
+    record = mtl.run(recipe, out=tmp_path / "run").record.plain()
     assert (record["stopped_early"], record["epoch"], record["selected"]["epoch"]) == (True, 3, 3)

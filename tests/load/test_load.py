@@ -372,10 +372,11 @@ def test_many_runs_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.
     real, drawn = secrets.token_hex, itertools.count()
     monkeypatch.setattr(secrets, "token_hex", lambda n: f"{next(drawn) // 3 % 80:04x}" if n == 2 else real(n))
     recipe = load_recipe(of_tasks(2))
-    folders = together(lambda: RunFolder.create(None, recipe, record()))
+    numbers = itertools.count()
+    folders = together(lambda: RunFolder.create(None, recipe, record(id=str(next(numbers)))))
     assert len({folder.path for folder in folders}) == CROWD  # type: ignore[attr-defined]
-    records = [json.loads(path.read_bytes()) for path in tmp_path.glob("runs/*/*/run.json")]
-    assert len({record["id"] for record in records}) == CROWD
+    written = [json.loads(path.read_bytes())["id"] for path in tmp_path.glob("runs/*/*/run.json")]
+    assert sorted(map(int, written)) == list(range(CROWD))
     for folder in folders:
         folder.release()  # type: ignore[attr-defined]
 
