@@ -59,7 +59,9 @@ def _try(recipe: Recipe, tried: Built, header: Header) -> None:
         of_towers = {id(parameter) for part in grouped for parameter in part.parameters()}
         for name, parameter in tried.model.named_parameters():
             if parameter.grad is None:
-                path = "sharing" if name.startswith("trunk.") and id(parameter) not in of_towers else "backbone"
+                path = (
+                    "sharing" if name.startswith("trunk.") and id(parameter) not in of_towers else "backbone"
+                )
                 raise UserError("", f"{name} gets no gradient from any task", path=(path,))
     with recipe.at("model", "sharing"):
         check_sharing(recipe.model.sharing, tried.model.trunk)

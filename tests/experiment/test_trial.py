@@ -280,7 +280,9 @@ def plugin_recipe(plugin: str, second: str, *tasks: str) -> Recipe:
         ("lying", r"recipe: model\.backbone: shapes do not chain: .+"),
         (
             "unreached",
-            re.escape("recipe: model.backbone: trunk.towers.stages.second.unused gets no gradient from any task"),
+            re.escape(
+                "recipe: model.backbone: trunk.towers.stages.second.unused gets no gradient from any task"
+            ),
         ),
     ],
 )
@@ -299,8 +301,7 @@ def test_a_backbone_that_works_is_built(plugin: str, second: str) -> None:
 
 def test_separate_towers_start_by_their_names_too(plugin: str) -> None:
     two, one = (
-        build(plugin_recipe(plugin, "separate", *tasks), IMAGES).model.trunk
-        for tasks in (("a", "b"), ("b",))
+        build(plugin_recipe(plugin, "separate", *tasks), IMAGES).model.trunk for tasks in (("a", "b"), ("b",))
     )
     weight = "towers.stages.second.towers.{}.weight"
     assert torch.equal(two.get_parameter(weight.format(1)), one.get_parameter(weight.format(0)))

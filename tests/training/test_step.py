@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtl.build import build
 from mtl.data.rows.order import order
-from mtl.data.types import Array, Columns, Header
+from mtl.data.types import Columns, Header, Rows
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS, WEIGHTINGS
@@ -158,7 +158,7 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], rtol: float
         torch.testing.assert_close(ours[name], value, rtol=rtol, atol=rtol * value.abs().max().item())
 
 
-def first_step() -> Array:
+def first_step() -> Rows:
     """The rows of the first step."""
     return order(N_TRAIN, 0, 0)[:N_STEP]
 
@@ -192,7 +192,7 @@ def test_parts_are_one_batch_under_every_weighting(weighting: str, given: Any) -
         "always": ALWAYS,
         "yes": task_of("binary"),
     }
-    own = {"weighting": {"kind": weighting}}
+    own: dict[str, Any] = {"weighting": {"kind": weighting}}
     whole = trainer_of(values_of(tasks, **own))
     wanted = moved(whole)
     assert all(value.any() for value in wanted.values())
@@ -244,7 +244,7 @@ def test_a_positive_weight_is_no_weight_of_a_row(given: Any) -> None:
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(
         logits, batch.target["binary_1"][:, 0].double(), pos_weight=torch.tensor(7.0)
     )
-    gradient = torch.autograd.grad(wanted, trainer.built.model.trunk.parameters())  # type: ignore[arg-type]
+    gradient = torch.autograd.grad(wanted, list(trainer.built.model.trunk.parameters()))
     found = moved(trainer)
     for value, (name, _) in zip(gradient, trainer.built.model.trunk.named_parameters(), strict=True):
         torch.testing.assert_close(found[f"trunk.{name}"], -0.5 * value, rtol=1e-5, atol=1e-8)
@@ -320,7 +320,7 @@ def test_a_task_that_is_not_seen_is_as_if_it_were_not_there(
 def test_a_task_that_is_not_seen_has_no_part_in_any_weighting(weighting: str, given: Any) -> None:
     given(unlabelled_in_the_first_step(columns(), "yes"))
     seen = {"always": ALWAYS, "its": task_of("multiclass", weighted=True)}
-    own = {"weighting": {"kind": weighting}}
+    own: dict[str, Any] = {"weighting": {"kind": weighting}}
     both = trainer_of(values_of({"yes": task_of("binary"), **seen}, **own))
     alone = trainer_of(values_of(seen, **own))
     head, before = head_of(both, "yes"), towers_of(both)
