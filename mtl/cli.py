@@ -13,7 +13,6 @@ from mtl.commands import recipes, runs, training
 from mtl.commands.options import debug_option
 from mtl.commands.outcomes import guarded
 from mtl.errors import UserError, did_you_mean, quoted
-from mtl.signals import Interrupts
 
 
 class Commands(click.Group):
@@ -72,5 +71,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by who started us
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
-    with Interrupts():
-        return guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)
+    return guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)

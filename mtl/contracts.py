@@ -50,8 +50,8 @@ def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Co
 
     if not isinstance(columns, Columns):
         raise broken(source, "columns", f"gives {_called(columns)}, not Columns")
-    n, shape, announced = len(columns.inputs), columns.inputs.shape[1:], source.header().input_shape
-    if columns.header is None and shape != announced:
+    n, shape = len(columns.inputs), columns.inputs.shape[1:]
+    if columns.header is None and shape != (announced := source.header().input_shape):
         raise broken(source, "columns", f"gives inputs of shape {shape} per row, its header says {announced}")
     for name in labels:
         if name not in columns.labels:

@@ -1,11 +1,16 @@
-"""Stop signals: a flag while a run trains, looked at between steps; at any other time the end of the command."""
+"""Stop signals: they end a command at once, but for two parts of it.
+
+While a run trains, from when its folder is made, a signal sets a flag that is looked at between steps. While a file is
+written that must not stay half, a signal raises an exception. Whatever is slow to import is imported before either.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -18,7 +23,7 @@ REPEATED = 0.5
 
 
 def end_at_once(number: int, frame: FrameType | None = None) -> None:
-    """A handler that ends the process, without waiting for what it is importing."""
+    """A handler that ends the process, without waiting for what it is importing or reading."""
     end_echo(number)
     with suppress(OSError):
         os.write(2, b"interrupted\n")
@@ -32,57 +37,37 @@ def end_echo(number: int) -> None:
             os.write(2, b"\n")
 
 
-class _Handlers:
-    """In the main thread, `_came` handles the stop signals inside `with`; the previous handlers are put back.
+def _in_main_thread() -> bool:
+    """Only there handlers can be set."""
+    return threading.current_thread() is threading.main_thread()
 
-    A signal that is ignored stays so: a shell starts a command like that to keep it alive, as with nohup or `&`.
+
+@contextmanager
+def undoing() -> Iterator[None]:
+    """Within, a signal that would end the command at once raises KeyboardInterrupt or Terminated: `finally` is heeded.
+
+    Another one, `REPEATED` seconds later, ends the command at once. In a program that has other handlers, as Python's
+    users may have, nothing changes.
     """
+    first: float | None = None
 
-    def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Any:
-        if threading.current_thread() is threading.main_thread():
-            for number in STOPPING:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._came)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-    def _came(self, number: int, frame: FrameType | None) -> None:
-        raise NotImplementedError
-
-
-class Interrupts(_Handlers):
-    """`with Interrupts():` a stop signal raises KeyboardInterrupt or Terminated, so that what was begun is undone.
-
-    While something is imported it ends the process: nothing is begun then, and libraries lose such an exception, or
-    report it by screens of their own. So does another one while things are being undone, after `REPEATED` seconds.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._at: float | None = None
-
-    def _came(self, number: int, frame: FrameType | None) -> None:
-        if self._at is None and not _importing(frame):
-            self._at = monotonic()
+    def came(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if first is None:
+            first = monotonic()
             end_echo(number)
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
-        if self._at is None or monotonic() - self._at >= REPEATED:
+        if monotonic() - first >= REPEATED:
             end_at_once(number)
 
-
-def _importing(frame: FrameType | None) -> bool:
-    """Whether a call on the way to `frame` is an import."""
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
+    ours = [n for n in STOPPING if _in_main_thread() and signal.getsignal(n) is end_at_once]
+    try:
+        for number in ours:
+            signal.signal(number, came)
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, end_at_once)
 
 
 class StopAsked(Exception):
@@ -97,24 +82,32 @@ class StopAsked(Exception):
         return KeyboardInterrupt() if self.number == signal.SIGINT else Terminated()
 
 
-class StopSignals(_Handlers):
+class StopSignals:
     """`with StopSignals() as stop`: SIGINT, SIGTERM and SIGHUP set a flag, and `stop.check()` raises.
 
-    A second SIGINT breaks off at once. One inside another takes over the signal that the outer one has got.
+    A second SIGINT breaks off at once. One inside another takes over the signal that the outer one has got. The
+    handlers from before are put back. A signal that is ignored stays so: a shell starts a command like that to keep it
+    alive, as with nohup or `&`.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.number: int | None = None
         self._at = 0.0
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        super().__enter__()
+        for number in STOPPING if _in_main_thread() else ():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._came)
         for handler in self._before.values():
             outer = getattr(handler, "__self__", None)
             if isinstance(outer, StopSignals):
                 self.number, self._at = outer.number, outer._at
         return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _came(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT == self.number:

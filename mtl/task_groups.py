@@ -70,8 +70,8 @@ def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
     gathered: dict[tuple[object, ...], list[str]] = {}
     for task, spec in recipe.tasks.items():
         key = spec.group(spec.n_outputs(learned.outputs[task]))
-        computed_by = type(spec).build  # a subclass may have its own
-        gathered.setdefault((*key, computed_by, spec.head), []).append(task)
+        computed_by = (type(spec).build, *spec.fitted.items())  # a subclass may have its own
+        gathered.setdefault((*key, *computed_by, spec.head), []).append(task)
     groups: list[TaskGroup] = []
     for group_key, tasks in gathered.items():
         tasks.sort(

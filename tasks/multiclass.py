@@ -50,6 +50,7 @@ class Multiclass(TaskSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"target": "label"}
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "accuracy": True,
         "balanced_accuracy": True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -53,6 +53,7 @@ class Multilabel(TaskSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"targets": ("a", "b", "c")}
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "lists"
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "macro_auroc": True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -41,6 +41,7 @@ class Ordinal(TaskSpec):
     """
 
     reference: ClassVar[str] = "McCullagh 1980, Journal of the Royal Statistical Society B 42"
+    example: ClassVar[Mapping[str, Any]] = {"target": "label"}
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "mae": False,
         "quadratic_kappa": True,

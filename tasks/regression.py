@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -34,6 +34,7 @@ class Regression(TaskSpec):
     """
 
     reference: ClassVar[str] = "Huber 1964, Annals of Mathematical Statistics 35 (huber); ours"
+    example: ClassVar[Mapping[str, Any]] = {"target": "amount"}
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "numbers"
     known_metrics: ClassVar[Mapping[str, bool | None]] = {
         "rmse": False,

@@ -21,50 +21,11 @@ from mtl.recipe.specs import FAMILIES, Spec
 from mtl.registry import Registry
 from tests.support import task_samples
 from tests.support.plans import plan
+from tests.support.recipes import small
 
 FOLDER = Path(__file__).parent / "tables"
 REGISTRIES: dict[str, Registry[Any]] = {**FAMILIES, "stage": STAGES}
 
-# One minimal example per member: a new member needs a new line here.
-EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
-    "source": {
-        "fashion_mnist": {"sample": True},
-        "synthetic": {"rows": 20, "test_rows": 10, "features": 8},
-        "face_embeddings": {"people": 4, "images": 4},
-        "table": {"path": str(FOLDER / "four.csv"), "inputs": {"numeric": ("x",), "categorical": ("city",)}},
-        "npz": {"path": str(FOLDER / "four.npz")},
-    },
-    "task": task_samples.OPTIONS,
-    "backbone": {
-        "layers": {"stages": ({"name": "fc", "kind": "linear", "features": 4},)},
-    },
-    "sharing": {
-        "none": {},
-        "cross_stitch": {"after": ("fc",)},
-    },
-    "weighting": {
-        "sum": {},
-    },
-    "optimizer": {
-        "adam": {"lr": 0.1},
-        "adamw": {"lr": 0.1},
-        "sgd": {"lr": 0.1},
-    },
-    "schedule": {
-        "constant": {},
-        "cosine": {},
-        "step": {},
-        "one_cycle": {},
-    },
-    "stage": {
-        "conv": {"name": "it", "channels": 2, "kernel": 3},
-        "linear": {"name": "it", "features": 3},
-        "max_pool": {"name": "it", "size": 2},
-        "avg_pool": {"name": "it", "size": 2},
-        "global_avg_pool": {"name": "it"},
-        "dropout": {"name": "it", "p": 0.5},
-    },
-}
 MEMBERS = [(family, name) for family, registry in REGISTRIES.items() for name in registry.names()]
 every_member = pytest.mark.parametrize(("family", "name"), MEMBERS)
 
@@ -72,17 +33,13 @@ B, K, T = 4, 2, 3
 HEADER = Header(input_shape=(1, 8, 8), labels={"label": tuple("abcdefghij")})
 
 
-@pytest.mark.parametrize("family", REGISTRIES)
-def test_every_member_has_an_example(family: str) -> None:
-    assert set(EXAMPLES[family]) == set(REGISTRIES[family].names())
-
-
-def test_every_family_has_examples() -> None:
-    assert set(EXAMPLES) == set(REGISTRIES)
+@pytest.fixture(autouse=True)
+def _beside_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)  # the examples of sources that read a file name it alone
 
 
 def example(family: str, name: str) -> Any:
-    return REGISTRIES[family][name].model_validate({"kind": name, **EXAMPLES[family][name]})
+    return REGISTRIES[family][name].model_validate({"kind": name, **REGISTRIES[family][name].example})
 
 
 @every_member
@@ -100,7 +57,7 @@ def test_a_member_knows_its_name(family: str, name: str) -> None:
     registry = REGISTRIES[family]
     assert name in registry
     assert registry.name_of(registry[name]) == name
-    assert registry[name](**EXAMPLES[family][name]).kind == name
+    assert registry[name](**registry[name].example).kind == name
 
 
 @every_member
@@ -109,7 +66,7 @@ def test_a_member_is_frozen_and_refuses_unknown_keys(family: str, name: str) -> 
     with pytest.raises(ValueError, match="frozen"):
         spec.kind = "other"
     with pytest.raises(ValueError, match=re.escape(f"unknown key 'wigth' for {name}")):
-        REGISTRIES[family][name](**EXAMPLES[family][name], wigth=1)
+        REGISTRIES[family][name](**REGISTRIES[family][name].example, wigth=1)
 
 
 @every_member
@@ -182,7 +139,7 @@ def build_sharing(spec: Any) -> None:
     assert spec.keeps_equal_towers_equal(K) in (True, False)
     towers = {"left": ("t1", "t2"), "right": ("t0",)}
     for shape in ((3,), (3, 2, 2)):
-        trunk = spec.build(plan(towers, shape=shape, stages=(*spec.sites(), "last")))
+        trunk = spec.build(plan(towers, shape=shape, stages=("fc1", "fc2")))
         assert isinstance(trunk, Trunk)
         assert len(trunk.reading_of) == T
         assert trunk(torch.randn(B, *shape)).shape == (B, trunk.n_readings, *trunk.shape)
@@ -262,7 +219,6 @@ def test_a_member_does_what_its_family_promises(family: str, name: str) -> None:
 
 # -- in a recipe -------------------------------------------------------------------------------------------
 
-FC = {"name": "fc", "kind": "linear", "features": 4}
 PLACES = {
     "source": ("data", "source"),
     "task": ("tasks", "it"),
@@ -276,16 +232,12 @@ PLACES = {
 
 
 def recipe_with(family: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    recipe: dict[str, Any] = {
-        "schema_version": 1,
-        "name": "toy",
-        "data": {"source": {"kind": "fashion_mnist", "sample": True}},
-        "tasks": {"it": {"kind": "fashion.garment"}},
-        "model": {"backbone": {"kind": "layers", "stages": [FC, FC]}, "sharing": {"kind": "none"}},
-        "optimizer": {"kind": "sgd", "lr": 0.1},
-        "train": {"epochs": 1},
-    }
-    recipe["model"]["backbone"]["stages"][1] = {**FC, "name": "last"}
+    recipe = small(
+        data={"source": {"kind": "fashion_mnist", "sample": True}},
+        tasks={"it": {"kind": "fashion.garment"}, "other": {"kind": "fashion.audience"}},
+        model__backbone__stages=[{"name": n, "kind": "linear", "features": 4} for n in ("fc1", "fc2")],
+        model__sharing={"kind": "none"},
+    )
     at: Any = recipe
     *path, last = PLACES[family]
     for key in path:
@@ -296,7 +248,7 @@ def recipe_with(family: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 @every_member
 def test_a_member_is_written_into_a_recipe_and_read_back(family: str, name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_with(family, {"kind": name, **EXAMPLES[family][name]}))
+    recipe = load_recipe(recipe_with(family, {"kind": name, **REGISTRIES[family][name].example}))
     (tmp_path / "toy.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     again = load_recipe(tmp_path / "toy.yaml")
     assert again.sha256() == recipe.sha256()

@@ -1,14 +1,13 @@
-"""Labels that are missing, from the file to the metrics (D20-D25, D45), and tasks whose labels come from several files.
+"""Labels that are missing, from the file to the metrics (D21), and tasks whose labels come from several files.
 
 Shapes: N tasks.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,46 +25,9 @@ from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS
 from mtl.training.step import Measured, _losses, totals_of
 from mtl.training.trainer import Trainer
-from tests.test_errors import Capture, Done, called, refused
-
-Rows = Sequence[Mapping[str, object]]
-NETWORK = (
-    "model: {backbone: {kind: layers, norm: {kind: none}, stages: [{name: fc, kind: linear, features: 6}]}}"
-)
-
-
-def write(path: Path, rows: Rows) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def recipe_in(
-    folder: Path,
-    tasks: Mapping[str, object],
-    *,
-    data: Mapping[str, object] | None = None,
-    train: Mapping[str, object] | None = None,
-    network: str = NETWORK,
-) -> Path:
-    """`r.yaml`, by default over `t.csv` with inputs `u` and `v`, the splits in its column `part`."""
-    one = {
-        "source": {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u", "v"]}},
-        "split": {"column": "part"},
-    }
-    lines = [
-        "schema_version: 1",
-        "name: small",
-        f"data: {json.dumps(data or one)}",
-        *["tasks:", *(f"  {name}: {json.dumps(task)}" for name, task in tasks.items())],
-        network,
-        "optimizer: {kind: adam, lr: 1e-2}",
-        f"train: {json.dumps({'epochs': 2, 'batch_size': 8, 'device': 'cpu', **(train or {})})}",
-    ]
-    path = folder / "r.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+from tests.support.assertions import Capture, called, refused
+from tests.support.command_line import ran
+from tests.support.tables import Rows, recipe_in, write_rows
 
 
 def dataset_of(folder: Path) -> Dataset:
@@ -129,7 +91,7 @@ def gradients(trainer: Trainer, loss: Tensor) -> dict[str, Tensor | None]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_without_labels_of_a_task(kind: str, other: str, folder: Path) -> None:
     """Its loss and all gradients of it are exactly 0; the other task's gradient has the bits that it has alone."""
-    write(
+    write_rows(
         folder / "t.csv",
         [
             {
@@ -179,7 +141,7 @@ def test_the_loss_is_the_mean_over_the_labels_that_are_there(weighted: bool, fol
         }
         for i in range(30)
     ]
-    write(folder / "t.csv", rows)
+    write_rows(folder / "t.csv", rows)
     weight = {"sample_weight": "w"} if weighted else {}
     recipe_in(
         folder,
@@ -232,7 +194,7 @@ def scarce(folder: Path) -> list[dict[str, object]]:
                 "w": f"{rng.uniform(0.5, 2):.3f}",
             }
         )
-    write(folder / "t.csv", rows)
+    write_rows(folder / "t.csv", rows)
     return rows
 
 
@@ -267,7 +229,7 @@ def test_a_run_whose_batches_lack_labels(folder: Path, capsys: Capture) -> None:
     assert results["test/rare/labels"] == 10
 
     test = [row for row in rows if row["part"] == "test"]
-    write(folder / "test.csv", test)
+    write_rows(folder / "test.csv", test)
     predicted = mtl.load("run").predict("test.csv")
     there = [k for k, row in enumerate(test) if row["rare"]]
     assert len(there) == 10
@@ -336,173 +298,6 @@ def test_min_labelled_that_cannot_be(asked: dict[str, int], text: str, folder: P
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
 
 
-# --- labels that are not there, or all alike (D20, D22-D25), and one row (D45) ----------------------------
-
-
-def table(folder: Path, **columns: Callable[[int], object]) -> None:
-    """40 rows for training, then 10 for validation and 10 for testing."""
-    parts = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
-    rows = [
-        {"u": i, "v": i * i % 11, "part": part, **{name: cell(i) for name, cell in columns.items()}}
-        for i, part in enumerate(parts)
-    ]
-    write(folder / "t.csv", rows)
-
-
-BINARY = {"kind": "binary", "target": "x", "missing": "mask"}
-CLASSES = {"kind": "multiclass", "target": "x", "missing": "mask"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "split", "todo"),
-    [
-        (range(40), "train", ""),
-        (range(40, 50), "validation", "; split otherwise, such as by data.split.stratify"),
-        (range(50, 60), "test", "; split otherwise, such as by data.split.stratify"),
-    ],
-)
-def test_a_split_without_labels_of_a_task(
-    rows: range, split: str, todo: str, folder: Path, capsys: Capture
-) -> None:
-    """D20."""
-    table(folder, x=lambda i: "" if i in rows else i % 2)
-    recipe_in(folder, {"age": BINARY})
-    text = f"r.yaml:5:8: tasks.age: task 'age' has no labels in split '{split}'{todo}"
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
-
-
-def test_a_single_class(folder: Path, capsys: Capture) -> None:
-    """D23."""
-    table(folder, x=lambda i: int(i >= 40))
-    recipe_in(folder, {"gender": BINARY})
-    text = "tasks.gender: task 'gender' has a single class in train: nothing to learn"
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
-
-
-def test_the_faults_of_all_tasks_at_once(folder: Path, capsys: Capture) -> None:
-    table(folder, x=lambda i: "" if i < 40 else i % 2, y=lambda i: "" if i == 7 else i % 3, z=lambda i: i % 2)
-    recipe_in(
-        folder,
-        {
-            "a": BINARY,
-            "b": {"kind": "multiclass", "target": "y"},
-            "c": {"kind": "binary", "target": "z"},
-            "d": {"kind": "ordinal", "target": "y"},
-        },
-    )
-    text = "t.csv:row 9: no label in column 'y'; set `missing: mask` to leave such rows out of this task"
-    lines = [
-        "r.yaml:5:6: tasks.a: task 'a' has no labels in split 'train'",
-        f"r.yaml:6:39: tasks.b.target: {text}",
-        f"r.yaml:8:36: tasks.d.target: {text}",
-    ]
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, lines)
-
-
-WARNED: dict[str, tuple[dict[str, Any], Callable[[int], object], str]] = {
-    "D22 a class that train lacks": (
-        CLASSES,
-        lambda i: "pqr"[i % 3] if i >= 40 else "pq"[i % 2],
-        "task 'it': no row of train has 'r' (7 rows of other splits do)",
-    ),
-    "D25 a constant": (
-        {"kind": "regression", "target": "x"},
-        lambda i: 7.5 if i < 40 else i,
-        "task 'it': every label of train is 7.5; r2 is undefined",
-    ),
-}
-
-
-def ran(capsys: Capture, folder: Path) -> tuple[Done, dict[str, Any]]:
-    done = called(capsys, "run", "r.yaml", "--out", "run")
-    assert done.returncode == 0, done.stderr
-    return done, json.loads((folder / "run" / "run.json").read_text())
-
-
-@pytest.mark.parametrize("name", WARNED)
-def test_what_is_warned_of(name: str, folder: Path, capsys: Capture) -> None:
-    task, cell, text = WARNED[name]
-    table(folder, x=cell)
-    recipe_in(folder, {"it": task}, train={"epochs": 1})
-    done, record = ran(capsys, folder)
-    assert [line for line in done.stderr.splitlines() if "task 'it'" in line] == [f"warning: {text}"]
-    assert record["status"] == "finished"
-    if "r2" in text:
-        train = json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[0])
-        assert train["train/it/r2"] is None
-        assert math.isfinite(train["train/it/rmse"])
-
-
-def test_strict_classes(folder: Path, capsys: Capture) -> None:
-    """D22, as an error."""
-    task, cell, text = WARNED["D22 a class that train lacks"]
-    table(folder, x=cell)
-    recipe_in(folder, {"it": {**task, "strict_classes": True}})
-    line = f"tasks.it.strict_classes: {text}; drop strict_classes, or split otherwise"
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, [line])
-
-
-def test_a_rare_class(folder: Path, capsys: Capture) -> None:
-    """D24: 2 of 2,102 training rows."""
-    with (folder / "t.csv").open("w") as file:
-        file.write("u,v,part,x\n")
-        file.writelines(
-            f"{i % 7},{i % 5},{'train' if i < 2102 else 'test'},{'yes' if i < 2 or i > 2105 else 'no'}\n"
-            for i in range(2110)
-        )
-    recipe_in(folder, {"it": BINARY}, train={"epochs": 1, "batch_size": 1024})
-    done, _ = ran(capsys, folder)
-    text = (
-        "warning: task 'it': 2 rows of train are 'yes', 2100 are 'no'; "
-        "accuracy says little here, look at average_precision or macro_f1"
-    )
-    assert text in done.stderr.splitlines()
-
-
-def test_labels_of_a_list_that_train_has_on_one_side_only(folder: Path, capsys: Capture) -> None:
-    """Three columns of 0 and 1 as one task: the second has no 1 in train, the third no 0."""
-    table(folder, x=lambda i: i % 2, y=lambda i: int(i > 45), z=lambda i: int(i < 45))
-    recipe_in(folder, {"it": {"kind": "multilabel", "targets": ["x", "y", "z"]}}, train={"epochs": 1})
-    done, _ = ran(capsys, folder)
-    assert [line for line in done.stderr.splitlines() if "task 'it'" in line] == [
-        "warning: task 'it': no row of train has 'y'",
-        "warning: task 'it': every row of train has 'z'",
-    ]
-
-
-ONE_ROW = {
-    "source": {"kind": "table", "path": "t.csv", "test": "s.csv", "inputs": {"numeric": ["u"]}},
-}
-REGRESSION = {"it": {"kind": "regression", "target": "x"}}
-
-
-@pytest.mark.parametrize(("norm", "batch_size"), [("none", 1), ("layer", 1), ("none", 128)])
-def test_one_row(norm: str, batch_size: int, folder: Path, capsys: Capture) -> None:
-    """D45."""
-    write(folder / "t.csv", [{"u": 1, "x": 2}])
-    write(folder / "s.csv", [{"u": 3, "x": 2}])
-    network = NETWORK.replace("kind: none", f"kind: {norm}")
-    recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, network=network)
-    _, record = ran(capsys, folder)
-    assert record["data"]["rows"] == {"train": 1, "test": 1}
-
-
-@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (1, 128), (8, 1)])
-def test_batch_norm_has_no_variance_of_one_row(
-    n: int, batch_size: int, folder: Path, capsys: Capture
-) -> None:
-    """D45: the line says why."""
-    write(folder / "t.csv", [{"u": i, "x": i} for i in range(n)])
-    write(folder / "s.csv", [{"u": 1, "x": 2}])
-    network = NETWORK.replace("kind: none", "kind: batch")
-    recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, network=network)
-    text = (
-        "train.batch_size: a batch of one row cannot be normalized over the batch; "
-        "take model.backbone.norm.kind: layer or none, or batches of more rows"
-    )
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
-
-
 # --- tasks from several files -----------------------------------------------------------------------------
 
 
@@ -538,7 +333,7 @@ INPUTS = {"numeric": ["u", "v"], "categorical": ["c"]}
 def test_one_file_or_three_are_the_same_data(folder: Path) -> None:
     """Label counts, splits, standardization, categories, classes, targets: all the same, and so is the training."""
     rows = thirds()
-    write(folder / "t.csv", rows)
+    write_rows(folder / "t.csv", rows)
     recipe_in(
         folder,
         THIRDS,
@@ -548,7 +343,9 @@ def test_one_file_or_three_are_the_same_data(folder: Path) -> None:
     losses.append(losses_of(trainer_of(folder), np.arange(60)))
     for k, task in enumerate(THIRDS):
         keep = ["u", "v", "c", "part", task]
-        write(folder / f"{k}.csv", [{name: row[name] for name in keep} for row in rows[20 * k : 20 * k + 20]])
+        write_rows(
+            folder / f"{k}.csv", [{name: row[name] for name in keep} for row in rows[20 * k : 20 * k + 20]]
+        )
     sources = {f"s{k}": {"kind": "table", "path": f"{k}.csv"} for k in range(3)}
     recipe_in(folder, THIRDS, data={"sources": sources, "inputs": INPUTS, "split": {"column": "part"}})
     three = dataset_of(folder)
@@ -579,7 +376,9 @@ def test_one_run_over_three_files(folder: Path, capsys: Capture) -> None:
     rows = thirds()
     for k, task in enumerate(THIRDS):
         keep = ["u", "v", "c", "part", task]
-        write(folder / f"{k}.csv", [{name: row[name] for name in keep} for row in rows[20 * k : 20 * k + 20]])
+        write_rows(
+            folder / f"{k}.csv", [{name: row[name] for name in keep} for row in rows[20 * k : 20 * k + 20]]
+        )
     sources = {f"s{k}": {"kind": "table", "path": f"{k}.csv"} for k in range(3)}
     recipe_in(
         folder,
@@ -594,9 +393,9 @@ def test_one_run_over_three_files(folder: Path, capsys: Capture) -> None:
 
 def test_a_column_of_one_name_in_two_files(folder: Path) -> None:
     """Digits in one, letters in the other: each task has the classes of its own file, read in its own way."""
-    write(folder / "d.csv", [{"u": i, "v": 0, "label": i % 10} for i in range(40)])
-    write(folder / "l.csv", [{"u": i, "v": 1, "label": "xyz"[i % 3]} for i in range(30)])
-    write(folder / "q.csv", [{"u": i, "v": 2, "label": i / 4} for i in range(20)])
+    write_rows(folder / "d.csv", [{"u": i, "v": 0, "label": i % 10} for i in range(40)])
+    write_rows(folder / "l.csv", [{"u": i, "v": 1, "label": "xyz"[i % 3]} for i in range(30)])
+    write_rows(folder / "q.csv", [{"u": i, "v": 2, "label": i / 4} for i in range(20)])
     names = {"digit": "d", "letter": "l", "quantity": "q"}
     kinds = {"digit": "multiclass", "letter": "multiclass", "quantity": "regression"}
     recipe_in(
@@ -620,9 +419,9 @@ def test_a_column_of_one_name_in_two_files(folder: Path) -> None:
 
 
 def two_sources(folder: Path, other: Rows, **task: object) -> None:
-    write(folder / "one.csv", [{"u": i, "v": i, "x": i % 2} for i in range(20)])
+    write_rows(folder / "one.csv", [{"u": i, "v": i, "x": i % 2} for i in range(20)])
     (folder / "deep").mkdir()
-    write(folder / "deep" / "other.csv", other)
+    write_rows(folder / "deep" / "other.csv", other)
     recipe_in(
         folder,
         {"it": {"kind": "binary", "target": "x", **task}},
@@ -641,7 +440,7 @@ REFUSED: dict[str, tuple[Rows, dict[str, object], str]] = {
     "a missing label": (
         [{"u": i, "v": i, "x": "" if i == 3 else 1} for i in range(9)],
         {},
-        "r.yaml:5:36: tasks.it.target: other.csv:row 5: no label in column 'x'; set `missing: mask`",
+        "r.yaml:5:30: tasks.it.target: other.csv:row 5: no label in column 'x'; set `missing: mask`",
     ),
     "a label that is no class": (
         [{"u": i, "v": i, "x": 7 if i in (4, 6) else 1} for i in range(9)],

@@ -13,7 +13,7 @@ from mtl.errors import UserError, quoted
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import FAMILIES, SHARING, TASKS
 from mtl.registry import PLUGIN_GROUP, Registry, fault_of_plugin, load_plugin
-from tests.test_errors import plugins_undone
+from tests.support.assertions import plugins_undone
 
 FOOTWEAR = '''
 import mtl

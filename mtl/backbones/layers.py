@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -43,6 +44,7 @@ class Layers(BackboneSpec):
     """A chain of stages; after each conv and linear map come the norm and the activation."""
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"stages": ({"name": "fc1", "kind": "linear", "features": 4},)}
 
     activation: Activation = Field("relu", description="after each norm")
     stages: tuple[Annotated[StageSpec, Kind(STAGES)], ...] = Field(
@@ -115,6 +117,8 @@ class MappedStage(StageSpec):
 class Conv(MappedStage):
     """Convolution, (C, H, W) -> (channels, H', W')."""
 
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "channels": 2, "kernel": 3}
+
     channels: int = Field(ge=1, le=65536, description="channels of each tower's output")
     kernel: int = Field(ge=1, le=255, description="height and width, in pixels")
     stride: int = Field(1, ge=1, le=255, description="pixels from one position to the next")
@@ -148,6 +152,8 @@ class Conv(MappedStage):
 @STAGES.register("linear")
 class Linear(MappedStage):
     """Fully connected layer, any shape -> (features,); an image is flattened first."""
+
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "features": 3}
 
     features: int = Field(ge=1, le=1_000_000, description="features of each tower's output")
 
@@ -189,6 +195,8 @@ class Pool(StageSpec):
 class MaxPool(Pool):
     """The largest value of each square."""
 
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "size": 2}
+
     def module(self) -> nn.Module:
         from torch import nn
 
@@ -199,6 +207,8 @@ class MaxPool(Pool):
 class AvgPool(Pool):
     """The mean of each square."""
 
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "size": 2}
+
     def module(self) -> nn.Module:
         from torch import nn
 
@@ -208,6 +218,8 @@ class AvgPool(Pool):
 @STAGES.register("global_avg_pool")
 class GlobalAvgPool(StageSpec):
     """The mean over all positions, (C, H, W) -> (C,)."""
+
+    example: ClassVar[Mapping[str, Any]] = {"name": "it"}
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
         from torch import nn
@@ -220,6 +232,8 @@ class GlobalAvgPool(StageSpec):
 @STAGES.register("dropout")
 class Dropout(StageSpec):
     """Sets each value to 0 with probability p in training, and scales the rest by 1 / (1 - p)."""
+
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "p": 0.5}
 
     p: float = Field(ge=0, lt=1, description="probability")
 

@@ -100,21 +100,23 @@ def _recipes() -> str:
 
 
 def _training() -> str:
-    from mtl.experiment.run import Silent, run
+    from mtl.experiment.run import run
+    from mtl.training.events import Event, Stepped
 
-    class Clock(Silent):
+    class Clock:
         """Times of the optimizer steps."""
 
         def __init__(self) -> None:
             self.times = [perf_counter()]
 
-        def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-            self.times.append(perf_counter())
+        def on(self, event: Event) -> None:
+            if isinstance(event, Stepped):
+                self.times.append(perf_counter())
 
     clock = Clock()
     sample = ("data.source={kind: fashion_mnist, sample: true}", "train={max_steps: 4, batch_size: 128}")
     with tempfile.TemporaryDirectory() as folder:
-        run("fashion_stitch", sample, out=Path(folder, "run"), console=clock)
+        run("fashion_stitch", sample, out=Path(folder, "run"), listeners=(clock,))
         gaps = [after - before for before, after in zip(clock.times[1:], clock.times[2:], strict=False)]
         cores = os.cpu_count()
     return f"4 steps of fashion_stitch, batch 128: {median(gaps) * 1e3:.0f} ms a step on {cores} cores"

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mtl.console import complain, mute
+from mtl.data.files.opening import opened_once
 from mtl.errors import (
     BUG,
     ENVIRONMENT,
@@ -80,6 +81,7 @@ def guarded(command: Callable[[], Any], debug: bool) -> int:
         return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
 
 
+@opened_once()
 def _outcome(command: Callable[[], Any], debug: bool) -> int:
     try:
         command()

@@ -168,12 +168,10 @@ def init(
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="Tables of all keys instead, as in docs/recipe.md.")
 @plugin_option
-def schema(markdown: bool, plugins: tuple[str, ...]) -> None:
+def schema(plugins: tuple[str, ...]) -> None:
     """Print the JSON schema of recipes, for editors."""
     load_plugins(plugins)
     from mtl.recipe.json_schema import schema_text
-    from mtl.recipe.key_table import key_table
 
-    say((key_table() if markdown else schema_text()).rstrip())
+    say(schema_text().rstrip())

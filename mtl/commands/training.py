@@ -107,18 +107,18 @@ def _train(
     from mtl.commands.watch import TrainingConsole
     from mtl.experiment import resume as resuming
     from mtl.experiment import run as experiment
+    from mtl.experiment.reopen import Resumption
 
     console = TrainingConsole(quiet)
     try:
-        if resume is not None and dry_run:
-            going = resuming.foretell(
-                resume, overrides, recipe=loaded, plugins=plugins, console=console, **options
-            )
-            say("\n".join(going))
-        elif resume is not None:
-            resuming.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console, **options)
-        else:
+        if resume is None:
             assert loaded is not None
-            experiment.run(loaded, out=out, plugins=plugins, console=console)
+            experiment.run(loaded, out=out, plugins=plugins, listeners=(console,))
+            return
+        asked = Resumption(Path(resume), overrides, loaded, plugins, **options)
+        if dry_run:
+            say("\n".join(resuming.foretell(asked, (console,))))
+        else:
+            resuming.go_on(asked, (console,))
     finally:
         console.close()

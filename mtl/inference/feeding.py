@@ -83,15 +83,16 @@ class Feed:
             yield {}, self._numbers(array[start : start + self.rows], start)
 
     def _npz(self, path: Path, keep: Sequence[str]) -> Iterator[Batch]:
-        from mtl.data.files.npz import names
+        from mtl.data.files.npz import archive
         from mtl.data.files.npz_stream import stream
 
         name, start = self.source.input_array(), 0
         with without_paths():
-            known = names(path)
+            file = archive(path)
+            known = file.headers
         if name in known:
             self._check_shape(known[name][0], path.name)
-        for arrays in stream(path, list(dict.fromkeys([name, *keep])), self.rows):
+        for arrays in stream(file, list(dict.fromkeys([name, *keep])), self.rows):
             yield {n: arrays[n] for n in keep}, self._numbers(arrays[name], start, path.name)
             start += len(arrays[name])
 

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtl.build import Built, build
-from mtl.console import complain
 from mtl.data.learned import Learned, from_record
 from mtl.data.types import Header
 from mtl.errors import UserError, quoted, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs import checkpoint, state
-from mtl.runs.folder import RECORD, RunFolder, recipe_of
-from mtl.runs.record import PUT_BACK, digest_of_model
+from mtl.runs.folder import RECORD, RunFolder
+from mtl.runs.record import PUT_BACK
 from mtl.training import devices
 
 
@@ -31,6 +30,7 @@ class Trained:
         header: the shape of its inputs.
         learned: classes, scales and other numbers from training.
         folder: the run.
+        notice: which weights these are, if the run is not finished.
     """
 
     recipe: Recipe
@@ -38,6 +38,7 @@ class Trained:
     header: Header
     learned: Learned
     folder: RunFolder
+    notice: str | None = None
 
 
 def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
@@ -52,26 +53,22 @@ def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
     except UserError as error:
         raise UserError("--device", error.what, error.todo) from None
     recipe = _recipe(folder)
-    if "model" not in folder.record:
-        raise UserError(
-            str(folder.path), "was made by an earlier mtl that did not record its inputs", "train it again"
-        )
     _require_whole(folder)
-    header, learned = from_record(folder.record["model"])
+    header, learned = from_record(folder.record.model.model_dump())
     _require_tasks(folder, recipe, learned)
     built = build(recipe, header, learned)
-    state.load_weights(built.model, selected_files(folder))
-    return Trained(recipe, built.to(target), header, learned, folder)
+    files, notice = selected_files(folder)
+    state.load_weights(built.model, files)
+    return Trained(recipe, built.to(target), header, learned, folder, notice)
 
 
 def _require_whole(folder: RunFolder) -> None:
-    """The record says of the model what the run wrote; older runs have no digest of it.
+    """The record says of the model what the run wrote.
 
     Raises:
         UserError: it does not.
     """
-    record = folder.record
-    if record.get("model_sha256", "") not in ("", digest_of_model(record)):
+    if folder.record.model_sha256 != folder.record.model.sha256():
         raise UserError(str(folder.path / RECORD), "model is not as the run wrote it", PUT_BACK)
 
 
@@ -90,24 +87,24 @@ def _require_tasks(folder: RunFolder, recipe: Recipe, learned: Learned) -> None:
 def _recipe(folder: RunFolder) -> Recipe:
     """The run's recipe; if it names parts of plug-ins that are not loaded, the message says which to add."""
     try:
-        return load_recipe(recipe_of(folder))
+        return load_recipe(folder.recipe())
     except UserError as error:
-        plugins = " ".join(f"--plugin {name}" for name in folder.record.get("plugins", []))
+        plugins = " ".join(f"--plugin {name}" for name in folder.record.plugins)
         if plugins:
             todo = f"the run began with plug-ins; add {plugins}"
             raise_all([UserError(e.place, e.what, todo, path=e.path) for e in error.errors])
         raise
 
 
-def selected_files(folder: RunFolder) -> Mapping[str, Path]:
+def selected_files(folder: RunFolder) -> tuple[Mapping[str, Path], str | None]:
     """The checkpoint that the run selected; of a run that is not finished, the best one so far by validation.
 
-    Where validation chose none, or the best one is not whole, it is the newest. Stderr says which it is.
+    Where validation chose none, or the best one is not whole, it is the newest. A sentence beside it says which it is.
 
     Raises:
         UserError: there is no whole checkpoint, or the one selected is damaged.
     """
-    run_id, selected = folder.record["id"], folder.record.get("selected", {}).get("step")
+    run_id, selected = folder.record.id, folder.record.selected
     if selected is None:
         step, files, _ = checkpoint.newest(folder.checkpoints, run_id)
         best = state.best_step(files)
@@ -115,12 +112,11 @@ def selected_files(folder: RunFolder) -> Mapping[str, Path]:
             with suppress(checkpoint.Damaged):
                 files = checkpoint.verified(_at(folder, best), run_id)
                 step = best
-        complain(f"warning: {folder.path} is not finished: weights of step {step} are used")
-        return files
+        return files, f"{folder.path} is not finished: weights of step {step} are used"
     try:
-        return checkpoint.verified(_at(folder, selected), run_id)
+        return checkpoint.verified(_at(folder, selected.step), run_id), None
     except checkpoint.Damaged as reason:
-        raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
+        raise UserError(str(folder.path), f"step-{selected.step:08d} is damaged ({reason})") from None
 
 
 def _at(folder: RunFolder, step: int) -> Path:

@@ -124,8 +124,10 @@ def check_columns(recipe: Recipe, built: Built) -> None:
 def load(path: str | os.PathLike[str], device: str = "cpu") -> TrainedModel:
     """A finished run (or one with a checkpoint) as a predictor; its data are not needed.
 
+    Nothing is printed: `notice` of a run that is not finished says which weights these are.
+
     Raises:
         UserError: there is no such run or device, or the run has no whole checkpoint.
     """
     found = load_trained(path, device)
-    return TrainedModel(found.recipe, found.built, found.header, found.learned, found.folder)
+    return TrainedModel(found.recipe, found.built, found.header, found.learned, found.folder, found.notice)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl.data.files.opening import opened_once
 from mtl.data.types import Layout, Wanted
 from mtl.dataset.assemble import Dataset, assembled, load_dataset, wanted_of
 from mtl.dataset.header import header_of
@@ -20,6 +21,7 @@ from mtl.recipe.keys.recipe import Recipe
 from mtl.training import devices
 
 
+@opened_once()
 def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> dict[str, float | None]:
     """Metrics of `split` of the run's data, or of all rows of `data`.
 
@@ -27,7 +29,7 @@ def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> 
         UserError: there is no such split, the run's data are not what they were, or the file is not like them.
     """
     recipe = model.recipe
-    with devices.settings(recipe.train.deterministic, model.folder.record["threads"]):
+    with devices.settings(recipe.train.deterministic, model.folder.record.threads):
         if data is not None:
             dataset, split = other_data(model, Path(data)), "test"
         else:
@@ -39,17 +41,17 @@ def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> 
 
 def own_data(model: Trained, split: str) -> Dataset:
     """The data of the run, which must be those it was trained on: other rows would be split otherwise."""
-    record = model.folder.record["data"]
+    record = model.folder.record.data
     place = str(model.folder.path)
-    if split not in record["rows"]:
-        near, known = did_you_mean(split, record["rows"]), ", ".join(record["rows"])
+    if split not in record.rows:
+        near, known = did_you_mean(split, record.rows), ", ".join(record.rows)
         raise UserError(place, f"no split {quoted(split)}{near}", f"one of {known}")
     dataset = load_dataset(model.recipe, header_of(model.recipe))
-    if dataset.fingerprint != record["sha256"]:
+    if dataset.fingerprint != record.sha256:
         raise UserError(
             place,
             f"data changed since this run began (sha256 {dataset.fingerprint[:12]}..., "
-            f"was {record['sha256'][:12]}...)",
+            f"was {record.sha256[:12]}...)",
             "to evaluate on other rows, give them by --data",
         )
     return dataset

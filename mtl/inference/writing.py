@@ -15,13 +15,15 @@ from tempfile import mkdtemp
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
 
-from mtl.data.files.table import is_bytes, is_list, is_text
+from mtl.data.files.column_types import is_bytes, is_list, is_text
 from mtl.errors import EnvironmentFault, UserError, quoted
+from mtl.signals import undoing
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from mtl.inference.predict import TrainedModel
 
 
@@ -39,6 +41,7 @@ class Writer(Protocol):
         """Let go of everything, whether the file is whole or not."""
 
 
+@undoing()
 def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequence[str] = ()) -> int:
     """Predict for every row of a file; returns their number. `output` appears only when it is whole.
 
@@ -97,8 +100,6 @@ class _Tables:
 
 class _Csv(_Tables):
     def write(self, columns: dict[str, Any]) -> None:
-        import pyarrow.csv as pc
-
         table = _table(columns, flat=True)
         if self.writer is None:
             header = io.StringIO(newline="")
@@ -111,11 +112,14 @@ class _Csv(_Tables):
 
 class _Parquet(_Tables):
     def write(self, columns: dict[str, Any]) -> None:
-        import pyarrow.parquet as pq
-
         table = _table(columns, flat=False)
         self.writer = self.writer or pq.ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.is_open = False  # else it would complain, when it goes, that the file is not whole
+        super().close()
 
 
 class _Npz:
@@ -147,8 +151,6 @@ WRITERS: dict[str, type[Writer]] = {".csv": _Csv, ".parquet": _Parquet, ".npz": 
 
 def _table(columns: dict[str, Any], flat: bool) -> pa.Table:
     """The columns as a table; `flat`, as in a CSV: a list is one text."""
-    import pyarrow as pa
-
     arrays = {name: _column(values) for name, values in columns.items()}
     if flat:
         arrays = {name: _flat(name, array) for name, array in arrays.items()}
@@ -157,8 +159,6 @@ def _table(columns: dict[str, Any], flat: bool) -> pa.Table:
 
 def _column(values: Any) -> pa.Array:
     """Values as Arrow has them; of one type in every batch."""
-    import pyarrow as pa
-
     if isinstance(values, list):
         return pa.array([[str(value) for value in row] for row in values], pa.list_(pa.string()))
     if not isinstance(values, np.ndarray):
@@ -172,8 +172,6 @@ def _column(values: Any) -> pa.Array:
 
 
 def _flat(name: str, array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-
     kind = array.type
     if is_list(kind):
         texts = is_text(kind.value_type)
@@ -192,8 +190,6 @@ def _text(row: list[Any] | None, texts: bool) -> str | None:
 
 def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
     """A column as an array without objects: "" for a missing text, NaN for a missing number."""
-    import pyarrow as pa
-
     if isinstance(values, np.ndarray):
         return values.astype(str) if values.dtype == object else values
     array = _column(values)

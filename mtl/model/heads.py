@@ -25,6 +25,9 @@ class GroupedHead(nn.Module):
         norm: applied to (B, T*O); without one the layer has a bias.
         hidden: features of each hidden layer and its norm, if any; each ends in a ReLU.
         dropout: on what the head reads and on its hidden layers; None: what the network drops for all heads.
+
+    Raises:
+        ValueError: readings do not ascend, or one is not below R.
     """
 
     def __init__(
@@ -40,6 +43,9 @@ class GroupedHead(nn.Module):
         dropout: float | None = None,
     ) -> None:
         super().__init__()
+        if list(readings) != sorted(readings) or not 0 <= readings[0] <= readings[-1] < n_readings:
+            what = f"readings of a head's tasks ascend from 0 to {n_readings - 1} at most"
+            raise ValueError(f"{what}, got {list(readings)}")
         self.tasks, self.n_outputs = tuple(tasks), n_outputs
         self.dropout = None if dropout is None else nn.Dropout(dropout)
         self.take = Take(sorted(set(readings)), n_readings)

@@ -118,9 +118,12 @@ class StitchedMultiTower(nn.Module):
         return roles
 
     def reach(self, tasks: tuple[str, ...]) -> dict[str, Tensor]:
-        """Parameter -> which of `tasks` its parts serve: a bool tensor that broadcasts to (*shape, N).
+        """Parameter -> which tasks its parts serve: a bool tensor that broadcasts to (*shape, N).
 
-        The trunk says it of its own, in the plan's order of tasks; slice t of a task module serves task t.
+        The trunk says it of its own; slice t of a task module serves task t.
+
+        Args:
+            tasks: all N tasks in the order of the trunk's plan, which is the recipe's.
         """
         reach = {f"trunk.{name}": served for name, served in self.trunk.reach().items()}
         for name, module in self.modules_of_tasks().items():

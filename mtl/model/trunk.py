@@ -192,7 +192,12 @@ class StitchedTowers(Trunk):
 
 
 def along(reach_KN: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:
-    """Reach (K, N) of K equal slices of a parameter along an axis, so that it broadcasts to (*shape, N)."""
+    """Reach (K, N) of K equal slices of a parameter along an axis, so that it broadcasts to (*shape, N).
+
+    A parameter that is not K slices, such as one slope for all towers, is reached by all their tasks.
+    """
+    if parameter.ndim == 0 or parameter.shape[axis] % len(reach_KN):
+        return reach_KN.any(0).view(*(1,) * parameter.ndim, -1)
     size = parameter.shape[axis]
     rows = reach_KN.repeat_interleave(size // len(reach_KN), dim=0)
     shape = [1] * parameter.ndim

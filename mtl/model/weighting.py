@@ -61,7 +61,7 @@ class WeightedSum(Weighting):
     """loss = sum_t weight_t * loss_t over the seen tasks."""
 
     def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
-        return torch.dot(torch.where(seen_N, self.task_weights, 0.0), losses_N)
+        return torch.dot(self.task_weights, torch.where(seen_N, losses_N, 0.0))
 
     def extra_repr(self) -> str:
         return f"weights={self.task_weights.tolist()}"

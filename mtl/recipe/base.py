@@ -116,10 +116,12 @@ def recipe_errors(title: str, errors: list[tuple[KeyPath, str]]) -> ValidationEr
 class Spec(Model):
     """The checked settings of one member of a family.
 
-    `kind` is the registered name; `reference` cites where the member comes from.
+    `kind` is the registered name; `reference` cites where the member comes from; `example` has the settings of a small
+    instance, by which the tests try every member.
     """
 
     reference: ClassVar[str] = ""
+    example: ClassVar[Mapping[str, Any]] = {}
     registry: ClassVar[Registry[Any]]
 
     kind: str = ""

@@ -21,14 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mtl import __version__
+from mtl import __version__, stages
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.runs.disk import Content, make_folder, pieces, plain_size, sync_folder, write_new
 from mtl.runs.json_text import canonical_json, strict_json
-from mtl.training import failpoints
 
-SCHEMA_VERSION = 2
-"""Of the manifest and the state: 2 since a checkpoint may lie within an epoch."""
+SCHEMA_VERSION = 1
+"""Of the manifest and the state."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20
 """Bytes that a manifest may have: one of ours has about 700."""
@@ -62,7 +61,7 @@ def commit(
     path, aside, renamed = folder / f"step-{step:08d}", None, False
     temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        failpoints.hit("save")
+        stages.reached("save")
         make_folder(folder)
         with ThreadPoolExecutor(1) as pool:  # sha256 lets other threads run: it goes on beside the disk
             digests = {name: pool.submit(_entry, content) for name, content in files.items()}
@@ -158,7 +157,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
-    """The manifest of one checkpoint, brought up to this schema in memory.
+    """The manifest of one checkpoint.
 
     Raises:
         Damaged: it is missing or is not a manifest.

@@ -18,6 +18,7 @@ Content = bytes | Iterable[bytes | memoryview]
 
 
 def pieces(content: Content) -> Iterable[bytes | memoryview]:
+    """The pieces of a content, which is one piece if it is plain bytes."""
     return (content,) if isinstance(content, bytes) else content
 
 

@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mtl import stages
 from mtl.errors import EnvironmentFault, UserError
 from mtl.runs.checkpoint import Damaged, is_folder, manifest_of, steps
 from mtl.runs.disk import plain_size, sync_folder
-from mtl.training import failpoints
 
-ASIDE = "set-aside-"
+ASIDE, DOOMED = "set-aside-", ".del-"
 _REPLACED = re.compile(r"\.old-([0-9]{8})-[0-9a-f]{8}")
 
 
@@ -24,27 +24,41 @@ def retain(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> str 
     Only folders that are checkpoints of this run by their manifest are deleted. A damaged one counts for nothing, and
     is deleted once it is older than those that are kept.
     """
-    warning = None
     try:
-        failpoints.hit("retain")
-        own = {
-            step: is_whole
-            for step in steps(folder)
-            if (is_whole := _is_of(folder / f"step-{step:08d}", run_id)) is not None
-        }
-        kept = [step for step, is_whole in own.items() if is_whole][-keep:]
-        for step in sorted({step for step in own if kept and step < kept[0]}.difference(protect)):
-            doomed = folder / f".del-{step:08d}-{secrets.token_hex(4)}"
-            warning = _tried(os.rename, folder / f"step-{step:08d}", doomed) or warning
-        doomed_now = [name for name in sorted(os.listdir(folder)) if name.startswith(".del-")]
-        if doomed_now:
-            sync_folder(folder)  # or a power cut may leave the old name, and a part of the files
-        for name in doomed_now:  # also what an earlier time could not delete
-            if is_folder(folder / name):
-                warning = _tried(shutil.rmtree, folder / name) or warning
+        stages.reached("retain")
+        refused = _doom(folder, _old_steps(folder, run_id, keep, protect))
+        refused = _delete_doomed(folder) or refused
     except OSError as error:
-        warning = error.strerror or str(error)
-    return warning and f"cannot delete an old checkpoint: {warning.lower()}"
+        refused = error.strerror or str(error)
+    return refused and f"cannot delete an old checkpoint: {refused.lower()}"
+
+
+def _old_steps(folder: Path, run_id: str, keep: int, protect: Iterable[int]) -> list[int]:
+    """The steps of this run's checkpoints that are neither among the last `keep` whole ones nor protected."""
+    health = {step: _is_of(folder / f"step-{step:08d}", run_id) for step in steps(folder)}
+    own = [step for step, is_whole in health.items() if is_whole is not None]
+    kept = [step for step in own if health[step]][-keep:]
+    return sorted({step for step in own if kept and step < kept[0]}.difference(protect))
+
+
+def _doom(folder: Path, old: Iterable[int]) -> str | None:
+    """Rename checkpoints, so that none of them is half deleted under its own name; what the disk said against it."""
+    refused = None
+    for step in old:
+        doomed = folder / f"{DOOMED}{step:08d}-{secrets.token_hex(4)}"
+        refused = _tried(os.rename, folder / f"step-{step:08d}", doomed) or refused
+    return refused
+
+
+def _delete_doomed(folder: Path) -> str | None:
+    """Delete what was renamed, now or at an earlier time that could not delete it; what the disk said against it."""
+    refused, doomed = None, [name for name in sorted(os.listdir(folder)) if name.startswith(DOOMED)]
+    if doomed:
+        sync_folder(folder)  # or a power cut may leave the old name, and a part of the files
+    for name in doomed:
+        if is_folder(folder / name):
+            refused = _tried(shutil.rmtree, folder / name) or refused
+    return refused
 
 
 def _tried(delete: Callable[..., object], *paths: Path) -> str | None:
@@ -114,14 +128,17 @@ def clean(folder: Path) -> None:
     if not os.access(folder, os.W_OK):  # told now rather than at the first save
         raise EnvironmentFault(str(folder), "checkpoints cannot be written there: permission denied")
     for entry in list(os.scandir(folder)):
+        replaced = _REPLACED.fullmatch(entry.name)
         if not entry.is_dir(follow_symlinks=False):
             continue
-        replaced = _REPLACED.fullmatch(entry.name)
-        if (
-            replaced and not (folder / f"step-{replaced[1]}").exists()
-        ):  # the new one was never put in its place
-            fault = _tried(os.rename, Path(entry.path), folder / f"step-{replaced[1]}")
-            if fault is not None:
-                raise EnvironmentFault(entry.path, f"cannot be put back: {fault.lower()}")
-        elif replaced or entry.name.startswith((".tmp-", ".del-")):
+        if replaced and not (folder / f"step-{replaced[1]}").exists():
+            _put_back(Path(entry.path), folder / f"step-{replaced[1]}")
+        elif replaced or entry.name.startswith((".tmp-", DOOMED)):
             shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _put_back(old: Path, path: Path) -> None:
+    """Give a checkpoint its name again: the new one never took its place."""
+    fault = _tried(os.rename, old, path)
+    if fault is not None:
+        raise EnvironmentFault(str(old), f"cannot be put back: {fault.lower()}")

@@ -64,21 +64,6 @@ def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, Content]:
     return files
 
 
-def migrated(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of an older schema as one of this schema; pure, and the file stays as it is."""
-    if (
-        state["schema_version"] == 1
-    ):  # at the edge of an epoch only, and the schedule's horizon beside the position
-        old, now = state["position"], set(POSITION.values())
-        position = {key: old[key] for key in POSITION}
-        progress = {key: value for key, value in state["progress"].items() if key not in now}
-        progress["horizon"] = old["total_steps"]
-        state = {
-            **state, "schema_version": 2, "position": position, "progress": progress, "order_sha256": None
-        }  # fmt: skip
-    return state
-
-
 def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool = False) -> dict[str, int]:
     """Put a trainer where a checkpoint was; returns the lengths of the log files then.
 
@@ -99,7 +84,7 @@ def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool =
     moments = _moments(trainer, progress, _load(files, OPTIMIZER))
     weighting = _load(files, WEIGHTING)
     _require_same_tensors(WEIGHTING, weighting, trainer.weighting.state_dict())
-    if order_sha256 not in (None, trainer.order_sha256(progress.epoch)):
+    if order_sha256 != trainer.order_sha256(progress.epoch):
         raise UserError(STATE, "the order of rows is not the one that the run began with", "start a new run")
     meter = _meter(trainer, files) if METER in files else None
     _put(trainer.built.model, weights)
@@ -113,14 +98,16 @@ def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool =
     return offsets
 
 
-def read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], str | None]:
+def read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], str]:
     """state.json: the progress, the lengths of the logs, and the digest of the order of rows.
 
     Raises:
         UserError: it is not such a state. Whoever could write the manifest's digests could write anything here.
     """
     try:
-        state = migrated(strict_json(files[STATE].read_bytes()))
+        state = strict_json(files[STATE].read_bytes())
+        if state["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"is of schema {state['schema_version']}")
         position = {name: state["position"][key] for key, name in POSITION.items()}
         progress = Progress(**position, **state["progress"])
         offsets, order_sha256 = dict(state["offsets"]), state["order_sha256"]
@@ -140,7 +127,7 @@ _PROGRESS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter({int: _Count, int | None: _Count | None}.get(hint, hint))
     for name, hint in get_type_hints(Progress).items()
 }
-_REST = TypeAdapter(tuple[dict[str, _Count], str | None])
+_REST = TypeAdapter(tuple[dict[str, _Count], str])
 
 
 def best_step(files: Mapping[str, Path]) -> int | None:
@@ -269,7 +256,7 @@ def _require_same_tensors(file: str, tensors: Mapping[str, Tensor], own: Mapping
 
 
 def _named(name: str) -> str:
-    """The name of a tensor, whose end tells most."""
+    """The name of a tensor; one of up to 120 characters is not cut, since its end says which tensor it is."""
     return repr(name) if name.isprintable() and len(name) <= 120 else quoted(name)
 
 

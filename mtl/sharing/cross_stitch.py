@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -31,6 +32,7 @@ class CrossStitchSharing(SharingSpec):
     """After each named stage, y_i = sum_j alpha[i, j] * x_j over towers; alpha is learned."""
 
     reference: ClassVar[str] = "Misra et al. 2016, eq. 1, arXiv:1604.03539"
+    example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",)}
 
     after: tuple[str, ...] = Field(
         min_length=1, max_length=200, description="the stages after which towers mix"

@@ -49,6 +49,7 @@ class FaceEmbeddings(SourceSpec):
     """
 
     reference: ClassVar[str] = "Cao et al. 2018, VGGFace2, arXiv:1710.08092"
+    example: ClassVar[Mapping[str, Any]] = {"people": 4, "images": 4}
 
     path: FilePath | None = Field(None, description="an .npz or Parquet file; default: generated vectors")
     people: int = Field(100, ge=4, le=100_000, description="generated: people, half of each gender")
@@ -197,9 +198,9 @@ def _labels(faces: _Faces, task: str, n: int) -> npt.NDArray[np.int64]:
 def _checked_columns(path: Path) -> tuple[str, ...]:
     """The label columns and `person` if it is there, after a look at the names (of an .npz, the shapes too)."""
     if path.suffix.lower() == ".npz":
-        from mtl.data.files.npz import names, require_array
+        from mtl.data.files.npz import archive, require_array
 
-        headers = names(path)
+        headers = archive(path).headers
         for name in REQUIRED:
             require_array(path.name, name, headers)
         for name in EMBEDDINGS:
@@ -216,13 +217,11 @@ def _checked_columns(path: Path) -> tuple[str, ...]:
 def _from_file(path: Path) -> _Faces:
     """`embedding`, `gender`, `young`, and `mirrored` and `person` where they are there."""
     if path.suffix.lower() == ".npz":
-        from mtl.data.files.npz import arrays, names
+        from mtl.data.files.npz import archive
 
-        there = names(path)
-        return _Faces(
-            path.name, arrays(path, [*REQUIRED, *(n for n in OPTIONAL if n in there)]),
-            lambda i: f"{path.name}:row {i}",
-        )  # fmt: skip
+        opened = archive(path)
+        wanted = [*REQUIRED, *(name for name in OPTIONAL if name in opened.headers)]
+        return _Faces(path.name, opened.arrays(wanted), lambda i: f"{path.name}:row {i}")
     from mtl.data.columns.values import texts, vectors
 
     file = _table(path)

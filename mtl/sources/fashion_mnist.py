@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +116,7 @@ class FashionMnist(SourceSpec):
     """
 
     reference: ClassVar[str] = "Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747"
+    example: ClassVar[Mapping[str, Any]] = {"sample": True}
 
     path: FilePath | None = Field(None, description="a folder with the four files, gzipped or not")
     sample: bool = Field(False, description="the 400 images that come with mtl, for trying things out")

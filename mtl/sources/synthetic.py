@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,7 @@ class Synthetic(SourceSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"rows": 20, "test_rows": 10, "features": 8}
     generated: ClassVar[bool] = True
 
     tasks: int = Field(2, ge=1, le=256, description="number of tasks")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -68,6 +69,10 @@ class Table(SourceSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {
+        "path": "four.csv",
+        "inputs": {"numeric": ("x",), "categorical": ("city",)},
+    }
 
     path: FilePath = Field(description="the file: .csv, .tsv, .txt, .parquet or .pq")
     validation: FilePath | None = Field(None, description="a file of validation rows, with the same columns")

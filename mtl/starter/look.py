@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.columns.values import texts
-from mtl.data.files.table import TableFile, is_list, is_text
+from mtl.data.files.column_types import is_list, is_text
+from mtl.data.files.table import TableFile
 from mtl.errors import UserError
 
 SEEN_ROWS = 200_000

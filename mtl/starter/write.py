@@ -10,12 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from mtl.data.files.csv import DELIMITERS, read_header
+from mtl.data.files.opening import opened
 from mtl.data.files.table import TEXT_SUFFIXES, TableFile
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths
 from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs.disk import write_whole
+from mtl.signals import undoing
 from mtl.starter import sections
 from mtl.starter.guess import LONGEST, Role, guess_kind, guess_role, is_time
 from mtl.starter.look import Look, look
@@ -54,8 +56,7 @@ def write_starter(
     text = starter_recipe(table, targets, output.absolute().parent, group, time)
     trial = output.with_name(f".{output.stem[:50]}.{os.getpid()}.yaml")
     try:
-        write_whole(trial, text.encode())
-        recipe = load_recipe(str(trial))
+        recipe = _loaded(text, trial)
         _try(recipe)
         write_whole(output, text.encode())
         return recipe
@@ -67,6 +68,14 @@ def write_starter(
         raise UserError(
             table, f"no recipe can be written: {at}{first.what}", "choose other columns, or bring more rows"
         ) from error
+
+
+@undoing()
+def _loaded(text: str, trial: Path) -> Recipe:
+    """The recipe as a file says it that lies there for as long as it is read."""
+    try:
+        write_whole(trial, text.encode())
+        return load_recipe(str(trial))
     finally:
         with suppress(OSError):
             trial.unlink()
@@ -99,8 +108,8 @@ def starter_recipe(
         UserError: a column is missing, or nothing is left to learn from.
     """
     path = Path(table)
-    delimiter = _delimiter(path)
     with without_paths():
+        delimiter = _delimiter(path)
         file = TableFile(path, delimiter=delimiter or ("\t" if path.suffix == ".tsv" else ","))
         looks = look(file)
     _check(file, looks.columns, targets, group, time)
@@ -139,11 +148,11 @@ def _delimiter(path: Path) -> str | None:
     if path.suffix not in TEXT_SUFFIXES or not path.is_file():
         return None
     usual = "\t" if path.suffix == ".tsv" else ","
+    file = opened(path)
     try:
-        read_header(path, path.name, usual)
+        read_header(file, path.name, usual)
     except UserError:
-        with path.open("rb") as file:
-            header = file.readline(1 << 20)
+        header = file.stream().readline(1 << 20)
         found = [d for d in DELIMITERS if d != usual and d.encode() in header]
         return found[0] if found and usual.encode() not in header else None
     return None

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl import stages
 from mtl.data.types import Rows
 from mtl.dataset.batch import Batch, Targets
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.meter import Meter
 from mtl.model.layers import derived_seed
 from mtl.model.weighting import loss_weights
-from mtl.training import devices, failpoints
+from mtl.training import devices
 from mtl.training.trainer import Trainer
 
 MAX_SKIPS = 10
@@ -76,7 +77,7 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     for update in measured.updates:
         meter.update(*update)
     meter.weigh(weights_N, totals.seen_N)
-    failpoints.hit("step")
+    stages.reached("step")
     if recipe.train.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
     optimizer.step()
@@ -105,13 +106,13 @@ def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measur
     if isinstance(batches, list):
         losses_N = _losses(trainer, batches[0], totals, measured)
         weights_N, own = loss_weights(weighting, losses_N, totals.seen_N)
-        failpoints.hit("backward")
+        stages.reached("backward")
         losses_N.backward(weights_N)
     else:  # the objective is linear in the losses: its weights are those at any losses
         weights_N, own = loss_weights(weighting, measured.losses_N, totals.seen_N)
         for batch in batches:
             losses_N = _losses(trainer, batch, totals, measured)
-            failpoints.hit("backward")
+            stages.reached("backward")
             losses_N.backward(weights_N)
         if own:
             _, own = loss_weights(weighting, measured.losses_N, totals.seen_N)
@@ -132,7 +133,7 @@ def _backward_by_task(
     jacobian_SP: Tensor | None = None
     for batch in batches:
         losses_N = _losses(trainer, batch, totals, measured)
-        failpoints.hit("backward")
+        stages.reached("backward")
         if len(seen):
             rows = slices.jacobian(losses_N[seen].unbind())
             jacobian_SP = rows if jacobian_SP is None else jacobian_SP + rows
@@ -150,7 +151,7 @@ def _backward_by_task(
 
 def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) -> Tensor:
     """(N,) the part's share of each task's loss in the step: its sum over the step's total."""
-    poisoned = failpoints.hit("forward")
+    stages.reached("forward")
     precision = trainer.recipe.train.precision
     with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         logits = trainer.built.model(batch.inputs)
@@ -161,7 +162,6 @@ def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) 
         measured.updates.append((name, logits_BTO.detach(), batch, sum_T.detach(), weight_T))
         sums.append(sum_T)
     losses_N: Tensor = trainer.in_order(sums) / torch.where(totals.counted_N > 0, totals.counted_N, 1.0)
-    losses_N = losses_N * math.nan if poisoned else losses_N
     measured.losses_N = measured.losses_N + losses_N.detach()
     return losses_N
 

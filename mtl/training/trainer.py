@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -42,8 +42,6 @@ class Trainer:
         weighting: how the losses of N tasks become one gradient.
         optimizer: over `parameter_groups`.
         progress: where the run is.
-        on_step: called after each optimizer step with (epoch, step in the epoch, steps of the epoch).
-        between: called between the batches of an evaluation, whose results a caller may still throw away.
         meter: what has been measured of the epoch under way, if one is.
     """
 
@@ -53,8 +51,6 @@ class Trainer:
     weighting: Weighting
     optimizer: torch.optim.Optimizer
     progress: Progress = field(default_factory=Progress)
-    on_step: Callable[[int, int, int], None] = lambda epoch, step, n_steps: None
-    between: Callable[[], None] = lambda: None
     meter: Meter | None = None
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from mtl.errors import USER, ManyErrors, UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.sources.synthetic import Synthetic
+from tests.support import recipes
 
 N = 12
 THREE, TWO = ("red", "green", "blue"), ("no", "yes")
@@ -35,19 +36,10 @@ def columns(**changes: Any) -> Columns:
 
 
 def recipe_of(missing: str = "error", **data: Any) -> Recipe:
-    return load_recipe(
-        {
-            "schema_version": 1,
-            "name": "small",
-            "data": {"source": {"kind": "synthetic"}, **data},
-            "task_defaults": {"kind": "multiclass", "missing": missing},
-            "tasks": {"a": {"target": "three"}, "b": {"target": "two"}, "c": {"target": "more"}},
-            "model": {
-                "backbone": {"kind": "layers", "stages": [{"name": "f", "kind": "linear", "features": 2}]}
-            },
-            "optimizer": {"kind": "adam", "lr": 0.01},
-            "train": {"epochs": 1},
-        }
+    return recipes.recipe(
+        data={"source": {"kind": "synthetic"}, **data},
+        task_defaults={"kind": "multiclass", "missing": missing},
+        tasks={"a": {"target": "three"}, "b": {"target": "two"}, "c": {"target": "more"}},
     )
 
 

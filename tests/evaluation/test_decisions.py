@@ -20,8 +20,8 @@ from mtl.model.stitched import StitchedMultiTower
 from mtl.model.task_module import TaskModule
 from mtl.model.trunk import Trunk
 from mtl.recipe.specs import TASKS
+from tests.support.assertions import Capture, called, refused
 from tests.support.task_samples import OPTIONS, encoded, example, module_of, outputs_of
-from tests.test_errors import Capture, called, refused
 
 METRICS = ("f1", "balanced_accuracy", "accuracy")
 
@@ -242,7 +242,7 @@ def test_test_rows_are_not_looked_at(tmp_path: Path) -> None:
         text["data"] = {"source": {**text["data"]["source"], "validation": str(tmp_path / "validation.csv"),
                                    "test": str(tmp_path / "test.csv")}}  # fmt: skip
         run = mtl.run(text, ["train.epochs=3"], out=tmp_path / f"run{turned}")
-        found.append((run.record["decisions"], run.metrics["test/plain/accuracy"]))
+        found.append((run.record.decisions, run.metrics["test/plain/accuracy"]))
     assert found[0][0] == found[1][0]
     assert found[0][1] != found[1][1]
 

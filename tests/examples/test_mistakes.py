@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_errors import Capture, called, plugins_undone, refused
+from tests.support.assertions import Capture, called, plugins_undone, refused
 
 RECIPE = """\
 schema_version: 1

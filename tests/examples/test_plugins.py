@@ -30,9 +30,9 @@ from mtl.model.weighting import loss_weights
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS, WEIGHTINGS, TaskSpec
 from mtl.registry import load_plugin
+from tests.support.assertions import Capture, called, plugins_undone, refused
 from tests.support.plans import plan
 from tests.support.task_samples import decoded, mean_loss, module_of
-from tests.test_errors import Capture, called, plugins_undone, refused
 from tests.test_families import BUILDERS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "plugins"
@@ -286,7 +286,7 @@ def test_resume_goes_on_to_the_same_numbers(run_folder: Path, tmp_path: Path, ca
     done = called(capsys, "run", "--resume", copy, "--quiet", *WITH)
     assert (done.returncode, done.stderr) == (0, "")
     assert results(copy) == before
-    assert (copy / "alpha.jsonl").read_bytes() == (run_folder / "alpha.jsonl").read_bytes()
+    assert (copy / "sharing.jsonl").read_bytes() == (run_folder / "sharing.jsonl").read_bytes()
 
 
 def test_resume_without_a_plugin_is_refused_by_name(

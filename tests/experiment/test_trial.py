@@ -18,9 +18,9 @@ from mtl.model.trunk import StitchedTowers
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import BACKBONES, BackboneSpec, Shape
+from tests.support.assertions import called, refused
 from tests.test_build import CONV, FC, GARMENT, IMAGES, POOL, SIZE, STITCH, recipe_of
 from tests.test_build import images as images
-from tests.test_errors import called, refused
 
 
 def stages_of(*stages: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 import mtl
 from mtl.build import Built
 from mtl.errors import UserError
-from mtl.experiment.run import Silent, prepare
+from mtl.experiment.run import prepare
 from mtl.experiment.warm_start import take_weights
 from mtl.inference.predict import load
 from mtl.model.towers import Towers
 from mtl.model.trunk import StitchedTowers
 from mtl.recipe.load import load_recipe
 from mtl.registry import load_plugin
-from tests.test_errors import Capture, called, plugins_undone, refused
+from mtl.training.events import Event, Noted, Started
+from tests.support.assertions import Capture, called, plugins_undone, refused
 
 ROOT = Path(__file__).parents[2]
 STAGES = [{"name": "fc1", "kind": "linear", "features": 5}, {"name": "fc2", "kind": "linear", "features": 4}]
@@ -224,18 +225,20 @@ def test_a_run_begins_with_them_and_says_so(
     monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
     said: list[str] = []
 
-    class Listening(Silent):
-        def note(self, text: str) -> None:
-            said.append(text)
-
-        def started(self, trainer: Any, run: Any, notices: Any) -> None:
-            assert same(slices(trainer.built, "b"), slices(load(runs / "abc").built, "b"))
+    class Listening:
+        def on(self, event: Event) -> None:
+            if isinstance(event, Noted):
+                said.append(event.text)
+            elif isinstance(event, Started):
+                assert same(slices(event.trainer.built, "b"), slices(load(runs / "abc").built, "b"))
 
     made = recipe(seed=4, train__init_from=str(runs / "abc"))
-    mtl.run(made, out=tmp_path / "run", console=Listening())
+    mtl.run(made, out=tmp_path / "run", listeners=(Listening(),))
     assert said[0] == "init_from: tower 'a': stages fc1, fc2"
     assert len(said) == 5
-    first = json.loads((tmp_path / "run/alpha.jsonl").read_text().splitlines()[0])["alpha"]["fc1"]
+    first = json.loads((tmp_path / "run/sharing.jsonl").read_text().splitlines()[0])["sharing"]["fc1"][
+        "values"
+    ]
     assert torch.equal(torch.tensor(first), alpha_of(load(runs / "abc").built))
 
 

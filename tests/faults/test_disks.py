@@ -19,8 +19,8 @@ from mtl.sources import fashion_mnist
 from tests.data.files.test_download import Server
 from tests.faults.test_runs import STEPS, Command, _quick, straight
 from tests.faults.test_stop_signals import begin, fetches, small_fashion
+from tests.support.assertions import Capture, contents
 from tests.support.lives import GROUPED, Life
-from tests.test_errors import Capture, contents
 
 __all__ = ["_quick", "straight"]
 pytestmark = GROUPED

@@ -11,6 +11,7 @@ import pytest
 
 import mtl
 from tests.experiment.test_resume import assert_same, no_plots
+from tests.support.recipes import linear, small, table
 from tests.test_equalities import StopAt, stopped_after
 
 __all__ = ["no_plots"]
@@ -34,15 +35,15 @@ def write_table(path: Path) -> None:
 
 def made(folder: Path, kind: str, metric: str, **train: Any) -> dict[str, Any]:
     write_table(folder / "t.csv")
-    table = {"kind": "table", "path": str(folder / "t.csv"), "inputs": {"numeric": ["u"]}}
-    return {
-        "schema_version": 1, "name": "t", "seed": SEED,
-        "data": {"source": table, "split": {"column": "part"}},
-        "tasks": {"sold": {"kind": kind, "target": "sold", "metrics": [metric]}},
-        "model": {"backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 8}]}},
-        "optimizer": {"kind": "adam", "lr": 0.003},
-        "train": {"epochs": EPOCHS, "batch_size": 20, "threads": 1, "device": "cpu", **train},
-    }  # fmt: skip
+    task = {"kind": kind, "target": "sold", "metrics": [metric]}
+    return small(
+        seed=SEED,
+        data={"source": table(folder / "t.csv", "u"), "split": {"column": "part"}},
+        tasks={"sold": task},
+        model__backbone__stages=linear(8),
+        optimizer={"kind": "adam", "lr": 0.003},
+        train={"epochs": EPOCHS, "batch_size": 20, "threads": 1, "device": "cpu", **train},
+    )
 
 
 def measured(run: Path, metric: str) -> list[float | None]:

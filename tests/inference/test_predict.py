@@ -104,7 +104,7 @@ def test_the_columns_and_what_is_in_them(model: TrainedModel) -> None:
 
 
 def test_the_fitted_threshold_and_temperature_are_used(model: TrainedModel, shop: Path) -> None:
-    constants = model.folder.record["model"]["constants"]["yes"]
+    constants = model.folder.record.model.constants["yes"]
     (threshold,), (temperature,) = constants["threshold"], constants["temperature"]
     assert threshold != 0.5
     assert temperature != 1.0
@@ -450,7 +450,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment.run, "_finish", interrupted)
+        patch.setattr(mtl.experiment.run, "finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             mtl.run(plain, out=folder / "run")
     return folder / "run"
@@ -476,26 +476,23 @@ def test_a_run_that_is_not_finished_predicts_with_its_best_weights(
 ) -> None:
     best, last = best_and_last(broken_off)
     capsys.readouterr()
-    load(broken_off)
-    told = f"warning: {broken_off} is not finished: weights of step {best} are used\n"
-    assert capsys.readouterr() == ("", told)
+    model = load(broken_off)
+    assert capsys.readouterr() == ("", "")
+    assert model.notice == f"{broken_off} is not finished: weights of step {best} are used"
     assert has_weights_of(broken_off, best)
     assert not has_weights_of(broken_off, last)
 
 
-def test_or_with_its_newest_where_the_best_are_damaged(
-    broken_off: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_or_with_its_newest_where_the_best_are_damaged(broken_off: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(broken_off, run)
     best, last = best_and_last(run)
     with (run / "checkpoints" / f"step-{best:08d}" / "model.safetensors").open("ab") as file:
         file.write(b"!")
-    capsys.readouterr()
     assert has_weights_of(run, last)
-    assert capsys.readouterr().err == f"warning: {run} is not finished: weights of step {last} are used\n"
+    assert load(run).notice == f"{run} is not finished: weights of step {last} are used"
 
 
 def test_a_finished_run_is_loaded_in_silence(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load(shop / "run")
+    assert load(shop / "run").notice is None
     assert capsys.readouterr() == ("", "")

@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl.model.losses import (
-    WeightedSum,
     binary_cross_entropy,
     cross_entropy,
     cumulative_log_p,
     cumulative_loss,
-    masked_mean,
     multilabel_loss,
     regression_loss,
+    weighted_sum,
 )
 
 B, T, O = 7, 3, 4  # noqa: E741 - shape letters
@@ -34,10 +33,15 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(B, T, O, dtype=torch.float64, requires_grad=True), torch.randint(O, (B, T)), present_BT
 
 
+def mean(loss_BT: Tensor, weight_BT: Tensor) -> Tensor:
+    """(T,) the weighted mean over rows: the sum by the sum of the weights."""
+    return weighted_sum(loss_BT, weight_BT) / weight_BT.sum(0)
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_cross_entropy_of_a_group_is_that_of_each_task_alone(label_smoothing: float) -> None:
     logits_BTO, target_BT, present_BT = batch()
-    loss_T = cross_entropy(logits_BTO, target_BT, present_BT, label_smoothing=label_smoothing)
+    loss_T = mean(cross_entropy(logits_BTO, target_BT, label_smoothing), present_BT.double())
     for t in range(T):
         rows = present_BT[:, t]
         alone = F.cross_entropy(logits_BTO[rows, t], target_BT[rows, t], label_smoothing=label_smoothing)
@@ -52,14 +56,24 @@ def test_a_task_without_labels_has_loss_and_gradient_of_exactly_0(value: float) 
     loss_BT = torch.rand(B, T)
     loss_BT[:, 1] = value
     loss_BT.requires_grad_()
-    present_BT = torch.ones(B, T, dtype=torch.bool)
-    present_BT[:, 1] = False
-    mean_T = masked_mean(loss_BT, present_BT)
-    mean_T.sum().backward()
+    weight_BT = torch.full((B, T), 0.25)
+    weight_BT[:, 1] = 0.0
+    sum_T = weighted_sum(loss_BT, weight_BT)
+    sum_T.sum().backward()
     assert loss_BT.grad is not None
-    assert mean_T[1].item() == 0
+    assert sum_T[1].item() == 0
     assert loss_BT.grad[:, 1].eq(0).all()
-    assert loss_BT.grad[:, [0, 2]].eq(1 / B).all()
+    assert loss_BT.grad[:, [0, 2]].eq(0.25).all()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_row_of_weight_0_is_left_out_whatever_its_loss(value: float) -> None:
+    loss_BT, weight_BT = torch.rand(B, T), torch.rand(B, T)
+    expected = (loss_BT[1:] * weight_BT[1:]).sum(0)
+    loss_BT[0], weight_BT[0] = value, 0.0
+    torch.testing.assert_close(weighted_sum(loss_BT, weight_BT), expected)
+    weight_BT[0, 1] = 1e-6  # a row that counts is not
+    assert weighted_sum(loss_BT, weight_BT).isfinite().tolist() == [True, False, True]
 
 
 def test_a_task_without_labels_leaves_the_others_as_they_are_bit_for_bit() -> None:
@@ -69,7 +83,7 @@ def test_a_task_without_labels_leaves_the_others_as_they_are_bit_for_bit() -> No
     without_1[:, 1] = False
     losses, gradients = [], []
     for present_BT in (everything, without_1):
-        loss_T = cross_entropy(logits_BTO, target_BT, present_BT)
+        loss_T = weighted_sum(cross_entropy(logits_BTO, target_BT), present_BT.double())
         losses.append(loss_T[[0, 2]])
         gradients.append(torch.autograd.grad(loss_T.sum(), logits_BTO)[0])
     assert torch.equal(*losses)
@@ -82,42 +96,12 @@ def test_what_stands_in_a_missing_label_does_not_matter() -> None:
     logits_BTO, target_BT, present_BT = batch()
     other_BT = torch.where(present_BT, target_BT, (target_BT + 1) % O)
     assert not torch.equal(other_BT, target_BT)
-    assert torch.equal(
-        cross_entropy(logits_BTO, target_BT, present_BT), cross_entropy(logits_BTO, other_BT, present_BT)
-    )
-
-
-@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.5, 0.0, 2.0)])
-def test_the_weighted_sum_has_the_weights_as_its_gradient(weights: tuple[float, ...]) -> None:
-    losses_N = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
-    module = WeightedSum(weights)
-    total = module(losses_N)
-    assert total.item() == sum(w * x for w, x in zip(weights, (1, 2, 4), strict=True))
-    (gradient,) = torch.autograd.grad(total, losses_N)
-    assert tuple(gradient.tolist()) == weights
-    assert dict(module.state_dict()) == {}
-    assert repr(module) == f"WeightedSum(weights={list(weights)})"
+    weight_BT = present_BT.double()
+    found, other = (weighted_sum(cross_entropy(logits_BTO, y), weight_BT) for y in (target_BT, other_BT))
+    assert torch.equal(found, other)
 
 
 # -- weights, smoothing, and the other kinds ---------------------------------------------------------------
-
-
-def test_class_weights_and_sample_weights_are_those_of_torch_on_each_task() -> None:
-    logits_BTO, target_BT, present_BT = batch()
-    class_weight_TO = torch.tensor(
-        [[1.0, 2.0, 0.0, 4.0], [1, 1, 1, 1], [0.1, 9.0, 3.0, 1.0]], dtype=torch.float64
-    )
-    loss_T = cross_entropy(logits_BTO, target_BT, present_BT.double(), class_weight_TO=class_weight_TO)
-    for t in range(T):
-        rows = present_BT[:, t]
-        alone = F.cross_entropy(logits_BTO[rows, t], target_BT[rows, t], weight=class_weight_TO[t])
-        torch.testing.assert_close(loss_T[t], alone)
-    weight_BT = torch.rand(B, T, dtype=torch.float64) * present_BT
-    loss_T = cross_entropy(logits_BTO, target_BT, weight_BT, class_weight_TO=class_weight_TO)
-    for t in range(T):
-        w = weight_BT[:, t] * class_weight_TO[t][target_BT[:, t]]
-        each = -logits_BTO[:, t].log_softmax(-1).gather(-1, target_BT[:, t : t + 1])[:, 0]
-        torch.testing.assert_close(loss_T[t], (w * each).sum() / w.sum())
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
@@ -127,13 +111,8 @@ def test_binary_cross_entropy_is_the_equation(label_smoothing: float, weighted: 
     z_BT, target_BT = logits_BTO[..., 0], target_BT % 2
     w_T = torch.tensor([0.5, 1.0, 30.0], dtype=torch.float64) if weighted else torch.ones(T)
     weight_BT = present_BT * torch.rand(B, T, dtype=torch.float64)
-    loss_T = binary_cross_entropy(
-        z_BT,
-        target_BT,
-        weight_BT,
-        label_smoothing=label_smoothing,
-        positive_weight_T=w_T if weighted else None,
-    )
+    loss_BT = binary_cross_entropy(z_BT, target_BT, label_smoothing, w_T if weighted else None)
+    loss_T = mean(loss_BT, weight_BT)
     for t in range(T):
         total, weights = 0.0, 0.0
         for b in range(B):
@@ -150,13 +129,7 @@ def test_the_multilabel_loss_is_the_mean_over_known_labels_then_over_rows(label_
     target_BTO = torch.randint(-1, 2, (B, T, O))
     target_BTO[0, 0] = -1  # a row that is there without a known label counts as 0
     w_TO = torch.rand(T, O, dtype=torch.float64) * 5
-    loss_T = multilabel_loss(
-        logits_BTO,
-        target_BTO,
-        present_BT.double(),
-        label_smoothing=label_smoothing,
-        positive_weight_TO=w_TO,
-    )
+    loss_T = mean(multilabel_loss(logits_BTO, target_BTO, label_smoothing, w_TO), present_BT.double())
     for t in range(T):
         rows = []
         for b in range(B):
@@ -188,7 +161,7 @@ def test_regression_losses_are_their_equations(
     z_BT, y_BT = torch.randn(B, T, dtype=torch.float64), torch.randn(B, T, dtype=torch.float64)
     weight_BT = torch.rand(B, T, dtype=torch.float64)
     expected = (weight_BT * alone(z_BT - y_BT)).sum(0) / weight_BT.sum(0)
-    torch.testing.assert_close(regression_loss(z_BT, y_BT, weight_BT, kind, delta), expected)
+    torch.testing.assert_close(mean(regression_loss(z_BT, y_BT, kind, delta), weight_BT), expected)
 
 
 # -- ordered classes ---------------------------------------------------------------------------------------
@@ -235,22 +208,13 @@ def test_extreme_ordered_logits_keep_exact_logarithms_and_finite_gradients(r: li
 def test_the_gradient_of_ordered_classes_is_numerically_right() -> None:
     r = torch.randn(6, T, 3, dtype=torch.float64, requires_grad=True)
     target_BT, weight_BT = torch.randint(4, (6, T)), torch.rand(6, T, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: cumulative_loss(x, target_BT, weight_BT), r)
+    assert torch.autograd.gradcheck(lambda x: mean(cumulative_loss(x, target_BT), weight_BT), r)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
-def test_the_loss_of_ordered_classes_is_weighted_and_smoothed_as_cross_entropy(
-    label_smoothing: float,
-) -> None:
-    logits_BTO, target_BT, present_BT = batch()
-    class_weight_TC = torch.rand(T, O + 1, dtype=torch.float64) * 3
-    given = (target_BT, present_BT.double())
-    found = cumulative_loss(
-        logits_BTO, *given, label_smoothing=label_smoothing, class_weight_TC=class_weight_TC
-    )
+def test_the_loss_of_ordered_classes_is_smoothed_as_cross_entropy(label_smoothing: float) -> None:
+    logits_BTO, target_BT, _ = batch()
+    found = cumulative_loss(logits_BTO, target_BT, label_smoothing)
     # log probabilities are logits of a softmax that leaves them as they are
-    as_logits = cumulative_log_p(logits_BTO)
-    expected = cross_entropy(
-        as_logits, *given, label_smoothing=label_smoothing, class_weight_TO=class_weight_TC
-    )
+    expected = cross_entropy(cumulative_log_p(logits_BTO), target_BT, label_smoothing)
     torch.testing.assert_close(found, expected)

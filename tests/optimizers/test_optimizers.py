@@ -34,8 +34,8 @@ CASES = [(kind, *case) for kind, cases in OPTIONS.items() for case in cases]
 DECAY = {"adam": "l2", "adamw": "weight_decay", "sgd": "l2"}
 
 
-def test_every_optimizer_is_compared() -> None:
-    assert set(OPTIONS) == set(DECAY) == set(OPTIMIZERS.names())
+def test_the_optimizers_of_torch_are_compared() -> None:
+    assert set(OPTIONS) == set(DECAY) <= set(OPTIMIZERS.names())
 
 
 def parameters() -> tuple[nn.Parameter, nn.Parameter]:

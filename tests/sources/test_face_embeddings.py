@@ -20,7 +20,7 @@ from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import built_in_names, load_recipe
 from mtl.sources.face_embeddings import FaceEmbeddings
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
 
 N, PEOPLE = 40, 10
 RECIPES = ("age_gender_independent", "age_gender_stitch", "age_gender_stitch_script")
@@ -152,7 +152,7 @@ def test_a_run_says_that_its_data_are_generated(folder: Path, capsys: Capture) -
     assert record["data"]["rows"] == {"train": 3600, "test": 400}
     assert "generated" in record["description"]
     assert "generated" in (folder / "out" / "recipe.resolved.yaml").read_text()
-    assert {p.name for p in (folder / "out" / "plots").iterdir()} >= {"alpha.png", "curves_accuracy.png"}
+    assert {p.name for p in (folder / "out" / "plots").iterdir()} >= {"sharing.png", "curves_accuracy.png"}
     shown = called(capsys, "summary", recipe).stdout
     assert "the data are generated (vectors in the form of face embeddings)" in shown
 

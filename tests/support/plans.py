@@ -33,7 +33,7 @@ def plan(
         own_inputs=own_inputs,
         stages=partial(_stages, shape, stages, own_inputs, separate),
         norm=_norm,
-        start=lambda module, names, key: init_weights(module, tuple(names), "torch", 0, key),
+        start=lambda module, names, *key: init_weights(module, tuple(names), "torch", 0, *key),
     )
 
 

@@ -20,18 +20,8 @@ from mtl.recipe.specs import TASKS, TaskSpec
 if TYPE_CHECKING:
     from mtl.recipe.specs import Decoded
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "multiclass": {"target": "label"},
-    "binary": {"target": "label", "positive": (5, 7, 9)},
-    "multilabel": {"targets": ("a", "b", "c")},
-    "regression": {"target": "amount"},
-    "ordinal": {"target": "label"},
-    "fashion.garment": {},
-    "fashion.audience": {},
-    "faces.gender": {},
-    "faces.young": {},
-}
-"""One minimal example of each: a new task needs a new line here."""
+OPTIONS: dict[str, dict[str, Any]] = {kind: dict(TASKS[kind].example) for kind in TASKS.names()}
+"""The example of each task."""
 
 HEADER = Header(
     input_shape=(1, 8, 8),
@@ -64,7 +54,7 @@ def labels_of(spec: TaskSpec, present: Array | None = None) -> Labels:
     """The rows that a task learns from."""
     columns = [RAW[name] for name in spec.target_columns()]
     values = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
-    there = np.ones(values.shape, bool) if present is None else present
+    there = np.ones(values.shape, bool) if present is None else present.astype(bool)
     return Labels(values, there, HEADER.labels[spec.target_columns()[0]])
 
 

@@ -21,10 +21,12 @@ from mtl.experiment.trial import build_and_try
 from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from mtl.training.loop import Epoch, Evaluation, evaluate_split, fit
+from mtl.training.events import EpochEnded, Evaluated, Stepped
+from mtl.training.loop import evaluate_split, fit
 from mtl.training.selection import selecting_metric
 from mtl.training.step import MAX_SKIPS
 from mtl.training.trainer import Trainer
+from tests.support.listening import measured_in
 
 BASE: dict[str, Any] = {
     "schema_version": 1,
@@ -86,9 +88,9 @@ def trainer_of(
     return trainer
 
 
-def trained(recipe: Recipe, **options: Any) -> tuple[Trainer, list[Epoch | Evaluation]]:
+def trained(recipe: Recipe, **options: Any) -> tuple[Trainer, list[Evaluated | EpochEnded]]:
     trainer = trainer_of(recipe, **options)
-    return trainer, list(fit(trainer))
+    return trainer, list(measured_in(trainer))
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -271,12 +273,10 @@ def test_evaluation_between_epochs_draws_nothing() -> None:
     one, two = trainer_of(recipe), trainer_of(recipe)
     list(fit(one))
 
-    def draw(*_: int) -> None:
-        evaluate_split(two, "test")
-        torch.rand(3)
-
-    two.on_step = draw
-    list(fit(two))
+    for event in fit(two):
+        if isinstance(event, Stepped):
+            evaluate_split(two, "test")
+            torch.rand(3)
     assert_equal(one, two)
 
 
@@ -301,9 +301,9 @@ def test_evaluation_between_epochs_draws_nothing() -> None:
 def test_steps_and_progress(train: dict[str, Any], steps: list[int]) -> None:
     recipe = toy(train={"batch_size": 32, "device": "cpu", **train})
     trainer = trainer_of(recipe)
-    seen: list[tuple[int, int, int]] = []
-    trainer.on_step = lambda *at: seen.append(at)
-    epochs = list(fit(trainer))
+    events = list(fit(trainer))
+    seen = [(event.epoch, event.step, event.n_steps) for event in events if isinstance(event, Stepped)]
+    epochs = [event for event in events if isinstance(event, EpochEnded)]
     assert seen == [(epoch, step, n) for epoch, n in enumerate(steps) for step in range(1, n + 1)]
     assert [epoch.rows[0]["step"] for epoch in epochs] == [sum(steps[: k + 1]) for k in range(len(steps))]
     assert [epoch.rows[0]["epoch"] for epoch in epochs] == list(range(1, len(steps) + 1))
@@ -314,11 +314,11 @@ def test_steps_and_progress(train: dict[str, Any], steps: list[int]) -> None:
 def test_the_learning_rate_follows_the_schedule() -> None:
     recipe = toy(schedule={"kind": "one_cycle"}, optimizer={"kind": "adam", "lr": 0.02})
     trainer = trainer_of(recipe)
-    rates: list[dict[float, float]] = []
-    trainer.on_step = lambda *_: rates.append(
-        {g["lr_scale"]: g["lr"] for g in trainer.optimizer.param_groups}
-    )
-    list(fit(trainer))
+    rates = [
+        {group["lr_scale"]: group["lr"] for group in trainer.optimizer.param_groups}
+        for event in fit(trainer)
+        if isinstance(event, Stepped)
+    ]
     assert len(rates) == 12
     for step, rate in enumerate(rates):
         factor = recipe.schedule.factor(step, 12)
@@ -461,7 +461,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float | None]) ->
     """Let validation give these accuracies in turn."""
     given = iter(values)
 
-    def fake(trainer: Trainer, split: str) -> dict[str, Any]:
+    def fake(trainer: Trainer, split: str, *_: object) -> dict[str, Any]:
         value = next(given) if split == "validation" else 0.99
         return {f"{split}/a/loss": 1.0, f"{split}/b/loss": 1.0, f"{split}/mean/accuracy": value}
 
@@ -533,7 +533,7 @@ def test_when_it_is_evaluated(every: dict[str, int], expected: list[tuple[int, i
         for split in ("train", "validation")
     }
     assert at == {"train": [(1, 4), (2, 8), (3, 12)], "validation": expected}
-    assert sum(isinstance(event, Epoch) for event in seen) == 3
+    assert sum(isinstance(event, EpochEnded) for event in seen) == 3
     assert trainer.progress.evaluated == 12
 
 
@@ -550,7 +550,7 @@ def test_stopped_early_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (progress.step, progress.epoch, progress.step_in_epoch) == (12, 3, 0)
     assert [event.is_best for event in seen] == [True, False, True, False, False, False]
     *_, last = seen
-    assert isinstance(last, Epoch)
+    assert isinstance(last, EpochEnded)
     assert last.is_last
     assert [row["split"] for row in last.rows] == ["train", "validation"]
 
@@ -565,7 +565,7 @@ def test_stopped_early_in_the_midst_of_an_epoch(monkeypatch: pytest.MonkeyPatch)
     progress = trainer.progress
     assert (progress.step, progress.epoch, progress.step_in_epoch) == (6, 2, 0)
     *_, last = seen
-    assert isinstance(last, Epoch)
+    assert isinstance(last, EpochEnded)
     assert (last.is_last, last.is_best, last.steps) == (True, False, 2)
     assert [(row["split"], row["step"]) for row in last.rows] == [("train", 6)]
 
@@ -614,7 +614,7 @@ def test_the_mean_loss_selects_where_headlines_differ(monkeypatch: pytest.Monkey
 def test_a_mean_loss_that_is_undefined_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     headlines_differ(monkeypatch)
     undefined = {"validation/mean/loss": None}
-    monkeypatch.setattr("mtl.training.loop.evaluate_split", lambda trainer, split: undefined)
+    monkeypatch.setattr("mtl.training.loop.evaluate_split", lambda trainer, split, between: undefined)
     trainer, _ = trained(toy(data__split={"validation": 0.25}))
     assert trainer.progress.best is None
 

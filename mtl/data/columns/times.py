@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.columns.values import numbers, plain, shown
-from mtl.data.files.table import TableFile, type_name
+from mtl.data.files.column_types import type_name
+from mtl.data.files.table import TableFile
 from mtl.data.iso_time import iso_seconds
 from mtl.errors import UserError, quoted
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
 from mtl.data.files.csv import FIELD_LIMIT
-from mtl.data.files.table import TableFile, first_bad, is_bytes, is_list, is_text, type_name
+from mtl.data.files.table import TableFile, first_bad
 from mtl.data.types import stable_order
 from mtl.errors import UserError, quoted
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
+from mtl.data.files.opening import OpenFile
 from mtl.errors import UserError, quoted
 
 FIELD_LIMIT = 131_072
 """Characters of one field, as in Python's csv module."""
 LINE_LIMIT = 16 << 20
-"""Bytes of one line: what is parsed at once, and what a file without a line end may take of memory."""
+"""Bytes of one line, so that a file without a line end is not read whole."""
 DELIMITERS = ",;\t|"
 BEGINNINGS = {
     b"PAR1": "it is a Parquet file: name it .parquet",
@@ -35,35 +34,19 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Checked:
-    """A CSV that is sound: its rows (without the header and blank lines), the sha256 of its bytes, and the bytes of its
-    longest row."""
+    """A CSV that is sound: its rows (without the header and blank lines), and the bytes of its longest row."""
 
     n_rows: int
-    sha256: str
     longest: int
 
 
-def read_header(path: Path, name: str, delimiter: str) -> tuple[str, ...]:
+def read_header(file: OpenFile, name: str, delimiter: str) -> tuple[str, ...]:
     """The names in the first row.
 
     Raises:
         UserError: the file is empty, not UTF-8, or has a name twice or none.
     """
-    with path.open("rb") as file:
-        header = _Records(file, name, delimiter).header()
-    if len(header) == 1 and delimiter not in header[0]:
-        other = next((d for d in DELIMITERS if d != delimiter and d in header[0]), None)
-        if other is not None:
-            raise UserError(
-                name,
-                f"one column {quoted(header[0])} found; the file seems to use {other!r}",
-                f"write delimiter: {other!r} in data.source",
-            )
-    unnamed = next((i for i, column in enumerate(header, start=1) if not column.strip()), None)
-    if unnamed is not None:
-        raise UserError(name, f"column {unnamed} has no name", "give every column of the first row a name")
-    refuse_twice(header, name)
-    return header
+    return _Records(file.stream(), name, delimiter).header()
 
 
 def refuse_twice(names: Sequence[str], file: str) -> None:
@@ -75,7 +58,16 @@ def refuse_twice(names: Sequence[str], file: str) -> None:
         raise UserError(file, f"column {quoted(twice)} appears twice", "rename one of them")
 
 
-def check_csv(path: Path, name: str, delimiter: str) -> Checked:
+def first_row(file: OpenFile, name: str, delimiter: str) -> list[str] | None:
+    """The texts of the first row below the header, or None if there is none; no row below it is read.
+
+    Raises:
+        UserError: the file is not sound so far.
+    """
+    return next(_Records(file.stream(), name, delimiter).rows(), None)
+
+
+def check_csv(file: OpenFile, name: str, delimiter: str) -> Checked:
     """Read a CSV from end to end: UTF-8, quotes closed, as many fields in each row as the header has.
 
     Blank lines are skipped. Row numbers in messages count the header as row 1.
@@ -83,25 +75,12 @@ def check_csv(path: Path, name: str, delimiter: str) -> Checked:
     Raises:
         UserError: something is not so; names the first row.
     """
-    width = len(read_header(path, name, delimiter))
-    with path.open("rb") as file:
-        records = _Records(file, name, delimiter)
-        records.header()
-        for record in records:
-            if len(record) != width:
-                raise UserError(
-                    f"{name}:row {records.row}", f"{len(record)} fields, header has {width}",
-                    "a value that holds the delimiter must stand in quotes",
-                )  # fmt: skip
+    records = _Records(file.stream(), name, delimiter)
+    for _ in records.rows():
+        pass
     if records.row < 2:
         raise UserError(name, "no rows")
-    return Checked(records.row - 1, file_sha256(path), records.longest)
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Checked(records.row - 1, records.longest)
 
 
 class _Records:
@@ -113,7 +92,7 @@ class _Records:
     """
 
     def __init__(self, file: BinaryIO, name: str, delimiter: str) -> None:
-        self.file, self.name = file, name
+        self.file, self.name, self.delimiter = file, name, delimiter
         self.row = 0
         """Records so far."""
         self.longest = self.held = 0
@@ -145,10 +124,36 @@ class _Records:
         return next((todo for start, todo in BEGINNINGS.items() if line.startswith(start)), otherwise)
 
     def header(self) -> tuple[str, ...]:
-        """The first record."""
+        """The names in the first record."""
+        header = next(iter(self), None)
+        if header is None:
+            raise UserError(self.name, "no rows: the file is empty")
+        if len(header) == 1 and self.delimiter not in header[0]:
+            other = next((d for d in DELIMITERS if d != self.delimiter and d in header[0]), None)
+            if other is not None:
+                raise UserError(
+                    self.name,
+                    f"one column {quoted(header[0])} found; the file seems to use {other!r}",
+                    f"write delimiter: {other!r} in data.source",
+                )
+        unnamed = next((i for i, column in enumerate(header, start=1) if not column.strip()), None)
+        if unnamed is not None:
+            raise UserError(
+                self.name, f"column {unnamed} has no name", "give every column of the first row a name"
+            )
+        refuse_twice(header, self.name)
+        return tuple(header)
+
+    def rows(self) -> Iterator[list[str]]:
+        """The records below the header, each as wide as it is."""
+        width = len(self.header())
         for record in self:
-            return tuple(record)
-        raise UserError(self.name, "no rows: the file is empty")
+            if len(record) != width:
+                raise UserError(
+                    f"{self.name}:row {self.row}", f"{len(record)} fields, header has {width}",
+                    "a value that holds the delimiter must stand in quotes",
+                )  # fmt: skip
+            yield record
 
     def __iter__(self) -> Iterator[list[str]]:
         limit = csv.field_size_limit(FIELD_LIMIT)

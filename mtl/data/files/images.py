@@ -30,6 +30,7 @@ def read_images(
     size: tuple[int, int] | None,
     mode: Mode,
     place: Callable[[int], str],
+    first: Images | None = None,
     limit_bytes: int | None = None,
 ) -> Images:
     """(n, C, H, W) the images of all rows, 0..255.
@@ -42,6 +43,7 @@ def read_images(
         paths: relative to `root`, below which they stay.
         size: height and width, or None: all images have one size.
         place: row number -> what it is called in messages.
+        first: the first row's image, as `first_image` gives it, so that it is not read twice.
         limit_bytes: most memory; default: what the machine has free.
 
     Raises:
@@ -52,13 +54,14 @@ def read_images(
         raise UserError("", "no rows")
     root = root.resolve()
     with _warnings_as_errors():
-        first = _image(paths[0], root, size, mode, place(0))
+        first = _image(paths[0], root, size, mode, place(0)) if first is None else first
         what = f"{len(paths)} images of {first.shape[1]} x {first.shape[2]}"
         require_memory(len(paths) * first.size, "", what, "lower inputs.image.size", limit_bytes)
         images = np.empty((len(paths), *first.shape), np.uint8)
+        images[0] = first
 
         def decode(start: int) -> None:
-            for row in range(start, min(start + CHUNK, len(paths))):
+            for row in range(max(1, start), min(start + CHUNK, len(paths))):
                 image = _image(paths[row], root, size, mode, place(row))
                 if image.shape != first.shape:
                     here, there = (f"{shape[1]} x {shape[2]}" for shape in (image.shape, first.shape))
@@ -86,15 +89,10 @@ def _warnings_as_errors() -> Iterator[None]:
         yield
 
 
-def image_shape(
-    path: str | None, root: Path, size: tuple[int, int] | None, mode: Mode, place: Callable[[int], str]
-) -> tuple[int, int, int]:
-    """(C, H, W) of all images, from the first row's."""
-    if size is not None:
-        return (1 if mode == "grey" else 3, *size)
+def first_image(path: str | None, root: Path, mode: Mode, place: str) -> Images:
+    """(C, H, W) the image of the first row, which tells the size of all where none is given."""
     with _warnings_as_errors():
-        channels, height, width = _image(path, root.resolve(), size, mode, place(0)).shape
-    return channels, height, width
+        return _image(path, root.resolve(), None, mode, place)
 
 
 def located(path: str | None, root: Path, place: str) -> Path:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 
-from mtl.data.files.opening import open_file
+from mtl.data.files.opening import OpenFile, opened
 from mtl.data.memory import require_memory
 from mtl.data.types import Array
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted
@@ -27,36 +26,71 @@ OBJECTS = "holds Python objects, which are never loaded"
 SHOWN_ARRAYS = 20
 
 Shape = tuple[int, ...]
-_FAULTS = (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, OSError, RuntimeError)
+Header = tuple[Shape, np.dtype[Any]]
+"""Shape and type of an array."""
+FAULTS = (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, OSError, RuntimeError)
 """What numpy, zipfile and zlib raise on data that are not what they should be."""
 
 
-def names(path: Path) -> dict[str, tuple[Shape, np.dtype[Any]]]:
-    """Array name -> shape and dtype, from the headers alone.
+class Archive:
+    """An .npz file that is open: its directory and each array's header are read once.
+
+    Args:
+        file: the file.
 
     Raises:
-        UserError: the file is no .npz, or an array cannot be what its header says.
+        UserError: it is no .npz, or holds an array twice.
     """
-    with _opened(path) as archive:
-        return {name: _header(archive, info, path, name) for name, info in _members(archive, path).items()}
+
+    def __init__(self, file: OpenFile) -> None:
+        self.name, stream = file.path.name, file.stream()
+        start = stream.read(6)
+        try:
+            self.zip = zipfile.ZipFile(stream)
+        except FAULTS as error:
+            raise UserError(self.name, *_no_archive(stream, start, error), path=("path",)) from None
+        self.members = _members(self.zip, self.name)
+        self._headers: dict[str, Header] = {}
+
+    @property
+    def headers(self) -> dict[str, Header]:
+        """Array name -> shape and dtype.
+
+        Raises:
+            UserError: an array cannot be what its header says.
+        """
+        return {name: self.header(name) for name in self.members}
+
+    def header(self, name: str) -> Header:
+        """Shape and dtype of one array."""
+        if name not in self._headers:
+            self._headers[name] = _header(self.zip, self.members[name], self.name, name)
+        return self._headers[name]
+
+    def arrays(self, wanted: Sequence[str]) -> Mapping[str, Array]:
+        """Some of the arrays, in native byte order and C order.
+
+        Raises:
+            UserError: an array is missing, holds objects, or is damaged.
+            EnvironmentFault: together they do not fit into memory.
+        """
+        for name in wanted:
+            require_array(self.name, name, self.members)
+        for name in wanted:
+            self.header(name)
+        needed = sum(self.members[name].file_size for name in dict.fromkeys(wanted))
+        require_memory(needed, self.name, "its arrays", "use a part of them, or a machine with more")
+        return {name: _read(self.zip, self.members[name], self.name, name) for name in wanted}
 
 
-def arrays(path: Path, wanted: Sequence[str]) -> Mapping[str, Array]:
-    """Some arrays of an .npz file, in native byte order and C order.
+def archive(path: Path) -> Archive:
+    """The .npz file at a path, for as long as anybody holds it; within a command the same one for all.
 
     Raises:
-        UserError: an array is missing, holds objects, or is damaged.
-        EnvironmentFault: together they do not fit into memory.
+        UserError: it is none.
     """
-    with _opened(path) as archive:
-        infos = _members(archive, path)
-        for name in wanted:
-            require_array(path.name, name, infos)
-        for name in wanted:
-            _header(archive, infos[name], path, name)
-        needed = sum(infos[name].file_size for name in dict.fromkeys(wanted))
-        require_memory(needed, path.name, "its arrays", "use a part of them, or a machine with more")
-        return {name: _read(archive, infos[name], path, name) for name in wanted}
+    file = opened(path)
+    return file.once(Archive, lambda: Archive(file))
 
 
 def require_array(file: str, name: str, there: Iterable[str], path: KeyPath = ()) -> None:
@@ -76,18 +110,6 @@ def listed(there: Sequence[str]) -> str:
     return (", ".join(shown[:SHOWN_ARRAYS]) + (f" and {more} more" if more > 0 else "")) or "none"
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    with open_file(path) as file:
-        start = file.read(6)
-        try:
-            archive = zipfile.ZipFile(file)
-        except _FAULTS as error:
-            raise UserError(path.name, *_no_archive(file, start, error), path=("path",)) from None
-        with archive:
-            yield archive
-
-
 def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, str]:
     """What a file is that is no .npz, and what to do about it."""
     if not start:
@@ -98,7 +120,7 @@ def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, s
         file.seek(0)
         try:
             has_objects = _parsed(file)[1].hasobject
-        except _FAULTS:
+        except FAULTS:
             has_objects = False
         todo = "save inputs and labels together by np.savez"
         return (OBJECTS, todo) if has_objects else ("is a single array (.npy), not an .npz file", todo)
@@ -107,7 +129,7 @@ def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, s
     return f"is not an .npz file (it starts with {quoted(start)})", ""
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
     """The arrays in an archive by name; a name is not a path, as nothing is unpacked."""
     found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
@@ -115,10 +137,10 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
         if name == info.filename:
             continue
         if name in found:
-            raise UserError(path.name, f"array {quoted(name)} is in the file twice", "write the file again")
+            raise UserError(file, f"array {quoted(name)} is in the file twice", "write the file again")
         found[name] = info
     if len(found) > MAX_ARRAYS:
-        raise UserError(path.name, f"holds {len(found)} arrays, at most {MAX_ARRAYS} are read")
+        raise UserError(file, f"holds {len(found)} arrays, at most {MAX_ARRAYS} are read")
     return found
 
 
@@ -130,29 +152,27 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
     return archive.open(info)
 
 
-def _header(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: str
-) -> tuple[Shape, np.dtype[Any]]:
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: str) -> Header:
     """Shape and dtype of one array, checked against the sizes that the archive states."""
     what = f"array {quoted(name)}"
     try:
-        with _member(archive, info) as file:
-            shape, dtype, at = _parsed(file)
-    except _FAULTS as error:
-        raise UserError(path.name, f"{what} has no sound header ({_short(error)})") from None
+        with _member(archive, info) as stream:
+            shape, dtype, at = _parsed(stream)
+    except FAULTS as error:
+        raise UserError(file, f"{what} has no sound header ({_short(error)})") from None
     if dtype.hasobject:
-        raise UserError(path.name, f"{what} {OBJECTS}", "save it as numbers or text")
+        raise UserError(file, f"{what} {OBJECTS}", "save it as numbers or text")
     if dtype.names is not None:
-        raise UserError(path.name, f"{what} is structured", "save each of its fields as an array")
+        raise UserError(file, f"{what} is structured", "save each of its fields as an array")
     size, held = int(np.prod(shape, dtype=object)) * dtype.itemsize, info.file_size - at
     if min(shape, default=0) < 0 or dtype.itemsize == 0:
-        raise UserError(path.name, f"{what} has no sound header (shape {shape} of {dtype})")
+        raise UserError(file, f"{what} has no sound header (shape {shape} of {dtype})")
     if size != held:
         state = "is truncated" if held < size else "is damaged"
-        raise UserError(path.name, f"{what} {state}: its header says {size} bytes, it holds {held}")
+        raise UserError(file, f"{what} {state}: its header says {size} bytes, it holds {held}")
     if info.file_size > DEFLATE_RATIO * info.compress_size:
         packed = f"{info.compress_size} packed bytes"
-        raise UserError(path.name, f"{what} is damaged: {packed} cannot hold {info.file_size} bytes")
+        raise UserError(file, f"{what} is damaged: {packed} cannot hold {info.file_size} bytes")
     return shape, dtype
 
 
@@ -176,12 +196,12 @@ def _parsed(file: IO[bytes]) -> tuple[Shape, np.dtype[Any], int]:
     return tuple(shape), dtype, file.tell()
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: str) -> Array:
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: str) -> Array:
     try:
-        with _member(archive, info) as file, warnings.catch_warnings(action="ignore"):
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except _FAULTS as error:
-        raise UserError(path.name, f"array {quoted(name)} is damaged ({_short(error)})") from None
+        with _member(archive, info) as stream, warnings.catch_warnings(action="ignore"):
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+    except FAULTS as error:
+        raise UserError(file, f"array {quoted(name)} is damaged ({_short(error)})") from None
     native = array.dtype.newbyteorder("=")
     return np.asarray(array, dtype=native, order="C")
 

@@ -27,35 +27,53 @@ def expand_patterns(document: Document) -> Document:
     tasks = document.value.get("tasks")
     if not isinstance(tasks, dict) or not any(map(_is_pattern, tasks)):
         return document
-    by_source = _columns(document)
-    marks = dict(document.marks)
-    expanded: dict[str, Any] = {}
-    owner: dict[str, str] = {}
+    by_source, marks = _columns(document), dict(document.marks)
     check_tasks([name for name in tasks if not _is_pattern(name) and tasks[name] is not None], document)
+    expanded: dict[str, Any] = {}
+    pattern_of: dict[str, str] = {}
     for name, task in tasks.items():
         if not _is_pattern(name):
             expanded.setdefault(name, task)
             continue
-        place = place_of(document.marks, ("tasks", name))
-        if isinstance(task, dict) and "target" in task:
-            what = "the target of a pattern is each column that it finds"
-            raise UserError(
-                place_of(document.marks, ("tasks", name, "target")), what, "leave it out",
-                path=("tasks", name, "target"),
-            )  # fmt: skip
-        found = _found(name, _columns_for(task, document, by_source), place)
-        check_tasks([column for column in found if tasks.get(column, 0) is not None], document, task)
-        for column in found:
-            if column in owner:
-                what = f"column {quoted(column)} has the pattern {quoted(owner[column])} already"
-                raise UserError(place, what, path=("tasks", name))
-            owner[column] = name
+        for column in _meant_columns(name, task, document, by_source):
+            _require_one_pattern(column, name, pattern_of, document)
             own = tasks.get(column, {})
             expanded[column] = _under(name, task, column, own, marks) if isinstance(own, dict) else own
-    for column in owner:
+    for column in pattern_of:
         if expanded[column] is None:
             del expanded[column]
     return Document(document.file, _with_towers({**document.value, "tasks": expanded}), marks)
+
+
+def _meant_columns(
+    pattern: str, task: Any, document: Document, by_source: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """The columns that a pattern finds, each of which can be the name of a task.
+
+    Raises:
+        UserError: there is none, or the pattern names a target itself.
+    """
+    if isinstance(task, dict) and "target" in task:
+        path = ("tasks", pattern, "target")
+        what = "the target of a pattern is each column that it finds"
+        raise UserError(place_of(document.marks, path), what, "leave it out", path=path)
+    place = place_of(document.marks, ("tasks", pattern))
+    found = _found(pattern, _columns_for(task, document, by_source), place)
+    tasks = document.value["tasks"]
+    check_tasks([column for column in found if tasks.get(column, 0) is not None], document, task)
+    return found
+
+
+def _require_one_pattern(column: str, pattern: str, pattern_of: dict[str, str], document: Document) -> None:
+    """Note which pattern has found a column.
+
+    Raises:
+        UserError: another one has found it already.
+    """
+    if column in pattern_of:
+        what = f"column {quoted(column)} has the pattern {quoted(pattern_of[column])} already"
+        raise UserError(place_of(document.marks, ("tasks", pattern)), what, path=("tasks", pattern))
+    pattern_of[column] = pattern
 
 
 def _is_pattern(name: str) -> bool:
@@ -93,7 +111,7 @@ def _with_towers(value: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(model, dict) or not isinstance(model.get("towers"), dict):
         return value
     plan = {
-        tower: tuple(name for item in members for name in _meant(item, value["tasks"]))
+        tower: tuple(name for item in members for name in _meant_tasks(item, value["tasks"]))
         if isinstance(members, tuple)
         else members
         for tower, members in model["towers"].items()
@@ -101,7 +119,7 @@ def _with_towers(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "model": {**model, "towers": plan}}
 
 
-def _meant(item: Any, tasks: Mapping[str, Any]) -> Sequence[Any]:
+def _meant_tasks(item: Any, tasks: Mapping[str, Any]) -> Sequence[Any]:
     if not isinstance(item, str) or not _is_pattern(item) or len(item) > 200:
         return (item,)
     return [task for task in tasks if fnmatchcase(task, item)] or (item,)

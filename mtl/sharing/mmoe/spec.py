@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -17,6 +18,7 @@ class MMoE(SharingSpec):
     """E copies of the backbone are experts; each tower reads their mixture, sum_e softmax(W x)_e f_e(x)."""
 
     reference: ClassVar[str] = "Ma et al. 2018, KDD, doi:10.1145/3219819.3220007"
+    example: ClassVar[Mapping[str, Any]] = {"experts": 3}
 
     experts: int = Field(4, ge=1, le=256, description="copies of the backbone, E")
     lr_scale: float = Field(1.0, gt=0, le=1e4, description="the gates' learning rate over the base rate")

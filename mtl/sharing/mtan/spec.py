@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +19,7 @@ class MTAN(SharingSpec):
     """One trunk for all towers; after each named stage every tower attends to its features by a mask of its own."""
 
     reference: ClassVar[str] = "Liu, Johns and Davison 2019, arXiv:1803.10704, eq. 1 and 2"
+    example: ClassVar[Mapping[str, Any]] = {"after": ("fc1", "fc2")}
 
     after: tuple[str, ...] = Field(
         min_length=1,

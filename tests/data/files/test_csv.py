@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data.files import csv as csv_check
-from mtl.data.files.csv import FIELD_LIMIT, check_csv, file_sha256, read_header, refuse_twice
+from mtl.data.files.csv import FIELD_LIMIT, check_csv, first_row, read_header, refuse_twice
+from mtl.data.files.opening import OpenFile
 from mtl.errors import UserError
 
 
-def written(folder: Path, content: bytes) -> Path:
+def written(folder: Path, content: bytes) -> OpenFile:
     path = folder / "t.csv"
     path.write_bytes(content)
-    return path
+    return OpenFile(path)
 
 
 def fault(folder: Path, content: bytes, delimiter: str = ",") -> str:
@@ -48,6 +49,18 @@ def test_header(content: bytes, delimiter: str, names: tuple[str, ...], tmp_path
     assert read_header(written(tmp_path, content), "t.csv", delimiter) == names
 
 
+def test_the_first_row_alone_is_read(tmp_path: Path) -> None:
+    assert first_row(written(tmp_path, b'\na,b\n\n"1,\n",2\n\xff'), "t.csv", ",") == ["1,\n", "2"]
+    assert first_row(written(tmp_path, b"a,b\n\n"), "t.csv", ",") is None
+    for content, message in {
+        b"a,b\n1\n": "t.csv:row 2: 1 fields, header has 2; a value that holds the delimiter must stand in quotes",
+        b"a,a\n1,2\n": "t.csv: column 'a' appears twice; rename one of them",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            first_row(written(tmp_path, content), "t.csv", ",")
+        assert str(caught.value) == message
+
+
 def test_the_header_alone_is_read(tmp_path: Path) -> None:
     """A file of 100 GB is not read to name its columns; what is wrong below them is found later."""
     path = written(tmp_path, b"a,b\n1,2\n\xff")
@@ -72,9 +85,7 @@ def test_the_header_alone_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_rows_are_counted(content: bytes, n_rows: int, tmp_path: Path) -> None:
-    checked = check_csv(written(tmp_path, content), "t.csv", ",")
-    assert checked.n_rows == n_rows
-    assert checked.sha256 == hashlib.sha256(content).hexdigest()
+    assert check_csv(written(tmp_path, content), "t.csv", ",").n_rows == n_rows
 
 
 @pytest.mark.parametrize(
@@ -143,7 +154,7 @@ def test_the_limit_of_the_csv_module_is_put_back(content: bytes, tmp_path: Path)
 
 def test_digest_of_a_file(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
-    assert file_sha256(written(tmp_path, content)) == hashlib.sha256(content).hexdigest()
+    assert written(tmp_path, content).sha256 == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("names", [["a", "b", "a", "b"], ["c", "b", "B", "b"]])
