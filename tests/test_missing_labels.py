@@ -18,7 +18,7 @@ from torch import Tensor
 
 import mtl
 from mtl.build import build
-from mtl.data.types import Array
+from mtl.data.types import Rows as RowNumbers
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
@@ -41,7 +41,7 @@ def trainer_of(folder: Path) -> Trainer:
     return Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
 
 
-def losses_of(trainer: Trainer, rows: Array) -> Tensor:
+def losses_of(trainer: Trainer, rows: RowNumbers) -> Tensor:
     """(N,) the losses of a step on some rows."""
     batch = trainer.dataset.rows.batch(rows)
     totals = totals_of(trainer, [batch])

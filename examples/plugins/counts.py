@@ -6,7 +6,7 @@ Shapes: B batch, T tasks of a group, O = 1 output per task, z = log(rate / mean)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ class Count(mtl.TaskSpec):
         return values
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        return {"mean": (max(float(np.mean(targets)), 1e-6),)}
+        return {"mean": (max(float(targets.mean()), 1e-6),)}
 
     def group(self, n_outputs: int) -> tuple[str, ...]:
         return ("count",)
@@ -101,5 +101,5 @@ class Count(mtl.TaskSpec):
     def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> Poisson:
         return Poisson(head, constants)
 
-    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array | list[Any]]:
         return {"": predicted["rate"], "_p_0": predicted["p_none"]}

@@ -403,7 +403,9 @@ def test_a_loss_that_is_not_finite_stops(value: float) -> None:
 def test_only_the_task_at_fault_is_named() -> None:
     trainer = trainer_of(toy(model__sharing={"kind": "none"}))
     with torch.no_grad():
-        trainer.built.model.trunk.towers.stages.fc2.map.weight[5:] = math.nan  # the second tower's
+        trainer.built.model.trunk.get_parameter("towers.stages.fc2.map.weight")[5:] = (
+            math.nan
+        )  # the second tower's
     with pytest.raises(
         NotFinite, match=r"^task 'b': loss is nan at step 0 \(epoch 1, lr 0\.01, batch of rows \d"
     ):
