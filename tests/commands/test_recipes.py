@@ -88,6 +88,6 @@ def test_validate(capsys: Capture) -> None:
 
 
 def test_summary(capsys: Capture) -> None:
-    assert "the stitches hold 12 parameters" in good(called(capsys, "summary", "fashion_stitch"))
+    assert "it holds 12 parameters" in good(called(capsys, "summary", "fashion_stitch"))
     dense = good(called(capsys, "summary", "fashion_stitch", "model.sharing.granularity=dense"))
-    assert "the stitches hold 200,884,224 parameters" in dense
+    assert "it holds 200,884,224 parameters" in dense
