@@ -80,7 +80,7 @@ def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> Logits:
         wanted = (len(x), model.trunk.n_readings, *model.trunk.shape)
         check_activation(recipe.model.sharing, doing.what, h, wanted, doing.path)
         doing.path, doing.what = "backbone", "the heads"
-        return model(x)  # type: ignore[no-any-return]
+        return model.logits_of(h)
     except (RuntimeError, ValueError) as error:
         first_line = str(error).splitlines()[0]
         raise UserError("", f"shapes do not chain: {doing.what}: {first_line}", path=(doing.path,)) from error

@@ -98,7 +98,10 @@ class StitchedMultiTower(nn.Module):
 
     def forward(self, x: Tensor) -> Logits:
         """Input (B, ...) -> logits of every task, (B, O) each, and of every task group, (B, T, O)."""
-        h = self.trunk(self.inputs(x))
+        return self.logits_of(self.trunk(self.inputs(x)))
+
+    def logits_of(self, h: Tensor) -> Logits:
+        """Readings (B, R, *shape) -> logits."""
         dropped = self.dropout(h)
         groups = {
             name: module(dropped if module.head.dropout is None else module.head.dropout(h))

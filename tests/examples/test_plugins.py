@@ -70,7 +70,7 @@ def test_every_file_adds_what_it_says() -> None:
     [
         ("source", "waves", {"rows": 20}),
         ("backbone", "own_towers", {"hidden": 3}),
-        ("sharing", "gated_mean", {"after": ("fc",)}),
+        ("sharing", "gated_mean", {"after": ("fc1",)}),
         ("weighting", "random", {}),
     ],
 )

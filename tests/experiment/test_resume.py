@@ -75,7 +75,7 @@ PLACES = {
 MEMBERS: dict[str, tuple[Registry[Any], dict[str, dict[str, Any]]]] = {
     family: (
         registry,
-        {name: {place: {"kind": name, **registry[name].example}} for name in shipped(registry)},
+        {name: {place: {"kind": name, **registry[name].example}} for name in sorted(shipped(registry))},
     )
     for family, (registry, place) in PLACES.items()
 }
