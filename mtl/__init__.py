@@ -29,7 +29,7 @@ _HOME = {
     "CrossStitch": "mtl.model.stitch",
     "SeparateTowers": "mtl.model.towers",
     "Trunk": "mtl.model.trunk",
-    "TaskModule": "mtl.model.task_module",
+    "TaskModule": "mtl.model.tasks.module",
     "Weighting": "mtl.model.weighting",
     "UserError": "mtl.errors",
 }
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mtl.inference.predict import load as load
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower
-    from mtl.model.task_module import TaskModule as TaskModule
+    from mtl.model.tasks.module import TaskModule as TaskModule
     from mtl.model.towers import SeparateTowers as SeparateTowers
     from mtl.model.trunk import Trunk as Trunk
     from mtl.model.weighting import Weighting as Weighting

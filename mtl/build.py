@@ -14,11 +14,11 @@ from mtl.contracts import check_options, check_slices, check_stages, check_task_
 from mtl.data.learned import Learned
 from mtl.data.types import Header
 from mtl.errors import UserError, raise_all
-from mtl.model.heads import GroupedHead
 from mtl.model.inputs import TableInputs
 from mtl.model.layers import drawn_from, grouped_norm, init_weights
 from mtl.model.stitched import Standardize, StitchedMultiTower
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
 from mtl.model.towers import Towers
 from mtl.model.trunk import Plan, Trunk
 from mtl.recipe.keys.recipe import Recipe

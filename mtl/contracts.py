@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mtl.data.types import Array, Columns, Header
-    from mtl.model.task_module import TaskModule
+    from mtl.model.tasks.module import TaskModule
     from mtl.model.trunk import Plan, Trunk
     from mtl.model.weighting import Weighting
     from mtl.recipe.specs import BackboneSpec, SharingSpec, SourceSpec, TaskSpec, WeightingSpec
@@ -158,7 +158,7 @@ def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
 
 def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
     """What a kind of task builds is a TaskModule."""
-    from mtl.model.task_module import TaskModule
+    from mtl.model.tasks.module import TaskModule
 
     if not isinstance(module, TaskModule):
         raise broken(task, "build", f"gives {_called(module)}, not a TaskModule")

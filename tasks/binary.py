@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.model.heads import GroupedHead
-    from mtl.model.task_module import TaskModule
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
 
 
@@ -174,7 +174,7 @@ class Binary(TaskSpec):
         return ("binary", self.label_smoothing, self.positive_weight is not None)
 
     def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
-        from mtl.model.kinds import YesNo
+        from mtl.model.tasks.kinds import YesNo
 
         return YesNo(head, constants, label_smoothing=self.label_smoothing)
 

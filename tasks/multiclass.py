@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.model.heads import GroupedHead
-    from mtl.model.task_module import TaskModule
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
 
 Count = Annotated[int, Field(ge=2, le=100_000)]
@@ -175,7 +175,7 @@ class Multiclass(TaskSpec):
         return ("multiclass", n_outputs, self.label_smoothing, self.class_weights is not None)
 
     def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
-        from mtl.model.kinds import Classes
+        from mtl.model.tasks.kinds import Classes
 
         return Classes(head, constants, label_smoothing=self.label_smoothing)
 

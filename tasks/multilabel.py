@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.model.heads import GroupedHead
-    from mtl.model.task_module import TaskModule
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
 
 
@@ -170,7 +170,7 @@ class Multilabel(TaskSpec):
         return ("multilabel", n_outputs, self.label_smoothing, self.positive_weight is not None)
 
     def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
-        from mtl.model.kinds import Labels as Module
+        from mtl.model.tasks.kinds import Labels as Module
 
         return Module(head, constants, label_smoothing=self.label_smoothing)
 

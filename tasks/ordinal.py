@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.model.heads import GroupedHead
-    from mtl.model.task_module import TaskModule
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
 
 
@@ -99,7 +99,7 @@ class Ordinal(TaskSpec):
         return ("ordinal", n_outputs, self.label_smoothing, self.class_weights is not None)
 
     def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
-        from mtl.model.kinds import OrderedClasses
+        from mtl.model.tasks.kinds import OrderedClasses
 
         return OrderedClasses(head, constants, label_smoothing=self.label_smoothing)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.model.heads import GroupedHead
-    from mtl.model.task_module import TaskModule
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
 
 
@@ -97,7 +97,7 @@ class Regression(TaskSpec):
         return ("regression", self.loss, self.delta if self.loss == "huber" else 0.0)
 
     def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
-        from mtl.model.kinds import Quantity
+        from mtl.model.tasks.kinds import Quantity
 
         return Quantity(head, constants, loss=self.loss, delta=self.delta)
 

@@ -183,7 +183,7 @@ def test_an_import_against_the_rules_is_found(
 @pytest.mark.parametrize(
     ("importer", "text"),
     [
-        ("mtl.build", "from mtl.model.heads import Heads"),
+        ("mtl.build", "from mtl.model.tasks.heads import Heads"),
         ("mtl.training.loop", "from mtl.evaluation.evaluate import evaluate"),
         ("mtl.tasks.fashion", "from mtl.tasks.multiclass import Multiclass"),
         ("mtl.recipe.specs", "if TYPE_CHECKING:\n    from mtl.data.types import Columns"),

@@ -19,7 +19,7 @@ from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
     from mtl.data.types import Array, Header, Labels
-    from mtl.model.heads import GroupedHead
+    from mtl.model.tasks.heads import GroupedHead
 
 
 class Poisson(mtl.TaskModule):

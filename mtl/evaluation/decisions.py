@@ -12,7 +12,7 @@ from torch import Tensor
 from mtl.build import Built
 from mtl.dataset.assemble import Dataset
 from mtl.evaluation.evaluate import evaluation_mode, passes
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TaskSpec
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mtl.dataset.batch import Targets
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TaskSpec, mean_metric
 
 Values = dict[str, float | None]

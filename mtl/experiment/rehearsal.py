@@ -26,7 +26,7 @@ from mtl.contracts import (
 from mtl.dataset.batch import Batch
 from mtl.errors import UserError, quoted
 from mtl.evaluation.evaluate import evaluation_mode
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.module import TaskModule
 from mtl.task_groups import TaskGroup
 from mtl.training.trainer import Trainer
 

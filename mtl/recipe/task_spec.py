@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.model.heads import GroupedHead
-    from mtl.model.task_module import TaskModule
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
 
     Decoded = dict[str, Array | list[Any]]
     """The suffix of a column of predictions -> a value for every row."""

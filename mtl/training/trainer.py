@@ -19,7 +19,7 @@ from mtl.dataset.assemble import Dataset
 from mtl.errors import UserError
 from mtl.evaluation.meter import Meter
 from mtl.model.stitched import StitchedMultiTower
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.module import TaskModule
 from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
 from mtl.training.gradients import SharedSlices

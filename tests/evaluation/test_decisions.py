@@ -15,9 +15,9 @@ from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, Multiclas
 import mtl
 from mtl.build import Built
 from mtl.evaluation.decisions import apply, best_threshold, decide, fitted_temperature, wants_decisions
-from mtl.model.heads import GroupedHead
 from mtl.model.stitched import StitchedMultiTower
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
 from mtl.model.trunk import Trunk
 from mtl.recipe.specs import TASKS
 from tests.support.assertions import Capture, called, refused

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from mtl.dataset.batch import Targets
 from mtl.evaluation import meter as module
 from mtl.evaluation.meter import Meter
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TASKS, TaskSpec, mean_metric
 from mtl.tasks import Multiclass
 from tests.support.task_samples import module_of

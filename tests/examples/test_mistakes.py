@@ -32,7 +32,7 @@ from torch import nn
 
 import mtl
 from mtl.data.types import Columns, Header
-from mtl.model.kinds import Classes
+from mtl.model.tasks.kinds import Classes
 from mtl.model.layers import GroupedLinear
 from mtl.model.trunk import StitchedTowers
 

@@ -25,7 +25,7 @@ from mtl.build import build
 from mtl.data.types import Labels
 from mtl.errors import UserError
 from mtl.experiment.trial import build_and_try
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.module import TaskModule
 from mtl.model.weighting import loss_weights
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS, WEIGHTINGS, TaskSpec

@@ -17,7 +17,7 @@ from mtl.errors import UserError
 from mtl.evaluation.evaluate import evaluation_mode
 from mtl.experiment import rehearsal
 from mtl.experiment.run import prepare
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.module import TaskModule
 from mtl.model.weighting import WeightedSum
 from mtl.recipe.load import load_recipe
 from mtl.training.trainer import Trainer

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl.build import Built, parameter_groups
-from mtl.model.heads import GroupedHead
 from mtl.model.layers import GroupedLinear
 from mtl.model.stitch import GRANULARITIES, CrossStitch
 from mtl.model.stitched import Logits, Standardize, StitchedMultiTower
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
 from mtl.model.towers import Towers
 from mtl.model.trunk import StitchedTowers
 from mtl.recipe.keys.recipe import Recipe

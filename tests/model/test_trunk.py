@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from mtl.build import Built
-from mtl.model.heads import GroupedHead
 from mtl.model.inputs import TableInputs
 from mtl.model.stitched import StitchedMultiTower
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
 from mtl.model.trunk import SharingMatrix, StitchedTowers, Trunk, along, reach_of_slices
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import SHARING

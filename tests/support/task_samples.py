@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mtl.data.types import Array, Header, Labels
-from mtl.model.heads import GroupedHead
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TASKS, TaskSpec
 
 if TYPE_CHECKING:

@@ -174,7 +174,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert out.splitlines()[0] == f"{n - 1} of {n} refusals are reached by a test"
     assert out.splitlines()[1].startswith(f"{int(n_input) - 1} of {n_input} in the input layers")
     assert err == f"error: {site} is reached by no test\n"
-    elsewhere = next(site for site in all_sites() if site.file == "mtl/model/heads.py")
+    elsewhere = next(site for site in all_sites() if site.file == "mtl/model/tasks/heads.py")
     lines = everything()
     lines[elsewhere.file] = [n for n in lines[elsewhere.file] if not elsewhere.first <= n <= elsewhere.last]
     assert main(["--data", str(write(tmp_path / "elsewhere", lines, raise_sites.CONTEXT))]) == 0

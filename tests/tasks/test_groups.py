@@ -14,10 +14,10 @@ from torchmetrics import Metric
 from mtl.build import build
 from mtl.data.learned import Learned
 from mtl.experiment.trial import build_and_try
-from mtl.model.heads import GroupedHead
-from mtl.model.kinds import YesNo
 from mtl.model.layers import GroupedLinear
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.kinds import YesNo
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS, TaskSpec

@@ -11,7 +11,7 @@ import torch
 
 from mtl.data.types import Header, Labels
 from mtl.errors import UserError
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TASKS, TaskSpec
 from tests.support.task_samples import decoded, mean_loss, module_of
 

@@ -21,7 +21,7 @@ from torchmetrics.classification import (
     BinarySpecificity,
 )
 
-from mtl.model.scores import N_BINS, GroupedScores, log_odds
+from mtl.model.tasks.scores import N_BINS, GroupedScores, log_odds
 
 B, T = 500, 3
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl.model.heads import GroupedHead
-from mtl.model.kinds import Classes, OrderedClasses, Quantity, WeightedClasses
-from mtl.model.losses import cumulative_log_p
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.kinds import Classes, OrderedClasses, Quantity, WeightedClasses
+from mtl.model.tasks.losses import cumulative_log_p
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TASKS
 from tests.support.task_samples import example, module_of, outputs_of
 

@@ -25,8 +25,8 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
-from mtl.model.losses import cumulative_log_p
-from mtl.model.metrics import GroupedClasses, GroupedLabels, GroupedMoments
+from mtl.model.tasks.losses import cumulative_log_p
+from mtl.model.tasks.metrics import GroupedClasses, GroupedLabels, GroupedMoments
 
 B, T = 9, 4
 Batches = list[tuple[Tensor, Tensor, Tensor]]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl.model.heads import GroupedHead, LinearOfReadings, Take
 from mtl.model.layers import grouped_norm
 from mtl.model.stitched import StitchedMultiTower
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead, LinearOfReadings, Take
+from mtl.model.tasks.module import TaskModule
 from mtl.model.trunk import Trunk
 
 B, F, O = 6, 5, 3  # noqa: E741 - shape letters

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl.model import losses
-from mtl.model.heads import GroupedHead
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks import losses
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -45,7 +45,7 @@ class Classes(WeightedClasses):
         return losses.cross_entropy(logits_BTO, target, self.label_smoothing)
 
     def metric(self, names: frozenset[str]) -> Metric:
-        from mtl.model.metrics import GroupedClasses
+        from mtl.model.tasks.metrics import GroupedClasses
 
         return GroupedClasses(
             len(self.tasks),
@@ -71,7 +71,7 @@ class OrderedClasses(WeightedClasses):
         return losses.cumulative_loss(logits_BTO, target, self.label_smoothing)
 
     def metric(self, names: frozenset[str]) -> Metric:
-        from mtl.model.metrics import GroupedClasses
+        from mtl.model.tasks.metrics import GroupedClasses
 
         return GroupedClasses(
             len(self.tasks),
@@ -105,7 +105,7 @@ class YesNo(TaskModule):
         return losses.binary_cross_entropy(logits_BTO.squeeze(-1), target, self.label_smoothing, weight_T)
 
     def metric(self, names: frozenset[str]) -> Metric:
-        from mtl.model.scores import GroupedScores
+        from mtl.model.tasks.scores import GroupedScores
 
         return GroupedScores(
             len(self.tasks),
@@ -142,7 +142,7 @@ class Labels(TaskModule):
         return losses.multilabel_loss(logits_BTO, target, self.label_smoothing, weight_TO)
 
     def metric(self, names: frozenset[str]) -> Metric:
-        from mtl.model.metrics import GroupedLabels
+        from mtl.model.tasks.metrics import GroupedLabels
 
         return GroupedLabels(
             len(self.tasks),
@@ -187,7 +187,7 @@ class Quantity(TaskModule):
         )
 
     def metric(self, names: frozenset[str]) -> Metric:
-        from mtl.model.metrics import GroupedMoments
+        from mtl.model.tasks.metrics import GroupedMoments
 
         return GroupedMoments(len(self.tasks), self.mean, self.std, self.mean_rest)
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mtl.model.losses import weighted_sum
+from mtl.model.tasks.losses import weighted_sum
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
-    from mtl.model.heads import GroupedHead
+    from mtl.model.tasks.heads import GroupedHead
 
 
 class TaskModule(nn.Module):

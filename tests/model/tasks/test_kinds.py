@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl.model.heads import GroupedHead
-from mtl.model.kinds import Classes, Labels, OrderedClasses, Quantity, WeightedClasses, YesNo
-from mtl.model.losses import cumulative_log_p
-from mtl.model.task_module import TaskModule
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.kinds import Classes, Labels, OrderedClasses, Quantity, WeightedClasses, YesNo
+from mtl.model.tasks.losses import cumulative_log_p
+from mtl.model.tasks.module import TaskModule
 
 B, T, O = 7, 3, 4  # noqa: E741 - shape letters
 

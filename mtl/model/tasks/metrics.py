@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mtl.model.scores import (
+from mtl.model.tasks.scores import (
     GroupedScores,
     add_calibration,
     calibration_error,

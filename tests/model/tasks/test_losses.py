@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl.model.losses import (
+from mtl.model.tasks.losses import (
     binary_cross_entropy,
     cross_entropy,
     cumulative_log_p,
