@@ -122,12 +122,12 @@ def test_a_second_run_in_one_process_reads_what_is_there_then(
     write(kind, tmp_path)
     monkeypatch.chdir(tmp_path)
     recipe = mtl.load_recipe("r.yaml")
-    first = mtl.run(recipe, out="one").record["data"]
-    assert mtl.run(recipe, out="two").record["data"] == first
+    first = mtl.run(recipe, out="one").record.data
+    assert mtl.run(recipe, out="two").record.data == first
     write(kind, tmp_path, n=44)
-    again = mtl.run(recipe, out="three").record["data"]
-    assert sum(again["rows"].values()) > sum(first["rows"].values())
-    assert again["sha256"] != first["sha256"]
+    again = mtl.run(recipe, out="three").record.data
+    assert sum(again.rows.values()) > sum(first.rows.values())
+    assert again.sha256 != first.sha256
 
 
 def test_a_source_that_is_asked_again_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,9 +147,15 @@ class Doubled(WeightingSpec):
     reference: ClassVar[str] = "ours"
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
+        from torch import Tensor
+
         from mtl.model.weighting import WeightedSum
 
-        return WeightedSum([2 * weight for weight in task_weights])
+        class Twice(WeightedSum):
+            def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
+                return 2 * super().forward(losses_N, seen_N)
+
+        return Twice(task_weights)
 ''',
     "mtl/optimizers/rmsprop.py": '''
 """RMSprop."""
@@ -295,7 +301,7 @@ def test_the_command_line_lists_it(family: str, house: Path) -> None:
 
 
 def test_every_test_over_the_registries_takes_it_in(house: Path) -> None:
-    out = in_house(house, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *WHOLE).stdout
+    out = in_house(house, "-m", "pytest", "-v", "-p", "no:cacheprovider", *WHOLE).stdout
     for family, name in NAMES.items():
         assert f"test_a_member_does_what_its_family_promises[{family}-{name}]" in out
 

@@ -125,6 +125,17 @@ class Meter:
                         n = sum(other.startswith(stem) for other in tensors)
                         setattr(metric, key, [tensors[f"{stem}{i}"].to(self.device) for i in range(n)])
 
+    def losses(self) -> tuple[Tensor, Tensor]:
+        """(N,) the mean loss of each task in the order of results, 0 where it has none; and (N,) whether it has one."""
+        place = {
+            task: (name, t) for name, module in self.modules.items() for t, task in enumerate(module.tasks)
+        }
+        total = {name: (self.loss_sum[name], self.weight[name]) for name in self.modules}
+        sums = torch.stack([total[place[task][0]][0][place[task][1]] for task in self.tasks])
+        weights = torch.stack([total[place[task][0]][1][place[task][1]] for task in self.tasks])
+        seen_N = weights > 0
+        return torch.where(seen_N, sums / torch.where(seen_N, weights, 1.0), 0.0).float(), seen_N
+
     def values(self, split: str) -> Values:
         """`<split>/<task>/<metric>` and `<split>/mean/<metric>`; None where it is not defined.
 

@@ -50,6 +50,7 @@ def fit(
         is_last = progress.stopped or progress.epoch + 1 == trainer.epochs
         due = trainer.evaluation_is_due(ends_epoch=True, is_last=is_last)
         at_end = _evaluate(trainer, between) if due else Evaluated([], 0.0, False)
+        trainer.weighting.after_epoch(*trainer.meter.losses())
         progress.epoch, progress.step_in_epoch, trainer.meter = progress.epoch + 1, 0, None
         yield EpochEnded(
             rows + at_end.rows,

@@ -33,8 +33,8 @@ class Mine(mtl.SharingSpec):
 
     strength: float = Field(0.25, gt=0, lt=1, description="how *much* | how little")
 
-    def sites(self) -> tuple[str, ...]:
-        return ()
+    def build(self, plan):
+        raise NotImplementedError
 '''
 
 

@@ -350,7 +350,7 @@ def state(folder: Path) -> Target:
     overrides = [*small, "train.epochs=1", "train.device=cpu", "train.threads=1"]
     trainer, _ = prepare(load_recipe("synthetic_stitch", overrides))
     assert len(list(epochs_of(trainer))) == 1
-    trainer.meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
+    trainer.meter = Meter(trainer.modules, trainer.recipe.tasks, trainer.device)
     files = {}
     for name, content in state.capture(trainer, {"metrics.jsonl": 0}).items():
         files[name] = folder / name

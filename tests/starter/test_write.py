@@ -220,7 +220,15 @@ def test_images(tmp_path: Path) -> None:
     recipe = write_starter(write(tmp_path / "t.csv", plain), ["a", "b"], tmp_path / "r.yaml")
     built, header = build_and_try(recipe)
     assert header.input_shape == (3, 64, 64)
-    assert list(built.shapes) == ["conv1", "pool1", "conv2", "pool2", "conv3", "pool3", "fc1"]
+    assert list(built.model.trunk.towers.shapes) == [
+        "conv1",
+        "pool1",
+        "conv2",
+        "pool2",
+        "conv3",
+        "pool3",
+        "fc1",
+    ]
     assert recipe.model.sharing.sites() == ("pool1", "pool2", "pool3", "fc1")
     one_step(recipe)
 
