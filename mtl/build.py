@@ -65,7 +65,7 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
     if learned is None:
         known = known_outputs(recipe, header)
         learned = Learned({task: names or PROVISIONAL for task, names in known.items()}, layout=header.layout)
-    width, own_inputs = width_of_inputs(learned)
+    width, own_inputs = _width_of_inputs(learned)
     sharing = recipe.model.sharing
     plan = Plan(
         tasks=tuple(recipe.tasks),
@@ -169,7 +169,7 @@ def _start(recipe: Recipe, module: nn.Module, names: Sequence[str], *key: str) -
     init_weights(module, names, recipe.model.backbone.init, recipe.seeds.init, *key)
 
 
-def width_of_inputs(learned: Learned) -> tuple[int | None, bool]:
+def _width_of_inputs(learned: Learned) -> tuple[int | None, bool]:
     """What one copy of the backbone reads of a table, None for arrays; and whether each reads its own."""
     inputs = _inputs(learned, 1)
     return (inputs.width, inputs.per_tower) if isinstance(inputs, TableInputs) else (None, False)

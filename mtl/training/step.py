@@ -155,11 +155,11 @@ def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) 
     precision = trainer.recipe.train.precision
     with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         logits = trainer.built.model(batch.inputs)
-    sums = []
+    sums, labels = [], Targets(batch.target, batch.present, batch.weight)  # not the inputs: parts would add up
     for name, module in trainer.modules.items():
         logits_BTO = logits.groups[name].float()
         sum_T, weight_T = module.loss(logits_BTO, batch.target[name], batch.weight[name])
-        measured.updates.append((name, logits_BTO.detach(), batch, sum_T.detach(), weight_T))
+        measured.updates.append((name, logits_BTO.detach(), labels, sum_T.detach(), weight_T))
         sums.append(sum_T)
     losses_N: Tensor = trainer.in_order(sums) / torch.where(totals.counted_N > 0, totals.counted_N, 1.0)
     measured.losses_N = measured.losses_N + losses_N.detach()
