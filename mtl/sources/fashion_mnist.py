@@ -180,9 +180,7 @@ def _locate() -> tuple[Path, dict[str, Images]]:
 
 def _read_or_download(cache: Path, file: _File) -> Images:
     with contextlib.suppress(MissingFileError, DamagedFileError):
-        return _read_file(
-            cache, file, COUNTS
-        )  # either the cache is whole, or another process downloaded the file meanwhile
+        return _read_file(cache, file, COUNTS)  # another process may have downloaded it meanwhile
     download.download(file.remote, MIRRORS, cache, f"put the 4 files in {cache}")
     try:
         return _read_file(cache, file, COUNTS)
