@@ -1,6 +1,7 @@
 """Checks the values that members of families return, because a plug-in may return anything.
 
-Each error names the class and the method, so that the plug-in's author knows where to look.
+Each check raises a UserError for a wrong value. The error names the class and the method, so that the plug-in's author
+knows where to look.
 Shapes: B batch, K towers, C channels or features of one tower, T tasks of a group.
 """
 
@@ -33,11 +34,7 @@ def _called(value: object) -> str:
 
 
 def check_header(source: SourceSpec, header: Any) -> Header:
-    """The header that a source returned.
-
-    Raises:
-        UserError: it is no Header.
-    """
+    """The header that a source returned."""
     from mtl.data.types import Header
 
     if not isinstance(header, Header):
@@ -49,11 +46,7 @@ def check_header(source: SourceSpec, header: Any) -> Header:
 
 
 def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Columns:
-    """The rows that a source returned; all arrays must be equally long, and the wanted label columns must be there.
-
-    Raises:
-        UserError: the rows break one of these rules.
-    """
+    """The rows that a source returned; all arrays must be equally long, and the wanted label columns must be there."""
     from mtl.data.types import Columns
 
     if not isinstance(columns, Columns):
@@ -75,22 +68,14 @@ def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Co
 
 
 def check_outputs(task: TaskSpec, outputs: Any) -> tuple[str, ...] | None:
-    """The names of a task's outputs, or None if they are known later.
-
-    Raises:
-        UserError: the value is neither.
-    """
+    """The names of a task's outputs, or None if they are known later."""
     if outputs is None or (isinstance(outputs, tuple) and all(isinstance(name, str) for name in outputs)):
         return outputs
     raise broken(task, "outputs", f"gives {quoted(outputs)}, not a tuple of names or None")
 
 
 def check_targets(task: TaskSpec, targets: Any, n: int) -> Array:
-    """The targets of a task: an array with a row for every row of labels.
-
-    Raises:
-        UserError: the value is something else.
-    """
+    """The targets of a task: an array with a row for every row of labels."""
     shape = getattr(targets, "shape", None)
     if shape is None or not shape or shape[0] != n:
         what = _called(targets) if shape is None else f"an array of shape {tuple(shape)}"
@@ -100,11 +85,7 @@ def check_targets(task: TaskSpec, targets: Any, n: int) -> Array:
 
 
 def check_stages(backbone: BackboneSpec, stages: Any) -> None:
-    """Check that stages are (name, module, shape) triples with the names that `stage_names` gave.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Check that stages are (name, module, shape) triples with the names that `stage_names` gave."""
     from torch import nn
 
     if not isinstance(stages, list | tuple) or not all(isinstance(s, tuple) and len(s) == 3 for s in stages):
@@ -125,11 +106,7 @@ def check_stages(backbone: BackboneSpec, stages: Any) -> None:
 
 
 def check_options(spec: Spec, method: str, options: Mapping[str, object], why: str) -> None:
-    """Check that a method accepts the options of this call; most plug-ins never need them.
-
-    Raises:
-        UserError: the method does not accept one of them.
-    """
+    """Check that a method accepts the options of this call; most plug-ins never need them."""
     known = inspect.signature(getattr(spec, method)).parameters
     for name in options:
         if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
@@ -137,11 +114,7 @@ def check_options(spec: Spec, method: str, options: Mapping[str, object], why: s
 
 
 def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: int) -> None:
-    """Check that the weights of a stage are K equal slices, so that each tower's start can be drawn from its own name.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Check that the weights of a stage are K equal slices, so that each tower gets its own initial weights."""
     from mtl.model.towers import SeparateTowers
 
     if isinstance(stage, SeparateTowers):
@@ -165,11 +138,7 @@ def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: 
 
 
 def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
-    """The trunk of a sharing scheme. It says which reading each task takes, in the order of the towers.
-
-    Raises:
-        UserError: the value is no Trunk, or its readings break a rule.
-    """
+    """The trunk of a sharing scheme. It says which reading each task takes, in the order of the towers."""
     from mtl.model.trunk import Trunk
 
     if not isinstance(trunk, Trunk):
@@ -189,11 +158,7 @@ def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
 
 
 def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
-    """The module that a kind of task built.
-
-    Raises:
-        UserError: it is no TaskModule.
-    """
+    """The module that a kind of task built."""
     from mtl.model.tasks.module import TaskModule
 
     if not isinstance(module, TaskModule):
@@ -202,11 +167,7 @@ def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
 
 
 def check_weighting(spec: WeightingSpec, weighting: Any) -> Weighting:
-    """The module of a weighting; it must need what its settings say, and must have the tasks' weights.
-
-    Raises:
-        UserError: it breaks one of these rules.
-    """
+    """The module of a weighting; it must need what its settings say, and must have the tasks' weights."""
     from mtl.model.weighting import Weighting
 
     if not isinstance(weighting, Weighting):
@@ -218,11 +179,7 @@ def check_weighting(spec: WeightingSpec, weighting: Any) -> Weighting:
 
 
 def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
-    """Check that a trunk describes what is shared as matrices with a name for each row and column.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Check that a trunk describes what is shared as matrices with a name for each row and column."""
     from mtl.model.trunk import SharingMatrix, StitchedTowers
 
     for unit in trunk.stitches.values() if isinstance(trunk, StitchedTowers) else ():
@@ -239,11 +196,7 @@ def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
 
 
 def check_activation(maker: Spec, what: str, h: Any, wanted: Shape, key: str) -> None:
-    """Check that an activation has the announced shape (B, K*C, ...).
-
-    Raises:
-        UserError: it has another shape.
-    """
+    """Check that an activation has the announced shape (B, K*C, ...)."""
     shape = getattr(h, "shape", None)
     if shape is None or tuple(shape) != wanted:
         got = _called(h) if shape is None else _shown(tuple(shape), wanted[0])
@@ -263,11 +216,7 @@ def _shown(shape: Shape, n_rows: int) -> str:
 
 
 def check_row_loss(module: TaskModule, found: Any, wanted: Shape) -> None:
-    """Check that row losses are one number per row and task; torch would broadcast other shapes without a word.
-
-    Raises:
-        UserError: they have another shape.
-    """
+    """Check that row losses are one number per row and task; torch would broadcast other shapes without a word."""
     shape = getattr(found, "shape", None)
     if shape is None or tuple(shape) != wanted:
         got = _called(found) if shape is None else f"shape {_shown(tuple(shape), wanted[0])}"
@@ -276,11 +225,7 @@ def check_row_loss(module: TaskModule, found: Any, wanted: Shape) -> None:
 
 
 def check_losses(module: TaskModule, found: Any, n_tasks: int, logits: Tensor) -> None:
-    """Check that a loss is a sum and a sum of weights per task, and depends on the logits.
-
-    Raises:
-        UserError: it breaks one of these rules.
-    """
+    """Check that a loss is a sum and a sum of weights per task, and depends on the logits."""
     if not isinstance(found, tuple) or len(found) != 2:
         raise of_module(module, "loss", f"gives {_called(found)}, not (sums, weights)")
     for name, values in zip(("sums", "weights"), found, strict=True):
@@ -300,11 +245,7 @@ def of_module(module: nn.Module, method: str, what: str) -> UserError:
 
 
 def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks: int) -> None:
-    """Check that metrics are one number per task under each name.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Check that metrics are one number per task under each name."""
     if not isinstance(values, Mapping):
         raise of_module(module, "metric", f"computes {_called(values)}, not a mapping of metric -> (T,)")
     for name in names:
@@ -316,11 +257,7 @@ def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks
 
 
 def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -> dict[str, Tensor]:
-    """The predictions of a module: tensors (B, T) or (B, T, ...).
-
-    Raises:
-        UserError: a value has another form.
-    """
+    """The predictions of a module: tensors (B, T) or (B, T, ...)."""
     if not isinstance(found, dict) or not found:
         what = "an empty dict" if isinstance(found, dict) else _called(found)
         raise of_module(module, "predict", f"gives {what}, not a dict of tensors")
@@ -333,11 +270,7 @@ def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -
 
 
 def check_decoded(task: TaskSpec, columns: Any, n_rows: int) -> None:
-    """Check that decoded predictions are columns with a value for every row, and that the column "" is among them.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Check that decoded predictions are columns with a value for every row, the column "" among them."""
     if not isinstance(columns, Mapping) or "" not in columns:
         raise broken(task, "decode", 'gives no column "": the class or value itself')
     for suffix, values in columns.items():

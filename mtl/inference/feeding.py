@@ -157,6 +157,7 @@ class _TableRows:
         self.coders = {name: Known(values) for name, values in layout.values.items()}
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        """(n, layout.width) the raw rows of a batch; its first row is row `first` of the table."""
         from mtl.data.columns.inputs import input_block
 
         rows = np.empty((batch.num_rows, self.layout.width), np.float32)
@@ -180,6 +181,7 @@ class _ImageRows:
         self.columns = [image[0]]
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        """(n, C, H, W) the images of a batch; its first row is row `first` of the table."""
         from mtl.data.columns.values import texts
         from mtl.data.files.images import read_images
 
@@ -204,6 +206,7 @@ class _VectorRows:
         self.file, self.width, self.columns = file, width, [column]
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        """(n, ...) the numbers of a batch; its first row is row `first` of the table."""
         from mtl.data.columns.values import vectors
 
         return vectors(self.file, self.columns[0], first, batch.column(self.columns[0]), self.width)

@@ -112,6 +112,7 @@ class _Reading:
         self.coders = {name: Codes(name, MAX_VALUES) for name in categorical}
 
     def read(self, file: TableFile, start: int) -> None:
+        """Read one file; its first row is row `start` of all files."""
         image = self.form.image
         names = [column.name for column in self.columns]
         inputs = [*self.layout.numeric, *self.layout.vectors, *self.layout.categorical] if self.layout else []
@@ -141,6 +142,7 @@ class _Reading:
                 )
 
     def finish(self, wanted: Wanted, files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Columns:
+        """The columns of all files that were read."""
         place = _places(files, starts)
         labels: dict[str, Array] = {}
         present: dict[str, Mask] = {}

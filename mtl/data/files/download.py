@@ -204,6 +204,7 @@ class _Body:
         self.file.flush()
 
     def verify(self) -> None:
+        """Check the size and the hash of what was written."""
         if self.size != self.remote.size:
             self._wrong_size(f"{self.size:,}")
         if self.hash.hexdigest() != self.remote.sha256:

@@ -180,6 +180,7 @@ class _Tree:
     count: int = 0
 
     def build(self, text: str) -> Any:
+        """The plain value at the top of the text; `marks` then holds the place of each value."""
         value: Any = _NOTHING
         n_documents = 0
         events = _events(text, self.file)
