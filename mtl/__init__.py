@@ -1,6 +1,6 @@
-"""mtl: one network for N tasks from one recipe, and an answer to which of them should share.
+"""mtl trains one network for N tasks from one recipe, and tells which of the tasks should share.
 
-The public names are imported at their first use: `import mtl` does not load torch.
+The public names are imported when they are first used, so that `import mtl` does not load torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recipe -> StitchedMultiTower: shapes from stage to stage, and the initial weights."""
+"""Recipe -> StitchedMultiTower: computes the shapes from stage to stage, and draws the initial weights."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from mtl.recipe.specs import Shape
 from mtl.task_groups import TaskGroup, known_outputs, task_groups
 
 PROVISIONAL = ("?", "?")
-"""What stands for the classes of a task that are known only once its labels are read."""
+"""Provisional classes of a task whose classes are known only after its labels are read."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model with what training and reports need to know about it.
+    """A model, with the facts that training and reports need about it.
 
     Args:
         model: the network.
@@ -42,7 +42,7 @@ class Built:
     groups: tuple[TaskGroup, ...]
 
     def to(self, device: torch.device) -> Built:
-        """The same on another device; the model itself is moved."""
+        """The same model on another device; the model itself is moved, not copied."""
         self.model.to(device=device)
         return self
 
@@ -50,14 +50,14 @@ class Built:
 def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Built:
     """The network of a recipe with its initial weights, on the current default device.
 
-    Initial weights are drawn per tower and stage, and per task, from (seed.init, name): another task or
-    another sharing leaves the others' start as it is.
+    The initial weights of each tower's stage, and of each task, are drawn from (seed.init, name). Another task or
+    another sharing scheme therefore leaves the other initial weights unchanged.
 
     Args:
         recipe: the checked recipe.
-        header: what is known of the data.
-        learned: what was learned from the training rows; without it, classes that the header does not tell
-            are taken to be two, and inputs are taken as they are.
+        header: the facts known about the data.
+        learned: what was learned from the training rows. Without it, a task whose classes the header does not
+            give gets two, and inputs are not scaled.
 
     Raises:
         UserError: shapes do not chain, or a task does not fit the data.
@@ -101,7 +101,7 @@ def _stages(
     first: str | None = None,
     last: str | None = None,
 ) -> Towers:
-    """`Plan.stages`: copies of the backbone, from the first to the last stage asked for, with their initial weights."""
+    """`Plan.stages`: copies of the backbone, from stage `first` to stage `last`, with their initial weights."""
     try:
         with drawn_from(recipe.seeds.init, "backbone"):
             towers = _checked_towers(recipe, input_shape, own_inputs, names, first, last)
@@ -113,7 +113,7 @@ def _stages(
 
 
 class _FaultOfBackbone(Exception):
-    """User errors below `model.backbone`, on their way through a sharing scheme that asked for stages."""
+    """Carries user errors below `model.backbone` through a sharing scheme that asked for stages."""
 
     def __init__(self, errors: Sequence[UserError]) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def _checked_towers(
 
 
 def _norm(recipe: Recipe, n_groups: int, shape: Shape) -> nn.Module | None:
-    """`Plan.norm`: the backbone's norm for groups of one shape."""
+    """`Plan.norm`: the backbone's norm, for groups of one shape."""
     own = recipe.model.backbone.norm
     return grouped_norm(
         own.kind,
@@ -163,20 +163,20 @@ def _norm(recipe: Recipe, n_groups: int, shape: Shape) -> nn.Module | None:
 
 
 def _start(recipe: Recipe, module: nn.Module, names: Sequence[str], *key: str) -> None:
-    """`Plan.start`: initial weights, slice by slice, from seed.init, the key and the names of the slices."""
+    """`Plan.start`: draws the initial weights, slice by slice, from seed.init, the key and the names of the slices."""
     same = recipe.model.tower_init == "same" and key[0] in ("tower", "inputs")
     names = ("",) * len(names) if same else tuple(names)
     init_weights(module, names, recipe.model.backbone.init, recipe.seeds.init, *key)
 
 
 def _width_of_inputs(learned: Learned) -> tuple[int | None, bool]:
-    """What one copy of the backbone reads of a table, None for arrays; and whether each reads its own."""
+    """Width of the table row that one copy of the backbone reads (None for arrays); whether each reads its own row."""
     inputs = _inputs(learned, 1)
     return (inputs.width, inputs.per_tower) if isinstance(inputs, TableInputs) else (None, False)
 
 
 def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
-    """What raw rows go through first."""
+    """The module that raw rows pass first, or None."""
     layout = learned.layout
     if layout is None:
         if learned.mean is None or learned.std is None:
@@ -195,7 +195,7 @@ def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
 
 
 def _task_module(recipe: Recipe, group: TaskGroup, trunk: Trunk, reading_of: Mapping[str, int]) -> TaskModule:
-    """Head, loss and prediction of one task group."""
+    """The head, loss and prediction of one task group."""
     own, n_tasks = group.spec.head, len(group.tasks)
     head = GroupedHead(
         group.tasks,
@@ -218,7 +218,7 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Parameters by role, for the optimizer: weights decay; scales, shifts and sharing parameters do not.
 
-    Each group has `params`, `names`, `decay` and `lr_scale`, the factor of its learning rate.
+    Each group has `params`, `names`, `decay`, and `lr_scale`, which is the factor of its learning rate.
     """
     roles = model.parameter_roles()
     scale = recipe.model.sharing.sharing_lr_scale()

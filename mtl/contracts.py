@@ -1,6 +1,7 @@
-"""What the members of the families must give back, checked where a plug-in's values come in.
+"""Checks the values that members of families return, because a plug-in may return anything.
 
-Each fault names the class and the method, so that the plug-in's author knows where to look.
+Each check raises a UserError for a wrong value. The error names the class and the method, so that the plug-in's author
+knows where to look.
 Shapes: B batch, K towers, C channels or features of one tower, T tasks of a group.
 """
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def broken(spec: Spec, method: str, what: str, path: KeyPath = ()) -> UserError:
-    """The error of a method that does not keep its promise."""
+    """The error for a method of a Spec that returned a wrong value."""
     return UserError("", f"{type(spec).__name__}.{method} {what}", path=path)
 
 
@@ -33,7 +34,7 @@ def _called(value: object) -> str:
 
 
 def check_header(source: SourceSpec, header: Any) -> Header:
-    """The header of a source, if it is one."""
+    """The header that a source returned."""
     from mtl.data.types import Header
 
     if not isinstance(header, Header):
@@ -45,7 +46,7 @@ def check_header(source: SourceSpec, header: Any) -> Header:
 
 
 def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Columns:
-    """The rows of a source, if they are as many everywhere and hold the label columns asked for."""
+    """The rows that a source returned; all arrays must be equally long, and the wanted label columns must be there."""
     from mtl.data.types import Columns
 
     if not isinstance(columns, Columns):
@@ -67,14 +68,14 @@ def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Co
 
 
 def check_outputs(task: TaskSpec, outputs: Any) -> tuple[str, ...] | None:
-    """The names of what a task predicts, or None where they are known later."""
+    """The names of a task's outputs, or None if they are known later."""
     if outputs is None or (isinstance(outputs, tuple) and all(isinstance(name, str) for name in outputs)):
         return outputs
     raise broken(task, "outputs", f"gives {quoted(outputs)}, not a tuple of names or None")
 
 
 def check_targets(task: TaskSpec, targets: Any, n: int) -> Array:
-    """Targets are an array with a row for every row of labels."""
+    """The targets of a task: an array with a row for every row of labels."""
     shape = getattr(targets, "shape", None)
     if shape is None or not shape or shape[0] != n:
         what = _called(targets) if shape is None else f"an array of shape {tuple(shape)}"
@@ -84,7 +85,7 @@ def check_targets(task: TaskSpec, targets: Any, n: int) -> Array:
 
 
 def check_stages(backbone: BackboneSpec, stages: Any) -> None:
-    """Stages are (name, module, shape) triples with the names that were announced."""
+    """Check that stages are (name, module, shape) triples with the names that `stage_names` gave."""
     from torch import nn
 
     if not isinstance(stages, list | tuple) or not all(isinstance(s, tuple) and len(s) == 3 for s in stages):
@@ -105,7 +106,7 @@ def check_stages(backbone: BackboneSpec, stages: Any) -> None:
 
 
 def check_options(spec: Spec, method: str, options: Mapping[str, object], why: str) -> None:
-    """A method takes the options with which it is called here; most plug-ins never need them."""
+    """Check that a method accepts the options of this call; most plug-ins never need them."""
     known = inspect.signature(getattr(spec, method)).parameters
     for name in options:
         if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
@@ -113,7 +114,7 @@ def check_options(spec: Spec, method: str, options: Mapping[str, object], why: s
 
 
 def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: int) -> None:
-    """Weights are K equal slices, tower by tower, so that each tower's start can be drawn from its own name."""
+    """Check that the weights of a stage are K equal slices, so that each tower gets its own initial weights."""
     from mtl.model.towers import SeparateTowers
 
     if isinstance(stage, SeparateTowers):
@@ -137,7 +138,7 @@ def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: 
 
 
 def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
-    """A trunk says which reading each task takes; tasks of later towers take no earlier ones."""
+    """The trunk of a sharing scheme. It says which reading each task takes, in the order of the towers."""
     from mtl.model.trunk import Trunk
 
     if not isinstance(trunk, Trunk):
@@ -157,7 +158,7 @@ def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
 
 
 def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
-    """What a kind of task builds is a TaskModule."""
+    """The module that a kind of task built."""
     from mtl.model.tasks.module import TaskModule
 
     if not isinstance(module, TaskModule):
@@ -166,7 +167,7 @@ def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
 
 
 def check_weighting(spec: WeightingSpec, weighting: Any) -> Weighting:
-    """A weighting is one, needs what its settings say, and has the weights of the tasks."""
+    """The module of a weighting; it must need what its settings say, and must have the tasks' weights."""
     from mtl.model.weighting import Weighting
 
     if not isinstance(weighting, Weighting):
@@ -178,7 +179,7 @@ def check_weighting(spec: WeightingSpec, weighting: Any) -> Weighting:
 
 
 def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
-    """What a trunk says of what is shared are matrices with a name for each row and column."""
+    """Check that a trunk describes what is shared as matrices with a name for each row and column."""
     from mtl.model.trunk import SharingMatrix, StitchedTowers
 
     for unit in trunk.stitches.values() if isinstance(trunk, StitchedTowers) else ():
@@ -195,7 +196,7 @@ def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
 
 
 def check_activation(maker: Spec, what: str, h: Any, wanted: Shape, key: str) -> None:
-    """An activation has the shape (B, K*C, ...) that was announced for it."""
+    """Check that an activation has the announced shape (B, K*C, ...)."""
     shape = getattr(h, "shape", None)
     if shape is None or tuple(shape) != wanted:
         got = _called(h) if shape is None else _shown(tuple(shape), wanted[0])
@@ -207,7 +208,7 @@ def check_activation(maker: Spec, what: str, h: Any, wanted: Shape, key: str) ->
 
 
 def _shown(shape: Shape, n_rows: int) -> str:
-    """(2, 8) of two rows as (B, 8)."""
+    """The shape (2, 8) of two rows as text: (B, 8)."""
     numbers = [str(n) for n in shape]
     if shape[:1] == (n_rows,):
         numbers[0] = "B"
@@ -215,7 +216,7 @@ def _shown(shape: Shape, n_rows: int) -> str:
 
 
 def check_row_loss(module: TaskModule, found: Any, wanted: Shape) -> None:
-    """Losses of rows are one number per row and task: any other shape would be spread over rows unseen."""
+    """Check that row losses are one number per row and task; torch would broadcast other shapes without a word."""
     shape = getattr(found, "shape", None)
     if shape is None or tuple(shape) != wanted:
         got = _called(found) if shape is None else f"shape {_shown(tuple(shape), wanted[0])}"
@@ -224,7 +225,7 @@ def check_row_loss(module: TaskModule, found: Any, wanted: Shape) -> None:
 
 
 def check_losses(module: TaskModule, found: Any, n_tasks: int, logits: Tensor) -> None:
-    """A loss is a sum and a sum of weights per task, with a way back to the logits."""
+    """Check that a loss is a sum and a sum of weights per task, and depends on the logits."""
     if not isinstance(found, tuple) or len(found) != 2:
         raise of_module(module, "loss", f"gives {_called(found)}, not (sums, weights)")
     for name, values in zip(("sums", "weights"), found, strict=True):
@@ -239,12 +240,12 @@ def check_losses(module: TaskModule, found: Any, n_tasks: int, logits: Tensor) -
 
 
 def of_module(module: nn.Module, method: str, what: str) -> UserError:
-    """The error of a module's method that does not keep its promise."""
+    """The error for a method of a module that returned a wrong value."""
     return UserError("", f"{type(module).__name__}.{method} {what}")
 
 
 def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks: int) -> None:
-    """Metrics are one number per task under each name."""
+    """Check that metrics are one number per task under each name."""
     if not isinstance(values, Mapping):
         raise of_module(module, "metric", f"computes {_called(values)}, not a mapping of metric -> (T,)")
     for name in names:
@@ -256,7 +257,7 @@ def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks
 
 
 def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -> dict[str, Tensor]:
-    """Predictions are tensors (B, T) or (B, T, ...)."""
+    """The predictions of a module: tensors (B, T) or (B, T, ...)."""
     if not isinstance(found, dict) or not found:
         what = "an empty dict" if isinstance(found, dict) else _called(found)
         raise of_module(module, "predict", f"gives {what}, not a dict of tensors")
@@ -269,7 +270,7 @@ def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -
 
 
 def check_decoded(task: TaskSpec, columns: Any, n_rows: int) -> None:
-    """Predictions are columns with a value for every row; the one called "" is there."""
+    """Check that decoded predictions are columns with a value for every row, the column "" among them."""
     if not isinstance(columns, Mapping) or "" not in columns:
         raise broken(task, "decode", 'gives no column "": the class or value itself')
     for suffix, values in columns.items():

@@ -1,7 +1,7 @@
-"""Stop signals: they end a command at once, but for two parts of it.
+"""Stop signals end a command at once, except in two parts of it.
 
-While a run trains, from when its folder is made, a signal sets a flag that is looked at between steps. While a file is
-written that must not stay half, a signal raises an exception. Whatever is slow to import is imported before either.
+While a run trains, from the creation of its folder on, a signal sets a flag, and each step looks at the flag. While a
+file is written that must not stay half, a signal raises an exception. Slow imports are done before either part.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mtl.errors import INTERRUPTED, TERMINATED, Terminated
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 REPEATED = 0.5
-"""Seconds in which the same signal again is no second one: some parents pass on what their whole group has got."""
+"""Seconds in which a repeated signal counts as the same one: some parents pass on a signal that the group also got."""
 
 
 def end_at_once(number: int, frame: FrameType | None = None) -> None:
-    """A handler that ends the process, without waiting for what it is importing or reading."""
+    """A signal handler that ends the process, without waiting for an import or for a read."""
     end_echo(number)
     with suppress(OSError):
         os.write(2, b"interrupted\n")
@@ -38,16 +38,16 @@ def end_echo(number: int) -> None:
 
 
 def _in_main_thread() -> bool:
-    """Only there handlers can be set."""
+    """Whether this is the main thread; only there handlers can be set."""
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def undoing() -> Iterator[None]:
-    """Within, a signal that would end the command at once raises KeyboardInterrupt or Terminated: `finally` is heeded.
+    """Let a signal raise KeyboardInterrupt or Terminated inside, so that `finally` blocks run before the end.
 
-    Another one, `REPEATED` seconds later, ends the command at once. In a program that has other handlers, as Python's
-    users may have, nothing changes.
+    A second signal, `REPEATED` seconds later, ends the command at once. A program may have set handlers of its own,
+    as Python's users do; nothing changes there.
     """
     first: float | None = None
 
@@ -71,23 +71,23 @@ def undoing() -> Iterator[None]:
 
 
 class StopAsked(Exception):
-    """A stop signal came; raised at the edge of a step only, where the state of a run is whole."""
+    """A stop signal came. It is raised between two steps only, where the state of a run is whole."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
     def as_interrupt(self) -> KeyboardInterrupt:
-        """What the command line and Python's users expect of this signal."""
+        """The exception that the command line and Python's users expect of this signal."""
         return KeyboardInterrupt() if self.number == signal.SIGINT else Terminated()
 
 
 class StopSignals:
     """`with StopSignals() as stop`: SIGINT, SIGTERM and SIGHUP set a flag, and `stop.check()` raises.
 
-    A second SIGINT breaks off at once. One inside another takes over the signal that the outer one has got. The
-    handlers from before are put back. A signal that is ignored stays so: a shell starts a command like that to keep it
-    alive, as with nohup or `&`.
+    A second SIGINT stops at once. A context inside another one takes over the signal that came to the outer one. At
+    the end, the earlier handlers are restored. An ignored signal stays ignored: with nohup or `&`, a shell starts a
+    command in this way to keep it alive.
     """
 
     def __init__(self) -> None:
@@ -118,8 +118,10 @@ class StopSignals:
         self.number, self._at = number, monotonic()
 
     def check(self) -> None:
-        """Raises:
-        StopAsked: a signal has come.
+        """Raise if a signal has come.
+
+        Raises:
+            StopAsked: a signal has come.
         """
         if self.number is not None:
             end_echo(self.number)

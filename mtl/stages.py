@@ -1,4 +1,4 @@
-"""The stages of a run, as they are reached: a profiler listens to them, and so does a test that breaks a run there."""
+"""Announces each stage of a run: a profiler listens to the stages, and a test breaks a run at one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _listeners: list[Listener] = []
 
 
 def reached(stage: Stage) -> None:
-    """Tell every listener that a stage begins; what a listener raises breaks the stage off."""
+    """Tell every listener that a stage begins; an exception of a listener ends the stage."""
     for listener in _listeners:
         listener(stage)
 

@@ -1,4 +1,4 @@
-"""Tasks that are computed together, and what each task predicts."""
+"""Groups the tasks that are computed together, and names the outputs of each task."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class TaskGroup:
     """Tasks that are computed together: one grouped head, one loss, one metric update.
 
     Args:
-        name: what the model calls their head.
+        name: the name of their head in the model.
         tasks: the T tasks.
-        spec: the settings of one of them; all agree in what head, loss and metrics need.
-        outputs: for each task, the names of what is predicted.
+        spec: the settings of one of them; all tasks agree in the settings of head, loss and metrics.
+        outputs: for each task, the names of its outputs.
         towers: for each task, the name of its tower.
         constants: numbers that losses, metrics and predictions need, (T,) or (T, ...); their module keeps them.
     """
@@ -38,15 +38,15 @@ class TaskGroup:
 
     @property
     def n_outputs(self) -> int:
-        """O."""
+        """O, the outputs per task."""
         return self.spec.n_outputs(self.outputs[0])
 
 
 def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] | None]:
-    """Task -> names of what is predicted, as far as the header tells.
+    """Task -> the names of its outputs, or None where the header does not tell them.
 
     Raises:
-        UserError: a task does not fit the data's header; all such faults at once.
+        UserError: a task does not fit the data's header; the faults of all tasks come together.
     """
     found: dict[str, tuple[str, ...] | None] = {}
     faults: list[UserError] = []
@@ -64,7 +64,7 @@ def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] |
 
 
 def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
-    """The tasks of a recipe, gathered into groups in the order of their first tasks."""
+    """The tasks of a recipe in groups, in the order of each group's first task."""
     towers = list(recipe.towers)
     tower_of = {task: k for k, tasks in enumerate(recipe.towers.values()) for task in tasks}
     gathered: dict[tuple[object, ...], list[str]] = {}
@@ -76,7 +76,7 @@ def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
     for group_key, tasks in gathered.items():
         tasks.sort(
             key=lambda task: tower_of[task]
-        )  # those of one tower lie side by side: heads copy no reading
+        )  # tasks of one tower lie side by side, so that heads copy no reading
         spec = recipe.tasks[tasks[0]]
         stem = f"{group_key[0]}_{spec.n_outputs(learned.outputs[tasks[0]])}".replace(".", "_")
         same = sum(group.name.startswith(stem) for group in groups)
@@ -98,7 +98,7 @@ def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
 
 
 def _stacked(name: str, constants: Sequence[Constants], fitted: Mapping[str, float]) -> Tensor:
-    """(T,) or (T, ...) one number or row per task; a fitted number has its first value where none was fitted yet."""
+    """(T,) or (T, ...) one number or row per task; a number that is not fitted yet has its initial value."""
     rows = [c[name] if name in c else (fitted[name],) for c in constants]
     stacked = torch.tensor(rows, dtype=torch.float32)
     return stacked[:, 0] if len(rows[0]) == 1 else stacked

@@ -1,4 +1,4 @@
-"""A tower written out layer by layer."""
+"""A tower given layer by layer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,16 @@ class StageSpec(Spec):
     name: StageName = Field(description="what stitches and plots call it")
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
-        """The stage for `n_towers` towers of input `shape` each, and its output shape per tower.
+        """The stage for K = `n_towers` towers, (B, K*C, ...) -> (B, K*C', ...), and its output shape per tower.
 
-        `first`: all towers read one shared input. Raises UserError with a path relative to the stage.
+        Args:
+            backbone: the settings that the stage uses where it has none of its own.
+            n_towers: K.
+            shape: the input shape of one tower.
+            first: whether all towers read one shared input, (B, C, ...).
+
+        Raises:
+            UserError: the stage does not fit the input; its path is relative to the stage.
         """
         raise NotImplementedError
 
@@ -87,6 +94,7 @@ class MappedStage(StageSpec):
     activation: Activation | None = Field(None, description="instead of the backbone's")
 
     def finish(self, backbone: Layers, n_towers: int, linear_map: nn.Module, shape: Shape) -> nn.Module:
+        """`linear_map`, followed by the norm and the activation, for towers of output `shape` each."""
         from torch import nn
 
         from mtl.model.layers import grouped_norm
@@ -179,6 +187,7 @@ class Pool(StageSpec):
     size: int = Field(ge=1, le=255, description="height and width of a square, in pixels")
 
     def module(self) -> nn.Module:
+        """The pooling of torch, (B, K*C, H, W) -> (B, K*C, H // size, W // size)."""
         raise NotImplementedError
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:

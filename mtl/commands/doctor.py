@@ -1,4 +1,4 @@
-"""`mtl doctor`: is this machine ready, and how fast is it?"""
+"""`mtl doctor` tells whether this machine is ready, and how fast it is."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PACKAGES = ("torch", "torchmetrics", "pydantic", "numpy", "safetensors", "pyarro
 
 
 def examine() -> None:
-    """Run every check, a line each.
+    """Run every check, and print a line for each.
 
     Raises:
-        EnvironmentFault: a check failed; all of them were run.
+        EnvironmentFault: a check failed; the other checks were run all the same.
     """
     checks: dict[str, Check] = {
         "versions": _versions,
@@ -104,7 +104,7 @@ def _training() -> str:
     from mtl.training.events import Event, Stepped
 
     class Clock:
-        """Times of the optimizer steps."""
+        """Records the times of the optimizer steps."""
 
         def __init__(self) -> None:
             self.times = [perf_counter()]

@@ -1,4 +1,4 @@
-"""Commands about runs that are there: results, predictions, lists."""
+"""Commands about existing runs: results, predictions, lists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mtl.runs.folder import RunFolder
 
 SHOWN_BROKEN = 5
-"""Broken run folders that `mtl runs` tells of one by one."""
+"""Most broken run folders that `mtl runs` names one by one."""
 
 
 @click.command("eval")
@@ -73,7 +73,7 @@ def predict(
 
 
 def _loaded(run_folder: str, device: str) -> TrainedModel:
-    """The run as a predictor; of one that is not finished, stderr says which weights are used."""
+    """The run as a predictor; if the run is not finished, a line on stderr says which weights are used."""
     require_torch()
     from mtl.inference.predict import load
 
@@ -149,7 +149,7 @@ def _state_of(one: Listed, selected: int | None, own: str) -> str:
 
 
 def _remarks(run: RunFolder, found: list[Listed]) -> Iterator[str]:
-    """What goes on from here, and what only takes room."""
+    """Which checkpoint a resumed run starts from, and which ones only take up disk space."""
     (status, _), own = run.standing(), run.record.id
     whole = [one for one in found if not one.fault and one.run_id == own]
     if status not in ("finished", "running"):

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, a line per epoch everywhere, and the results."""
+"""Shows a run to a person: a bar on a terminal, a line per epoch everywhere, and the results."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 SHOWN_TASKS = 6
-"""Tasks named on the line of an epoch; the rest is in metrics.jsonl."""
+"""Most tasks on the line of an epoch; metrics.jsonl has all of them."""
 
 
 class TrainingConsole:
-    """The listener that tells a person how a run goes.
+    """Listens to a run and prints its progress.
 
-    A terminal shows a bar with the rate and the time that is left. A line per epoch is printed everywhere.
+    A terminal shows a bar with the rate and the remaining time. A line per epoch is printed everywhere.
 
     Args:
-        quiet: only warnings and the final table.
+        quiet: print only warnings and the final table.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -38,7 +38,7 @@ class TrainingConsole:
         self._epochs = 0
 
     def on(self, event: Event) -> None:
-        """Print what an event says, or move the bar."""
+        """Print an event, or move the bar."""
         match event:
             case Started():
                 self._start(event.trainer, event.path)
@@ -113,7 +113,7 @@ class TrainingConsole:
         row = next((r for r in event.rows if r["split"] != "train"), event.rows[0])
         losses = [value for name, value in event.rows[0].items() if name.endswith("/loss")]
         loss = sum(value for value in losses if value is not None)
-        # an epoch that was resumed or stopped within it has fewer
+        # an epoch that was resumed or stopped in the middle has fewer rows
         n_rows = min(len(trainer.dataset.splits["train"]), event.steps * train.batch_size * train.accumulate)
         line = (
             f"epoch {progress.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
@@ -151,14 +151,14 @@ class TrainingConsole:
         say(f"epoch {event.epoch}, step {event.step} ({why}); {took}; run {self._path}")
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 def _headlines(trainer: Trainer, row: dict[str, Any]) -> str:
-    """`garment 0.9151  audience 0.9430  mean 0.9290`."""
+    """The headline of each task, and their mean: `garment 0.9151  audience 0.9430  mean 0.9290`."""
     split, tasks = row["split"], trainer.recipe.tasks
     parts = [
         f"{task} {number(row.get(f'{split}/{task}/{spec.headline}'))}"
@@ -170,13 +170,13 @@ def _headlines(trainer: Trainer, row: dict[str, Any]) -> str:
 
 
 def _means(split: str, row: dict[str, Any]) -> list[str]:
-    """`mean 0.9290`, or `mean loss 0.9290` where the tasks have no headline in common."""
+    """`mean 0.9290`, or `mean loss 0.9290` if the tasks have different headlines."""
     found = {name.split("/")[2]: value for name, value in row.items() if name.startswith(f"{split}/mean/")}
     return [f"mean {'loss ' if metric == 'loss' else ''}{number(value)}" for metric, value in found.items()]
 
 
 def _watched(trainer: Trainer, row: dict[str, Any]) -> str:
-    """The validation value that chooses a step, unless it is shown already: `  garment loss 1.2345`."""
+    """The validation value that chooses a step, unless the line shows it already: `  garment loss 1.2345`."""
     tasks, stopping = trainer.recipe.tasks, trainer.recipe.train.early_stopping
     if row["split"] != "validation" or stopping is None or stopping.metric is None:
         return ""

@@ -1,4 +1,4 @@
-"""The rows of a recipe as tensors, resident on the device and addressed by row number."""
+"""Puts the rows of a recipe into tensors on the device, where row numbers address them."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from mtl.task_groups import TaskGroup, known_outputs, task_groups
 
 @dataclass(frozen=True)
 class Dataset:
-    """n rows, and what is known of them.
+    """n rows, and the known facts about them.
 
     Args:
         rows: their inputs and labels.
         splits: split -> row numbers.
         streams: source -> its rows.
-        header: what is known of the data, now that they are read.
-        learned: what was learned from the training rows.
+        header: the header as it is known after the rows were read.
+        learned: numbers and names that were learned from the training rows.
         fingerprint: sha256 of the data.
-        ceiling: task -> the best accuracy that any predictor can reach, where known.
-        notices: what the user should know about the data, one line each.
+        ceiling: task -> the best accuracy that any predictor can reach, if known.
+        notices: facts about the data that the user should know, one line each.
     """
 
     rows: ResidentRows
@@ -57,7 +57,7 @@ class Dataset:
 
 
 def wanted_of(recipe: Recipe, source: str | None = None) -> Wanted:
-    """Which columns a recipe asks of one source, or of all that it has, and how each is meant."""
+    """The columns that a recipe asks of one source, or of all sources, and how each is read."""
     labels: dict[str, How] = {}
     extra: dict[str, How] = {}
     for spec in recipe.tasks.values():
@@ -77,7 +77,7 @@ def _how(spec: TaskSpec) -> str:
 
 
 def read_sources(recipe: Recipe) -> Joined:
-    """The columns of all sources that the recipe asks for."""
+    """The wanted columns of all sources."""
     columns = {}
     for name, source in recipe.data.by_name.items():
         with recipe.at("data", *recipe.data.path_of(name)):
@@ -93,7 +93,7 @@ def read_sources(recipe: Recipe) -> Joined:
 
 
 def _held(wanted: Wanted, header: Header) -> Wanted:
-    """Of what is asked of all sources, what one of them has."""
+    """The part of `wanted` that one source has."""
     known = set(header.columns or header.labels)
     return Wanted(
         {c: how for c, how in wanted.labels.items() if c in known},
@@ -105,7 +105,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     """Read, split, encode and measure the data of a recipe.
 
     Raises:
-        UserError: labels are missing or not allowed, or a split is empty; the faults of all tasks at once.
+        UserError: labels are missing or not allowed, or a split is empty; the faults of all tasks come together.
     """
     joined = read_sources(recipe)
     notices = [notice for columns in joined.sources.values() for notice in columns.notices]
@@ -136,7 +136,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
 def assembled(
     recipe: Recipe, joined: Joined, header: Header, splits: Mapping[str, Rows], learned: Learned
 ) -> Dataset:
-    """Rows of other data, encoded by what a run has learned of its own."""
+    """The rows of other data, encoded with what a run has learned from its own."""
     header = _read_header(joined, header)
     tasks = {}
     for task, spec in recipe.tasks.items():
@@ -183,7 +183,7 @@ def _dataset(
 
 
 def _read_header(joined: Joined, header: Header) -> Header:
-    """The header with what is known now that rows were read."""
+    """The header as it is known after the rows were read."""
     seen = {
         name: header.of(name)
         if columns.header is None
@@ -209,7 +209,7 @@ def _read_header(joined: Joined, header: Header) -> Header:
 
 
 def _with_labels(header: Header, read: Header, columns: Iterable[str]) -> Header:
-    """A source's header with what was read of its label columns."""
+    """A source's header with the classes that were found in its label columns."""
     names = {column: read.labels.get(column) for column in columns}
     return replace(header, labels={**header.labels, **names}, text=header.text | (read.text & set(names)))
 
@@ -228,13 +228,13 @@ def _learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], le
         return replace(learned, layout=layout, mean=mean, std=std, fill=fill, indicators=indicators)
     mean, std = fit_standardize(joined.inputs, splits["train"], scale, joined.place)
     for name, rows in splits.items():
-        if name != "train":  # whose rows have been looked at
+        if name != "train":  # the training rows were checked before
             check_finite(joined.inputs, rows, joined.place)
     return replace(learned, mean=mean, std=std) if scale != "none" else learned
 
 
 def _present(columns: Sequence[Mask]) -> Tensor:
-    """(n, T) which labels are there; a single row seen n times where all are."""
+    """(n, T) whether each label is there; if all are, one row in memory stands for all n."""
     if all(there.all() for there in columns):
         return torch.ones(1, len(columns), dtype=torch.bool).expand(len(columns[0]), -1)
     return torch.from_numpy(np.stack(columns, axis=1))

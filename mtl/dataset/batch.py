@@ -1,4 +1,4 @@
-"""The rows of a data set as tensors, and the one place that reads batches out of them.
+"""Holds the rows of a data set as tensors, and is the one place that reads batches out of them.
 
 Shapes: n rows, B rows of a batch, T tasks of a group, O outputs per task.
 """
@@ -19,7 +19,7 @@ class Targets:
     """The labels of B rows.
 
     Args:
-        target: task group -> (B, T) or (B, T, O); anything valid where a label is missing.
+        target: task group -> (B, T) or (B, T, O); any valid value where a label is missing.
         present: task group -> (B, T) bool, whether the label is there.
         weight: task group -> (B, T) the row's weight in the loss: 0 where a label is missing.
     """
@@ -31,10 +31,10 @@ class Targets:
 
 @dataclass(frozen=True)
 class Batch(Targets):
-    """B rows: what the network reads, and their labels.
+    """B rows: the inputs of the network, and their labels.
 
     Args:
-        inputs: (B, ...) as the source stores them; the model standardizes.
+        inputs: (B, ...) in the type of the source; the model standardizes them.
         rows: (B,) their numbers in the data set.
     """
 
@@ -48,9 +48,9 @@ class ResidentRows:
 
     Args:
         inputs: (n, ...).
-        target: task group -> (n, T) or (n, T, O), in the smallest type that fits.
+        target: task group -> (n, T) or (n, T, O), in the smallest type that holds the values.
         present: task group -> (n, T) bool.
-        weight: task group -> (n, T) sample weights, of groups that have such a column.
+        weight: task group -> (n, T) sample weights, for groups that have such a column.
     """
 
     inputs: Tensor
@@ -65,7 +65,7 @@ class ResidentRows:
         """The same rows on another device."""
 
         def moved(tensor: Tensor) -> Tensor:
-            half = device.type == "mps" and tensor.dtype == torch.float64  # which it does not have
+            half = device.type == "mps" and tensor.dtype == torch.float64  # MPS has no float64
             return (tensor.float() if half else tensor).to(device)
 
         def all_moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -76,13 +76,13 @@ class ResidentRows:
         )
 
     def batch(self, rows: RowNumbers) -> Batch:
-        """The rows of these numbers."""
+        """The rows with these numbers."""
         index = self._index(rows)
         labels = self._targets(index)
         return Batch(labels.target, labels.present, labels.weight, self.inputs[index], index)
 
     def targets(self, rows: RowNumbers) -> Targets:
-        """The labels of these rows alone."""
+        """The labels of these rows, without their inputs."""
         return self._targets(self._index(rows))
 
     def _index(self, rows: RowNumbers) -> Tensor:
@@ -98,7 +98,7 @@ class ResidentRows:
 
     @staticmethod
     def _as_losses_take_it(target: Tensor) -> Tensor:
-        """int64, or float64 (MPS: float32)."""
+        """The target as int64 or float64 (on MPS float32), which are the types that losses take."""
         if not target.is_floating_point():
             return target.long()
         return target if target.device.type == "mps" else target.double()

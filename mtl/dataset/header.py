@@ -1,4 +1,4 @@
-"""What all sources of a recipe together say of themselves, before any row is read."""
+"""The header of all sources of a recipe together, before any row is read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mtl.recipe.keys.recipe import Recipe
 
 
 def header_of(recipe: Recipe) -> Header:
-    """What all sources together say of themselves.
+    """The header of all sources of a recipe together.
 
     Raises:
-        UserError: a source cannot be found, or sources do not give the same inputs.
+        UserError: a source cannot be found, or the sources do not give the same inputs.
     """
     headers = {}
     for name, source in recipe.data.by_name.items():
@@ -27,7 +27,7 @@ def header_of(recipe: Recipe) -> Header:
 
 
 def joined_header(headers: Mapping[str, Header]) -> Header:
-    """What is known of all sources together before rows are read.
+    """The header of all sources together, from the header of each.
 
     Raises:
         UserError: they do not give the same inputs.
@@ -66,7 +66,7 @@ def joined_header(headers: Mapping[str, Header]) -> Header:
 
 
 def _difference(header: Header, first: Header) -> tuple[str, str] | None:
-    """In what two sources' inputs differ, if they do."""
+    """The first difference between the inputs of two sources, or None."""
     one, other = header.layout, first.layout
     if one is not None and other is not None:
         for key in ("numeric", "vectors", "categorical", "missing", "indicator", "embedding"):

@@ -1,4 +1,4 @@
-"""A run's network with its selected weights, out of its folder."""
+"""Loads a run's network with its selected weights from its folder."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mtl.training import devices
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network with its selected weights, and all that is needed to feed and read it.
+    """A run's network with its selected weights, and everything that is needed to use it.
 
     Args:
         recipe: the run's recipe.
         built: the network and its task groups.
-        header: the shape of its inputs.
+        header: the header of its data, with the shape of inputs.
         learned: classes, scales and other numbers from training.
         folder: the run.
-        notice: which weights these are, if the run is not finished.
+        notice: if the run is not finished, a sentence that says which weights are used.
     """
 
     recipe: Recipe
@@ -42,7 +42,7 @@ class Trained:
 
 
 def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
-    """The network of a finished run (or one with a checkpoint); its data are not needed.
+    """Load the network of a finished run, or of a run with a checkpoint; its data are not needed.
 
     Raises:
         UserError: there is no such run or device, or the run has no whole checkpoint.
@@ -63,20 +63,20 @@ def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
 
 
 def _require_whole(folder: RunFolder) -> None:
-    """The record says of the model what the run wrote.
+    """Refuse a record whose facts about the model are not those that the run wrote.
 
     Raises:
-        UserError: it does not.
+        UserError: they are not.
     """
     if folder.record.model_sha256 != folder.record.model.sha256():
         raise UserError(str(folder.path / RECORD), "model is not as the run wrote it", PUT_BACK)
 
 
 def _require_tasks(folder: RunFolder, recipe: Recipe, learned: Learned) -> None:
-    """What was learned is of the recipe's tasks.
+    """Refuse a record that was learned with other tasks than the recipe's.
 
     Raises:
-        UserError: the record is not that of this recipe.
+        UserError: the tasks differ.
     """
     for name, of in (("outputs", learned.outputs), ("constants", learned.constants)):
         for task in recipe.tasks.keys() ^ of.keys():
@@ -85,7 +85,7 @@ def _require_tasks(folder: RunFolder, recipe: Recipe, learned: Learned) -> None:
 
 
 def _recipe(folder: RunFolder) -> Recipe:
-    """The run's recipe; if it names parts of plug-ins that are not loaded, the message says which to add."""
+    """The run's recipe; if it names parts of plug-ins that are not loaded, the error says which to load."""
     try:
         return load_recipe(folder.recipe())
     except UserError as error:
@@ -97,12 +97,13 @@ def _recipe(folder: RunFolder) -> Recipe:
 
 
 def selected_files(folder: RunFolder) -> tuple[Mapping[str, Path], str | None]:
-    """The checkpoint that the run selected; of a run that is not finished, the best one so far by validation.
+    """The files of the checkpoint that the run selected, and a sentence about it; None if the run is finished.
 
-    Where validation chose none, or the best one is not whole, it is the newest. A sentence beside it says which it is.
+    An unfinished run gives its best checkpoint so far by validation. If validation chose none, or if the best one is
+    not whole, the run gives its newest one. The sentence says which checkpoint it is.
 
     Raises:
-        UserError: there is no whole checkpoint, or the one selected is damaged.
+        UserError: there is no whole checkpoint, or the selected one is damaged.
     """
     run_id, selected = folder.record.id, folder.record.selected
     if selected is None:

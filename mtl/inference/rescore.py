@@ -1,4 +1,4 @@
-"""Metrics of a trained model again: on a split of its own data, or on another file."""
+"""Evaluates a trained model again: on a split of its own data, or on another file."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from mtl.training import devices
 
 @opened_once()
 def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> dict[str, float | None]:
-    """Metrics of `split` of the run's data, or of all rows of `data`.
+    """Metrics of `split` of the run's data, or of all rows of the file `data`.
 
     Raises:
-        UserError: there is no such split, the run's data are not what they were, or the file is not like them.
+        UserError: there is no such split, the run's data have changed, or the file has another form.
     """
     recipe = model.recipe
     with devices.settings(recipe.train.deterministic, model.folder.record.threads):
@@ -40,7 +40,11 @@ def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> 
 
 
 def own_data(model: Trained, split: str) -> Dataset:
-    """The data of the run, which must be those it was trained on: other rows would be split otherwise."""
+    """The run's own data; changed data are refused, because their rows would be split differently.
+
+    Raises:
+        UserError: the data have changed, or have no such split.
+    """
     record = model.folder.record.data
     place = str(model.folder.path)
     if split not in record.rows:
@@ -58,12 +62,12 @@ def own_data(model: Trained, split: str) -> Dataset:
 
 
 def other_data(model: Trained, path: Path) -> Dataset:
-    """All rows of another file as one split, encoded as the run's own rows were.
+    """All rows of another file as one split, encoded like the run's own rows.
 
-    Of a run with several sources, the file has the form of the first and the label columns of all tasks.
+    If the run has several sources, the file needs the form of the first one and the label columns of all tasks.
 
     Raises:
-        UserError: the run's source is no file, or this one lacks columns or labels.
+        UserError: the run's source reads no file, or this file lacks columns or labels.
     """
     recipe = _without_sources(model.recipe)
     own = next(iter(recipe.data.by_name.values())).elsewhere(str(path), model.learned.layout)
@@ -85,13 +89,13 @@ def other_data(model: Trained, path: Path) -> Dataset:
 
 
 def _without_sources(recipe: Recipe) -> Recipe:
-    """The recipe with tasks that take their labels from whatever file is given."""
+    """The recipe, with tasks that name no source; their labels come from any file."""
     tasks = {task: spec.model_copy(update={"source": None}) for task, spec in recipe.tasks.items()}
     return recipe.model_copy(update={"tasks": tasks})
 
 
 def _recoded(joined: Joined, layout: Layout, model: Trained) -> np.ndarray:
-    """The file's own codes of categories as those that the run learned; 0 for values it does not know."""
+    """The inputs with the run's codes of categories instead of the file's; an unknown value becomes 0."""
     known, inputs = model.learned.layout, joined.inputs
     assert known is not None
     lacking = np.isnan(inputs[:, : layout.n_numeric])

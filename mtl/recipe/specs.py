@@ -1,4 +1,4 @@
-"""The Spec base of each family: what a member must say and do, and the registries of all members.
+"""The Spec base of each family says what a member must give; each family's registry holds its members.
 
 Shapes: B batch, T tasks of a group, O outputs per task.
 """
@@ -44,42 +44,47 @@ class SourceSpec(Spec):
     generated: ClassVar[bool] = False
 
     def header(self) -> Header:
-        """Shapes and label columns, without reading rows."""
+        """Shapes and label columns; no row is read for them.
+
+        Raises:
+            UserError: the source cannot be found, or is not what it should be.
+        """
         raise NotImplementedError
 
     def columns(self, seed: int) -> Columns:
-        """The data. `seed` is used by generated sources only."""
+        """The data; only a source of generated data uses `seed`."""
         raise NotImplementedError
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
-        """The data, by a source that must be told which columns are asked for and how each is meant."""
+        """The data, with the columns that `wanted` names; a source that has many columns overrides this."""
         return self.columns(seed)
 
     def generated_now(self) -> bool:
-        """Whether the rows are made up, with these settings."""
+        """Whether these settings give made-up rows."""
         return self.generated
 
     def table(self, path: str | None = None) -> TableFile | None:
-        """The table that is read, or another one of the same form; None for a source of arrays."""
+        """The table that the source reads, or the table at `path` in the same form; None for a source of arrays."""
         return None
 
     def image_column(self) -> tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]] | None:
-        """Of a table whose inputs are images: the column of paths, height and width, and the mode."""
+        """For a table of images: the column of paths, (height, width) or None, and the mode; else None."""
         return None
 
     def input_array(self) -> str:
-        """What the array of inputs is called in an .npz file of the same form."""
+        """The name of the array of inputs in an .npz file of the same form."""
         return "inputs"
 
     def elsewhere(self, path: str, layout: Layout | None) -> SourceSpec | None:
-        """The same source with its rows in another file; None if it reads no file of the user's.
+        """The same source with its rows in another file; None if the source reads no file of the user's.
 
-        `layout` names the columns that a run on a table has read, whatever patterns would find in the file.
+        A run on a table has read the columns in `layout`, and reads the same ones again: patterns of names are not
+        matched against the new file.
         """
         return None
 
     def row_ids(self) -> str | None:
-        """A column that names rows, no id of which may be in two splits."""
+        """The column that holds an id of each row, or None; an id may not appear in two splits."""
         return None
 
 
@@ -92,16 +97,20 @@ class BackboneSpec(Spec):
     )
 
     def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages that `build` gives, in their order."""
         raise NotImplementedError
 
     def build(
         self, n_towers: int, input_shape: Shape, shared_input: bool = True
     ) -> list[tuple[str, nn.Module, Shape]]:
-        """Each stage: name, module for all towers at once, output shape per tower.
+        """Each stage: its name, one module for all K towers, and its output shape per tower.
 
-        The first stage takes the input that all towers share, (B, *input_shape), or with `shared_input`
-        false, as where categories are embedded for each tower, (B, K*F); every other stage takes
-        (B, K*C, H, W) or (B, K*F). Raises UserError with a path relative to the backbone.
+        With `shared_input` the first stage takes (B, *input_shape), one input that all towers read. Without it the
+        first stage takes (B, K*F), an input for each tower, such as embedded categories. Every other stage takes
+        (B, K*C, H, W) or (B, K*F).
+
+        Raises:
+            UserError: the stages do not fit the input; its path is relative to the backbone.
         """
         raise NotImplementedError
 
@@ -110,22 +119,23 @@ class SharingSpec(Spec):
     """What tasks share between the input and their heads. Members: `mtl/sharing/`."""
 
     def build(self, plan: Plan) -> Trunk:
-        """The trunk: towers out of `plan.stages`, and whatever joins them.
+        """The trunk: towers made by `plan.stages`, and the modules that join them.
 
-        Raises UserError with a path relative to the sharing.
+        Raises:
+            UserError: the settings do not fit the plan; its path is relative to the sharing.
         """
         raise NotImplementedError
 
     def sites(self) -> tuple[str, ...]:
-        """The stages that the recipe names in `after`, which must be stages of the backbone; none by default."""
+        """The stages that the recipe names in `after`; each must be a stage of the backbone. The default is none."""
         return ()
 
     def sharing_lr_scale(self) -> float:
-        """Factor of the learning rate of the parameters whose role is `sharing`."""
+        """The factor of the learning rate of parameters whose role is `sharing`."""
         return 1.0
 
     def keeps_equal_towers_equal(self, n_towers: int) -> bool:
-        """Whether towers with the same initial weights would get the same gradients for ever."""
+        """Whether towers with equal initial weights would get equal gradients in every step, and so stay equal."""
         return False
 
 
@@ -133,26 +143,27 @@ class WeightingSpec(Spec):
     """How the losses of the tasks become one gradient. Members: `mtl/weightings/`."""
 
     needs: ClassVar[Literal["losses", "totals", "gradients"]] = "losses"
-    """As of the module that is built; see `Weighting`."""
+    """What the built module needs in each step; see `Weighting`."""
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
-        """The module; its parameters are trained with the network's, and its state is part of every checkpoint.
+        """The weighting's module. The optimizer trains its parameters, and every checkpoint holds its state.
 
         Args:
             task_weights: the `weight` of each task.
-            is_quantity: whether a task's labels are numbers rather than classes.
+            is_quantity: whether the labels of each task are numbers rather than classes.
         """
         raise NotImplementedError
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
-"""What stays of a running mean at each step."""
+"""The part of a running mean that each step keeps."""
 
 
 def decayed(groups: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
-    """The groups with torch's `weight_decay` set where `decay` is true.
+    """The groups with torch's `weight_decay`: `factor` where `decay` is true, else 0.
 
-    Groups that then agree are joined: each costs a call a step, 0.1 ms of 2.5 for 100 small tasks.
+    Groups with equal settings are joined, because each group costs a call per step: 0.1 ms of 2.5 ms for 100
+    small tasks.
     """
     joined: dict[tuple[float, float], dict[str, Any]] = {}
     for group in groups:
@@ -170,7 +181,7 @@ class OptimizerSpec(Spec):
     lr: float = Field(gt=0, le=10, description="learning rate")
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimizer over parameter groups; a group's `decay` says if weights in it are decayed."""
+        """The optimizer over parameter groups; it decays the weights of a group whose `decay` is true."""
         raise NotImplementedError
 
 
@@ -178,11 +189,15 @@ class ScheduleSpec(Spec):
     """The learning rate's factor. Members: `mtl/schedules/`."""
 
     def factor(self, step: int, total: int) -> float:
-        """Factor of the learning rate at optimizer step `step` of `total`; a pure function."""
+        """The factor of the learning rate at optimizer step `step` of `total`; a pure function."""
         raise NotImplementedError
 
     def check(self, total: int) -> None:
-        """Raise UserError (path relative to the schedule) if it cannot serve a run of `total` steps."""
+        """Check that the schedule fits a run of `total` steps.
+
+        Raises:
+            UserError: it does not fit; the path is relative to the schedule.
+        """
 
 
 SOURCES: Registry[SourceSpec] = Registry("source", SourceSpec, "mtl.sources", ("header", "columns"))

@@ -1,4 +1,4 @@
-"""The Spec base of tasks: what a kind of task must say and do.
+"""The Spec base of tasks says what a kind of task must give.
 
 Shapes: B batch, T tasks of a group, O outputs per task.
 """
@@ -44,12 +44,12 @@ class TaskSpec(Spec):
     """
 
     known_metrics: ClassVar[Mapping[str, bool | None]]
-    """Metric -> whether higher is better; None: neither is, so that it can be measured but select nothing."""
+    """Metric -> whether higher is better; None: no direction is better, and the metric selects nothing."""
     default_metrics: ClassVar[tuple[str, ...]]
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "classes"
-    """How values of a table's label column are taken."""
+    """How the values of a table's label column are read."""
     fitted: ClassVar[Mapping[str, float]] = {}
-    """Numbers that are fitted after training, if a task asks for it -> their value until then."""
+    """Number that a task may ask to fit after training -> its value until then."""
 
     weight: float = Field(1.0, ge=0, le=1e6, description="factor of the task's loss")
     target: str = Field(max_length=200, description="the label column")
@@ -85,68 +85,71 @@ class TaskSpec(Spec):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """What is measured."""
+        """The names of the metrics that are measured."""
         return tuple(dict.fromkeys(self.metrics or self.default_metrics))
 
     @property
     def headline(self) -> str:
-        """The metric that stands for the task."""
+        """The metric that represents the task in tables."""
         return self.metric_names[0]
 
     @property
     def higher_is_better(self) -> bool:
-        """The direction of the headline metric."""
+        """Whether a higher value of the headline metric is better."""
         return bool(self.known_metrics[self.headline])
 
     def target_columns(self) -> tuple[str, ...]:
-        """The label columns."""
+        """The names of the label columns."""
         return (self.target,)
 
     def outputs(self, header: Header) -> tuple[str, ...] | None:
-        """Names of what is predicted (classes, labels, or the value); None: known once labels are read.
+        """The names of the task's outputs: its classes, its labels or its value. None if only the labels can tell.
 
-        Raises UserError (path relative to the task) if they cannot be known.
+        Raises:
+            UserError: the names cannot be known; the path is relative to the task.
         """
         raise NotImplementedError
 
     def found_outputs(self, labels: Labels) -> tuple[str, ...]:
-        """Names of what is predicted, from the labels themselves, where `outputs` gave None."""
+        """The names of the task's outputs, found in the labels; called where `outputs` gave None."""
         raise NotImplementedError
 
     def n_outputs(self, outputs: Sequence[str]) -> int:
-        """O: numbers that the head gives per row."""
+        """O, the numbers that the head gives per row."""
         return len(outputs)
 
     def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
-        """Targets (n,) or (n, O) as the loss takes them; anything valid where no label is present."""
+        """Targets (n,) or (n, O) in the form that the loss takes; a row without a label gets any valid target."""
         raise NotImplementedError
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        """Numbers that the loss, metrics and predictions need, from the training targets that are present."""
+        """Numbers that the loss, metrics and predictions need, computed from the training rows that have a label."""
         return {}
 
     def group(self, n_outputs: int) -> GroupKey:
-        """Tasks that agree in this are computed together; the first part names the group."""
+        """The key of the task's group: tasks with equal keys are computed together. Its first part names the group."""
         raise NotImplementedError
 
     def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
         """The module of T tasks of this kind.
 
         Args:
-            head: their output layers.
-            constants: each number of `constants` and of `fitted` for the T tasks, (T,) or (T, ...).
+            head: the output layers of the T tasks.
+            constants: each number of `constants` and of `fitted`, for the T tasks: (T,) or (T, ...).
         """
         raise NotImplementedError
 
     def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
-        """Predictions of one task by the suffix of their column: "" is the class or value itself.
+        """Predictions of one task; each key is the suffix of a column, and "" stands for the class or value itself.
 
-        `predicted` is what the module's `predict` gives for this task, (B,) or (B, ...) each.
+        Args:
+            predicted: what the module's `predict` gives for this task, (B,) or (B, ...) each.
+            outputs: the names of the task's outputs.
         """
         raise NotImplementedError
 
 
 def mean_metric(tasks: Mapping[str, TaskSpec]) -> str:
-    """The metric whose mean stands for all tasks: the headline that they have in common, or else the loss."""
+    """The metric that is averaged over tasks: their headline if all have the same one, else the loss."""
     names = {task.headline for task in tasks.values()}
     return names.pop() if len(names) == 1 else "loss"

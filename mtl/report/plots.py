@@ -1,4 +1,4 @@
-"""The pictures of a run: learning curves, and what was shared."""
+"""The plots of a run: learning curves, and what was shared."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ GENERATED = "the data are generated, not measured"
 SPLIT_COLOURS = {"train": "#8a8a8a", "validation": "#d95f02", "test": "#1b6ca8"}
 
 MAX_PIXELS = 2**14
-"""On the longer side of a picture; matplotlib refuses 2**16."""
+"""Most pixels on the longer side of a picture; matplotlib refuses 2**16."""
 
 
 MAX_PANELS = 12
-"""Tasks that have a panel each; of more, all lines are in one panel."""
+"""Most tasks that have a panel each; the lines of more tasks are drawn in one panel."""
 
 
 def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[Path]:
@@ -34,13 +34,13 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
 
     Args:
         folder: the run.
-        metrics: whose curves are drawn beside those of the loss; default: all that were measured.
+        metrics: the metrics with curves besides those of the loss; by default all that were measured.
 
     Raises:
         UserError: `plots` is a link, or the lines of what was shared do not fit together.
-        EnvironmentFault: the disk refused.
+        EnvironmentFault: the files cannot be written.
     """
-    if folder.plots.is_symlink():  # pictures would land outside the run
+    if folder.plots.is_symlink():  # pictures would be written outside the run
         raise UserError(str(folder.plots), "is a link, not a folder", "remove it")
     folder.plots.mkdir(exist_ok=True)
     rows, shared = folder.logs.rows(), folder.logs.rows(SHARING)
@@ -64,7 +64,7 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
 
 
 def varies(rows: Sequence[dict[str, Any]], metric: str) -> bool:
-    """Whether a metric of some task is not the same in all rows that have it."""
+    """Whether a metric of any task differs between the rows that have it."""
     values: dict[str, set[float]] = {}
     for row in rows:
         for key, value in row.items():
@@ -74,7 +74,7 @@ def varies(rows: Sequence[dict[str, Any]], metric: str) -> bool:
 
 
 def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
-    """One panel per task (and for their mean) with a line per split; of many tasks, one per split.
+    """One panel per task (and one for their mean) with a line per split; for many tasks, one panel per split.
 
     Raises:
         UserError: no row has the metric.
@@ -113,7 +113,7 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
 
 
 def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence[str]) -> Figure:
-    """A panel per split: a thin line per task, and their median."""
+    """A panel per split, with a thin line per task and the median of the tasks."""
     tasks = [task for task in tasks if task != "mean"]
     counts = Counter(row["split"] for row in rows)
     splits, place = [split for split in SPLIT_COLOURS if counts[split] > 1] or list(counts), abscissa(rows)
@@ -140,13 +140,13 @@ def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence
 
 
 def abscissa(rows: Sequence[dict[str, Any]]) -> str:
-    """Curves run over epochs if all that was measured of an epoch was measured at one step; else over steps."""
+    """The unit of the x axis: epochs if each epoch was measured at a single step, else steps."""
     steps = {(row["epoch"], row["step"]) for row in rows}
     return "epoch" if len(steps) == len({epoch for epoch, _ in steps}) else "step"
 
 
 def _save(figure: Figure, path: Path, note: str = "") -> Path:
-    """Write a picture, with a note below it if there is one; a link of its name is replaced, not followed."""
+    """Write a picture, with `note` below it; if its name is a link, the link is replaced, not followed."""
     if note:
         figure.set_figheight(figure.get_figheight() + 0.3)
         figure.supxlabel(note, fontsize=9, color="#555555")

@@ -1,4 +1,4 @@
-"""Pictures of what was shared: who takes how much from whom, at one step and over a run.
+"""Pictures of what was shared: how much each target takes from each source, at one step and over a run.
 
 A line of the log is {"epoch", "step", "sharing": {place: {"targets", "sources", "values"}}}; values[i][j] is what
 target i takes from source j.
@@ -17,16 +17,16 @@ from mtl.errors import UserError
 from mtl.runs.record import PUT_BACK
 
 MAX_PANEL, MAX_TICKS, MAX_NUMBERS = 12.0, 25, 8
-"""Inches of one map, names on its sides, and rows and columns up to which each number is written."""
+"""Most inches of one map, most names on a side, and most rows and columns of a map with written numbers."""
 MAX_PATHS = 16
-"""Numbers of one place that have a line each; of more, there is a mean and a range."""
+"""Most numbers of one place that have a line each; more numbers are drawn as a mean and a range."""
 
 
 def require_one_form(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Each line has the same places, and the same names there.
+    """Refuse lines that have different places, or different names at a place.
 
     Raises:
-        UserError: one has not.
+        UserError: a line differs from the first one.
     """
 
     def form(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def require_one_form(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def sharing_maps(line: Mapping[str, Any]) -> Figure:
-    """A map for each place at one step: row i says what target i takes from each source."""
+    """A map for each place at one step; row i shows what target i takes from each source."""
     places: Mapping[str, Any] = line["sharing"]
     rows = max(len(m["targets"]) for m in places.values())
     columns = max(len(m["sources"]) for m in places.values())
@@ -66,13 +66,13 @@ def sharing_maps(line: Mapping[str, Any]) -> Figure:
 
 
 def _ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Positions and names, some left out where they would not be readable."""
+    """Positions and names; some are left out if they would not be readable."""
     at = list(range(0, len(names), -(-len(names) // MAX_TICKS)))
     return at, [names[k] for k in at]
 
 
 def sharing_paths(lines: Sequence[Mapping[str, Any]], abscissa: str) -> Figure:
-    """How each number moved, a panel for each place; what a tower keeps of itself is a full line."""
+    """The course of each number, in a panel for each place; a full line shows what a tower keeps of itself."""
     places = list(lines[0]["sharing"])
     figure = Figure(figsize=(4.2 * len(places) + 1.6, 3.4), layout="constrained")
     axes = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]

@@ -1,4 +1,4 @@
-"""What a recipe builds: shapes, parameters, FLOPs, and what is shared with what."""
+"""The summary of a recipe: shapes, parameters, FLOPs, and what is shared with what."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mtl.model.towers import Towers
 from mtl.recipe.keys.recipe import Recipe
 
 MANY_TASKS = 20
-"""Tasks that have a line each; of more, those that are alike have one together."""
+"""Most tasks that have a line each; with more tasks, equal ones have one line together."""
 ROWS = 2
-"""Rows of the counted forward pass: batch norm in training needs more than one."""
+"""Rows of the counted forward pass; batch norm in training needs more than one."""
 
 
 def summarize(recipe: Recipe, built: Built, header: Header) -> str:
-    """The summary as text; built without memory, so that any size can be looked at.
+    """The summary as text; the network is built without memory, so that its size has no limit.
 
     FLOPs are those of matrix products and convolutions in one forward pass of one row; a multiplication
     and an addition count as two.
@@ -50,12 +50,12 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Trained numbers in a module."""
+    """The number of trained numbers in a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _sizes(built: Built) -> dict[str, int]:
-    """Parameters of the towers, of what joins them, of the heads, and of embeddings where there are any."""
+    """Parameters of the towers, of the modules that join them, of the heads, and of embeddings if there are any."""
     model = built.model
     towers = sum(parameter_count(part) for part in model.trunk.modules() if isinstance(part, Towers))
     sizes = {
@@ -68,7 +68,7 @@ def _sizes(built: Built) -> dict[str, int]:
 
 
 def count_flops(built: Built, header: Header) -> dict[str, int]:
-    """FLOPs of one row's forward pass by part, as in `_sizes`, and by stage (`towers.conv1`)."""
+    """FLOPs of one row's forward pass, by part as in `_sizes`, and by stage (`towers.conv1`)."""
     counter = FlopCounterMode(display=False)
     with counter, torch.device("meta"), torch.no_grad():
         built.model(torch.empty(ROWS, *header.input_shape))
@@ -123,7 +123,7 @@ def _task_table(recipe: Recipe, built: Built) -> str:
         for task, spec in recipe.tasks.items()
     }
     alike: dict[tuple[object, ...], list[str]] = {}
-    for task, own in facts.items():  # one line for all that are alike, where there are many
+    for task, own in facts.items():  # many equal tasks have one line together
         alike.setdefault(own if len(facts) > MANY_TASKS else (task,), []).append(task)
     rows = []
     for tasks in alike.values():

@@ -1,4 +1,4 @@
-"""The lines of each section of a first recipe, with the reason for every guess as a comment."""
+"""The lines of each section of a first recipe; a comment gives the reason for every guess."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from mtl.starter.guess import Role
 from mtl.starter.look import Look, Looks
 
 STEPS = 400
-"""About as many optimizer steps as a first run should take."""
+"""Approximate number of optimizer steps of a first run."""
 BATCH = 256
 MANY_TASKS = 16
-"""Tasks up to which each gets a tower of its own."""
+"""Most tasks that get a tower each; more tasks share one tower."""
 
 
 def head(file: TableFile, path: Path) -> Iterator[str]:
+    """The lines above `data`: the header comment, the schema version, the name and the seed."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:80] or "table"
     yield "# yaml-language-server: $schema=recipe.schema.json"
     yield "#"
@@ -35,6 +36,7 @@ def head(file: TableFile, path: Path) -> Iterator[str]:
 
 
 def source(path: Path, folder: Path, looks: Looks, delimiter: str | None) -> Iterator[str]:
+    """The lines of `data.source`, except its inputs."""
     where, root = path.resolve(), folder.resolve()
     shown = str(where.relative_to(root)) if where.is_relative_to(root) else str(where)
     yield "  source:"
@@ -47,16 +49,19 @@ def source(path: Path, folder: Path, looks: Looks, delimiter: str | None) -> Ite
 
 
 def ids(chosen: Mapping[Role, Sequence[str]], roles: Mapping[str, tuple[Role, str]]) -> Iterator[str]:
+    """The line that names the column of row ids; no line if there is none."""
     for name in chosen.get("id", [])[:1]:
         yield f"    id: {_scalar(name)}    # {roles[name][1]}; not an input"
 
 
 def image(column: str) -> Iterator[str]:
+    """The lines of inputs that are images."""
     yield "    inputs:"
     yield f"      image: {{column: {_scalar(column)}, size: [64, 64], mode: rgb}}    # paths of images"
 
 
 def inputs(chosen: Mapping[Role, Sequence[str]], looks: Mapping[str, Look]) -> Iterator[str]:
+    """The lines of inputs that are columns of the table, with the rule for missing numbers."""
     yield "    inputs:"
     roles: tuple[Role, ...] = ("numeric", "categorical", "vector")
     for role in roles:
@@ -72,6 +77,7 @@ def inputs(chosen: Mapping[Role, Sequence[str]], looks: Mapping[str, Look]) -> I
 
 
 def left_out(roles: Mapping[str, tuple[Role, str]], tabular: bool) -> Iterator[str]:
+    """A comment for each column that is no input, with the reason."""
     ids = 0
     for name, (role, why) in roles.items():
         ids += role == "id"
@@ -80,6 +86,7 @@ def left_out(roles: Mapping[str, tuple[Role, str]], tabular: bool) -> Iterator[s
 
 
 def split(n_rows: int, group: str | None, time: str | None, stratify: str | None) -> Iterator[str]:
+    """The lines of `data.split`; rows are held out by time, else by group, else by the classes of a task."""
     held_out = f"validation: {0.1 if n_rows >= 500 else 0.2}, test: 0.2"
     if time is not None:
         yield f"  split: {{{held_out}, by_time: {_scalar(time)}}}    # the latest rows are held out"
@@ -98,6 +105,7 @@ def tasks(
     kinds: Mapping[str, tuple[str, dict[str, Any], str]],
     looks: Mapping[str, Look],
 ) -> Iterator[str]:
+    """The lines of `tasks`, with the reason for the kind of each."""
     yield "tasks:"
     for name, target in zip(names, targets, strict=True):
         kind, options, why = kinds[target]
@@ -111,6 +119,7 @@ def tasks(
 
 
 def model(n_tasks: int, images: bool) -> Iterator[str]:
+    """The lines of `model`: small dense towers, or convolutional ones for images, stitched if they are few."""
     stages = [f"{{name: fc{i}, kind: linear, features: 64}}" for i in (1, 2)]
     sites = ["fc1", "fc2"]
     if images:
@@ -136,6 +145,7 @@ def model(n_tasks: int, images: bool) -> Iterator[str]:
 
 
 def training(n_rows: int) -> Iterator[str]:
+    """The lines of the optimizer, the schedule and `train`; fewer rows get more epochs."""
     epochs = min(100, max(3, round(STEPS * BATCH / (0.7 * n_rows))))
     yield "optimizer: {kind: adamw, lr: 2e-3, weight_decay: 1e-4}"
     yield "schedule: {kind: cosine}"
@@ -154,12 +164,12 @@ def _scalar(value: Any) -> str:
 
 
 def _comment(text: str) -> str:
-    """Text that stays within its comment."""
+    """Text that cannot end its comment."""
     return text if text.isprintable() and len(text) <= 200 else quoted(text)
 
 
 def _wrapped(prefix: str, names: Sequence[str]) -> Iterator[str]:
-    """A list over as many lines as it takes."""
+    """A list, wrapped over several lines."""
     line, indent = prefix + "[", " " * (len(prefix) + 1)
     for i, name in enumerate(names):
         piece = _scalar(name) + ("]" if i == len(names) - 1 else ", ")

@@ -1,4 +1,4 @@
-"""A first recipe for a table, with the reasons for every guess as comments."""
+"""Writes a first recipe for a table; comments give the reason for every guess."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from mtl.starter.guess import LONGEST, Role, guess_kind, guess_role, is_time
 from mtl.starter.look import Look, look
 
 SMALL = 20_000
-"""Rows up to which a new recipe is tried: the table is read, split and encoded as a run would."""
+"""Most rows of a table on which a new recipe is tried: they are read, split and encoded as in a run."""
 
 
 def target_names(text: str) -> list[str]:
-    """`a,b` as names; one that holds a comma stands in double quotes.
+    """The names in `a,b`; a name that holds a comma stands in double quotes.
 
     Raises:
-        UserError: there is none, or one is given twice.
+        UserError: there is no name, or one is given twice.
     """
     (fields,) = csv.reader([text], skipinitialspace=True) if text.strip() else [[]]
     names = [name.strip() for name in fields if name.strip()]
@@ -47,10 +47,10 @@ def target_names(text: str) -> list[str]:
 def write_starter(
     table: str, targets: Sequence[str], output: Path, group: str | None = None, time: str | None = None
 ) -> Recipe:
-    """Write a recipe for a table to `output`, and load it; nothing is left behind where that fails.
+    """Write a recipe for a table to `output`, and load it; if that fails, nothing is left behind.
 
     Raises:
-        UserError: a column is missing or no kind of task is for it, or the table is too small to be split.
+        UserError: a column is missing, no kind of task fits it, or the table is too small to be split.
         EnvironmentFault: `output` cannot be written.
     """
     text = starter_recipe(table, targets, output.absolute().parent, group, time)
@@ -72,7 +72,7 @@ def write_starter(
 
 @undoing()
 def _loaded(text: str, trial: Path) -> Recipe:
-    """The recipe as a file says it that lies there for as long as it is read."""
+    """The recipe in `text`, loaded from the file `trial`, which exists only during the loading."""
     try:
         write_whole(trial, text.encode())
         return load_recipe(str(trial))
@@ -98,14 +98,14 @@ def starter_recipe(
     """The text of a recipe for a table.
 
     Args:
-        table: the file; the recipe names it relative to `folder` where it lies below.
+        table: the file; the recipe names it relative to `folder` if it lies below.
         targets: label columns.
-        folder: where the recipe will lie.
-        group: a column whose values must each be on one side of the split.
-        time: a column of times: the latest rows are held out.
+        folder: the folder in which the recipe will lie.
+        group: a column; rows with the same value of it stay in one split.
+        time: a column of times; the latest rows are held out.
 
     Raises:
-        UserError: a column is missing, or nothing is left to learn from.
+        UserError: a column is missing, or no input is left.
     """
     path = Path(table)
     with without_paths():
@@ -144,7 +144,7 @@ def starter_recipe(
 
 
 def _delimiter(path: Path) -> str | None:
-    """What a CSV's header is divided by, if it is not what its suffix says."""
+    """The delimiter of a CSV's header, if it differs from the one that the suffix means; else None."""
     if path.suffix not in TEXT_SUFFIXES or not path.is_file():
         return None
     usual = "\t" if path.suffix == ".tsv" else ","
@@ -186,7 +186,7 @@ def _check(
 
 
 def _task_names(targets: Sequence[str]) -> list[str]:
-    """A name of letters and digits for each column, whose predicted columns do not clash."""
+    """A name of letters and digits for each column; the columns that the tasks predict have different names."""
     names: list[str] = []
     for target in targets:
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", target)[:50].lstrip("-")
@@ -200,6 +200,6 @@ def _task_names(targets: Sequence[str]) -> list[str]:
 
 
 def _clash(one: str, other: str) -> bool:
-    """Whether two tasks might predict a column of the same name: `a_p` is also the probability of task a."""
+    """Whether two tasks might predict columns of the same name: `a_p` is also the probability of task a."""
     pairs = ((one, other), (other, one))
     return one == other or any(b == f"{a}_p" or b.startswith(f"{a}_p_") for a, b in pairs)

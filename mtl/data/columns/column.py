@@ -1,4 +1,4 @@
-"""One label or further column of a table while it is read, and what it is when all is read."""
+"""One label or further column of a table, during reading and after it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_VALUES = 100_000
-"""Distinct values of a category or class."""
+"""Most distinct values of a category or class."""
 MAX_LABELS = 10_000
-"""Distinct labels of a column that lists them."""
+"""Most distinct labels of a column that lists labels."""
 
 
 @dataclass
 class Column:
-    """One label or further column while it is read.
+    """One label or further column during reading.
 
     Args:
-        how: how its values are taken.
+        name: the name of the column.
+        how: how its values are read.
+        separator: the text between the labels of one row, for a column that lists labels.
         n_rows: rows of all files.
-        values: (n_rows,) numbers or codes; made at once, for chunks of many columns would leave holes in memory.
-        codes: what the codes stand for.
-        dates: of a column of times, whether they are dates rather than numbers, as the first batch with any says.
-        there: of a column that lists labels, whether each row has a value, in parts.
-        listed: of such a column, rows and codes of its labels, in parts.
+        values: (n_rows,) numbers or codes. They are allocated at once, because chunks of many columns would leave
+            holes in memory.
+        codes: the meaning of the codes.
+        dates: for a column of times, whether they are dates rather than numbers; the first batch with a value decides.
+        there: for a column that lists labels, whether each row has a value; one array per batch.
+        listed: for such a column, rows and codes of its labels; one pair per batch.
     """
 
     name: str
@@ -51,7 +54,7 @@ class Column:
     listed: list[tuple[Rows, npt.NDArray[np.int32]]] = field(default_factory=list)
 
     def add(self, file: TableFile, first: int, at: int, array: pa.Array) -> None:
-        """Take in one batch: the rows from `first` on of a file, which are those from `at` on of all files."""
+        """Read one batch. Its first row is row `first` of its file, and row `at` of all files together."""
         if self.how == "numbers":
             return self._put(at, numbers(file, self.name, first, array))
         if self.how == "times":
@@ -60,7 +63,7 @@ class Column:
             return self._put(at, times(file, self.name, first, array, self.dates))
         if self.codes is None:
             self.codes = Codes(self.name, MAX_VALUES if self.how == "classes" else 1 << 31)
-        # the first batch says whether a column lists labels or is 0 or 1; another file may hold them otherwise
+        # the first batch decides whether a column lists labels or holds 0 and 1; another file may do the other thing
         if self.how == "lists" and self.values is None and (self.there or _lists(array)):
             there, rows, labels = lists_of_text(file, self.name, first, array, self.separator)
             self.there.append(there)
@@ -69,7 +72,7 @@ class Column:
             self._put(at, self.codes.add(texts(file, self.name, first, array)))
 
     def _put(self, at: int, part: npt.NDArray[Any]) -> None:
-        """In the smallest type that holds what was seen so far: 40 columns of classes take a byte each, not four."""
+        """Keep values in the smallest type that holds all so far: a class then takes one byte per row, not four."""
         part = narrow(part)
         if self.values is None:
             self.values = np.zeros(self.n_rows, part.dtype)
@@ -80,12 +83,12 @@ class Column:
 
 
 def _lists(array: pa.Array) -> bool:
-    """Whether a column of a multilabel task lists labels, rather than being 0 or 1."""
+    """Whether a column of a multilabel task lists labels; else it holds 0 and 1."""
     return type_name(array.type) not in ("integer", "boolean", "number")
 
 
 def finished(column: Column) -> tuple[Array, Mask, tuple[str, ...] | None]:
-    """Values, which of them are there, and what codes are called (None for numbers)."""
+    """The values of a column, which rows have one, and the names of its codes (None for numbers)."""
     if column.how in ("numbers", "times"):
         assert column.values is not None
         return narrow(column.values), ~np.isnan(column.values), None
@@ -96,7 +99,7 @@ def finished(column: Column) -> tuple[Array, Mask, tuple[str, ...] | None]:
     codes = column.values
     assert codes is not None
     there = codes >= 0
-    # the remap has a place for -1 at its end
+    # the last place of the remap is that of code -1
     number = np.append(np.asarray(remap, np.int64), -1)
     if column.how == "classes" and names and all(_whole(name) for name in names):
         value = np.array([int(name) for name in names] + [0], dtype=np.int64)
@@ -109,7 +112,7 @@ def _whole(name: str) -> bool:
 
 
 def _listed(column: Column, codes: Codes) -> tuple[Array, Mask, tuple[str, ...]]:
-    """A column that lists labels: (n, L) of 0 and 1, L distinct labels in order."""
+    """Of a column that lists labels: (n, L) of 0 and 1, which rows have a value, and the L labels in order."""
     names, remap = codes.finish()
     called = f"column {quoted(column.name)}"
     if len(names) > MAX_LABELS:

@@ -1,4 +1,4 @@
-"""A table's files -> Columns: labels typed as tasks ask for them, inputs as one matrix."""
+"""Reads the files of a table into Columns: tasks decide the types of labels, and inputs become one matrix."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Image = tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]]
-"""A column of image paths, height and width if they are resized, and the mode."""
+"""The column of image paths; (height, width) if images are resized, else None; and the mode."""
 
 
 @dataclass(frozen=True)
 class TableForm:
-    """What a table source says of its files.
+    """The settings by which a table source reads its files.
 
     Args:
-        files: split -> its file; the rows of the first are for training and whatever is taken from them.
-        layout: of the input row; None for images.
-        image: the column of image paths, for images.
-        root: the folder that image paths are relative to.
-        separator: between the labels of a column that lists several.
-        settings: everything else that the rows depend on, for the fingerprint.
+        files: split -> its file. The first file has the training rows, and other splits may be taken from them.
+        layout: the layout of the input row; None for images.
+        image: the column of image paths; None for other inputs.
+        root: the folder from which image paths start.
+        separator: the text between the labels of a column that lists several.
+        settings: all other settings that the rows depend on, for the fingerprint.
     """
 
     files: Mapping[str, TableFile]
@@ -52,7 +52,7 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
     """Read all rows of a table source.
 
     Raises:
-        UserError: a file is not what it should be, or a column or value is missing or wrong.
+        UserError: a file cannot be read as its form says, or a column or value is missing or wrong.
     """
     files = form.files
     first = next(iter(files.values()))
@@ -80,8 +80,10 @@ def _require(file: TableFile, like: TableFile) -> None:
 
 
 def _require_different(files: Mapping[str, TableFile]) -> None:
-    """Raises:
-    UserError: two splits have one file, or a copy of it: what was learned would be measured again.
+    """Refuse the same file for two splits, because evaluation would then measure the training rows again.
+
+    Raises:
+        UserError: two splits have one file, or equal copies of it.
     """
     seen: dict[str, str] = {}
     for split, file in files.items():
@@ -92,7 +94,7 @@ def _require_different(files: Mapping[str, TableFile]) -> None:
 
 
 class _Reading:
-    """All files of a source, read one after the other into one set of columns."""
+    """Reads the files of a source, one after the other, into one set of columns."""
 
     def __init__(self, form: TableForm, columns: Sequence[Column], n_rows: int) -> None:
         self.form, self.layout, self.columns = form, form.layout, columns
@@ -110,6 +112,7 @@ class _Reading:
         self.coders = {name: Codes(name, MAX_VALUES) for name in categorical}
 
     def read(self, file: TableFile, start: int) -> None:
+        """Read one file; its first row is row `start` of all files."""
         image = self.form.image
         names = [column.name for column in self.columns]
         inputs = [*self.layout.numeric, *self.layout.vectors, *self.layout.categorical] if self.layout else []
@@ -125,7 +128,7 @@ class _Reading:
                 column.add(file, first, start + first, batch.column(column.name))
 
     def _note_inexact(self, file: TableFile, first: int, batch: pa.RecordBatch, out: Float32) -> None:
-        """One warning for each column that holds whole numbers too large for float32."""
+        """Warn once of each column that holds whole numbers too large for float32."""
         assert self.layout is not None
         for i, name in enumerate(self.layout.numeric):
             if name in self.warned or not (np.abs(out[:, i]) >= 2**24).any():
@@ -139,6 +142,7 @@ class _Reading:
                 )
 
     def finish(self, wanted: Wanted, files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Columns:
+        """The columns of all files that were read."""
         place = _places(files, starts)
         labels: dict[str, Array] = {}
         present: dict[str, Mask] = {}
@@ -155,7 +159,7 @@ class _Reading:
                 extra[column.name] = values
                 if called is not None:
                     extra_names[column.name] = called
-            column.values = None  # the next column needs the memory
+            column.values = None  # frees memory for the next column
             column.listed.clear()
         inputs, layout = self._inputs(place)
         every = dict.fromkeys(next(iter(files.values())).column_names)
@@ -213,7 +217,7 @@ def _places(files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Callab
 
 
 def _fingerprint(form: TableForm, wanted: Wanted, images: Array | None) -> str:
-    """sha256 over the files' bytes, over which columns are read and how, and over the pixels of images."""
+    """sha256 over the bytes of the files, over the columns that are read and their types, and over pixels of images."""
     digest = hashlib.sha256()
     for split, file in form.files.items():
         digest.update(f"{split}={file.sha256()};".encode())
@@ -225,7 +229,7 @@ def _fingerprint(form: TableForm, wanted: Wanted, images: Array | None) -> str:
 
 
 def vector_width(file: TableFile, name: str) -> int:
-    """Numbers in the first row of a column of vectors."""
+    """The length of the first row's vector in a column of vectors."""
 
     def find() -> int:
         return int(vectors(file, name, 0, file.first_row([name]).column(name), None).shape[1])
@@ -234,7 +238,7 @@ def vector_width(file: TableFile, name: str) -> int:
 
 
 def image_header(file: TableFile, image: Image, root: Path) -> tuple[int, ...]:
-    """(C, H, W) of all images, from the first of them where their size is not given."""
+    """(C, H, W) of all images; the first image decides H and W unless the recipe gives them."""
     column, size, mode = image
     if size is None:
         return _first_image(file, image, root).shape
@@ -243,7 +247,7 @@ def image_header(file: TableFile, image: Image, root: Path) -> tuple[int, ...]:
 
 
 def _first_image(file: TableFile, image: Image, root: Path) -> npt.NDArray[np.uint8]:
-    """The image of the first row, decoded once for the header and for the rows."""
+    """The image of the first row; it is decoded once, both for the header and for the rows."""
     from mtl.data.files.images import first_image
 
     column, _, mode = image

@@ -1,4 +1,4 @@
-"""What the values of a column of a table are: text, numbers, lists, times."""
+"""The type of a table's column: text, numbers, lists or times."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pyarrow as pa
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether values are text, of whatever form."""
+    """Whether values are text in any of Arrow's forms."""
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(test(kind) for test in tests)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether values are bytes, as which some programs write text."""
+    """Whether values are bytes; some programs write text as bytes."""
     tests = (
         pa.types.is_binary,
         pa.types.is_large_binary,
@@ -23,13 +23,13 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether values are lists, of whatever form."""
+    """Whether values are lists in any of Arrow's forms."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)
 
 
 def type_name(kind: pa.DataType) -> str:
-    """What the values of a column are called in messages."""
+    """The name of a column's type in messages."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = {
         "text": lambda k: is_text(k) or is_bytes(k) or pa.types.is_time(k) or pa.types.is_null(k),

@@ -1,4 +1,4 @@
-"""One pass over a CSV before it is parsed: what a parser lets through that its user did not mean."""
+"""One pass over a CSV finds faults that a parser would accept."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mtl.data.files.opening import OpenFile
 from mtl.errors import UserError, quoted
 
 FIELD_LIMIT = 131_072
-"""Characters of one field, as in Python's csv module."""
+"""Most characters of one field; Python's csv module has the same limit."""
 LINE_LIMIT = 16 << 20
-"""Bytes of one line, so that a file without a line end is not read whole."""
+"""Most bytes of one line; a file without a line end is therefore not read as a whole."""
 DELIMITERS = ",;\t|"
 BEGINNINGS = {
     b"PAR1": "it is a Parquet file: name it .parquet",
@@ -22,19 +22,19 @@ BEGINNINGS = {
     b"\xff\xfe": "it is UTF-16: save it as UTF-8",
     b"\xfe\xff": "it is UTF-16: save it as UTF-8",
 }
-"""What a file that is no text may be instead."""
+"""First bytes of a file that is no text -> what the file is."""
 FAULTS = {
     "end of data": ("quote is never closed", ""),
     "field limit": (f"a field is longer than {FIELD_LIMIT} characters", "maybe a quote is never closed"),
     "expected after": ("text follows a closing quote", "write a quote inside a quoted value twice"),
     "new-line character": ("a line ends in CR alone", "save the file with LF or CRLF at the end of lines"),
 }
-"""Part of a message of the csv module -> what is wrong and what to do."""
+"""Part of a message of the csv module -> the fault and the advice."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A CSV that is sound: its rows (without the header and blank lines), and the bytes of its longest row."""
+    """A CSV without faults: its rows (without the header and blank lines), and the bytes of its longest row."""
 
     n_rows: int
     longest: int
@@ -44,14 +44,16 @@ def read_header(file: OpenFile, name: str, delimiter: str) -> tuple[str, ...]:
     """The names in the first row.
 
     Raises:
-        UserError: the file is empty, not UTF-8, or has a name twice or none.
+        UserError: the file is empty or not UTF-8, or a name is missing or appears twice.
     """
     return _Records(file.stream(), name, delimiter).header()
 
 
 def refuse_twice(names: Sequence[str], file: str) -> None:
-    """Raises:
-    UserError: a name of a column appears twice.
+    """Refuse a column name that appears twice.
+
+    Raises:
+        UserError: one does.
     """
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -59,21 +61,21 @@ def refuse_twice(names: Sequence[str], file: str) -> None:
 
 
 def first_row(file: OpenFile, name: str, delimiter: str) -> list[str] | None:
-    """The texts of the first row below the header, or None if there is none; no row below it is read.
+    """The texts of the first row below the header, or None if there is none; later rows are not read.
 
     Raises:
-        UserError: the file is not sound so far.
+        UserError: the file has a fault in or before this row.
     """
     return next(_Records(file.stream(), name, delimiter).rows(), None)
 
 
 def check_csv(file: OpenFile, name: str, delimiter: str) -> Checked:
-    """Read a CSV from end to end: UTF-8, quotes closed, as many fields in each row as the header has.
+    """Read a CSV from end to end: it must be UTF-8, close every quote, and have a field in each row for each column.
 
     Blank lines are skipped. Row numbers in messages count the header as row 1.
 
     Raises:
-        UserError: something is not so; names the first row.
+        UserError: the file has a fault; the message names the first faulty row.
     """
     records = _Records(file.stream(), name, delimiter)
     for _ in records.rows():
@@ -84,11 +86,11 @@ def check_csv(file: OpenFile, name: str, delimiter: str) -> Checked:
 
 
 class _Records:
-    """The records of a CSV but blank lines, and errors with the row they are in.
+    """The records of a CSV, without blank lines; its errors name the row.
 
     Args:
-        file: opened at its beginning.
-        name: what messages call it.
+        file: the file, opened at its beginning.
+        name: the file's name in messages.
     """
 
     def __init__(self, file: BinaryIO, name: str, delimiter: str) -> None:
@@ -145,7 +147,7 @@ class _Records:
         return tuple(header)
 
     def rows(self) -> Iterator[list[str]]:
-        """The records below the header, each as wide as it is."""
+        """The records below the header; each must be as wide as the header."""
         width = len(self.header())
         for record in self:
             if len(record) != width:

@@ -1,4 +1,4 @@
-"""Fetching a file whose size and hash are known, into a cache that several processes share."""
+"""Downloads a file of known size and hash into a cache that several processes share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import requests
 
 ALLOWED = ("https://",)
-"""What an address, and every address that it redirects to, starts with."""
+"""Allowed beginnings of an address and of every address that it redirects to."""
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 RETRIES = 2
 """Attempts at one address after the first one; pooch pauses 1 s before the second and 2 s before the third."""
@@ -37,20 +37,20 @@ class Remote:
 
 
 class UnusableError(Exception):
-    """An address gave something else than the file; trying it again will not help, and pooch does not."""
+    """An address gave something else than the file. A second attempt would give the same, so pooch makes none."""
 
 
 class OfflineError(Exception):
-    """No address may be asked."""
+    """`MTL_OFFLINE` forbids the network."""
 
 
 def say(line: str) -> None:
-    """One line of progress."""
+    """Print one line of progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def cache_folder() -> Path:
-    """`MTL_CACHE`, or else the user's cache folder for `mtl`."""
+    """The folder in `MTL_CACHE`, or else the user's cache folder for `mtl`."""
     chosen = os.environ.get("MTL_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -61,7 +61,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make `folder`, and hold it alone among all processes; waits while another one holds it.
+    """Make `folder`, and lock it against all other processes; wait while another one holds the lock.
 
     Raises:
         EnvironmentFault: the folder cannot be made or written to.
@@ -81,6 +81,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def cannot_write(place: Path, error: OSError) -> NoReturn:
+    """Turn an OSError into a fault of the machine that names the place.
+
+    Raises:
+        EnvironmentFault: always.
+    """
     raise EnvironmentFault(
         str(place),
         f"cannot write: {error.strerror or error}",
@@ -89,19 +94,19 @@ def cannot_write(place: Path, error: OSError) -> NoReturn:
 
 
 def download(remote: Remote, mirrors: Sequence[str], folder: Path, todo: str) -> Path:
-    """Fetch one file from the first mirror that has it; it gets its name only once it is verified.
+    """Download one file from the first mirror that has it; the file gets its name only after it is verified.
 
-    Each mirror is tried three times while it does not answer, and once if it answers with something else.
-    The caller holds the folder by `locked`. `MTL_OFFLINE` set to anything keeps it off the network.
+    A mirror that does not answer is tried three times, a mirror that answers with something else once.
+    The caller locks the folder by `locked`. If `MTL_OFFLINE` is set, the network is not used.
 
     Args:
-        remote: what to fetch.
-        mirrors: addresses of folders, ending in a slash, in order of preference.
-        folder: where to put it.
-        todo: what the user can do if no mirror works.
+        remote: the file.
+        mirrors: addresses of folders, each with a slash at its end, in order of preference.
+        folder: the folder that will hold the file.
+        todo: advice to the user for the case that no mirror works.
 
     Returns:
-        Its path, `folder / remote.name`.
+        The path, `folder / remote.name`.
 
     Raises:
         EnvironmentFault: no mirror gave the file, or it could not be written.
@@ -109,7 +114,7 @@ def download(remote: Remote, mirrors: Sequence[str], folder: Path, todo: str) ->
     import pooch
     import requests
 
-    pooch.get_logger().setLevel("ERROR")  # it would tell each attempt on stderr in words of its own
+    pooch.get_logger().setLevel("ERROR")  # it would report each attempt on stderr in its own words
     part, problems = folder / f"{remote.name}.part", []
     with undoing():
         for mirror in mirrors:
@@ -130,11 +135,11 @@ def download(remote: Remote, mirrors: Sequence[str], folder: Path, todo: str) ->
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One attempt at an address, as pooch calls it; it raises a RequestException where pooch shall try again.
+    """One attempt at an address, called by pooch; it raises a RequestException if pooch shall try again.
 
-    What pooch would not do: follow https alone, stop at the known size, tell a wrong file from a connection that
-    failed, and write through `.part`, which has the user's permissions, is on the disk before it is renamed, and
-    is overwritten by the next attempt if this process is killed.
+    It does four things that pooch does not: it follows https only, stops at the known size, tells a wrong file from
+    a failed connection, and writes through `.part`. That file has the user's permissions, is on the disk before it is
+    renamed, and is overwritten by the next attempt if this process is killed.
     """
 
     remote: Remote
@@ -149,7 +154,7 @@ class _Attempt:
         fetch = HTTPDownloader(
             chunk_size=CHUNK,
             timeout=(CONNECT_SECONDS, READ_SECONDS),
-            headers={"Accept-Encoding": "identity"},  # the gz itself, not what a server unpacks it to
+            headers={"Accept-Encoding": "identity"},  # the gz itself, not the unpacked file
             hooks={"response": _check_response},
         )
         try:
@@ -180,7 +185,7 @@ def _reason(error: BaseException) -> str:
 
 
 class _Body:
-    """The file being fetched, as pooch writes it: bounded in size, and hashed on the way."""
+    """The file during the download, as pooch writes it: its size is bounded, and its hash is computed on the way."""
 
     def __init__(self, file: IO[bytes], remote: Remote, advance: Callable[[int], object]) -> None:
         self.file, self.remote, self.advance = file, remote, advance
@@ -199,6 +204,7 @@ class _Body:
         self.file.flush()
 
     def verify(self) -> None:
+        """Check the size and the hash of what was written."""
         if self.size != self.remote.size:
             self._wrong_size(f"{self.size:,}")
         if self.hash.hexdigest() != self.remote.sha256:
@@ -217,7 +223,7 @@ def _check_address(url: str) -> None:
 
 
 def _check_response(response: requests.Response, **_: object) -> None:
-    """Refuse a redirect to another kind of address, and an answer that will be the same next time."""
+    """Refuse a redirect to an address that is not https, and an answer that would be the same next time."""
     if response.is_redirect:
         _check_address(urljoin(response.url, response.headers["location"]))
     elif 400 <= response.status_code < 500 and response.status_code != 429:
@@ -230,7 +236,7 @@ def _answer(response: requests.Response) -> str:
 
 @contextlib.contextmanager
 def _progress(remote: Remote, url: str) -> Iterator[Callable[[int], object]]:
-    """Tell that a file is fetched: by a bar on a terminal, which is given the bytes that came, else in a line."""
+    """Report a download: a terminal shows a bar, which is told of arriving bytes; other outputs get one line."""
     if not sys.stderr.isatty():
         say(f"fetching {remote.name} ({remote.size / 1e6:.1f} MB) from {urlsplit(url).hostname}")
         yield lambda n: None

@@ -1,4 +1,4 @@
-"""Arrays from .npz files; nothing is ever unpickled, and nothing unpacked onto the disk."""
+"""Reads arrays from .npz files; it never unpickles an object and never unpacks onto the disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_ARRAYS = 10_000
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The ways in which numpy packs an array."""
 DEFLATE_RATIO = 1032
-"""Bytes that one packed byte can give at most. Source: zlib's technical details, "maximum compression factor"."""
+"""Most unpacked bytes per packed byte. Source: zlib's technical details, "maximum compression factor"."""
 OBJECTS = "holds Python objects, which are never loaded"
 SHOWN_ARRAYS = 20
 
@@ -29,17 +29,17 @@ Shape = tuple[int, ...]
 Header = tuple[Shape, np.dtype[Any]]
 """Shape and type of an array."""
 FAULTS = (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, OSError, RuntimeError)
-"""What numpy, zipfile and zlib raise on data that are not what they should be."""
+"""The exceptions that numpy, zipfile and zlib raise on faulty data."""
 
 
 class Archive:
-    """An .npz file that is open: its directory and each array's header are read once.
+    """An open .npz file; its directory and the header of each array are read once.
 
     Args:
         file: the file.
 
     Raises:
-        UserError: it is no .npz, or holds an array twice.
+        UserError: the file is no .npz, or holds an array twice.
     """
 
     def __init__(self, file: OpenFile) -> None:
@@ -57,22 +57,22 @@ class Archive:
         """Array name -> shape and dtype.
 
         Raises:
-            UserError: an array cannot be what its header says.
+            UserError: the header of an array contradicts the archive.
         """
         return {name: self.header(name) for name in self.members}
 
     def header(self, name: str) -> Header:
-        """Shape and dtype of one array."""
+        """The shape and dtype of one array."""
         if name not in self._headers:
             self._headers[name] = _header(self.zip, self.members[name], self.name, name)
         return self._headers[name]
 
     def arrays(self, wanted: Sequence[str]) -> Mapping[str, Array]:
-        """Some of the arrays, in native byte order and C order.
+        """The wanted arrays, in native byte order and C order.
 
         Raises:
             UserError: an array is missing, holds objects, or is damaged.
-            EnvironmentFault: together they do not fit into memory.
+            EnvironmentFault: the arrays together do not fit into memory.
         """
         for name in wanted:
             require_array(self.name, name, self.members)
@@ -84,18 +84,20 @@ class Archive:
 
 
 def archive(path: Path) -> Archive:
-    """The .npz file at a path, for as long as anybody holds it; within a command the same one for all.
+    """The .npz file at a path; callers within one command share it for as long as any of them holds it.
 
     Raises:
-        UserError: it is none.
+        UserError: the file is no .npz.
     """
     file = opened(path)
     return file.once(Archive, lambda: Archive(file))
 
 
 def require_array(file: str, name: str, there: Iterable[str], path: KeyPath = ()) -> None:
-    """Raises:
-    UserError: the file has no array of this name.
+    """Refuse a name that no array of the file has.
+
+    Raises:
+        UserError: the file lacks the array.
     """
     there = list(there)
     if name not in there:
@@ -104,14 +106,14 @@ def require_array(file: str, name: str, there: Iterable[str], path: KeyPath = ()
 
 
 def listed(there: Sequence[str]) -> str:
-    """Names of arrays as they may be printed, the first 20 of them."""
+    """The names of arrays in printable form, at most the first 20."""
     shown = [name if name.isprintable() and len(name) <= 40 else quoted(name) for name in there]
     more = len(shown) - SHOWN_ARRAYS
     return (", ".join(shown[:SHOWN_ARRAYS]) + (f" and {more} more" if more > 0 else "")) or "none"
 
 
 def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, str]:
-    """What a file is that is no .npz, and what to do about it."""
+    """What a file is instead of an .npz, and advice to the user."""
     if not start:
         return "the file is empty", ""
     if start.startswith(b"\x80"):
@@ -130,7 +132,7 @@ def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, s
 
 
 def _members(archive: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
-    """The arrays in an archive by name; a name is not a path, as nothing is unpacked."""
+    """The arrays in an archive by name; a name may look like a path, but nothing is written to it."""
     found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
@@ -153,7 +155,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: str) -> Header:
-    """Shape and dtype of one array, checked against the sizes that the archive states."""
+    """Shape and dtype of one array; they must agree with the sizes in the archive."""
     what = f"array {quoted(name)}"
     try:
         with _member(archive, info) as stream:
@@ -177,7 +179,7 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: st
 
 
 def _parsed(file: IO[bytes]) -> tuple[Shape, np.dtype[Any], int]:
-    """Shape and dtype by the header, and where the values begin."""
+    """Shape and dtype from the header, and the position at which the values begin."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown version {version[0]}.{version[1]}")
@@ -185,13 +187,13 @@ def _parsed(file: IO[bytes]) -> tuple[Shape, np.dtype[Any], int]:
     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
     with warnings.catch_warnings(
         action="ignore"
-    ):  # numpy warns of headers that Python 2 wrote, and reads them
+    ):  # numpy warns of headers that Python 2 wrote, but reads them
         try:
             shape, _, dtype = read(file)
         except (
             TokenError,
             MemoryError,
-        ):  # an open quote; brackets or signs nested too deep for Python's parser
+        ):  # an open quote, or brackets or signs nested too deep for Python's parser
             raise ValueError("it cannot be parsed") from None
     return tuple(shape), dtype, file.tell()
 

@@ -1,4 +1,4 @@
-"""Arrays of an .npz file a few rows at a time: memory does not grow with the rows."""
+"""Reads arrays of an .npz file a few rows at a time, so that memory does not grow with the rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mtl.errors import UserError, did_you_mean, quoted
 
 
 def stream(archive: Archive, wanted: Sequence[str], rows: int) -> Iterator[dict[str, Array]]:
-    """Some arrays of equal length, `rows` rows at a time, in native byte order.
+    """The wanted arrays, all equally long, `rows` rows at a time and in native byte order.
 
-    An array in Fortran order is read whole.
+    An array in Fortran order is read as a whole.
 
     Raises:
         UserError: an array is missing, damaged, or of another length than the first.
@@ -44,7 +44,7 @@ def stream(archive: Archive, wanted: Sequence[str], rows: int) -> Iterator[dict[
 
 
 class _Rows:
-    """The rows of one member, from first to last; its header was checked by `names`."""
+    """Reads the rows of one array from first to last; `names` has checked its header."""
 
     def __init__(self, archive: Archive, name: str, file: IO[bytes]) -> None:
         self.place, self.name, self.file = archive.name, name, file

@@ -1,4 +1,4 @@
-"""A data file of the user's: opened once, and read through that opening by whoever asks."""
+"""Opens a user's data file once; every reader then reads through this one opening."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 SHOWN = 200
-"""Characters up to which a path is shown whole."""
+"""Most characters of a path that messages show whole."""
 BUFFER = 1 << 18
-"""Bytes that a pass over a file asks the system for at once."""
+"""Bytes that a pass reads from the system at once."""
 
 Found = TypeVar("Found")
 
@@ -31,10 +31,10 @@ def open_file(path: Path) -> BinaryIO:
     """Open a regular file.
 
     Raises:
-        UserError: it is not there, is something else than a file, or may not be read; its path is `path`.
+        UserError: the file does not exist, is not a regular file, or may not be read; its path is `path`.
     """
     try:
-        # a pipe would wait until someone writes into it, and a device may never end
+        # a pipe would wait for a writer, and a device may never end
         if path.is_dir():
             what = "is a directory"
         elif not S_ISREG(path.stat().st_mode):
@@ -57,7 +57,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 class OpenFile:
-    """A regular file that is open: it is read in passes, and keeps what they found.
+    """An open regular file. It is read in passes, and keeps the results of earlier passes.
 
     Args:
         path: the file.
@@ -73,11 +73,11 @@ class OpenFile:
         self._found: dict[Hashable, Any] = {}
 
     def stream(self) -> io.BufferedReader:
-        """A pass over the file from its beginning; passes do not disturb each other, not even in two threads."""
+        """A new pass over the file from its beginning; passes are independent, even in different threads."""
         return io.BufferedReader(_Pass(self._descriptor), BUFFER)
 
     def once(self, what: Hashable, find: Callable[[], Found]) -> Found:
-        """What `find` gives, which is called at the first time that `what` is asked for."""
+        """The result of `find`, which is called only the first time that `what` is asked for."""
         if what not in self._found:
             self._found[what] = find()
         found: Found = self._found[what]
@@ -85,35 +85,35 @@ class OpenFile:
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of the bytes, in hex."""
+        """sha256 of the file's bytes, in hex."""
         digest = hashlib.file_digest(self.stream(), "sha256").hexdigest()
         self.require_unchanged()
         return digest
 
     def require_unchanged(self) -> None:
-        """Refuse what was found in several passes, if the file was written to between them.
+        """Refuse a file that was written to since it was opened, because results of its passes may disagree.
 
         Raises:
-            UserError: its size or its time of change is another one than when it was opened.
+            UserError: its size or its time of change differs from that at the opening.
         """
         if _state(os.fstat(self._descriptor.file.fileno())) != self._state:
             raise UserError(self.path.name, "was changed while it was read", "start again once it is whole")
 
     def is_at_its_path(self) -> bool:
-        """Whether its path still leads to this file, and nobody has written to it."""
+        """Whether the path still leads to this file, and nobody has written to it."""
         try:
             return _state(self.path.stat()) == self._state
         except (OSError, ValueError):
             return False
 
     def close(self) -> None:
-        """Give back the descriptor and what was found; passes that have not ended fail."""
+        """Release the descriptor and the kept results; passes that have not ended fail."""
         self._descriptor.close()
         self._found.clear()
 
 
 class _Descriptor:
-    """What the system gave for a file; it goes back once no pass needs it any more."""
+    """The system's descriptor of a file; it is closed after the last pass that needs it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -121,7 +121,7 @@ class _Descriptor:
 
 
 class _Pass(io.RawIOBase):
-    """A position of its own in an open file."""
+    """An independent reading position in an open file."""
 
     def __init__(self, descriptor: _Descriptor) -> None:
         self._descriptor, self._at = descriptor, 0
@@ -150,7 +150,7 @@ class _Pass(io.RawIOBase):
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:
-    """What changes when a file is written to, or another one is put in its place."""
+    """Numbers that change when a file is written to or replaced."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -159,9 +159,10 @@ _OPEN: ContextVar[dict[Path, OpenFile] | None] = ContextVar("files that are open
 
 @contextmanager
 def opened_once() -> Iterator[None]:
-    """As long as it lasts, `opened` gives the same file for the same path. A command is such a time.
+    """While this context lasts, `opened` gives the same file for the same path. Each command runs in one.
 
-    Its end closes the files, also where it stands inside a longer one: they are opened anew if anybody asks again.
+    The end of the context closes the files. A context inside a longer one does so too; the outer one then opens
+    them again when a reader asks.
     """
     longer = _OPEN.get()
     files: dict[Path, OpenFile] = {} if longer is None else longer
@@ -176,9 +177,9 @@ def opened_once() -> Iterator[None]:
 
 
 def opened(path: Path) -> OpenFile:
-    """The file at a path, for as long as anybody holds it; within `opened_once` the same one for all.
+    """The file at a path; callers share it for as long as any of them holds it, and within `opened_once` until its end.
 
-    A file that was written to or replaced since is opened anew.
+    A file that was written to or replaced since is opened again.
 
     Raises:
         UserError: as `open_file`.

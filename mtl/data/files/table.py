@@ -1,4 +1,4 @@
-"""CSV and Parquet files as batches of columns."""
+"""Reads CSV and Parquet files as batches of columns."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class TableFile:
 
     Args:
         path: the file.
-        name: what messages call it; default: the file's name.
-        delimiter: between the fields of a CSV; default: a comma, or a tab in .tsv.
+        name: the file's name in messages; by default the last part of its path.
+        delimiter: the text between the fields of a CSV; by default a comma, or a tab in .tsv.
         na_values: texts that mean a missing value.
 
     Raises:
-        UserError: there is no such file, or its suffix is unknown.
+        UserError: the file does not exist, or its suffix is unknown.
     """
 
     def __init__(
@@ -63,21 +63,21 @@ class TableFile:
 
     @cached_property
     def column_names(self) -> tuple[str, ...]:
-        """The columns, from the file's header."""
+        """The names of the columns, from the file's header."""
         if self.is_parquet:
             return tuple(self._schema.names)
         return self.once("header", lambda: read_header(self._file, self.name, self.delimiter))
 
     @cached_property
     def types(self) -> Mapping[str, str]:
-        """Column -> text, number, integer, boolean, list, time or other; a CSV's are all text."""
+        """Column -> text, number, integer, boolean, list, time or other; every column of a CSV is text."""
         if not self.is_parquet:
             return dict.fromkeys(self.column_names, "text")
         return {name: type_name(self._schema.field(name).type) for name in self.column_names}
 
     @cached_property
     def _schema(self) -> pa.Schema:
-        """Of a Parquet file.
+        """The schema of a Parquet file.
 
         Raises:
             UserError: a column appears twice.
@@ -91,14 +91,14 @@ class TableFile:
 
     @cached_property
     def n_rows(self) -> int:
-        """Rows without the header; of a CSV this reads it from end to end."""
+        """The number of rows without the header; a CSV is read from end to end for it."""
         return int(self._parquet().metadata.num_rows) if self.is_parquet else self._checked().n_rows
 
     def check(self) -> None:
-        """Refuse a file that is not sound, as `check_csv` does.
+        """Refuse a faulty file, as `check_csv` does.
 
         Raises:
-            UserError: what is wrong, with the row.
+            UserError: the file has a fault; the message names the row.
         """
         if not self.is_parquet:
             self._checked()
@@ -106,11 +106,11 @@ class TableFile:
             raise UserError(self.name, "no rows")
 
     def _checked(self) -> Checked:
-        """Of a CSV."""
+        """The result of `check_csv`, for a CSV."""
         return self.once("check", lambda: check_csv(self._file, self.name, self.delimiter))
 
     def once(self, what: Hashable, find: Callable[[], Found]) -> Found:
-        """What `find` gives, once for all tables of this form that read one opening, as `OpenFile.once`."""
+        """The result of `find`, computed once for all tables of this form on one opening; see `OpenFile.once`."""
         return self._file.once((self.delimiter, what), find)
 
     def sha256(self) -> str:
@@ -118,29 +118,31 @@ class TableFile:
         return self._file.sha256
 
     def row(self, i: int) -> str:
-        """What row i, counted from 0, is called: a CSV's header is row 1."""
+        """The name of row i in messages: i counts from 0, but the name counts a CSV's header as row 1."""
         return f"{self.name}:row {i if self.is_parquet else i + 2}"
 
     def where(self, column: str, i: int) -> str:
-        """What the value of a column in row i is called."""
+        """The name of the value of a column in row i."""
         return f"{self.row(i)}, column {quoted(column)}"
 
     def lacks(self, column: str) -> str:
-        """The message on a column that is not there, with the nearest name and those that are."""
+        """The message on a missing column, with the nearest name and the columns of the file."""
         return no_column(column, self.column_names)
 
     def require(self, columns: Sequence[str]) -> None:
-        """Raises:
-        UserError: the file lacks one of these columns.
+        """Refuse a file that lacks one of these columns.
+
+        Raises:
+            UserError: it lacks one.
         """
         for name in columns:
             if name not in self.column_names:
                 raise UserError(self.name, self.lacks(name))
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """The rows of some columns in the file's order, with the number of each batch's first row.
+        """The rows of the given columns in the file's order; each batch comes with the number of its first row.
 
-        A CSV's values are text. A text is null where it is one of `na_values`.
+        The values of a CSV are text. A text that is one of `na_values` is null.
 
         Raises:
             UserError: the file lacks a column, cannot be read to its end, holds text that is not UTF-8, or has
@@ -159,10 +161,10 @@ class TableFile:
             )
 
     def first_row(self, columns: Sequence[str]) -> pa.RecordBatch:
-        """The first row of some columns; no other row is looked at.
+        """The first row of the given columns; no other row is parsed.
 
         Raises:
-            UserError: there is none, or the file lacks a column.
+            UserError: the file has no row, or lacks a column.
         """
         self.require(columns)
         if self.is_parquet:
@@ -179,7 +181,7 @@ class TableFile:
         return self._parquet_batches(columns) if self.is_parquet else self._csv_batches(columns)
 
     def _with_plain_texts(self, first: int, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """No dictionaries, texts of one type, and null for those that mean a missing value: as a CSV is read."""
+        """The batch as a CSV gives it: no dictionaries, one type of text, and null for texts that mean missing."""
         missing = pa.array(self.na_values, pa.string())
         for i, name in enumerate(batch.schema.names):
             array = batch.column(i)
@@ -192,10 +194,10 @@ class TableFile:
         return batch
 
     def as_text(self, column: str, first: int, array: pa.Array) -> pa.StringArray:
-        """Text or bytes of any form as text.
+        """Text or bytes, in any of Arrow's forms, as text.
 
         Raises:
-            UserError: one is not UTF-8; names its row.
+            UserError: a text is not UTF-8; the message names its row.
         """
 
         def read(part: pa.Array) -> pa.StringArray:
@@ -208,11 +210,11 @@ class TableFile:
         raise UserError(self.where(column, first + first_bad(array, read)), "not UTF-8 text")
 
     def _parquet(self) -> Any:
-        """The reader of a Parquet file, which knows its footer."""
+        """The reader of a Parquet file; it has read the footer."""
         import pyarrow.parquet as pq
 
         try:
-            # through a small buffer: else the whole file, as it is read on, stays in memory
+            # a small buffer: without it, memory keeps all that was read of the file
             return self.once(
                 "parquet",
                 lambda: pq.ParquetFile(self._file.stream(), pre_buffer=False, buffer_size=PARQUET_BUFFER),
@@ -230,12 +232,12 @@ class TableFile:
                 raise UserError(self.name, f"cannot be read to its end ({_first_line(error)})") from None
             if batch is None:
                 return self._file.require_unchanged()
-            yield batch.select(list(columns))  # a name such as a.b means the field b of a column a as well
+            yield batch.select(list(columns))  # a name such as a.b also selects the field b of a column a
 
     def _csv_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         import pyarrow.csv as pv
 
-        # the reader is up to 32 blocks ahead, and a row must fit into one
+        # the reader is up to 32 blocks ahead, and one block must hold a whole row
         block = max(BLOCK, 2 * self._checked().longest)
         try:
             yield from pv.open_csv(
@@ -256,12 +258,12 @@ class TableFile:
 
 
 def release_memory() -> None:
-    """Give back what pyarrow keeps for the next file: 76 MB after one of 2 million rows and 50 columns."""
+    """Return the memory that pyarrow keeps for the next file: 76 MB after one of 2 million rows and 50 columns."""
     pa.default_memory_pool().release_unused()
 
 
 def first_bad(array: pa.Array, read: Callable[[pa.Array], object]) -> int:
-    """The first value that `read` fails for, by halving."""
+    """The position of the first value for which `read` fails, found by halving."""
     low, high = 0, len(array)
     while high - low > 1:
         middle = (low + high) // 2

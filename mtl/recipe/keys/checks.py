@@ -1,4 +1,4 @@
-"""What is wrong between the keys of a recipe: names of tasks, sources, stages and metrics that stand for nothing."""
+"""The checks between the keys of a recipe: every task, source, stage or metric that a key names must exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tasks = Mapping[str, TaskSpec]
 def problems_between(
     name: str, data: Data, tasks: Tasks, model: Network, weighting: WeightingSpec, train: Train
 ) -> Iterator[Problem]:
-    """Everything that is wrong between keys, each with its path."""
+    """Every fault between two or more keys, each with its path."""
     yield from _task_problems(name, tasks)
     yield from _source_problems(data, tasks)
     yield from _target_problems(tasks)
@@ -54,7 +54,7 @@ def _source_problems(data: Data, tasks: Tasks) -> Iterator[Problem]:
 
 
 def _target_problems(tasks: Tasks) -> Iterator[Problem]:
-    """A column of one source is read in one way."""
+    """Two tasks may not read one column of a source in different ways."""
     read: dict[str, list[tuple[str, TaskSpec]]] = {}
     for name, task in tasks.items():
         for column in task.target_columns():
@@ -70,7 +70,7 @@ def _target_problems(tasks: Tasks) -> Iterator[Problem]:
 
 
 def _row_problems(data: Data, tasks: Tasks, train: Train) -> Iterator[Problem]:
-    """What rows are split and drawn by."""
+    """Faults in the names by which rows are split and drawn."""
     split = data.split
     if split.stratify is not None:
         yield from _task_known(tasks, split.stratify, ("data", "split", "stratify"))
@@ -168,7 +168,7 @@ def _stopping_problems(tasks: Tasks, metric: str) -> Iterator[Problem]:
 
 
 def _metrics_of(tasks: Tasks, task: str) -> tuple[str, ...]:
-    """The metrics that may select: of one task, or the one that is averaged over tasks."""
+    """The metrics that may select a step: those of one task, or the one that is averaged over all tasks."""
     if task != "mean":
         spec = tasks[task]
         return ("loss", *(name for name in spec.metric_names if spec.known_metrics[name] is not None))
