@@ -131,7 +131,10 @@ class GroupedClasses(Metric):
         return values
 
     def _ordered(self, true_TC: Tensor, predicted_TC: Tensor, n_T: Tensor) -> dict[str, Tensor]:
-        """`mae` and kappa = 1 - D / E; D sums (prediction - truth)^2 over rows, E is its mean if both are independent."""
+        """`mae`, and `quadratic_kappa` = 1 - D / E.
+
+        D is the sum of (prediction - truth)^2 over rows; E is its expected value if both are independent.
+        """
         gap_T, square_T = self.gaps.cpu().double().unbind(1)
         c = torch.arange(self.n_classes, dtype=torch.float64)
         first_T, second_T = (true_TC * c).sum(-1), (predicted_TC * c).sum(-1)
