@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Convex(Model):
-    """alpha[i, i] = convex; the other entries of a row are equal, and each row sums to one."""
+    """alpha[i, i] = convex, the rest shared evenly: rows sum to one."""
 
     convex: float = Field(gt=0, le=1, description="the diagonal of each alpha")
 
