@@ -117,7 +117,7 @@ def allowed_values(lookup: Mapping[int, int], labels: Labels, outputs: Sequence[
     return listed(outputs)
 
 
-def balanced_weights(targets: Array, n_classes: int) -> tuple[float, ...]:
+def _balanced_weights(targets: Array, n_classes: int) -> tuple[float, ...]:
     """n / (C * count of the class), as in scikit-learn; C counts the classes that have rows, all others weigh 0.
 
     Source: King and Zeng 2001, "Logistic regression in rare events data".
@@ -127,7 +127,7 @@ def balanced_weights(targets: Array, n_classes: int) -> tuple[float, ...]:
     return tuple(len(targets) / (present * c) if c else 0.0 for c in counts.tolist())
 
 
-def weights_by_name(
+def _weights_by_name(
     given: Mapping[str, float], names: Sequence[str], what: str, key: str
 ) -> tuple[float, ...]:
     """The weight of each class or label, by default 1.
@@ -151,8 +151,8 @@ def class_weights(
     if given is None:
         return {}
     if isinstance(given, str):
-        return {"class_weight": balanced_weights(targets, len(classes))}
-    return {"class_weight": weights_by_name(given, classes, "class", "class_weights")}
+        return {"class_weight": _balanced_weights(targets, len(classes))}
+    return {"class_weight": _weights_by_name(given, classes, "class", "class_weights")}
 
 
 def positive_weights(
@@ -169,7 +169,7 @@ def positive_weights(
     if given is None:
         return {}
     if isinstance(given, Mapping):
-        return {"positive_weight": weights_by_name(given, labels, "label", "positive_weight")}
+        return {"positive_weight": _weights_by_name(given, labels, "label", "positive_weight")}
     if not isinstance(given, str):
         return {"positive_weight": (given,) * target_NO.shape[1]}
     yes, no = (target_NO == 1).sum(axis=0), (target_NO == 0).sum(axis=0)

@@ -42,7 +42,7 @@ def first_record(trainer: Trainer, plugins: Sequence[str]) -> RunRecord:
         environment=environment(),
         device=str(trainer.device),
         threads=recipe.train.threads or torch.get_num_threads(),
-        data=data_record(trainer),
+        data=_data_record(trainer),
         model=model,
         parameters=sum(parameter.numel() for parameter in trainer.built.model.parameters()),
         classes={task: list(dataset.learned.outputs[task]) for task in recipe.tasks},
@@ -53,7 +53,7 @@ def first_record(trainer: Trainer, plugins: Sequence[str]) -> RunRecord:
     )
 
 
-def data_record(trainer: Trainer) -> DataRecord:
+def _data_record(trainer: Trainer) -> DataRecord:
     """The number of rows and labels of each split, and the origin of the data."""
     dataset, sources = trainer.dataset, trainer.recipe.data.by_name.values()
     return DataRecord(

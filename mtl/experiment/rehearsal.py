@@ -54,7 +54,7 @@ def rehearse(trainer: Trainer) -> None:
 def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
     with trainer.recipe.at("weighting"):
         weighting = copy.deepcopy(trainer.weighting)  # a weighting that keeps losses must not keep these
-        before = unsaved(weighting)
+        before = _unsaved(weighting)
         seen_N = torch.ones_like(losses_N, dtype=torch.bool)
         if weighting.needs != "gradients":
             total = weighting(losses_N, seen_N)
@@ -63,13 +63,13 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
                 raise broken(
                     trainer.recipe.weighting, "build", f"weighs the losses to {got}, not to one number"
                 )
-        for name, value in unsaved(weighting).items():
+        for name, value in _unsaved(weighting).items():
             if before.get(name) != value:
                 what = f"gives a module that remembers {quoted(name)} where no checkpoint holds it: use register_buffer"
                 raise broken(trainer.recipe.weighting, "build", what)
 
 
-def unsaved(module: nn.Module) -> dict[str, str]:
+def _unsaved(module: nn.Module) -> dict[str, str]:
     """Attribute of a module or of an inner module -> its value as text, for all attributes outside the state_dict.
 
     Buffers with `persistent=False` are left out, since their author chose that.

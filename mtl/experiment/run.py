@@ -183,12 +183,12 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
         recorder.broken_off()
         raise
     except (MemoryError, RuntimeError) as error:
-        if out_of_memory(error):
+        if _out_of_memory(error):
             raise _memory_fault(trainer, error) from error
         raise
 
 
-def out_of_memory(error: BaseException) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 

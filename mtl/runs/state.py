@@ -78,7 +78,7 @@ def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool =
     Raises:
         UserError: the checkpoint is for another model, or holds infinite or NaN weights.
     """
-    progress, offsets, order_sha256 = read_state(files)
+    progress, offsets, order_sha256 = _read_state(files)
     weights = _weights(trainer.built.model, files)
     if not allow_nonfinite:
         _require_finite(weights)
@@ -99,7 +99,7 @@ def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool =
     return offsets
 
 
-def read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], str]:
+def _read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], str]:
     """The content of state.json: the progress, the lengths of the logs, and the digest of the order of rows.
 
     Raises:
@@ -133,7 +133,7 @@ _REST = TypeAdapter(tuple[dict[str, _Count], str])
 
 def best_step(files: Mapping[str, Path]) -> int | None:
     """The best step by validation at a checkpoint, or None; the run keeps a checkpoint of the best step."""
-    return read_state(files)[0].best_step
+    return _read_state(files)[0].best_step
 
 
 def best_step_at(folder: Path, step: int) -> int | None:

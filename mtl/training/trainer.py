@@ -57,7 +57,7 @@ class Trainer:
         train = self.recipe.train
         self.modules = self.built.model.modules_of_tasks()
         with self.recipe.at():
-            self.sampler = sampler_of(self.recipe, self.modules, self.dataset)
+            self.sampler = _sampler_of(self.recipe, self.modules, self.dataset)
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
         if self.total_steps >= MAX_STEPS:
@@ -132,7 +132,7 @@ class Trainer:
                 weights, tuple(spec.reads == "numbers" for spec in specs)
             )
             weighting = check_weighting(recipe.weighting, built_weighting).to(device)
-        set_mean_weights(built.model, dataset)
+        _set_mean_weights(built.model, dataset)
         groups = parameter_groups(recipe, built.model, weighting)
         return cls(recipe, built, dataset, weighting, recipe.optimizer.build(groups))
 
@@ -156,7 +156,7 @@ def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
     return slices
 
 
-def set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
+def _set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
     """Set for each task the mean weight of its training rows that count: sample weight times class weight."""
     rows = dataset.splits["train"]
     for name, module in model.modules_of_tasks().items():
@@ -170,7 +170,7 @@ def set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
         module.mean_weight.copy_(torch.where(n > 0, total / n, 1.0))
 
 
-def sampler_of(recipe: Recipe, modules: Mapping[str, TaskModule], dataset: Dataset) -> Sampler:
+def _sampler_of(recipe: Recipe, modules: Mapping[str, TaskModule], dataset: Dataset) -> Sampler:
     """The sampler, which chooses the rows of each batch.
 
     Raises:

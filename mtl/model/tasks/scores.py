@@ -66,7 +66,7 @@ class GroupedScores(Metric):
         z_BT = logits_BTO.squeeze(-1) / self.temperature
         pair_BT = torch.arange(self.n_tasks, device=z_BT.device) * 2 + target_BT.long()
         if self.curves:
-            count(self.histogram, pair_BT * N_BINS + score_bins(z_BT), present_BT)
+            count(self.histogram, pair_BT * N_BINS + _score_bins(z_BT), present_BT)
         p_BT = z_BT.sigmoid()
         yes_BT = (p_BT >= self.threshold).long()
         count(self.answers, pair_BT * 2 + yes_BT, present_BT)
@@ -98,7 +98,7 @@ class GroupedScores(Metric):
         return values
 
 
-def score_bins(z: Tensor) -> Tensor:
+def _score_bins(z: Tensor) -> Tensor:
     """The bin of each score, see `N_BINS`; a NaN goes to the bin of 0, since the loss reports it.
 
     The code uses asinh x = sign(x) log(|x| + sqrt(x^2 + 1)), since torch.asinh takes five times as long on a CPU.
