@@ -106,7 +106,7 @@ class Binary(TaskSpec):
                     )
             if names is None and self.positive is None:
                 return ("0", "1")
-            return NO_YES if names is not None else None  # only the rows tell whether the values occur
+            return NO_YES if names is not None else None  # the rows show later whether the values occur
         return self._text_outputs(names or ())
 
     def found_outputs(self, labels: Labels) -> tuple[str, ...]:

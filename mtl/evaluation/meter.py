@@ -139,8 +139,8 @@ class Meter:
     def values(self, split: str) -> Values:
         """`<split>/<task>/<metric>` and `<split>/mean/<metric>` -> value; None where the metric is undefined.
 
-        The mean over tasks is that of their headline metric if they have the same one, otherwise that of their losses,
-        weighted by `weight`: sum_i w_i L_i / sum_i w_i.
+        If all tasks have the same headline metric, the mean over tasks is its plain mean. Otherwise it is the mean of
+        their losses, weighted by `weight`: sum_i w_i L_i / sum_i w_i.
         """
         per_task: dict[str, Values] = {}
         for group, module in self.modules.items():

@@ -1,8 +1,8 @@
 """Layers for K towers at once: each tower is one group of channels.
 
 Shapes: B batch, K towers, C channels and F features of one tower, H W positions. An activation is
-(B, K*C, H, W) or (B, K*F), tower-major. Every parameter has K*out as its first dimension, so that
-tower k owns the k-th of K equal slices, whatever the layer.
+(B, K*C, H, W) or (B, K*F), tower-major. Every parameter has K*out as its first dimension, so tower k owns the k-th of
+K equal slices in every layer.
 """
 
 from __future__ import annotations

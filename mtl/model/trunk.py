@@ -103,7 +103,7 @@ class Trunk(nn.Module):
         """Parameter -> the tasks that its parts serve, as a bool tensor that broadcasts to (*shape, N).
 
         The structure of the trunk decides this. By default every task reaches every part. A part that only one task
-        reaches takes the gradient of that task's loss, whatever method combines the gradients of the shared parts.
+        reaches takes the gradient of that task's loss; a weighting combines the gradients of the shared parts alone.
         """
         every = torch.ones(len(self.reading_of), dtype=torch.bool, device="cpu")
         return {name: every.expand(*(1,) * p.ndim, -1) for name, p in self.named_parameters()}

@@ -18,7 +18,7 @@ class Weighting(nn.Module):
     """A weighting gives the objective that a step minimizes, or the direction of the step.
 
     It keeps its state in parameters and buffers, so that every checkpoint holds it. A step does not see a task if no
-    row has a label of it or its weight is 0. Such a task takes no part, whatever number stands for its loss.
+    row has a label of it or its weight is 0. Such a task takes no part, and the number in place of its loss is ignored.
 
     Args:
         task_weights: N weights from the recipe.

@@ -1,4 +1,4 @@
-"""A run emits one stream of events while it trains; whatever watches or records the run listens to this stream."""
+"""A run emits one stream of events while it trains; the parts that watch or record the run listen to this stream."""
 
 from __future__ import annotations
 
