@@ -47,7 +47,7 @@ PositiveWeight = Annotated[
 ]
 
 NO_YES = ("no", "yes")
-"""What is predicted where several values mean one of the two, or numbers stand for them."""
+"""The names of the two outputs if several values mean the same answer, or if numbers stand for the answers."""
 
 
 @TASKS.register("binary")
@@ -106,7 +106,7 @@ class Binary(TaskSpec):
                     )
             if names is None and self.positive is None:
                 return ("0", "1")
-            return NO_YES if names is not None else None  # only the rows tell whether the values occur
+            return NO_YES if names is not None else None  # the rows show later whether the values occur
         return self._text_outputs(names or ())
 
     def found_outputs(self, labels: Labels) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ class Binary(TaskSpec):
         if self.positive is None:
             meant = {n.lower() for n in names}
             usual = next((pair for pair in NO_AND_YES if meant <= set(pair)), None)
-            if usual is None or (len(meant) == 1 and len(names) > 1):  # YES and Yes are not yes and no
+            if usual is None or (len(meant) == 1 and len(names) > 1):  # YES and Yes mean the same
                 shown = listed(names, 5)
                 raise UserError(
                     "", f"which value of column {quoted(self.target)} means yes: {shown}?", "give `positive`"

@@ -113,7 +113,7 @@ class Multilabel(TaskSpec):
             return self.labels or names
         for i, column in enumerate(self.targets):
             names, text = named_labels(self, column, header, "targets", i)
-            # codes of text are in the order of its values, so that they are 0 and 1 for these pairs alone
+            # codes of text follow the order of its values, so only these pairs have the codes 0 for no and 1 for yes
             lower = [name.lower() for name in names or ()]
             if text and not any(lower == list(pair)[: len(lower)] for pair in NO_AND_YES):
                 raise UserError(
@@ -135,7 +135,7 @@ class Multilabel(TaskSpec):
         if values.ndim == 1:
             raise self._no_lists()
         present = labels.present
-        if self.targets is None:  # a list is there or not, whatever labels are in it
+        if self.targets is None:  # a row has its whole list or none of it
             present = np.broadcast_to(present[:, :1], (len(values), len(outputs)))
             if labels.names is not None and tuple(labels.names) != tuple(outputs):
                 values = self._chosen(labels, outputs)

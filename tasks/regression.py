@@ -13,7 +13,7 @@ from mtl.recipe.specs import TASKS, TaskSpec, fault
 from mtl.tasks.base import named_labels
 
 LARGEST_NUMBER = 1e37
-"""Of a mean or a standard deviation, and 1 / it the smallest: the network computes in float32."""
+"""A mean or a standard deviation is at most this, and a standard deviation at least its inverse, to suit float32."""
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,4 @@
-"""Thresholds and temperatures, fitted on the validation split once training is over."""
+"""Thresholds and temperatures, which are fitted on the validation split after training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Decisions = dict[str, dict[str, tuple[float, ...]]]
 
 
 def wants_decisions(spec: TaskSpec) -> bool:
-    """Whether something of a task is to be fitted on validation."""
+    """Whether a task asks for a temperature or a threshold that is fitted on validation."""
     return bool(getattr(spec, "temperature", False) or getattr(spec, "fit_threshold", None))
 
 
@@ -28,8 +28,8 @@ def fit_decisions(recipe: Recipe, built: Built, dataset: Dataset) -> Decisions:
     """Task -> `temperature` and `threshold`, for the tasks that ask for them.
 
     The temperature minimizes the negative log likelihood of logits / temperature (Guo et al. 2017,
-    arXiv:1706.04599); the threshold maximizes its metric over the probabilities that rows have. Rows count
-    alike, as in the metrics: sample weights are for the loss alone.
+    arXiv:1706.04599). The threshold maximizes its metric over the probabilities of the rows. All rows count alike, as
+    in the metrics; sample weights affect the loss alone.
     """
     asking = {
         name: [t for t, task in enumerate(module.tasks) if wants_decisions(recipe.tasks[task])]
@@ -64,13 +64,13 @@ def _on_validation(
 def decide(
     spec: TaskSpec, module: TaskModule, logits_BO: Tensor, target: Tensor
 ) -> dict[str, tuple[float, ...]]:
-    """The temperature and the threshold of each output, as far as a task asks for them.
+    """The temperature and the threshold of each output, if the task asks for them.
 
     Args:
         spec: the task.
-        module: of its group.
-        logits_BO: of the rows that have a label.
-        target: (B,) or (B, O), -1 where one of several labels is not known.
+        module: the module of its task group.
+        logits_BO: the logits of the rows that have a label.
+        target: (B,) or (B, O), where -1 marks an unknown label of a multilabel task.
     """
     decision: dict[str, tuple[float, ...]] = {}
     temperature = torch.ones(1)
@@ -100,10 +100,10 @@ def fitted_temperature(module: TaskModule, logits_BO: Tensor, target: Tensor) ->
 
 
 def best_threshold(p_B: Tensor, target_B: Tensor, metric: str, default: float = 0.5) -> float:
-    """The probability from which on `yes` gives the highest f1, balanced accuracy or accuracy.
+    """The threshold that gives the highest f1, balanced accuracy or accuracy; the answer is yes from it upwards.
 
-    It lies half way between two neighbouring probabilities of the rows, in float32 as they are; of several
-    that are as good, the highest. Without both answers among the rows nothing can be chosen: `default`.
+    The threshold lies half way between two neighbouring probabilities of the rows, in float32. If several thresholds
+    are equally good, the highest one is taken. If all rows have the same answer, the result is `default`.
     """
     p, order = p_B.float().sort(descending=True)
     yes = target_B[order].double()
@@ -129,7 +129,7 @@ def best_threshold(p_B: Tensor, target_B: Tensor, metric: str, default: float = 
 
 
 def apply(built: Built, decisions: Decisions) -> None:
-    """Set the fitted numbers in the modules of the tasks."""
+    """Write the fitted numbers into the task modules."""
     for module in built.model.modules_of_tasks().values():
         for t, task in enumerate(module.tasks):
             module.decide(t, decisions.get(task, {}))

@@ -27,7 +27,16 @@ def evaluate(
     split: str,
     between: Callable[[], None] = lambda: None,
 ) -> Values:
-    """Metrics over `rows` in evaluation mode; the model's mode is put back. `between` is called after each batch."""
+    """`<split>/<task>/<metric>` -> value over `rows`, measured in evaluation mode; the model's mode is restored.
+
+    Args:
+        model: the network.
+        tasks: task -> its spec, in the order of results.
+        dataset: holds the rows and their labels.
+        rows: the rows of the split.
+        split: its name.
+        between: called after each batch; an exception of it ends the evaluation.
+    """
     modules = model.modules_of_tasks()
     meter = Meter(modules, tasks, next(model.parameters()).device)
     with evaluation_mode(model):
@@ -41,14 +50,14 @@ def evaluate(
 
 
 def passes(model: StitchedMultiTower, dataset: Dataset, rows: Rows) -> Iterator[tuple[Batch, Logits]]:
-    """Batches of rows, in their order, with the logits that the model gives for them."""
+    """Yield batches of the rows, in order, each with the model's logits."""
     for start in range(0, len(rows), BATCH):
         batch = dataset.rows.batch(rows[start : start + BATCH])
         yield batch, model(batch.inputs)
 
 
 class evaluation_mode:
-    """`with evaluation_mode(model)`: dropout off, running statistics of norms used and left alone."""
+    """`with evaluation_mode(model)` turns dropout off; norms use their running statistics and leave them unchanged."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

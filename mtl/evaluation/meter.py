@@ -18,19 +18,19 @@ from mtl.recipe.specs import TaskSpec, mean_metric
 
 Values = dict[str, float | None]
 PENDING, PENDING_NUMBERS = 2048, 2**22
-"""Rows, and logits, that are counted at once: a metric's update costs more in calls than in arithmetic."""
+"""A metric takes up to this many rows, or logits, in one update, since the calls of an update cost most of its time."""
 
 
 class Meter:
-    """Loss and metrics per task over everything it has seen.
+    """Loss and metrics of each task over all batches that `update` took in.
 
-    The loss is the sum over rows of weight * loss, divided by the sum of the weights: exact over rows, whatever the
-    batches were.
+    The loss is the sum over rows of weight * loss, divided by the sum of the weights, so it does not depend on how rows
+    were split into batches.
 
     Args:
         modules: task group -> its module.
         tasks: task -> its spec, in the order of results.
-        device: where logits are.
+        device: the device of the logits.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Meter:
     def _metric(self, module: TaskModule) -> Metric:
         names = frozenset(name for task in module.tasks for name in self.tasks[task].metric_names)
         metric = module.metric(names)
-        if self.device.type == "mps":  # which has no float64
+        if self.device.type == "mps":  # MPS has no float64
             for part in metric.modules():
                 if isinstance(part, Metric):
                     part.set_dtype(torch.float32)
@@ -63,7 +63,7 @@ class Meter:
     def update(
         self, group: str, logits_BTO: Tensor, targets: Targets, sum_T: Tensor, weight_T: Tensor
     ) -> None:
-        """Take in one batch of one group; `sum_T` and `weight_T` are what its module's `loss` gave."""
+        """Take in one batch of one task group; `sum_T` and `weight_T` are the results of its module's `loss`."""
         present_BT = targets.present[group]
         self.loss_sum[group] += sum_T
         self.weight[group] += weight_T
@@ -76,13 +76,13 @@ class Meter:
 
     @torch.no_grad()
     def weigh(self, weights_N: Tensor, seen_N: Tensor) -> None:
-        """Take note of the weights that the losses had in one step; a task that was not seen had none."""
+        """Add the weights (N,) of the losses in one step; `seen_N` marks the tasks that had one."""
         self.loss_weight[0] += torch.where(seen_N, weights_N, 0.0)
         self.loss_weight[1] += seen_N
 
     @torch.no_grad()
     def _count(self, group: str) -> None:
-        """Hand what is pending to the metric."""
+        """Hand the pending batches to the metric."""
         if self.pending[group]:
             self.metrics[group].update(
                 *(torch.cat(parts) for parts in zip(*self.pending[group], strict=True))
@@ -90,7 +90,7 @@ class Meter:
             self.pending[group].clear()
 
     def state(self) -> dict[str, Tensor]:
-        """Everything seen so far, for a checkpoint within an epoch; what is pending stays so."""
+        """The whole state, for a checkpoint within an epoch; pending batches stay pending."""
         tensors: dict[str, Tensor] = {"loss_weight": self.loss_weight}
         for name in self.metrics:
             sums = {"loss_sum": self.loss_sum, "weight": self.weight, "count": self.count}
@@ -107,7 +107,7 @@ class Meter:
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+        """Restore a result of `state`."""
         self.loss_weight.copy_(tensors["loss_weight"])
         for name in self.metrics:
             for key, values in (("loss_sum", self.loss_sum), ("weight", self.weight), ("count", self.count)):
@@ -126,7 +126,7 @@ class Meter:
                         setattr(metric, key, [tensors[f"{stem}{i}"].to(self.device) for i in range(n)])
 
     def losses(self) -> tuple[Tensor, Tensor]:
-        """(N,) the mean loss of each task in the order of results, 0 where it has none; and (N,) whether it has one."""
+        """(N,) the mean loss of each task in the order of results, or 0; and (N,) whether the task has a loss."""
         place = {
             task: (name, t) for name, module in self.modules.items() for t, task in enumerate(module.tasks)
         }
@@ -137,27 +137,29 @@ class Meter:
         return torch.where(seen_N, sums / torch.where(seen_N, weights, 1.0), 0.0).float(), seen_N
 
     def values(self, split: str) -> Values:
-        """`<split>/<task>/<metric>` and `<split>/mean/<metric>`; None where it is not defined.
+        """`<split>/<task>/<metric>` and `<split>/mean/<metric>` -> value; None where the metric is undefined.
 
-        The mean over tasks is of the headline metric that they have in common, or else of their losses,
-        weighted by `weight`: sum_i w_i L_i / sum_i w_i.
+        If all tasks have the same headline metric, the mean over tasks is its plain mean. Otherwise it is the mean of
+        their losses, weighted by `weight`: sum_i w_i L_i / sum_i w_i.
         """
         per_task: dict[str, Values] = {}
         for group, module in self.modules.items():
             self._count(group)
             count_T = self.count[group]
-            with warnings.catch_warnings():  # no update at all is no fault: every step may have been skipped
+            with (
+                warnings.catch_warnings()
+            ):  # a metric may have no update, since every step may have been skipped
                 warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
                 metrics = {
                     "loss": self.loss_sum[group] / self.weight[group],
                     **self.metrics[group].compute(),
                 }
-            # torchmetrics squeezes the results of a group of one task to scalars
+            # torchmetrics squeezes the results of a group with one task to scalars
             columns = {name: values.reshape(-1).tolist() for name, values in metrics.items()}
             counts, broken = count_T.tolist(), self.loss_sum[group].isnan().tolist()
             for t, task in enumerate(module.tasks):
                 chosen = ("loss", *self.tasks[task].metric_names)
-                # where a loss is NaN, predictions are, and no metric of theirs is true
+                # if a loss is NaN, its predictions are NaN too, so their metrics mean nothing
                 per_task[task] = {name: None if broken[t] else _finite(columns[name][t]) for name in chosen}
                 if self.tasks[task].missing == "mask":
                     per_task[task]["labels"] = counts[t]
@@ -176,7 +178,7 @@ class Meter:
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    """The weighted mean; None if nothing counts, or something that counts has no value."""
+    """The weighted mean; None if the weights sum to 0, or if a value with a positive weight is None."""
     counted = [(weight, value) for weight, value in zip(weights, values, strict=True) if weight > 0]
     total = 0.0
     for weight, value in counted:
@@ -187,7 +189,7 @@ def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | N
 
 
 def _parts(metric: Metric) -> list[tuple[str, Metric]]:
-    """A metric and those that it is made of, by name."""
+    """A metric and its inner metrics, by name."""
     return [(name, part) for name, part in metric.named_modules() if isinstance(part, Metric)]
 
 

@@ -1,4 +1,4 @@
-"""What run.json says of a run when it begins: identity, versions, machine, data and model."""
+"""The first content of run.json: the identity, versions, machine, data and model of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def first_record(trainer: Trainer, plugins: Sequence[str]) -> RunRecord:
     """The record of a run that is about to begin.
 
     Args:
-        trainer: at the beginning.
+        trainer: the trainer, before its first step.
         plugins: the plug-ins that were loaded.
     """
     recipe, dataset = trainer.recipe, trainer.dataset
@@ -42,7 +42,7 @@ def first_record(trainer: Trainer, plugins: Sequence[str]) -> RunRecord:
         environment=environment(),
         device=str(trainer.device),
         threads=recipe.train.threads or torch.get_num_threads(),
-        data=data_record(trainer),
+        data=_data_record(trainer),
         model=model,
         parameters=sum(parameter.numel() for parameter in trainer.built.model.parameters()),
         classes={task: list(dataset.learned.outputs[task]) for task in recipe.tasks},
@@ -53,8 +53,8 @@ def first_record(trainer: Trainer, plugins: Sequence[str]) -> RunRecord:
     )
 
 
-def data_record(trainer: Trainer) -> DataRecord:
-    """The rows of each split, the labels among them, and where they come from."""
+def _data_record(trainer: Trainer) -> DataRecord:
+    """The number of rows and labels of each split, and the origin of the data."""
     dataset, sources = trainer.dataset, trainer.recipe.data.by_name.values()
     return DataRecord(
         sha256=dataset.fingerprint,
@@ -66,13 +66,15 @@ def data_record(trainer: Trainer) -> DataRecord:
 
 
 def model_record(trainer: Trainer) -> ModelRecord:
-    """What was learned beside the weights."""
+    """The values that were learned beside the weights."""
     dataset = trainer.dataset
-    return ModelRecord.model_validate(dataset.learned.record(dataset.header), strict=False)  # has tuples
+    return ModelRecord.model_validate(
+        dataset.learned.record(dataset.header), strict=False
+    )  # the record has tuples
 
 
 def environment() -> dict[str, str]:
-    """Versions and machine."""
+    """Name -> value, for versions and the machine."""
     return {
         "mtl": __version__,
         "torch": torch.__version__,
@@ -84,13 +86,13 @@ def environment() -> dict[str, str]:
 
 
 def digests_of(plugins: Sequence[str]) -> dict[str, str]:
-    """Plug-in file -> its sha256; an installed plug-in has none."""
+    """Plug-in file -> its sha256; the digest of an installed plug-in is left out."""
     files = [name for name in plugins if Path(name).suffix == ".py" and Path(name).is_file()]
     return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
 
 
 def _label_counts(trainer: Trainer) -> dict[str, dict[str, int]]:
-    """Task -> split -> labels that are there, of tasks in which some may be missing."""
+    """Task -> split -> its number of labels, for the tasks with missing labels."""
     dataset, counts = trainer.dataset, {}
     for group in trainer.built.groups:
         present = dataset.rows.present[group.name].cpu().numpy()

@@ -1,4 +1,4 @@
-"""The end of a run: the weights that validation chose meet the test split once, and the results are written."""
+"""The end of a run evaluates the selected weights once on the test split, and writes the results."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mtl.training.trainer import Trainer
 
 
 def finish(trainer: Trainer, folder: RunFolder, recorder: Recorder, between: Callable[[], None]) -> None:
-    """Take the step that validation chose, or else the last one; evaluate it, and record what came out.
+    """Evaluate the step that validation selected, or otherwise the last one, and record the results.
 
     Args:
-        trainer: whose training has ended.
-        folder: the run, held.
-        recorder: of this run.
-        between: called between the batches of an evaluation; what it raises breaks the end off.
+        trainer: the trainer, whose training has ended.
+        folder: the run, which this process holds.
+        recorder: the recorder of this run.
+        between: called between the batches of an evaluation; an exception of it ends this function.
 
     Raises:
-        UserError: the checkpoint of the chosen step is damaged.
+        UserError: the checkpoint of the selected step is damaged.
     """
     stages.reached("finish")
     recorder.log_again()
@@ -44,14 +44,14 @@ def finish(trainer: Trainer, folder: RunFolder, recorder: Recorder, between: Cal
         recorder.log(METRICS, [rows["test"]])
         recorder.rows.append(rows["test"])
     folder.logs.write_csv(recorder.rows)
-    if decided:  # what was logged of validation knew nothing of thresholds and temperatures
+    if decided:  # the logged metrics of validation do not include thresholds and temperatures
         values = evaluate_split(trainer, "validation", between)
         rows["validation"] = row_of(trainer.progress, "validation", values)
     _write_results(trainer.progress, folder, chosen, rows)
 
 
 def selected_of(progress: Progress) -> Selected:
-    """The step whose weights count."""
+    """The step whose weights are the result of the run: the best one by validation, otherwise the last one."""
     if progress.best_step is None or progress.best_step == progress.step:
         return Selected(step=progress.step, epoch=progress.epoch)
     assert progress.best_epoch is not None
@@ -70,7 +70,7 @@ def _load_weights(trainer: Trainer, folder: RunFolder, step: int) -> None:
 
 
 def _decide(trainer: Trainer, folder: RunFolder) -> bool:
-    """Fit thresholds and temperatures on validation, where tasks ask for it; whether there are any."""
+    """Fit the thresholds and temperatures that tasks ask for, and return whether there are any."""
     decisions = fit_decisions(trainer.recipe, trainer.built, trainer.dataset)
     if not decisions:
         return False

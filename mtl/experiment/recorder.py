@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: logs, checkpoints, its record."""
+"""The recorder writes the logs, checkpoints and record of a run while it trains."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Recorder:
     """The listener that keeps the folder of one run up to date.
 
     Args:
-        trainer: what trains.
-        folder: the run, held.
-        others: who is told of checkpoints and of what the disk refuses.
-        parent: the step that the run was resumed from, if it was.
-        save_first: commit the state before the first step, since the recipe and the data alone would not give it again.
+        trainer: the trainer of the run.
+        folder: the run, which this process holds.
+        others: the listeners that hear of checkpoints and of refusals by the disk.
+        parent: the step that the run was resumed from, or None.
+        save_first: commit the state before the first step, since recipe and data alone do not reproduce it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Recorder:
         self._told: set[str] = set()
 
     def on(self, event: Event) -> None:
-        """Log what was measured, and save where that is due."""
+        """Log the measurements of an event, and save a checkpoint if one is due."""
         match event:
             case Started():
                 self._start()
@@ -60,10 +60,12 @@ class Recorder:
 
     def _start(self) -> None:
         progress = self.trainer.progress
-        if self.folder.record.step != progress.step:  # a kill came between a checkpoint and its record
+        if (
+            self.folder.record.step != progress.step
+        ):  # the process was killed between a checkpoint and its record
             self._record_position()
         if self.parent is not None:
-            self._retain()  # a kill may have come between the last checkpoint and the deletion of older ones
+            self._retain()  # a killed process may have left checkpoints to delete
         if self._sharing_step is None:
             self._log_sharing()
         if self.save_first:
@@ -76,7 +78,7 @@ class Recorder:
         by_time = every.minutes is not None and monotonic() - self._last_save >= 60 * every.minutes
         self._due = self._due or by_steps or by_time
         if self._due and event.step < event.n_steps and not self.trainer.evaluation_is_due():
-            self.save()  # or else after the evaluation, as at the end of an epoch
+            self.save()  # otherwise the save follows the evaluation, as at the end of an epoch
 
     def _epoch_ended(self, event: EpochEnded) -> None:
         progress, every = self.trainer.progress, self.trainer.recipe.train.checkpoint.every.epochs
@@ -94,7 +96,7 @@ class Recorder:
         self._log_sharing()
 
     def save(self) -> None:
-        """Commit a checkpoint of the state as it is.
+        """Commit a checkpoint of the current state.
 
         Raises:
             EnvironmentFault: the disk refused.
@@ -113,8 +115,8 @@ class Recorder:
     def _retain(self) -> None:
         """Delete old checkpoints.
 
-        The checkpoint that the run was resumed from stays. So does the best one by validation, and the one that was
-        the best when a checkpoint that stays was saved: a run that goes back to that checkpoint needs both.
+        The checkpoint that the run was resumed from stays. The best one by validation stays too. For each checkpoint
+        that stays, the best one at its time also stays, since a run that resumes from the former needs both.
         """
         folder, keep = self.folder.checkpoints, self.trainer.recipe.train.checkpoint.keep
         stay = [*checkpoint.steps(folder)[-keep:], *([] if self.parent is None else [self.parent])]
@@ -125,7 +127,7 @@ class Recorder:
             self._warn_once(warning)
 
     def stopped(self) -> None:
-        """A stop signal came at the edge of a step: save, unless the end of the run was being written."""
+        """Save after a stop signal between two steps, unless the training had ended."""
         progress = self.trainer.progress
         if self.folder.record.status == "finished":
             self._warn(f"stopped after the end of the run at step {progress.step}; its results are saved")
@@ -133,7 +135,7 @@ class Recorder:
         if not self.trainer.finished:
             try:
                 self.save()
-            except KeyboardInterrupt:  # another one, from somebody who does not wait for the disk
+            except KeyboardInterrupt:  # a second signal: the user does not wait for the disk
                 self.broken_off()
                 raise
         self._record_position("interrupted")
@@ -142,7 +144,7 @@ class Recorder:
         )
 
     def broken_off(self) -> None:
-        """The run was interrupted within a step: the last checkpoint stands."""
+        """Record that the run was interrupted within a step; the last checkpoint stays the newest."""
         self._record_status("interrupted")
         saved = checkpoint.steps(self.folder.checkpoints)
         kept = f"step {saved[-1]} is saved" if saved else "nothing is saved yet"
@@ -152,16 +154,16 @@ class Recorder:
         )
 
     def diverged(self, fault: NotFinite) -> None:
-        """A loss or gradient was not finite: what is known of that step goes into diverged.json."""
+        """Record that a loss or gradient was infinite or NaN, and write the facts of that step to diverged.json."""
         self._record_status("diverged")
         text = json.dumps({"what": fault.what, **(fault.facts or {})}, indent=1) + "\n"
         self._unless_refused(lambda: write_whole(self.folder.path / DIVERGED, text.encode()), so="")
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append to a log; a disk that refuses is told once, for training and checkpoints go on.
+        """Append rows to a log; if the disk refuses, one warning tells it, and training and checkpoints go on.
 
-        What it refused is tried again with the next rows and at each save, so that the log is complete once there is
-        room; unless the run ends before.
+        The next rows and each save try the refused rows again. So the log is complete again once the disk has room,
+        if the run has not ended before.
         """
         waiting = self._unwritten.setdefault(name, [])
         waiting += rows
@@ -174,7 +176,7 @@ class Recorder:
         self._unless_refused(write)
 
     def log_again(self) -> None:
-        """Try to write what the disk has refused."""
+        """Try again to write the rows that the disk has refused."""
         for name in self._unwritten:
             self.log(name, [])
 
@@ -203,14 +205,14 @@ class Recorder:
         self.others.on(Warned(text))
 
     def _warn_once(self, text: str, what: str = "") -> None:
-        """One warning for each thing that goes on going wrong."""
+        """Warn once for each lasting problem; `what` names it, by default the text."""
         key = what or text
         if key not in self._told:
             self._told.add(key)
             self._warn(text)
 
     def _log_sharing(self) -> None:
-        """What is shared now, as one line, unless there is one of this step."""
+        """Log the current sharing matrices as one line, unless this step has a line already."""
         progress, shared = self.trainer.progress, self.trainer.built.model.sharing()
         if shared and progress.step != self._sharing_step:
             epoch = progress.epoch + (progress.step_in_epoch > 0)

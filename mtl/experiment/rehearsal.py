@@ -1,4 +1,4 @@
-"""A few rows through everything that a plug-in may have written, before anything is written to disk.
+"""A few rows pass through every part that a plug-in may define, before a run writes to the disk.
 
 Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 """
@@ -34,10 +34,10 @@ ROWS = 8
 
 
 def rehearse(trainer: Trainer) -> None:
-    """Losses, metrics, predictions and the weighting on the first training rows; changes nothing.
+    """Compute losses, metrics, predictions and the weighting on the first training rows; the trainer stays unchanged.
 
     Raises:
-        UserError: a part does not give what its family promises.
+        UserError: the result of a part breaks the contract of its family.
     """
     first = trainer.dataset.splits["train"][:ROWS].copy()
     if trainer.sampler.smallest == 1:
@@ -53,8 +53,8 @@ def rehearse(trainer: Trainer) -> None:
 
 def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
     with trainer.recipe.at("weighting"):
-        weighting = copy.deepcopy(trainer.weighting)  # one that keeps losses must not see these
-        before = unsaved(weighting)
+        weighting = copy.deepcopy(trainer.weighting)  # a weighting that keeps losses must not keep these
+        before = _unsaved(weighting)
         seen_N = torch.ones_like(losses_N, dtype=torch.bool)
         if weighting.needs != "gradients":
             total = weighting(losses_N, seen_N)
@@ -63,16 +63,16 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
                 raise broken(
                     trainer.recipe.weighting, "build", f"weighs the losses to {got}, not to one number"
                 )
-        for name, value in unsaved(weighting).items():
+        for name, value in _unsaved(weighting).items():
             if before.get(name) != value:
                 what = f"gives a module that remembers {quoted(name)} where no checkpoint holds it: use register_buffer"
                 raise broken(trainer.recipe.weighting, "build", what)
 
 
-def unsaved(module: nn.Module) -> dict[str, str]:
-    """Attribute of a module, or of one inside it -> its value as text, of all that its state_dict leaves out.
+def _unsaved(module: nn.Module) -> dict[str, str]:
+    """Attribute of a module or of an inner module -> its value as text, for all attributes outside the state_dict.
 
-    Buffers with `persistent=False` do not count: whoever says so means it.
+    Buffers with `persistent=False` are left out, since their author chose that.
     """
     own = vars(nn.Module())
     return {
@@ -84,7 +84,7 @@ def unsaved(module: nn.Module) -> dict[str, str]:
 
 
 def _as_text(value: object, depth: int = 4) -> str:
-    """Numbers, texts, tensors, arrays, random generators, and what holds them; of anything else the type."""
+    """The text of numbers, texts, tensors, arrays, random generators and their containers; otherwise a type name."""
     if isinstance(value, torch.Tensor | np.ndarray):
         return repr(value.tolist())
     if isinstance(value, int | float | str | None):
@@ -106,7 +106,7 @@ def _as_text(value: object, depth: int = 4) -> str:
 
 
 def _rehearse_single_row(trainer: Trainer, batch: Batch) -> None:
-    """Batch norm has no variance of one value."""
+    """Refuse a batch of one row if the network has a batch norm, which has no variance of one value."""
     model = copy.deepcopy(trainer.built.model).train()
     with trainer.recipe.at("train", "batch_size"):
         try:
@@ -127,7 +127,9 @@ def _rehearse_group(
     with trainer.recipe.at("tasks", group.tasks[0]):
         logits_BTO = logits_BTO.float()
         target, present = batch.target[group.name], batch.present[group.name]
-        if type(module).row_loss is not TaskModule.row_loss:  # one with a loss of its own needs none
+        if (
+            type(module).row_loss is not TaskModule.row_loss
+        ):  # a module with its own `loss` needs no `row_loss`
             check_row_loss(module, module.row_loss(logits_BTO, target), tuple(present.shape))
         found = module.loss(logits_BTO, target, batch.weight[group.name])
         check_losses(module, found, n_tasks, logits_BTO)
@@ -140,7 +142,7 @@ def _rehearse_group(
                 raise of_module(
                     module, "metric", f"gives an object of type {type(metric).__name__}, not a Metric"
                 )
-            if trainer.device.type == "mps":  # which has no float64
+            if trainer.device.type == "mps":  # MPS has no float64
                 metric = metric.set_dtype(torch.float32)
             metric = metric.to(trainer.device)
             metric.update(logits_BTO.detach(), target, present)

@@ -1,4 +1,4 @@
-"""A run that is to go on: what is asked of it, and whether the run, the recipe and the machine allow it."""
+"""The request to resume a run, and the checks whether the run, the recipe and the machine allow it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _STEP = re.compile(r"step-([0-9]{8})")
 
 @dataclass(frozen=True)
 class Resumption:
-    """What is asked of a run that is to go on; `mtl.resume` says what each means.
+    """The request to resume a run; `mtl.resume` explains each argument.
 
     Args:
         path: the run folder, or one of its checkpoints.
-        overrides: keys of the recipe that change.
-        recipe: a whole recipe instead.
+        overrides: the keys of the recipe that change.
+        recipe: a whole recipe in place of overrides.
         plugins: the plug-ins that were loaded.
         extend_schedule: stretch the learning rate's schedule over the new number of steps.
-        allow_nonfinite: take infinite and NaN weights.
+        allow_nonfinite: accept infinite and NaN weights.
         require_bitwise: refuse another version or machine.
     """
 
@@ -45,14 +45,14 @@ class Resumption:
 
 @dataclass(frozen=True)
 class Reopened:
-    """A run that may go on.
+    """A run that may be resumed.
 
     Args:
-        folder: the run; not held.
-        step: the checkpoint that was asked for, if one was.
-        recipe: what it goes on with.
-        changed: what changed in the recipe, in words.
-        threads: how many torch is to compute with.
+        folder: the run, which this process does not hold yet.
+        step: the step of the requested checkpoint; None: no checkpoint was named.
+        recipe: the recipe of the resumed run.
+        changed: the changes in the recipe, in words.
+        threads: the number of threads for torch.
     """
 
     folder: RunFolder
@@ -63,24 +63,24 @@ class Reopened:
 
     @property
     def grows(self) -> bool:
-        """Whether more epochs or steps are asked for."""
+        """Whether the request adds epochs or steps."""
         return any(text.startswith(("train.epochs ", "train.max_steps ")) for text in self.changed)
 
     @property
     def is_done(self) -> bool:
-        """Whether the run is finished and nothing more is asked of it."""
+        """Whether the run is finished and the request adds nothing."""
         return self.folder.record.status == "finished" and self.step is None and not self.grows
 
 
 def reopen(asked: Resumption, stream: Stream) -> Reopened:
-    """Open a run and check all that can be told before it is held and its data are read.
+    """Open a run and make every check that needs neither its lock nor its data.
 
     Args:
-        asked: which run, and how it is to go on.
-        stream: who is told what differs from the run's beginning.
+        asked: the request.
+        stream: the listeners that hear of differences from the run's beginning.
 
     Raises:
-        UserError: there is no such run, or it may not go on like this.
+        UserError: there is no such run, or it may not be resumed with this request.
     """
     folder, step = _opened(asked.path)
     for warning in _plugin_changes(folder, asked.plugins):
@@ -96,10 +96,10 @@ def reopen(asked: Resumption, stream: Stream) -> Reopened:
 
 
 def _opened(path: Path) -> tuple[RunFolder, int | None]:
-    """The run, and the step of the checkpoint if the path is one.
+    """The run, and the step of the checkpoint if the path is a checkpoint.
 
     Raises:
-        UserError: it is neither.
+        UserError: the path is neither a run nor a checkpoint.
     """
     step = _STEP.fullmatch(path.name)
     if step is None or path.parent.name != "checkpoints":
@@ -110,9 +110,9 @@ def _opened(path: Path) -> tuple[RunFolder, int | None]:
 
 
 def _plugin_changes(folder: RunFolder, plugins: Sequence[str]) -> Iterator[str]:
-    """Refuse to go on without a plug-in of the run; tell of each file that is not what it was.
+    """Refuse a request without all plug-ins of the run, and yield a text for each plug-in file that has changed.
 
-    A file may have moved: it is known by its name.
+    A file is recognized by its name, so it may have moved.
     """
     given = {Path(name).name: name for name in plugins}
     missing = [name for name in folder.record.plugins if Path(name).name not in given]
@@ -126,10 +126,10 @@ def _plugin_changes(folder: RunFolder, plugins: Sequence[str]) -> Iterator[str]:
 
 
 def _other_machine(run: Reopened, required: bool) -> list[str]:
-    """What of versions and machine is not as the run began, if anything.
+    """The differences in versions and machine since the run began, in words.
 
     Raises:
-        UserError: something is, and the same bits are required; or there is no such device.
+        UserError: there is a difference and the request requires the same bits; or the device does not exist.
     """
     record = run.folder.record
     with run.recipe.at("train", "device"):
@@ -145,10 +145,10 @@ def _other_machine(run: Reopened, required: bool) -> list[str]:
 
 
 def require_same_data(folder: RunFolder, trainer: Trainer) -> None:
-    """The data are those that the run began with.
+    """Require that the data are the same as at the run's beginning.
 
     Raises:
-        UserError: they are not.
+        UserError: the data differ.
     """
     now, was = trainer.dataset.fingerprint, folder.record.data.sha256
     if now != was:

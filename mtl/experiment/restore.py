@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and how the trainer and the logs get there."""
+"""This module chooses the checkpoint of a resumed run, and restores the trainer and the logs from it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from mtl.training.trainer import Trainer
 def restore(
     folder: RunFolder, trainer: Trainer, step: int | None, stream: Stream, allow_nonfinite: bool
 ) -> int | None:
-    """Put the trainer and the logs where a checkpoint was; later checkpoints are set aside.
+    """Restore the trainer and the logs from a checkpoint, and set later checkpoints aside.
 
     Args:
-        folder: the run, held.
-        trainer: at the beginning.
-        step: the checkpoint that is asked for, which must be whole; None: the newest one that is.
-        stream: who is told of checkpoints that are damaged.
-        allow_nonfinite: take infinite and NaN weights too.
+        folder: the run, which this process holds.
+        trainer: the trainer, before its first step.
+        step: the step of the requested checkpoint, which must be whole; None: the newest whole one.
+        stream: the listeners that hear of damaged checkpoints.
+        allow_nonfinite: accept infinite and NaN weights.
 
     Returns:
-        The step of the checkpoint; None if there is none yet.
+        The step of the checkpoint; None if the run has none yet.
 
     Raises:
-        UserError: no checkpoint can be used, or the logs lack lines that it counts on.
+        UserError: no checkpoint can be used, or the logs lack lines that they had at the checkpoint.
     """
     retention.clean(folder.checkpoints)
     step, offsets = load_checkpoint(folder, trainer, step, stream, allow_nonfinite)
     if step is not None:
-        retention.set_aside(folder.checkpoints, step)  # those after it: damaged, or not asked for
+        retention.set_aside(folder.checkpoints, step)  # later ones are damaged or were not requested
     folder.logs.cut(offsets, trainer.progress.epoch)
     folder.remove_leftovers()
     return step
@@ -43,7 +43,7 @@ def restore(
 def load_checkpoint(
     folder: RunFolder, trainer: Trainer, step: int | None, stream: Stream, allow_nonfinite: bool
 ) -> tuple[int | None, dict[str, int]]:
-    """As `restore`, but the folder stays as it is; also returns how long each log was at the checkpoint."""
+    """As `restore`, but the folder stays unchanged; the second result is the length of each log at the checkpoint."""
     if step is not None:
         files = _named(folder, step)
     elif checkpoint.steps(folder.checkpoints):
@@ -65,14 +65,14 @@ def _at(folder: RunFolder, step: int) -> Path:
 
 
 def _verified(folder: RunFolder, step: int) -> dict[str, Path]:
-    """The files of one checkpoint of the run, each found to be what its manifest says."""
+    """File name -> path for one checkpoint of the run, after every file agreed with the manifest."""
     return checkpoint.verified(_at(folder, step), folder.record.id)
 
 
 def _damage_of_best(folder: RunFolder, step: int, files: Mapping[str, Path]) -> tuple[int, str] | None:
-    """The best step by validation at a checkpoint, and what is wrong with it; None if it is whole.
+    """The best step by validation at a checkpoint, and how its own checkpoint is damaged; None if that is whole.
 
-    The end of the run needs the weights of that step.
+    The end of the run needs the weights of the best step.
     """
     best = state.best_step(files)
     if best is None or best == step:
@@ -85,10 +85,10 @@ def _damage_of_best(folder: RunFolder, step: int, files: Mapping[str, Path]) -> 
 
 
 def _named(folder: RunFolder, step: int) -> dict[str, Path]:
-    """The files of the checkpoint that was asked for.
+    """The files of the requested checkpoint.
 
     Raises:
-        UserError: it is damaged, or the best one by validation is that it knows of.
+        UserError: it is damaged, or the checkpoint of its best step by validation is damaged.
     """
     try:
         files = _verified(folder, step)
@@ -103,10 +103,10 @@ def _named(folder: RunFolder, step: int) -> dict[str, Path]:
 
 
 def _newest(folder: RunFolder, stream: Stream) -> tuple[int, dict[str, Path]]:
-    """The newest checkpoint that is whole, and whose best one by validation is whole too.
+    """The newest checkpoint that is whole, and whose best step by validation has a whole checkpoint too.
 
     Raises:
-        UserError: there is none.
+        UserError: the run has no such checkpoint.
     """
     step, files, warnings = checkpoint.newest(folder.checkpoints, folder.record.id)
     for warning in warnings:

@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint, to the same bits as if it had never stopped."""
+"""A resumed run goes on from a checkpoint, and ends with the same bits as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def resume(
     allow_nonfinite: bool = False,
     require_bitwise: bool = False,
 ) -> Result:
-    """Go on with a run from its newest checkpoint that is whole.
+    """Resume a run from its newest whole checkpoint.
 
     Args:
-        path: the run folder; or one of its checkpoints, which must then be whole.
-        overrides: keys that may change are train.epochs and train.max_steps, which may grow, train.checkpoint,
-            train.device, train.threads and description; any other is refused by name.
-        recipe: likewise, in place of the run's own recipe with overrides.
-        plugins: the plug-ins that were loaded; all that the run began with must be among them.
-        listeners: who is told what happens, after it was written down; by default nobody.
-        extend_schedule: stretch the schedule of the learning rate over the new number of steps; else it stays as
-            the run began with it, and holds its last value.
-        allow_nonfinite: go on from a checkpoint with infinite or NaN weights.
-        require_bitwise: refuse another version or machine, on which the bits may differ, instead of saying so.
+        path: the run folder, or one of its checkpoints, which must then be whole.
+        overrides: changes of the recipe. train.epochs and train.max_steps may grow; train.checkpoint, train.device,
+            train.threads and description may change; any other key is refused by name.
+        recipe: a whole recipe in place of the run's recipe with overrides; the same keys may change.
+        plugins: the plug-ins that were loaded; they must include all plug-ins of the run.
+        listeners: the listeners that receive each event after it was written down; by default none.
+        extend_schedule: stretch the schedule of the learning rate over the new number of steps; otherwise the schedule
+            stays the same, and the steps after its end use its last value.
+        allow_nonfinite: accept a checkpoint with infinite or NaN weights.
+        require_bitwise: refuse another version or machine, on which the bits may differ; otherwise a warning tells it.
 
     Raises:
         UserError: there is no run or no usable checkpoint, or the data or the recipe changed.
@@ -54,7 +54,7 @@ def resume(
 
 
 def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
-    """As `resume`, with what is asked of the run in one object."""
+    """As `resume`, with the request in one object."""
     stream = Stream(listeners)
     run = reopen(asked, stream)
     folder = run.folder
@@ -64,7 +64,7 @@ def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
     folder.hold()
     with devices.settings(run.recipe.train.deterministic, run.threads):
         try:
-            folder.reread()  # another process may just have let go of it
+            folder.reread()  # another process may have changed it before its release
             trainer, _ = prepare(run.recipe)
             require_same_data(folder, trainer)
             parent = restore(folder, trainer, run.step, stream, asked.allow_nonfinite)
@@ -79,10 +79,10 @@ def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
 def _adjust(
     run: Reopened, trainer: Trainer, parent: int | None, extend_schedule: bool, stream: Stream
 ) -> bool:
-    """Weights of other runs if nothing was saved yet, and the schedule's horizon.
+    """Take weights of other runs if the run has no checkpoint yet, and set the schedule's horizon.
 
     Returns:
-        Whether the state is now one that the newest checkpoint or the recipe would not give again.
+        Whether neither the newest checkpoint nor the recipe reproduces the state after this.
     """
     progress = trainer.progress
     warm = parent is None and run.recipe.train.init_from is not None
@@ -95,12 +95,12 @@ def _adjust(
 
 
 def _horizon(trainer: Trainer, extend_schedule: bool) -> int:
-    """The number of steps that the learning rate's schedule is for."""
+    """The number of steps that the learning rate's schedule spans."""
     return trainer.total_steps if extend_schedule else trainer.progress.horizon
 
 
 def _in_vain(run: Reopened, trainer: Trainer) -> Iterator[str]:
-    """A warning if more steps are asked of a run that early stopping has ended."""
+    """Yield a warning if the request adds steps to a run that early stopping has ended."""
     if trainer.progress.stopped and run.grows:
         yield (
             f"{run.folder.path}: early stopping ended it at step {trainer.progress.step}; "
@@ -109,7 +109,7 @@ def _in_vain(run: Reopened, trainer: Trainer) -> Iterator[str]:
 
 
 def _write_start(run: Reopened, trainer: Trainer) -> None:
-    """Write down that the run goes on: its recipe if that changed, and no end that the run is not at any more."""
+    """Record that the run goes on: write a changed recipe, and remove the results of an earlier end."""
     record, progress = run.folder.record, trainer.progress
     record.selected = record.decisions = record.stopped_early = record.skipped_steps = None
     record.step, record.epoch, record.results = progress.step, progress.epoch, {}
@@ -121,12 +121,12 @@ def _write_start(run: Reopened, trainer: Trainer) -> None:
 
 
 def foretell(asked: Resumption, listeners: Sequence[Listener] = ()) -> list[str]:
-    """What `go_on` would do, in lines for people; nothing is written, and no lock taken.
+    """The actions of `go_on` in lines for people; this function writes nothing and takes no lock.
 
-    The data are read and the checkpoint is loaded, so that what `go_on` would refuse is refused here.
+    It reads the data and loads the checkpoint, so it refuses the same requests as `go_on`.
 
     Raises:
-        UserError: as `resume`.
+        UserError: as in `resume`.
     """
     stream = Stream(listeners)
     run = reopen(asked, stream)
@@ -155,6 +155,6 @@ def _foretold(run: Reopened, trainer: Trainer, step: int | None, extend_schedule
 
 
 def _later(folder: RunFolder, step: int | None) -> list[str]:
-    """The names of the checkpoints after one."""
+    """The names of the checkpoints after a step."""
     steps = checkpoint.steps(folder.checkpoints)
     return [f"step-{other:08d}" for other in steps if step is not None and other > step]

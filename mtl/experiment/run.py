@@ -1,4 +1,4 @@
-"""One recipe to one run folder: the verb `run`, for the command line and for Python alike."""
+"""The verb `run` turns one recipe into one run folder, for the command line and for Python alike."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Result:
     """A finished run.
 
     Args:
-        path: its folder.
+        path: the run folder.
         metrics: the last row of each split: `test/garment/accuracy` -> value.
         record: the content of run.json.
     """
@@ -69,10 +69,10 @@ def run(
         overrides: `key.sub=value`, as on the command line; not with a checked recipe.
         out: the run folder; default `runs/<recipe>/<utc>-<suffix>`.
         plugins: the plug-ins that were loaded, for the record.
-        listeners: who is told what happens, after it was written down; by default nobody.
+        listeners: the listeners that receive each event after it was written down; by default none.
 
     Raises:
-        UserError: the recipe or the data are at fault; before anything was written.
+        UserError: the recipe or the data are at fault; nothing was written then.
         NotFinite: a loss or gradient became infinite or NaN.
     """
     if not isinstance(recipe, Recipe):
@@ -84,13 +84,13 @@ def run(
         trainer, _ = prepare(recipe)
         warm_start(recipe, trainer, stream)
         record = first_record(trainer, plugins)
-        with StopSignals():  # one that comes while the folder is made is obeyed once it is whole
+        with StopSignals():  # a signal during the making of the folder is obeyed after it
             folder = RunFolder.create(Path(out) if out is not None else None, recipe, record)
             return train(trainer, folder, stream, save_first=recipe.train.init_from is not None)
 
 
 def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
-    """The weights that `train.init_from` names, in place of those drawn."""
+    """Replace the drawn weights by those of the runs in `train.init_from`."""
     given = recipe.train.init_from
     if given is None:
         return
@@ -105,13 +105,13 @@ def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
 
 
 def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
-    """Check a recipe, read its data, and build what trains it.
+    """Check a recipe, read its data, and build its trainer; the second result is the device.
 
     Raises:
         UserError: shapes, device or data are at fault.
     """
     stages.reached("load")
-    devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # for what a plug-in may draw
+    devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # a plug-in may draw
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
     with opened_once():
@@ -132,16 +132,16 @@ def train(
     parent: int | None = None,
     save_first: bool = False,
 ) -> Result:
-    """The loop around `fit`: logs, checkpoints, the record, and the last look at the test split.
+    """Run `fit` with logs, checkpoints and the record, and evaluate the test split at the end.
 
-    A stop signal (SIGINT, SIGTERM, SIGHUP) is obeyed at the next edge of a step, after a checkpoint.
+    A stop signal (SIGINT, SIGTERM, SIGHUP) is obeyed at the end of the current step, after a checkpoint.
 
     Args:
-        trainer: at the beginning, or where a checkpoint was.
+        trainer: a new trainer, or one that was restored from a checkpoint.
         folder: the run.
-        stream: who is told.
-        parent: the step that the run goes on from, if it does.
-        save_first: commit a checkpoint before the first step, of what the recipe alone would not give again.
+        stream: the listeners.
+        parent: the step that the run was resumed from, or None.
+        save_first: commit a checkpoint before the first step, since the recipe alone does not reproduce the state.
     """
     folder.hold()
     try:
@@ -170,7 +170,7 @@ def train(
 
 @contextmanager
 def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]:
-    """Whatever ends the training before its time is recorded, and raised as the caller expects it."""
+    """Record an exception that ends the training early, and raise it in the form that the caller expects."""
     try:
         yield
     except StopAsked as asked:
@@ -183,13 +183,13 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
         recorder.broken_off()
         raise
     except (MemoryError, RuntimeError) as error:
-        if out_of_memory(error):
+        if _out_of_memory(error):
             raise _memory_fault(trainer, error) from error
         raise
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is not enough; torch's CPU allocator raises a plain RuntimeError."""
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -206,5 +206,5 @@ def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
 
 
 def result_of(folder: RunFolder) -> Result:
-    """What a finished run gives back."""
+    """The result of a finished run."""
     return Result(folder.path, dict(folder.record.results), folder.record.model_copy(deep=True))

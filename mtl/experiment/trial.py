@@ -1,4 +1,4 @@
-"""How far a recipe goes without data: its columns are there, its network is built and tried once."""
+"""A recipe is tried without data: its columns are looked up, and its network is built and run once."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from mtl.recipe.keys.recipe import Recipe
 from mtl.training.trainer import shared_slices
 
 TRIED_IN_MEMORY = 1 << 23
-"""Parameters up to which a network is tried on the CPU: the meta device's own start takes 1.4 s and 84 MB."""
+"""A network with at most this many parameters is tried on the CPU; the meta device takes 1.4 s and 84 MB to start."""
 
 
 def build_and_try(recipe: Recipe) -> tuple[Built, Header]:
-    """Build without data, and try one forward and backward pass.
+    """Build the network of a recipe without data, and try one forward and backward pass.
 
     Returns:
-        The network on the meta device, where it takes no memory, and what the sources say of themselves.
+        The network on the meta device, where it takes no memory, and the header of the sources.
 
     Raises:
         UserError: a column or a split is missing, shapes do not chain, heads do not fit, or no task reaches a
@@ -49,7 +49,7 @@ def build_and_try(recipe: Recipe) -> tuple[Built, Header]:
 
 
 def _try(recipe: Recipe, tried: Built, header: Header) -> None:
-    """One forward and backward pass, on the device where the network is."""
+    """Make one forward and backward pass on the device of the network."""
     x = torch.zeros(2, *header.input_shape, device=next(tried.model.parameters()).device)
     tried.model.train()
     with recipe.at("model"):
@@ -71,7 +71,7 @@ def _try(recipe: Recipe, tried: Built, header: Header) -> None:
 
 
 def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> Logits:
-    """The forward pass; each stage, each unit and the trunk must give the shape that was announced."""
+    """Make the forward pass, and check that each stage, each unit and the trunk gives its announced shape."""
     model, doing = built.model, Doing()
     hooks = [hook for part in model.trunk.modules() for hook in _watched(recipe, part, doing, len(x))]
     try:
@@ -91,14 +91,14 @@ def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> Logits:
 
 @dataclass
 class Doing:
-    """What the forward pass is in: the key of `model` that is to blame, and words for it."""
+    """The current part of the forward pass: its key in `model`, to which an error points, and its name in words."""
 
     path: str = "backbone"
     what: str = "the input"
 
 
 def _watched(recipe: Recipe, part: nn.Module, doing: Doing, n_rows: int) -> Iterator[RemovableHandle]:
-    """Hooks that follow the stages of towers and the units between them."""
+    """Add hooks to the stages of towers and to the units between them, and yield their handles."""
     if isinstance(part, Towers):
         for name, stage in part.stages.items():
             wanted = (n_rows, len(part.names) * part.shapes[name][0], *part.shapes[name][1:])
@@ -130,7 +130,7 @@ def _hooks(
 
 
 def _check_columns(recipe: Recipe, header: Header) -> None:
-    """The columns that are neither labels nor inputs."""
+    """Require the columns that are neither labels nor inputs."""
     faults: list[UserError] = []
     for path, column, source in _further_columns(recipe):
         known = header.of(source).known
@@ -141,7 +141,7 @@ def _check_columns(recipe: Recipe, header: Header) -> None:
 
 
 def _further_columns(recipe: Recipe) -> Iterator[tuple[KeyPath, str, str | None]]:
-    """Where a column of splits, weights or ids is named, its name, and the source that must have it, if it is one."""
+    """For each column of splits, weights or ids: its key in the recipe, its name, and the source that must have it."""
     for key in ("column", "group", "by_time"):
         column = getattr(recipe.data.split, key)
         if column is not None:
@@ -156,7 +156,7 @@ def _further_columns(recipe: Recipe) -> Iterator[tuple[KeyPath, str, str | None]
 
 
 def _check_validation(recipe: Recipe, header: Header) -> None:
-    """What is fitted on validation or stops by it needs a validation split."""
+    """Require a validation split if the recipe fits a number on it or stops by it."""
     split = recipe.data.split
     given = (split.validation, split.validation_from, split.column)
     has_validation = any(value is not None for value in given) or "validation" in header.row_counts

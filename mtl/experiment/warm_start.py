@@ -1,4 +1,4 @@
-"""Initial weights taken from other runs, by the names of towers, stages and tasks."""
+"""A warm start takes initial weights from other runs, by the names of towers, stages and tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from mtl.model.towers import SeparateTowers, Towers
 
 @dataclass
 class Matched:
-    """What was taken over: tower -> its stages, tasks whose heads were, sharing parameters; and what was not."""
+    """The result of a warm start.
+
+    Args:
+        towers: tower -> its stages whose weights were taken.
+        heads: the tasks whose heads were taken.
+        sharing: the sharing parameters that were taken.
+        left: the stages and heads that kept their drawn weights.
+    """
 
     towers: dict[str, list[str]] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
@@ -23,7 +30,7 @@ class Matched:
     left: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For the person who watches."""
+        """The result in lines for the person who watches."""
         said = [f"tower {quoted(tower)}: stages {', '.join(stages)}" for tower, stages in self.towers.items()]
         said += [f"heads of {', '.join(map(quoted, self.heads))}"] if self.heads else []
         said += [f"what is shared: {', '.join(self.sharing)}"] if self.sharing else []
@@ -32,13 +39,14 @@ class Matched:
 
 
 def take_weights(target: Built, runs: Mapping[str, Built]) -> Matched:
-    """Copy each tower, head and sharing parameter that a run has under the same name and in the same shape; heads also
-    need the same classes.
+    """Copy each stage, head and sharing parameter that a run has with the same name and shape.
+
+    A head also needs the same classes.
 
     Args:
         target: the network that is about to be trained.
-        runs: `""` -> one trained network for all towers, or tower -> the network that its tower of this name, and the
-            heads of its tasks, are taken from. If that has a single tower, it is taken whatever it is called.
+        runs: `""` -> one trained network for all towers; or tower -> the trained network for this tower and the heads
+            of its tasks. Such a network needs a tower of the same name, unless it has a single tower.
 
     Raises:
         UserError: nothing matches; the path is relative to `train.init_from`.
@@ -67,13 +75,13 @@ def take_weights(target: Built, runs: Mapping[str, Built]) -> Matched:
 
 
 def _copies(built: Built) -> dict[str, tuple[Towers, int]]:
-    """Tower (or expert) -> the grouped towers that it is in, and its number there."""
+    """Tower or expert -> the grouped towers that hold it, and its number among them."""
     grouped = [part for part in built.model.trunk.modules() if isinstance(part, Towers)]
     return {name: (towers, k) for towers in grouped for k, name in enumerate(towers.names)}
 
 
 def _source_of(tower: str, source: Built, given: bool) -> tuple[Towers, int] | None:
-    """Where a run has a tower of this name; one that was given for it may have any name if it is the only one."""
+    """The grouped towers of a run with this tower, and its number; if `given`, a single tower may have any name."""
     theirs = _copies(source)
     if tower not in theirs and given and len(theirs) == 1:
         return next(iter(theirs.values()))
@@ -93,7 +101,7 @@ def _take_tower(target: Built, tower: str, source: Built, given: bool, found: Ma
 
 
 def _take_heads(target: Built, tower: str, source: Built, given: bool, found: Matched) -> None:
-    """The heads of a tower's tasks, from the tower of that name."""
+    """Take the heads of a tower's tasks from the run that has this tower."""
     if _source_of(tower, source, given) is None:
         return
     for group in target.groups:
@@ -102,7 +110,7 @@ def _take_heads(target: Built, tower: str, source: Built, given: bool, found: Ma
             if group.towers[t] != tower or not place:
                 continue
             other, i = place[0]
-            if group.outputs[t] != other.outputs[i]:  # as many classes may be other ones
+            if group.outputs[t] != other.outputs[i]:  # an equal number of classes may be different classes
                 continue
             own = target.model.modules_of_tasks()[group.name].head
             theirs = source.model.modules_of_tasks()[other.name].head
@@ -111,7 +119,7 @@ def _take_heads(target: Built, tower: str, source: Built, given: bool, found: Ma
 
 
 def _take_sharing(target: Built, source: Built, found: Matched) -> None:
-    """The sharing parameters of the same name and shape."""
+    """Take the sharing parameters with the same name and shape."""
     theirs = dict(source.model.named_parameters())
     roles = target.model.parameter_roles()
     for name, parameter in target.model.named_parameters():
@@ -122,7 +130,7 @@ def _take_sharing(target: Built, source: Built, found: Matched) -> None:
 
 
 def _copy(own: nn.Module, k: int, n: int, other: nn.Module, j: int, m: int) -> bool:
-    """Copy part j of m of one module into part k of n of another, if all of it fits; False if nothing was copied."""
+    """Copy part j of m of `other` into part k of n of `own` if all shapes agree, and return whether they do."""
     mine, theirs = _part(own, k, n), _part(other, j, m)
     if not mine or mine.keys() != theirs.keys():
         return False
@@ -142,6 +150,6 @@ def _part(module: nn.Module, k: int, n: int) -> dict[str, Tensor]:
     for name, tensor in module.state_dict().items():
         if tensor.ndim and tensor.shape[0] % n == 0:
             tensors[name] = tensor.unflatten(0, (n, -1))[k]
-        else:  # a counter of batches, which all have in common
+        else:  # all towers share a counter of batches
             tensors[name] = tensor
     return tensors

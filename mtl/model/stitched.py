@@ -19,8 +19,8 @@ class Standardize(nn.Module):
     """z-score of the raw input, (x - mean) / std, with the training split's mean and std.
 
     Args:
-        mean: broadcastable to one row's input.
-        std: likewise; nowhere 0.
+        mean: broadcasts to the input of one row.
+        std: broadcasts likewise; every entry is positive.
     """
 
     mean: Tensor
@@ -32,6 +32,7 @@ class Standardize(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Raw input (B, ...) -> standardized input of the same shape."""
         return (x.to(self.mean.dtype) - self.mean) / self.std
 
     def extra_repr(self) -> str:
@@ -40,11 +41,11 @@ class Standardize(nn.Module):
 
 @dataclass(frozen=True)
 class Logits(Mapping[str, Tensor]):
-    """What the network gives: task -> logits (B, O), as views of what each task group gives at once.
+    """The output of the network: task -> logits (B, O), each a view of the logits of its task group.
 
     Args:
         groups: task group -> (B, T, O).
-        places: task -> its group, and its position there.
+        places: task -> its group and its position in that group.
     """
 
     groups: Mapping[str, Tensor]
@@ -67,8 +68,8 @@ class StitchedMultiTower(nn.Module):
     Args:
         trunk: from the input to R readings; `StitchedTowers` is K towers with cross-stitch units between them.
         task_modules: task group -> head, loss and prediction of its tasks.
-        inputs: applied to the raw input first, `Standardize` or `TableInputs`; nothing if left out.
-        dropout: probability that a value of a reading is dropped in training, for heads without a rate of their own.
+        inputs: the first layer, `Standardize` or `TableInputs`; without it the trunk reads the raw input.
+        dropout: probability that training drops a value of a reading, for heads that have no rate of their own.
     """
 
     def __init__(
@@ -111,19 +112,19 @@ class StitchedMultiTower(nn.Module):
 
     @torch.no_grad()
     def sharing(self) -> dict[str, SharingMatrix]:
-        """Place -> what is shared there now."""
+        """Place in the network -> the current sharing matrix of that place."""
         return self.trunk.readings()
 
     def parameter_roles(self) -> dict[str, str]:
-        """Parameter -> `weight` (two dimensions or more), `scale`, or `sharing`, which the trunk names."""
+        """Parameter -> its role: `weight` (two dimensions or more), `scale`, or `sharing`, which the trunk names."""
         roles = {name: "weight" if p.ndim > 1 else "scale" for name, p in self.named_parameters()}
         roles.update({f"trunk.{name}": role for name, role in self.trunk.roles().items()})
         return roles
 
     def reach(self, tasks: tuple[str, ...]) -> dict[str, Tensor]:
-        """Parameter -> which tasks its parts serve: a bool tensor that broadcasts to (*shape, N).
+        """Parameter -> the tasks that its parts serve, as a bool tensor that broadcasts to (*shape, N).
 
-        The trunk says it of its own; slice t of a task module serves task t.
+        The trunk gives the entries of its own parameters. Slice t of a task module serves task t.
 
         Args:
             tasks: all N tasks in the order of the trunk's plan, which is the recipe's.

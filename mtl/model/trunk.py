@@ -1,4 +1,4 @@
-"""What lies between the input and the heads: towers, and what they share.
+"""The trunk lies between the input and the heads: it holds the towers and the parts that they share.
 
 Shapes: B batch, K towers (copies of the backbone), R readings, C channels or features of one tower, N tasks.
 """
@@ -19,18 +19,18 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sharing scheme builds its trunk from: plain values and makers, no recipe.
+    """The plain values and functions from which a sharing scheme builds its trunk.
 
     Args:
         tasks: the N tasks, in the order of results.
         towers: tower -> its tasks.
         stage_names: the backbone's stages, in order.
-        input_shape: one row as a copy of the backbone reads it.
-        own_inputs: whether each copy reads an input of its own, (B, K*F), since categories are embedded for each.
-        stages: names of copies -> the grouped stages, with initial weights that depend on the names alone. By default
-            all stages; `first` and `last` name the first and the last one that are wanted.
-        norm: (groups, shape of one) -> the backbone's norm for them, or None.
-        start: (grouped module, names of its groups, *key): gives each group weights by its name and the key.
+        input_shape: the shape of one row that a copy of the backbone reads.
+        own_inputs: whether each copy reads an input of its own, (B, K*F), because each has its own embeddings.
+        stages: names of copies -> the grouped stages, with initial weights that depend on the names alone. `first` and
+            `last` name the first and the last stage of the result; without them it has all stages.
+        norm: (number of groups, shape of one group) -> the backbone's norm for them, or None.
+        start: (grouped module, names of its groups, *key): fills the weights of each group from its name and the key.
     """
 
     tasks: tuple[str, ...]
@@ -43,24 +43,26 @@ class Plan:
     start: Callable[..., None]
 
     def reading_of(self) -> tuple[int, ...]:
-        """Task -> the number of its tower: what a head reads where every tower gives one reading."""
+        """For each task the number of its tower, which is the reading of its head if every tower gives one reading."""
         tower_of = {task: k for k, tasks in enumerate(self.towers.values()) for task in tasks}
         return tuple(tower_of[task] for task in self.tasks)
 
     def tasks_of_towers(self) -> Tensor:
-        """(K, N) bool, whether a task reads a tower."""
+        """(K, N) bool, whether task n reads tower k."""
         rows = [[task in own for task in self.tasks] for own in self.towers.values()]
-        return torch.tensor(rows, device="cpu")  # plain numbers, also where the network is on the meta device
+        return torch.tensor(
+            rows, device="cpu"
+        )  # the values are needed even if the network is on the meta device
 
 
 @dataclass(frozen=True)
 class SharingMatrix:
-    """Who takes how much from whom, at one place of the network.
+    """How much each target takes from each source, at one place of the network.
 
     Args:
-        values: (targets, sources): what each target takes from each source.
-        targets: their names, of towers or tasks.
-        sources: their names, of towers, experts or the trunk.
+        values: (targets, sources): the share that each target takes from each source.
+        targets: the names of towers or tasks.
+        sources: the names of towers, experts or the trunk.
     """
 
     values: Tensor
@@ -69,11 +71,11 @@ class SharingMatrix:
 
 
 class Trunk(nn.Module):
-    """From the input to the R readings that the heads take.
+    """A network from the input to the R readings, which the heads read.
 
     Args:
         copies: the copies of the backbone that read the input, in the order of their channel groups.
-        shape: of one reading, (F,) or (C, H, W).
+        shape: the shape of one reading, (F,) or (C, H, W).
         reading_of: for each task, in the plan's order, the number of its reading.
     """
 
@@ -83,39 +85,39 @@ class Trunk(nn.Module):
 
     @property
     def n_readings(self) -> int:
-        """R."""
+        """R, the number of readings."""
         return max(self.reading_of) + 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...), or (B, K*F) where copies read inputs of their own -> (B, R, *shape)."""
+        """Input (B, ...), or (B, K*F) if copies read inputs of their own -> readings (B, R, *shape)."""
         raise NotImplementedError
 
     def roles(self) -> dict[str, str]:
-        """Parameter -> `weight`, which decays, `scale`, which does not, or `sharing`, which does not and has a learning
-        rate of its own.
+        """Parameter -> its role, which sets its weight decay and its learning rate.
+
+        `weight` decays. `scale` does not decay. `sharing` does not decay and has a learning rate of its own.
         """
         return {name: "weight" if p.ndim > 1 else "scale" for name, p in self.named_parameters()}
 
     def reach(self) -> dict[str, Tensor]:
-        """Parameter -> which tasks its parts serve, known from the structure: a bool tensor that broadcasts to
-        (*shape of the parameter, N).
+        """Parameter -> the tasks that its parts serve, as a bool tensor that broadcasts to (*shape, N).
 
-        By default every task reaches everything. A part that one task alone reaches takes the gradient of its loss,
-        whatever combines the gradients of the shared parts.
+        The structure of the trunk decides this. By default every task reaches every part. A part that only one task
+        reaches takes the gradient of that task's loss; a weighting combines the gradients of the shared parts alone.
         """
         every = torch.ones(len(self.reading_of), dtype=torch.bool, device="cpu")
         return {name: every.expand(*(1,) * p.ndim, -1) for name, p in self.named_parameters()}
 
     def reach_of_copies(self) -> Tensor:
-        """(K, N) bool, which tasks reach the input of each copy; by default all."""
+        """(K, N) bool, whether task n reaches the input of copy k; by default all tasks reach all copies."""
         return torch.ones(len(self.copies), len(self.reading_of), dtype=torch.bool, device="cpu")
 
     def readings(self) -> dict[str, SharingMatrix]:
-        """Place -> what is shared there now; nothing where nothing is."""
+        """Place in the network -> its current sharing matrix; empty if nothing is shared."""
         return {}
 
     def penalty(self) -> Tensor | None:
-        """A term that is added to the loss once a step, such as the distance between towers."""
+        """A term that each step adds to the loss once, such as the distance between towers; None adds nothing."""
         return None
 
 
@@ -126,10 +128,10 @@ class StitchedTowers(Trunk):
 
     Args:
         towers: the K towers.
-        units: stage -> the unit that mixes the towers after it, (B, K*C, ...) to the same. A unit has
-            `sharing_matrix()`, its summary as (K, K), and may have `rows_of(name)`: the axis of each of its parameters
-            along which K slices lie, of which slice k makes the activation of tower k alone.
-        tasks_of_towers: (K, N) bool, whether a task reads a tower.
+        units: stage -> the unit that mixes the towers after this stage; it keeps the shape (B, K*C, ...). A unit has
+            `sharing_matrix()`, its summary as (K, K). It may have `rows_of(name)`, which gives an axis of the parameter
+            `name`: K slices lie along it, and slice k makes the activation of tower k alone.
+        tasks_of_towers: (K, N) bool, whether task n reads tower k.
         reading_of: for each task the number of its tower.
 
     Raises:
@@ -192,9 +194,9 @@ class StitchedTowers(Trunk):
 
 
 def along(reach_KN: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:
-    """Reach (K, N) of K equal slices of a parameter along an axis, so that it broadcasts to (*shape, N).
+    """The reach of K equal slices of a parameter along an axis, as a bool tensor that broadcasts to (*shape, N).
 
-    A parameter that is not K slices, such as one slope for all towers, is reached by all their tasks.
+    All tasks reach a parameter without K slices, such as one slope for all towers.
     """
     if parameter.ndim == 0 or parameter.shape[axis] % len(reach_KN):
         return reach_KN.any(0).view(*(1,) * parameter.ndim, -1)
@@ -206,7 +208,7 @@ def along(reach_KN: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:
 
 
 def reach_of_slices(module: nn.Module, reach_KN: Tensor, prefix: str = "") -> dict[str, Tensor]:
-    """Parameter of a grouped module -> its reach, where copy k serves the tasks of row k of `reach_KN`."""
+    """Parameter of a grouped module -> its reach; copy k serves the tasks of row k of `reach_KN`."""
     if isinstance(module, SeparateTowers):
         return {
             f"{prefix}towers.{k}.{name}": reach_KN[k].view(*(1,) * parameter.ndim, -1)

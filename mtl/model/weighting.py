@@ -1,4 +1,4 @@
-"""How the losses of N tasks become one gradient.
+"""Weightings turn the losses of N tasks into one gradient.
 
 Shapes: N tasks, S of them seen in a step, P numbers in the shared slices of the parameters.
 """
@@ -15,18 +15,18 @@ Needs = Literal["losses", "totals", "gradients"]
 
 
 class Weighting(nn.Module):
-    """What a step minimizes, or by which direction it goes.
+    """A weighting gives the objective that a step minimizes, or the direction of the step.
 
-    Its memory is parameters and buffers, so that every checkpoint has it. A task that no row of a step has a label of,
-    or whose weight is 0, is not seen: it takes no part, whatever its number among the losses says.
+    It keeps its state in parameters and buffers, so that every checkpoint holds it. A step does not see a task if no
+    row has a label of it or its weight is 0. Such a task takes no part, and the number in place of its loss is ignored.
 
     Args:
         task_weights: N weights from the recipe.
     """
 
     needs: ClassVar[Needs] = "losses"
-    """`losses`: the objective is linear in the losses, so that it can be computed part by part. `totals`: it needs the
-    losses of the whole step. `gradients`: it combines the gradients of the tasks, by `combine`."""
+    """`losses`: the objective is linear in the losses, so that a step computes it part by part. `totals`: the weighting
+    needs the losses of the whole step. `gradients`: the weighting combines the gradients of the tasks by `combine`."""
     task_weights: Tensor
 
     def __init__(self, task_weights: Sequence[float]) -> None:
@@ -35,7 +35,7 @@ class Weighting(nn.Module):
         self.register_buffer("task_weights", weights, persistent=False)
 
     def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
-        """The objective, one number. Its derivatives by the losses are the weights of the tasks in this step.
+        """The objective, one number. Its derivatives with respect to the losses are the weights of the tasks.
 
         Args:
             losses_N: the loss of each task.
@@ -44,12 +44,12 @@ class Weighting(nn.Module):
         raise NotImplementedError
 
     def combine(self, jacobian_SP: Tensor, losses_S: Tensor, seen_N: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The gradient (P,) of the shared slices, and the weights (S,) of the seen tasks where the method has them.
+        """The gradient (P,) of the shared slices, and the weights (S,) of the seen tasks if the method has such.
 
         Args:
-            jacobian_SP: the gradient of each seen task's loss by the shared slices.
-            losses_S: their losses.
-            seen_N: bool, which of the N tasks they are.
+            jacobian_SP: the gradient of each seen task's loss with respect to the shared slices.
+            losses_S: the losses of the seen tasks.
+            seen_N: bool, which of the N tasks the step sees.
         """
         raise NotImplementedError
 
@@ -70,7 +70,7 @@ class WeightedSum(Weighting):
 def loss_weights(
     weighting: Weighting, losses_N: Tensor, seen_N: Tensor
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The weights (N,) that an objective gives the losses, and the gradients of the weighting's own parameters."""
+    """The derivatives (N,) of the objective with respect to the losses, and to the weighting's own parameters."""
     leaf = losses_N.detach().requires_grad_()
     own = list(weighting.parameters())
     found: list[Tensor | None] = list(
@@ -104,14 +104,14 @@ class UncertaintyWeighting(Weighting):
 
 
 class UPGradWeighting(Weighting):
-    """Each gradient projected onto the dual cone of all of them, then summed with the task weights.
+    """Each gradient is projected onto the dual cone of all gradients; the projections are summed with task weights.
 
     Source: Quinton and Rey 2024, arXiv:2406.16232; the projections are TorchJD's.
 
     Args:
         task_weights: the preference vector.
-        norm_eps: squared norm of the Jacobian below which the gradients are summed as they are.
-        reg_eps: added to the diagonal of the Gramian over its trace.
+        norm_eps: below this squared norm of the Jacobian, the gradients are summed without projection.
+        reg_eps: this number is added to the diagonal of the Gramian after its division by the trace.
     """
 
     needs: ClassVar[Needs] = "gradients"
@@ -126,7 +126,7 @@ class UPGradWeighting(Weighting):
 
         weights_S = self.task_weights[seen_N]
         gramian_SS = jacobian_SP @ jacobian_SP.T
-        if bool(gramian_SS.isfinite().all()):  # else the step is not taken, whatever stands here
+        if bool(gramian_SS.isfinite().all()):  # the step is not taken otherwise
             projector = QuadprogProjector(norm_eps=self.norm_eps, reg_eps=self.reg_eps)
             weights_S = Projections(weights_S.to(gramian_SS.dtype), projector)(gramian_SS)
         return weights_S @ jacobian_SP, weights_S

@@ -1,4 +1,4 @@
-"""The run folder: recipe, records, logs, checkpoints, plots; and who holds it."""
+"""The run folder: its recipe, record, logs, checkpoints and plots, and the lock on it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ from mtl.runs.record import Change, RunRecord, read_record
 
 RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
 SIBLINGS = 1000
-"""Folders beside a path that is no run, among which a misspelt one is looked for."""
+"""If a path is not a run, at most this many folders beside it are searched for a similar name."""
 
-_LEFTOVER = re.compile(r"\..+\.(json|csv|yaml|jsonl)-[0-9]+-[0-9a-f]{8}")  # of an interrupted `write_whole`
+_LEFTOVER = re.compile(
+    r"\..+\.(json|csv|yaml|jsonl)-[0-9]+-[0-9a-f]{8}"
+)  # an interrupted `write_whole` leaves it
 _BEGUN = re.compile(r"\.lock|recipe(\.resolved)?\.yaml|" + _LEFTOVER.pattern)
 
 
 class RunFolder:
-    """One run on disk, held by one process at a time.
+    """One run on disk, which at most one process holds at a time.
 
     Args:
         path: the folder.
-        record: the content of run.json; who changes it calls `save_record`.
+        record: the content of run.json; after a change the caller calls `save_record`.
     """
 
     def __init__(self, path: Path, record: RunRecord) -> None:
@@ -55,19 +57,19 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | None, recipe: Recipe, record: RunRecord) -> RunFolder:
-        """A new folder, held; `runs/<recipe>/<utc>-<suffix>` where no path is given.
+        """Make a run folder and hold it; without a path it is `runs/<recipe>/<utc>-<suffix>`.
 
         Raises:
-            UserError: a run is there already, or another process is about to begin one.
+            UserError: the folder holds a run already, or another process is about to begin one there.
             EnvironmentFault: the folder cannot be made.
         """
         path = path or _unused(Path("runs", recipe.name))
         run = cls(path, record)
         try:
             run._make_room()
-            run.hold()  # before the record: of two that begin here, one is refused
+            run.hold()  # the lock comes before the record: if two runs begin here, one is refused
             run._make_room()
-            for entry in path.iterdir():  # of a run that was killed before it had begun
+            for entry in path.iterdir():  # a run that was killed before its record may have left files
                 if entry.name != LOCK:
                     entry.unlink()
             write_whole(path / "recipe.yaml", recipe.text or to_yaml(recipe).encode())
@@ -82,7 +84,7 @@ class RunFolder:
         return run
 
     def _make_room(self) -> None:
-        """Make the folder, or find it with nothing in it but what a run that never began has left."""
+        """Make the folder; an existing one may hold only the files of a run that never began."""
         if (self.path / RECORD).exists():
             todo = f"mtl run --resume {self.path}, or another --out"
             raise UserError(str(self.path), "a run is there already", todo)
@@ -92,10 +94,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """A run that is there.
+        """Open an existing run.
 
         Raises:
-            UserError: it is not, its run.json cannot be read, or its lock is no file.
+            UserError: there is no run, its run.json cannot be read, or its lock is not a file.
         """
         try:
             run = cls(path, read_record(path / RECORD))
@@ -105,30 +107,30 @@ class RunFolder:
         return run
 
     def hold(self) -> None:
-        """Take the run's lock until `release` or the end of the process; nothing if it is held already.
+        """Take the run's lock until `release` or the end of the process; if this object has it, nothing happens.
 
         Raises:
-            UserError: another process has it, or what the run writes would not lie in its folder.
+            UserError: another process has the lock, or a log or folder of the run is a link or something else.
         """
         self._require_own()
         self._lock.take()
 
     def _require_own(self) -> None:
-        """What is written later lies in this folder.
+        """Require that the run writes its files into this folder.
 
         Raises:
-            UserError: a log or a folder is a link, or something else.
+            UserError: a log or a folder of the run is a link or something else.
         """
         self.logs.require_own()
         for folder in (self.checkpoints, self.plots):
             require_own(folder, S_ISDIR)
 
     def require_free(self) -> None:
-        """As `hold`, but takes and makes nothing.
+        """Check that `hold` would succeed; this neither takes the lock nor makes a file.
 
         Raises:
-            UserError: as `hold`.
-            EnvironmentFault: the folder is not ours to write to.
+            UserError: as in `hold`.
+            EnvironmentFault: this user may not write to the folder.
         """
         self._require_own()
         self._lock.require_free()
@@ -136,16 +138,16 @@ class RunFolder:
             raise EnvironmentFault(str(self.path), "cannot be written to")
 
     def standing(self) -> tuple[str, int]:
-        """Status and step as they are now, whatever run.json says; writes nothing.
+        """The current status and step of the run, which may differ from run.json; this writes nothing.
 
-        A run is `running` while a process holds its lock. A run whose run.json says `running`, and whose lock nobody
-        holds, `crashed`: it was killed, or lost its machine. A run that waits to go on is at the step of its newest
-        checkpoint. A run that runs is at that step or at run.json's, which changes at the end of an epoch, whichever
-        is later.
+        The status is `running` while a process holds the lock. If run.json says `running` and no process holds the
+        lock, the status is `crashed`: the process was killed, or its machine failed. A run that waits to go on is at
+        the step of its newest checkpoint. A running run is at that step or at the step in run.json, whichever is
+        later; run.json changes at the end of an epoch.
         """
         held = self._lock.taken()
         if self.record.status == "running" and held is False:
-            self.reread()  # the run may just have ended: its last word comes before the lock goes
+            self.reread()  # a run that ends writes run.json before it releases the lock
         said, step = self.record.status, self.record.step
         if said == "finished":
             return said, step
@@ -159,17 +161,17 @@ class RunFolder:
         return said, step
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
     def reread(self) -> None:
-        """Take the record anew from run.json, which another process may have changed."""
+        """Read the record again from run.json, which another process may have changed."""
         self.record = read_record(self.path / RECORD)
 
     def save_record(self) -> None:
-        """Write the record as it is now to run.json."""
+        """Write the current record to run.json."""
         self.record.model_sha256 = self.record.model.sha256()
-        # keys stay in their order: towers and results are shown in the recipe's
+        # keys keep their order, since towers and results appear in the order of the recipe
         text = json.dumps(self.record.plain(), indent=1, allow_nan=False) + "\n"
         write_whole(self.path / RECORD, text.encode())
 
@@ -177,7 +179,7 @@ class RunFolder:
         """The resolved recipe of the run.
 
         Raises:
-            UserError: it is not there, or is not as the run wrote it.
+            UserError: the file is missing, or differs from what the run wrote.
         """
         path = self.path / RESOLVED
         if not path.is_file():
@@ -188,25 +190,25 @@ class RunFolder:
         return path
 
     def change_recipe(self, text: str, changed: Sequence[str]) -> None:
-        """Go on under another recipe; run.json keeps what changed, and at which step."""
+        """Replace the recipe of the run; run.json keeps the changes and their step."""
         content, record = text.encode(), self.record
         record.resolved_sha256 = [*record.resolved_sha256, hashlib.sha256(content).hexdigest()]
         record.changes = [*(record.changes or ()), Change(step=record.step, changed=list(changed))]
-        self.save_record()  # first: either text is then the run's own
+        self.save_record()  # the record comes first: it then accepts the old text and the new one
         write_whole(self.path / RESOLVED, content)
 
     def remove_leftovers(self) -> None:
-        """Delete the temporary files of writes that were interrupted; only for the process that holds the run."""
+        """Delete the temporary files of interrupted writes; the caller must hold the run."""
         for path in self.path.iterdir():
             if _LEFTOVER.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
                 path.unlink()
 
 
 def _unused(folder: Path) -> Path:
-    """A new folder `<utc>-<suffix>` in `folder`, made by this process and no other that starts at the same moment.
+    """Make a new folder `<utc>-<suffix>` in `folder`, which no other process that starts at the same moment has.
 
     Raises:
-        EnvironmentFault: it cannot be made.
+        EnvironmentFault: the folder cannot be made.
     """
     try:
         make_folder(folder)
@@ -228,7 +230,7 @@ def _cannot_make(folder: Path, error: OSError) -> EnvironmentFault:
 
 
 def _no_run(path: Path) -> UserError:
-    """What is wrong with a path that is no run, and which one may have been meant."""
+    """The error for a path that is not a run; it suggests a run with a similar name."""
     if not path.exists():
         near = did_you_mean(path.name, _runs_in(path.parent))
         return UserError(str(path), f"no checkpoint found: no such folder{near}")

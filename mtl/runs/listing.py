@@ -10,7 +10,7 @@ from mtl.runs.folder import RECORD, RunFolder
 
 
 def list_runs(root: Path, refused: Callable[[UserError], object] = lambda error: None) -> list[RunFolder]:
-    """Every run below `root`, at most three levels down, oldest first; `refused` hears of those that are damaged."""
+    """Every run below `root`, at most three levels down, oldest first; `refused` gets the error of a damaged run."""
     found = []
     for pattern in (RECORD, f"*/{RECORD}", f"*/*/{RECORD}"):
         for path in sorted(root.glob(pattern)):

@@ -1,4 +1,4 @@
-"""The logs of a run: lines of JSON that are appended, relied on by checkpoints, and cut back to where one was."""
+"""The logs of a run: a run appends lines of JSON; a resumed run cuts them back to the length at its checkpoint."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from mtl.runs.record import (
 )
 
 METRICS, SHARING = LOGS = ("metrics.jsonl", "sharing.jsonl")
-TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
+TIMINGS = "timings.jsonl"  # it holds clock times, so its length is not part of a repeatable state
 
 
 class _Metrics(Shape):
-    """A line of metrics.jsonl; what is not named here is a metric."""
+    """A line of metrics.jsonl; every other key is a metric."""
 
     __pydantic_extra__: dict[MetricName, Number] = Field(init=False)
 
@@ -46,7 +46,7 @@ class _Metrics(Shape):
 
 
 class _Matrix(Shape):
-    """Who takes how much from whom, at one place."""
+    """How much each target takes from each source, at one place of the network."""
 
     targets: list[Word]
     sources: list[Word]
@@ -60,7 +60,7 @@ class _Matrix(Shape):
 
 
 class _Sharing(Shape):
-    """A line of sharing.jsonl: place -> its matrix."""
+    """A line of sharing.jsonl: place in the network -> its matrix."""
 
     epoch: Count
     step: Step
@@ -81,10 +81,10 @@ class RunLogs:
         self.folder = folder
 
     def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append lines to a log, each in a single write (or more, if the disk takes less).
+        """Append lines to a log, each in a single write, or in several if the disk accepts only a part.
 
         Raises:
-            UserError: it is no regular file.
+            UserError: the log is not a regular file.
             EnvironmentFault: the disk refused.
         """
         path = self.folder / name
@@ -98,7 +98,7 @@ class RunLogs:
             raise EnvironmentFault(str(path), what) from error
 
     def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
-        """The lines of a log; a last line that was cut by a crash is left out.
+        """The lines of a log, without a last line that a crash has cut.
 
         Raises:
             UserError: another line is not what a run writes.
@@ -106,11 +106,11 @@ class RunLogs:
         return read_lines(self.folder / name)
 
     def synced_lengths(self) -> dict[str, int]:
-        """The length of each log in bytes, after all of them are on the disk: a checkpoint is about to rely on it.
+        """Sync all logs, and return the length of each in bytes, on which a checkpoint then relies.
 
         Raises:
-            UserError: one is no regular file.
-            EnvironmentFault: the disk cannot say that they are.
+            UserError: a log is not a regular file.
+            EnvironmentFault: the disk cannot sync a log.
         """
         lengths = {}
         for name in LOGS:
@@ -126,19 +126,19 @@ class RunLogs:
         return lengths
 
     def require_own(self) -> None:
-        """No log leads out of the run, or is without end.
+        """Require that every log is a regular file or does not exist.
 
         Raises:
-            UserError: one is no regular file.
+            UserError: a log is a link, a pipe or something else.
         """
         for name in (*LOGS, TIMINGS):
             require_own(self.folder / name)
 
     def require_whole(self, offsets: Mapping[str, int]) -> None:
-        """What a checkpoint counts on is there, and is what a run writes.
+        """Require that each log still has the lines that it had at a checkpoint.
 
         Raises:
-            UserError: a log has lost lines, or has others.
+            UserError: a log has lost lines, or has a line that no run writes.
         """
         self._require_lengths(offsets)
         for name in LOGS:
@@ -156,10 +156,10 @@ class RunLogs:
                 )
 
     def cut(self, offsets: Mapping[str, int], epoch: int) -> None:
-        """Put the logs back to where a checkpoint was; later lines belong to epochs that are run again.
+        """Cut the logs to their lengths at a checkpoint, since the run will repeat the epochs of later lines.
 
         Raises:
-            UserError: one has lost lines that the checkpoint counts on, or is no regular file; none is touched then.
+            UserError: a log is shorter than at the checkpoint, or is not a regular file; then no log is changed.
         """
         self.require_own()
         self._require_lengths(offsets)
@@ -172,7 +172,7 @@ class RunLogs:
         _cut_timings(self.folder / TIMINGS, epoch)
 
     def write_csv(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """metrics.csv: one row per evaluation, and a column per metric without its split."""
+        """Write metrics.csv, with a row for each evaluation of a split and a column for each metric of each task."""
         fixed = ("split", "epoch", "step")
         table = [
             {key if key in fixed else key.split("/", 1)[1]: value for key, value in row.items()}
@@ -187,8 +187,7 @@ class RunLogs:
 
 
 def read_lines(path: Path, length: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a log, or of its first `length` bytes; none without the file. A last line that a crash has cut is
-    left out.
+    """The lines of a log, or of its first `length` bytes, without a last line that a crash has cut; [] without a file.
 
     Raises:
         UserError: another line is not what a run writes.
@@ -210,7 +209,7 @@ def read_lines(path: Path, length: int | None = None) -> list[dict[str, Any]]:
 
 
 class _NoRow(Exception):
-    """What is wrong with a line of a log."""
+    """A line of a log is malformed; the text says how."""
 
 
 def _row(line: bytes, shape: type[Shape] | None) -> dict[str, Any]:
@@ -229,7 +228,7 @@ def _row(line: bytes, shape: type[Shape] | None) -> dict[str, Any]:
 
 
 def _append_line(file: FileIO, line: bytes) -> None:
-    """One line, whole or not at all, although a disk that fills up takes a part of what is written."""
+    """Append one line, whole or not at all: if a full disk takes only a part of it, that part is removed."""
     length = os.fstat(file.fileno()).st_size
     rest = memoryview(line)
     try:
@@ -242,7 +241,7 @@ def _append_line(file: FileIO, line: bytes) -> None:
 
 
 def _cut_timings(path: Path, epoch: int) -> None:
-    """Nothing depends on the timings and nobody synced them: a line that a power cut spoiled is left out."""
+    """Drop the timings after an epoch, and lines that a power cut damaged: timings are not synced."""
     if not path.exists():
         return
     kept = []
@@ -254,7 +253,7 @@ def _cut_timings(path: Path, epoch: int) -> None:
 
 
 def _keep(path: Path, rest: bytes) -> None:
-    """Keep what is about to be cut off a log in `<name>.discarded-<n>.jsonl`, for people."""
+    """Save the bytes that a cut removes from a log in `<name>.discarded-<n>.jsonl`, for people."""
     if rest:
         n = 1
         while (kept := path.with_name(f"{path.stem}.discarded-{n}.jsonl")).exists():

@@ -1,4 +1,4 @@
-"""run.json: what a run knows about itself, as a model that is checked when it is read."""
+"""The content of run.json, as pydantic models that check it on reading."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mtl.runs.json_text import canonical_json, strict_json
 SCHEMA_VERSION: Final = 1
 PUT_BACK = "put back the one that the run wrote"
 MOST_INPUTS = 2**28
-"""Numbers in a row of inputs, 1 GB: what a record may make us allocate before its weights are looked at."""
+"""A row of inputs has at most this many numbers (1 GB), since reading allocates them before it checks the weights."""
 
 Word = Annotated[str, StringConstraints(max_length=1000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 40)]
@@ -35,7 +35,7 @@ Status = Literal["running", "interrupted", "diverged", "finished"]
 
 
 def _as_it_is(value: Any, check: Callable[[Any], object]) -> Any:
-    """A value that was checked, but not converted: a whole number stays whole."""
+    """Check a value and return it unconverted, so that a whole number stays whole."""
     check(value)
     return value
 
@@ -44,7 +44,7 @@ Number = Annotated[float | None, WrapValidator(_as_it_is)]
 
 
 class Shape(BaseModel):
-    """A section of a file that a run writes. Keys that a later release adds are kept; the others have their type."""
+    """A section of a file that a run writes: known keys are checked, and keys of a later release are kept."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -53,10 +53,10 @@ class DataRecord(Shape):
     """The data of a run.
 
     Args:
-        sha256: the fingerprint of all that was read.
-        generated: whether the rows are made up.
+        sha256: the fingerprint of all data that were read.
+        generated: whether the rows are synthetic.
         rows: split -> its number of rows.
-        labels: task in which labels may be missing -> split -> labels that are there.
+        labels: task with missing labels -> split -> its number of labels.
         best_possible_accuracy: task -> the best accuracy that any predictor can reach, where known.
     """
 
@@ -68,7 +68,7 @@ class DataRecord(Shape):
 
 
 class LayoutRecord(Shape):
-    """The columns of a table that are inputs, and how their values become numbers."""
+    """The input columns of a table, and how their values become numbers."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -88,7 +88,7 @@ class LayoutRecord(Shape):
 
 
 class ModelRecord(Shape):
-    """What was learned beside the weights; `mtl.data.learned` writes and reads it."""
+    """The values that a run learned beside its weights; `mtl.data.learned` writes and reads them."""
 
     input_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
     outputs: dict[Word, Annotated[list[str], Field(min_length=1)]]
@@ -105,37 +105,37 @@ class ModelRecord(Shape):
         return self
 
     def sha256(self) -> str:
-        """The digest that run.json keeps beside it: a wrong scale or class would give wrong predictions."""
+        """The digest that run.json keeps of this section, since a wrong scale or class gives wrong predictions."""
         return hashlib.sha256(canonical_json(self.model_dump())).hexdigest()
 
 
 class Selected(Shape):
-    """The step whose weights count, and its epoch."""
+    """The step whose weights are the result of the run, and its epoch."""
 
     step: Step
     epoch: Count
 
 
 class Change(Shape):
-    """The keys of the recipe that changed when the run went on, and the step at which it did."""
+    """The keys of the recipe that changed when the run was resumed, and the step at which it was resumed."""
 
     step: Step
     changed: list[str]
 
 
 class RunRecord(Shape):
-    """The content of run.json; a key that is None here is not in the file yet.
+    """The content of run.json; a key with the value None is not in the file yet.
 
     Args:
-        status: what the run last said of itself; `RunFolder.standing` says how it is.
-        resolved_sha256: digests of recipe.resolved.yaml, the one that the run goes by last.
-        threads: how many torch computes with.
+        status: the status that the run wrote last; `RunFolder.standing` gives the current one.
+        resolved_sha256: the digests of recipe.resolved.yaml; the last one is that of the current recipe.
+        threads: the number of threads of torch.
         classes: task -> the names of its outputs.
         towers: tower -> its tasks, in the order of the recipe.
-        step, epoch: how far the run was trained when the record was written.
-        results: the last row of each split with the selected weights, once the run is finished.
-        selected: set when the run is finished, as are `decisions`, `stopped_early` and `skipped_steps`.
-        decisions: task -> the thresholds and temperatures that validation gave it.
+        step, epoch: the position of the run when the record was written.
+        results: the last row of each split with the selected weights; a finished run has it.
+        selected: a finished run has it; the same holds for `decisions`, `stopped_early` and `skipped_steps`.
+        decisions: task -> its thresholds and temperatures, which were fitted on validation.
     """
 
     schema_version: Literal[1]
@@ -177,8 +177,8 @@ def read_record(path: Path) -> RunRecord:
     """The content of run.json.
 
     Raises:
-        UserError: it cannot be read, or is not what a run writes.
-        FileNotFoundError, NotADirectoryError: it is not there.
+        UserError: the file cannot be read, or its content is not what a run writes.
+        FileNotFoundError, NotADirectoryError: the file does not exist.
     """
     try:
         plain_size(path)
@@ -201,13 +201,13 @@ def read_record(path: Path) -> RunRecord:
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """Permissions are the machine's; anything else that keeps a file of a run from being read is not as it was."""
+    """The error for a run's file that cannot be read: missing permission is a fault of the environment."""
     kind = EnvironmentFault if isinstance(error, PermissionError) else UserError
     return kind(str(path), f"cannot be read: {(error.strerror or str(error)).lower()}")
 
 
 def fault_in(error: ValidationError) -> str:
-    """The first thing that is not of the shape that was asked for, in words."""
+    """The first finding of a validation, in words."""
     first = error.errors(include_url=False)[0]
     *above, last = first["loc"] or ("",)
     where = f"{dotted(first['loc'])}: " if first["loc"] else ""
@@ -223,5 +223,5 @@ def fault_in(error: ValidationError) -> str:
 
 
 def shown(text: str) -> str:
-    """What a parser said, quoted unless it is short and printable."""
+    """The text of a parser; it is quoted if it is long or unprintable."""
     return text if text.isprintable() and len(text) <= 200 else quoted(text)

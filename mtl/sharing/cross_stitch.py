@@ -73,7 +73,7 @@ class CrossStitchSharing(SharingSpec):
         return StitchedTowers(towers, units, plan.tasks_of_towers(), plan.reading_of())
 
     def diagonal(self, n_towers: int) -> float:
-        """The initial alpha[i, i]."""
+        """The initial value of each alpha[i, i]."""
         if isinstance(self.init, Convex):
             return self.init.convex
         starts: dict[Any, float] = {"identity": 1.0, "uniform": 1 / n_towers}

@@ -1,4 +1,4 @@
-"""What happens while a run trains: one stream of events, which everything that watches or records a run listens to."""
+"""A run emits one stream of events while it trains; the parts that watch or record the run listen to this stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtl.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Started:
-    """A run begins, or goes on; `trainer` stays the same object until it ends.
+    """A run begins or goes on; `trainer` stays the same object until the run ends.
 
     Args:
         trainer: everything that the run trains with.
@@ -28,9 +28,9 @@ class Stepped:
     """An optimizer step was taken.
 
     Args:
-        epoch: epochs done before this one.
-        step: steps done of this epoch.
-        n_steps: steps that this epoch has.
+        epoch: the number of epochs before this one.
+        step: the number of steps of this epoch that are done.
+        n_steps: the number of steps in this epoch.
     """
 
     epoch: int
@@ -44,7 +44,7 @@ class Evaluated:
 
     Args:
         rows: lines of metrics.jsonl, one for each split.
-        seconds: how long it took.
+        seconds: the duration of the evaluation.
         is_best: whether this step is the best so far by validation.
     """
 
@@ -55,12 +55,12 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """An epoch was trained to its end, and evaluated if that was due.
+    """An epoch was trained to its end, and its evaluation was made if one was due.
 
     Args:
-        rows: lines of metrics.jsonl, that of the training split first.
+        rows: lines of metrics.jsonl; the line of the training split comes first.
         steps: optimizer steps since the epoch began, or since a resumed run went on within it.
-        seconds: `train` and `evaluate` -> how long each took, counted like the steps.
+        seconds: `train` and `evaluate` -> the seconds that each took within these steps.
         is_best: whether this step is the best so far by validation.
         is_last: whether the training ends here.
     """
@@ -77,7 +77,7 @@ class Saved:
     """A checkpoint was committed.
 
     Args:
-        step: optimizer steps done.
+        step: the number of optimizer steps done.
         path: the folder of the checkpoint.
     """
 
@@ -87,26 +87,26 @@ class Saved:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something that the person who watches may like to know."""
+    """A piece of information for the person who watches."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Warned:
-    """Something that is not as the person who watches would expect."""
+    """A warning for the person who watches: something differs from what that person expects."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The run is finished and its results are written; a run that is interrupted or fails does not tell this.
+    """The run is finished and its results are written; an interrupted or failed run does not emit this event.
 
     Args:
         metrics: the last row of each split with the selected weights: `test/garment/accuracy` -> value.
         epoch: the epoch of the selected weights.
-        step: their step.
+        step: the step of the selected weights.
     """
 
     metrics: dict[str, float | None]
@@ -118,17 +118,17 @@ Event = Started | Stepped | Evaluated | EpochEnded | Saved | Noted | Warned | En
 
 
 class Listener(Protocol):
-    """Whoever is told what happens: the console, the recorder, a tracker."""
+    """An object that receives the events of a run, such as the console, the recorder or a tracker."""
 
     def on(self, event: Event) -> None:
-        """Take note of an event, or let it pass. What this raises ends the training."""
+        """Handle an event, or ignore it. An exception of this method ends the training."""
 
 
 class Stream:
-    """The listeners of one run; a stream is a listener itself, so that one can lead into another.
+    """The listeners of one run. A stream is itself a listener, so one stream can feed another.
 
     Args:
-        listeners: in the order in which they are told.
+        listeners: the listeners, in the order in which they receive each event.
     """
 
     def __init__(self, listeners: Sequence[Listener]) -> None:

@@ -1,4 +1,4 @@
-"""Gradients of several tasks by the parameters that they share, slice by slice.
+"""Gradients of several tasks with respect to the parameters that they share, slice by slice.
 
 Shapes: N tasks, S of them seen in a step, P numbers in the parameters that have a shared slice.
 """
@@ -14,10 +14,10 @@ from mtl.model.stitched import StitchedMultiTower
 
 
 class SharedSlices:
-    """Which parts of a network's parameters at least two tasks reach, known from its structure.
+    """The slices of a network's parameters that at least two tasks reach; the structure of the network decides this.
 
-    With grouped tensors, sharing is a property of slices: towers after the last stitch, row i of the last alpha and
-    every head belong to one tower's tasks alone. Such own slices take the gradient of their own loss.
+    In grouped tensors, sharing is a property of slices: towers after the last stitch, row i of the last alpha, and
+    every head belong to the tasks of one tower. A slice of one task alone takes the gradient of that task's loss.
 
     Args:
         model: the network.
@@ -40,12 +40,12 @@ class SharedSlices:
         self.n_shared = int(self.is_shared.sum())
 
     def to(self, device: torch.device) -> SharedSlices:
-        """The same with its mask on another device."""
+        """Move the mask to another device."""
         self.is_shared = self.is_shared.to(device)
         return self
 
     def jacobian(self, losses_S: Sequence[Tensor]) -> Tensor:
-        """(S, P) the gradient of each loss by the parameters that have a shared slice; the graph is kept."""
+        """(S, P) the gradient of each loss with respect to the parameters with a shared slice; the graph is kept."""
         rows = []
         for loss in losses_S:
             found = torch.autograd.grad(
@@ -55,11 +55,11 @@ class SharedSlices:
         return torch.stack(rows)
 
     def shared_part(self, jacobian_SP: Tensor) -> Tensor:
-        """The columns of the shared slices alone."""
+        """The columns of the jacobian (S, P) that belong to shared slices."""
         return jacobian_SP if self.n_shared == jacobian_SP.shape[1] else jacobian_SP[:, self.is_shared]
 
     def add(self, gradient: Tensor, own_P: Tensor) -> None:
-        """Add to `grad` of the parameters: a gradient of the shared slices, and one of all P whose own slices count."""
+        """Add to `grad` of the parameters: `gradient` for the shared slices, and `own_P` (P,) for all other slices."""
         whole = own_P.clone()
         whole[self.is_shared] = gradient.to(whole.dtype)
         sizes = [parameter.numel() for parameter in self.shared]

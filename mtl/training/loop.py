@@ -1,4 +1,4 @@
-"""The training loop: one plain generator that yields each event of the training.
+"""The training loop is one plain generator, which yields each event of the training.
 
 Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 """
@@ -25,15 +25,15 @@ from mtl.training.trainer import Trainer
 def fit(
     trainer: Trainer, between: Callable[[], None] = lambda: None
 ) -> Iterator[Stepped | Evaluated | EpochEnded]:
-    """Train to the end from where `trainer.progress` is; yields after each step, evaluation and epoch.
+    """Train from `trainer.progress` to the end, and yield after each step, evaluation and epoch.
 
-    Evaluates `validation` (if there is one, which also selects the best step and stops early) and, with
-    `monitor: test`, the test split, which selects nothing. At each yield the state of the run is whole: it can be
-    saved, and the training can be left for good.
+    The loop evaluates the validation split, if there is one; this split also selects the best step and stops early.
+    With `monitor: test` the loop also evaluates the test split, which selects nothing. At each yield the state of the
+    run is complete: the caller may save it, and may leave the training for good.
 
     Args:
-        trainer: at the beginning, or where a checkpoint was.
-        between: called between the batches of an evaluation; what it raises breaks the evaluation off.
+        trainer: a new trainer, or one that was restored from a checkpoint.
+        between: called between the batches of an evaluation; an exception of it ends the evaluation.
 
     Raises:
         NotFinite: a loss or gradient is infinite or NaN and the recipe says to stop.
@@ -62,7 +62,7 @@ def fit(
 
 
 def _evaluate(trainer: Trainer, between: Callable[[], None]) -> Evaluated:
-    """Evaluate the model as it is. An evaluation that is broken off leaves no trace, and can be done again."""
+    """Evaluate the current model. An interrupted evaluation changes nothing, so it can be repeated."""
     progress, began = trainer.progress, perf_counter()
     rows = [
         row_of(progress, split, evaluate_split(trainer, split, between), progress.epoch + 1)
@@ -74,10 +74,10 @@ def _evaluate(trainer: Trainer, between: Callable[[], None]) -> Evaluated:
 
 
 def evaluate_split(trainer: Trainer, split: str, between: Callable[[], None] = lambda: None) -> Values:
-    """Metrics of the model as it is on one split; `between` is called between the batches."""
+    """Metrics of the current model on one split; `between` is called between the batches."""
     built, dataset = trainer.built, trainer.dataset
     stages.reached("evaluate")
-    # for what a user's part may draw: an evaluation that is done again after a resume must draw the same
+    # a user's part may draw random numbers, and an evaluation that is repeated after a resume must draw the same ones
     devices.seed(
         trainer.device, derived_seed(trainer.recipe.seeds.order, f"evaluate/{split}", trainer.progress.step)
     )
@@ -86,7 +86,7 @@ def evaluate_split(trainer: Trainer, split: str, between: Callable[[], None] = l
 
 
 def row_of(progress: Progress, split: str, values: Values, epoch: int | None = None) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
+    """One line of metrics.jsonl; `epoch` replaces that of the progress if it is given."""
     return {
         "split": split,
         "epoch": progress.epoch if epoch is None else epoch,
@@ -96,7 +96,7 @@ def row_of(progress: Progress, split: str, values: Values, epoch: int | None = N
 
 
 def _train_epoch(trainer: Trainer, between: Callable[[], None]) -> Iterator[Stepped | Evaluated]:
-    """Train the rest of an epoch, from `progress.step_in_epoch` on; yields each step and each evaluation within it."""
+    """Train an epoch from `progress.step_in_epoch` on, and yield each step and each evaluation within it."""
     recipe, progress, train = trainer.recipe, trainer.progress, trainer.recipe.train
     parts = trainer.sampler.batches(progress.epoch, start=progress.step_in_epoch * train.accumulate)
     before = progress.step - progress.step_in_epoch

@@ -24,16 +24,16 @@ from mtl.training import devices
 from mtl.training.trainer import Trainer
 
 MAX_SKIPS = 10
-"""Steps in a row that `on_nonfinite: skip` leaves out before it gives up."""
+"""`on_nonfinite: skip` skips at most this many steps in a row; the next one raises `NotFinite`."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What is known of a step before its first forward pass.
+    """Numbers of a step that are known before its first forward pass.
 
     Args:
-        counted_N: for each task, by what the sum of its losses is divided: the rows that count times their mean weight.
-        seen_N: bool, which tasks take part: those with such a row and a weight in the recipe.
+        counted_N: the divisor of each task's sum of losses: the number of rows that count times their mean weight.
+        seen_N: bool, whether a task takes part: a row counts for it and its weight in the recipe is positive.
     """
 
     counted_N: Tensor
@@ -42,16 +42,16 @@ class Totals:
 
 @dataclass
 class Measured:
-    """What a step has seen: the loss of each task, and what the meter takes in once the step is found finite."""
+    """Results of a step's forward passes: the loss of each task, and the updates that a finite step gives the meter."""
 
     losses_N: Tensor
     updates: list[tuple[str, Tensor, Targets, Tensor, Tensor]] = field(default_factory=list)
 
 
 def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
-    """One optimizer step on `parts`, batches that count as one: each loss is divided by its total over all of them."""
+    """Take one optimizer step on `parts`, batches that count as one: each loss is divided by its total over them."""
     recipe, step, optimizer = trainer.recipe, trainer.progress.step, trainer.optimizer
-    # random draws (dropout) are a pure function of seed and step: there is no generator state to resume
+    # random draws (dropout) are a pure function of seed and step, so a checkpoint holds no generator state
     devices.seed(trainer.device, derived_seed(recipe.seeds.order, "step", step))
     horizon = trainer.progress.horizon
     factor = recipe.schedule.factor(min(step, horizon - 1), horizon)
@@ -70,7 +70,9 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not _all_finite(trainer, measured.losses_N, norm, parts):
-        with torch.no_grad():  # running statistics of norms and a weighting's memory have seen the batch
+        with (
+            torch.no_grad()
+        ):  # the batch has already changed the norms' statistics and the weighting's buffers
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
         return
@@ -84,7 +86,7 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
 
 
 def totals_of(trainer: Trainer, labels: Sequence[Targets]) -> Totals:
-    """The totals of a step, from the labels of its parts alone."""
+    """The totals of a step, which need only the labels of its parts."""
     n_T: list[Tensor] = []
     mean_T: list[Tensor] = []
     for name, module in trainer.modules.items():
@@ -96,7 +98,7 @@ def totals_of(trainer: Trainer, labels: Sequence[Targets]) -> Totals:
 
 
 def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measured: Measured) -> Tensor:
-    """Leave the gradient of the step in the parameters; (N,) the weights that the losses had."""
+    """Write the gradient of the step into the parameters, and return the weights (N,) of the losses."""
     weighting = trainer.weighting
     penalty = trainer.built.model.trunk.penalty()
     if penalty is not None:
@@ -108,7 +110,7 @@ def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measur
         weights_N, own = loss_weights(weighting, losses_N, totals.seen_N)
         stages.reached("backward")
         losses_N.backward(weights_N)
-    else:  # the objective is linear in the losses: its weights are those at any losses
+    else:  # the objective is linear, so its weights do not depend on the losses
         weights_N, own = loss_weights(weighting, measured.losses_N, totals.seen_N)
         for batch in batches:
             losses_N = _losses(trainer, batch, totals, measured)
@@ -124,8 +126,10 @@ def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measur
 def _backward_by_task(
     trainer: Trainer, batches: Iterable[Batch], totals: Totals, measured: Measured
 ) -> Tensor:
-    """As `_backward`, from the gradients of the tasks: the shared slices take what the weighting combines, own slices
-    the gradient of their own loss, times the task's weight.
+    """As `_backward`, for a weighting that combines the gradients of the tasks.
+
+    The shared slices take the combined gradient. A slice of one task takes the gradient of that task's loss times the
+    task's weight.
     """
     weighting, slices = trainer.weighting, trainer.slices
     assert slices is not None
@@ -150,7 +154,7 @@ def _backward_by_task(
 
 
 def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) -> Tensor:
-    """(N,) the part's share of each task's loss in the step: its sum over the step's total."""
+    """(N,) the share of a part in the loss of each task: the part's sum of losses divided by the step's total."""
     stages.reached("forward")
     precision = trainer.recipe.train.precision
     with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -167,7 +171,7 @@ def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) 
 
 
 def _all_finite(trainer: Trainer, losses_N: Tensor, norm: Tensor, parts: Sequence[Rows]) -> bool:
-    """Whether the step may be taken; raises or counts as `on_nonfinite` says."""
+    """Whether losses and gradient are finite; if not, `on_nonfinite` decides whether this raises or counts a skip."""
     if bool(torch.isfinite(losses_N.sum() + norm)):
         trainer.progress.skipped_in_a_row = 0
         return True

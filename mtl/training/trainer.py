@@ -1,4 +1,4 @@
-"""Everything that one run trains with."""
+"""The trainer holds the model, the data and the optimizer of one run."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from mtl.training.gradients import SharedSlices
 from mtl.training.progress import Progress
 
 ROWS = 1 << 16
-"""Rows whose weights are summed at once."""
+"""Weights of this many rows are summed at once."""
 MAX_STEPS = 10**8
-"""Names of checkpoints have eight digits."""
+"""A run has fewer steps than this, since names of checkpoints have eight digits."""
 
 
 @dataclass
 class Trainer:
-    """Everything that one run trains with.
+    """The model, the data, the optimizer and the position of one run.
 
     Args:
         recipe: the checked recipe.
         built: the model and its task groups, on the device.
         dataset: the rows, on the device.
-        weighting: how the losses of N tasks become one gradient.
-        optimizer: over `parameter_groups`.
-        progress: where the run is.
-        meter: what has been measured of the epoch under way, if one is.
+        weighting: turns the losses of N tasks into one gradient.
+        optimizer: the optimizer of `parameter_groups`.
+        progress: the position of the run.
+        meter: the measurements of the epoch under way; None between epochs.
     """
 
     recipe: Recipe
@@ -57,7 +57,7 @@ class Trainer:
         train = self.recipe.train
         self.modules = self.built.model.modules_of_tasks()
         with self.recipe.at():
-            self.sampler = sampler_of(self.recipe, self.modules, self.dataset)
+            self.sampler = _sampler_of(self.recipe, self.modules, self.dataset)
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
         if self.total_steps >= MAX_STEPS:
@@ -79,29 +79,32 @@ class Trainer:
                 self.slices = shared_slices(self.recipe, self.built.model).to(self.device)
 
     def in_order(self, values_T: Sequence[Tensor]) -> Tensor:
-        """(N,) what task groups give, (T,) each, in the order of results."""
+        """Values (T,) of each task group -> values (N,) in the order of results."""
         return torch.cat(list(values_T)).index_select(0, self._to_results)
 
     @property
     def epochs(self) -> int:
-        """Those done and those left; `max_steps` may cut one short, also one before the last if it was raised."""
+        """The number of epochs, done and left.
+
+        `max_steps` may end the last epoch early. If `max_steps` was raised later, an earlier epoch may be short too.
+        """
         done = self.progress.step - self.progress.step_in_epoch
         return self.progress.epoch + math.ceil((self.total_steps - done) / self.steps_per_epoch)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to train; an epoch that early stopping cut short still has to be closed."""
+        """Whether the training is over; if early stopping ended an epoch early, this epoch has to be closed first."""
         progress = self.progress
         return progress.epoch >= self.epochs or (progress.stopped and progress.step_in_epoch == 0)
 
     @property
     def watched(self) -> list[str]:
-        """The splits that are evaluated while training."""
+        """The splits that are evaluated during training."""
         splits = ["validation", *(["test"] if self.recipe.train.monitor == "test" else [])]
         return [split for split in splits if split in self.dataset.splits]
 
     def evaluation_is_due(self, *, ends_epoch: bool = False, is_last: bool = False) -> bool:
-        """Whether the model as it is at this step is to be evaluated, and has not been."""
+        """Whether an evaluation is due at this step and was not made yet."""
         progress, every = self.progress, self.recipe.train.evaluate_every
         by_steps = every.steps is not None and progress.step % every.steps == 0
         by_epochs = ends_epoch and every.epochs is not None and (progress.epoch + 1) % every.epochs == 0
@@ -110,7 +113,7 @@ class Trainer:
         )
 
     def order_sha256(self, epoch: int) -> str:
-        """sha256 of the first batches of an epoch: no other numpy may deal other rows to a resumed run."""
+        """sha256 of the first two batches of an epoch, which shows if another numpy gives a resumed run other rows."""
         if self._order[0] != epoch:
             digest = hashlib.sha256()
             for rows in islice(self.sampler.batches(epoch), 2):
@@ -129,16 +132,16 @@ class Trainer:
                 weights, tuple(spec.reads == "numbers" for spec in specs)
             )
             weighting = check_weighting(recipe.weighting, built_weighting).to(device)
-        set_mean_weights(built.model, dataset)
+        _set_mean_weights(built.model, dataset)
         groups = parameter_groups(recipe, built.model, weighting)
         return cls(recipe, built, dataset, weighting, recipe.optimizer.build(groups))
 
 
 def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
-    """What a weighting that combines gradients works on.
+    """The shared slices, on which a weighting that combines gradients works.
 
     Raises:
-        UserError: nothing is shared (path relative to the weighting).
+        UserError: no parameter is shared (the path is relative to the weighting).
         EnvironmentFault: the gradients of all tasks do not fit into memory.
     """
     kind, n_tasks = recipe.weighting.kind, len(recipe.tasks)
@@ -153,8 +156,8 @@ def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
     return slices
 
 
-def set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
-    """The mean weight of the training rows that count for each task: sample weight times class weight."""
+def _set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
+    """Set for each task the mean weight of its training rows that count: sample weight times class weight."""
     rows = dataset.splits["train"]
     for name, module in model.modules_of_tasks().items():
         exact = torch.float32 if module.mean_weight.device.type == "mps" else torch.float64
@@ -167,11 +170,11 @@ def set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
         module.mean_weight.copy_(torch.where(n > 0, total / n, 1.0))
 
 
-def sampler_of(recipe: Recipe, modules: Mapping[str, TaskModule], dataset: Dataset) -> Sampler:
-    """What makes up each batch of a recipe.
+def _sampler_of(recipe: Recipe, modules: Mapping[str, TaskModule], dataset: Dataset) -> Sampler:
+    """The sampler, which chooses the rows of each batch.
 
     Raises:
-        UserError: no batch comes out, or a task has too few labels for what is asked.
+        UserError: the rows do not fill a batch, or a task has fewer labels than the recipe asks for.
     """
     train, rows = recipe.train, dataset.splits["train"]
     asked, found = train.batches.min_labelled, {}

@@ -1,4 +1,4 @@
-"""Losses weighed by a learned uncertainty of each task."""
+"""Losses are weighed by a learned uncertainty of each task."""
 
 from __future__ import annotations
 

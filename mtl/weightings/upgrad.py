@@ -1,4 +1,4 @@
-"""Gradients of the tasks combined so that no task is made worse."""
+"""Gradients of the tasks are combined into one that makes no task worse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output layers; tasks of one kind and output size are one grouped head.
+"""Output layers: one grouped head serves the tasks of one kind and output size.
 
 Shapes: B batch, R readings, F features of one reading, T tasks of a group, O outputs per task.
 """
@@ -17,14 +17,14 @@ class GroupedHead(nn.Module):
     """T output layers in one: logits_t = norm(W_t h_reading(t)).
 
     Args:
-        tasks: the T tasks, those of one reading side by side.
-        readings: for each task, the number of the reading it takes, in ascending order, each below R.
+        tasks: the T tasks; the tasks of one reading stand side by side.
+        readings: for each task the number of its reading, in ascending order, each below R.
         n_readings: R.
         width: F.
         n_outputs: O.
-        norm: applied to (B, T*O); without one the layer has a bias.
-        hidden: features of each hidden layer and its norm, if any; each ends in a ReLU.
-        dropout: on what the head reads and on its hidden layers; None: what the network drops for all heads.
+        norm: a norm of the outputs (B, T*O); without one the layer has a bias.
+        hidden: for each hidden layer its number of features and its norm, or None; each layer ends in a ReLU.
+        dropout: the rate on the readings and on the hidden layers; None: the rate of the network for all heads.
 
     Raises:
         ValueError: readings do not ascend, or one is not below R.
@@ -62,7 +62,7 @@ class GroupedHead(nn.Module):
     def _linear(
         self, readings: Sequence[int], width: int, features: int, *, bias: bool, first: bool
     ) -> GroupedLinear:
-        """A linear map for each task; the first one reads what the trunk gives, a later one the task's own features."""
+        """A linear map for each task: the first one reads the trunk's readings, a later one the task's own features."""
         if not first:
             return GroupedLinear(len(self.tasks), width, features, bias=bias)
         counts = [list(readings).count(reading) for reading in sorted(set(readings))]
@@ -80,10 +80,10 @@ class GroupedHead(nn.Module):
 
 
 class Take(nn.Module):
-    """Some of the R readings, (B, R, F) -> (B, R', F): a view where they lie side by side.
+    """R' chosen readings out of R, as a view if they lie side by side.
 
     Args:
-        chosen: their numbers, ascending.
+        chosen: the numbers of the chosen readings, in ascending order.
         n_readings: R.
     """
 
@@ -96,6 +96,7 @@ class Take(nn.Module):
         self.register_buffer("positions", torch.tensor(self.chosen, dtype=torch.long), persistent=False)
 
     def forward(self, h_BRF: Tensor) -> Tensor:
+        """(B, R, F) -> (B, R', F)."""
         if len(self.chosen) == self.n_readings:
             return h_BRF
         if self.is_slice:
@@ -107,16 +108,16 @@ class Take(nn.Module):
 
 
 class LinearOfReadings(GroupedLinear):
-    """A linear map for each task, many tasks to a reading; no reading is copied for its tasks.
+    """A linear map for each task, where several tasks may read one reading; no reading is copied for its tasks.
 
-    The tasks of a reading are one map with as many outputs. Readings with fewer tasks than others are filled up with
-    maps whose outputs are dropped.
+    The maps of all tasks of a reading form one map. A reading with fewer tasks than another one gets additional maps,
+    and their outputs are dropped.
 
     Args:
-        counts: for each reading, the number of its tasks.
+        counts: for each reading the number of its tasks.
         in_features: features of one reading.
         out_features: outputs of one task.
-        bias: whether each map has one.
+        bias: whether each map has a bias.
     """
 
     rows: Tensor
@@ -130,7 +131,7 @@ class LinearOfReadings(GroupedLinear):
             return
         self.weight = nn.Parameter(torch.empty(n_tasks * out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(n_tasks * out_features)) if bias else None
-        with torch.device("cpu"):  # boolean masks need numbers, which the meta device has not
+        with torch.device("cpu"):  # boolean masks need values; the meta device has none
             filled = torch.zeros(len(counts), most, dtype=torch.long)
             is_task = torch.arange(most) < torch.tensor(counts)[:, None]
             filled[is_task] = torch.arange(n_tasks)

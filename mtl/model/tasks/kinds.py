@@ -1,4 +1,4 @@
-"""The shipped kinds of tasks as modules.
+"""The modules of the shipped kinds of tasks.
 
 Shapes: B batch, T tasks of a group, O outputs per task, C classes.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class WeightedClasses(TaskModule):
-    """One of several classes, each with a weight in the loss if `class_weight` (T, C) is among the constants."""
+    """One of several classes. The constant `class_weight` (T, C), if given, weighs each class in the loss."""
 
     def __init__(
         self, head: GroupedHead, constants: Mapping[str, Tensor], *, label_smoothing: float = 0.0
@@ -56,7 +56,7 @@ class Classes(WeightedClasses):
         )
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
-        """`class` (B, T), the most probable one, and `p` (B, T, C)."""
+        """`class` (B, T) is the most probable class; `p` (B, T, C) holds the probability of each class."""
         p_BTC = (logits_BTO / self.temperature[:, None]).softmax(-1)
         return {"class": p_BTC.argmax(-1), "p": p_BTC}
 
@@ -82,13 +82,13 @@ class OrderedClasses(WeightedClasses):
         )
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
-        """`class` (B, T), the most probable one, and `p` (B, T, C)."""
+        """`class` (B, T) is the most probable class; `p` (B, T, C) holds the probability of each class."""
         p_BTC = losses.cumulative_log_p(logits_BTO).exp()
         return {"class": p_BTC.argmax(-1), "p": p_BTC}
 
 
 class YesNo(TaskModule):
-    """Yes or no: one logit. Constants: temperature (T,), threshold (T,), positive_weight (T,) or none."""
+    """Yes or no, from one logit. Constants: temperature (T,), threshold (T,), and optionally positive_weight (T,)."""
 
     temperature: Tensor
     threshold: Tensor
@@ -116,7 +116,7 @@ class YesNo(TaskModule):
         )
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
-        """`yes` (B, T), whether p reaches the threshold, and `p` (B, T)."""
+        """`p` (B, T) is the probability of yes; `yes` (B, T) says whether p reaches the threshold."""
         p_BT = (logits_BTO.squeeze(-1) / self.temperature).sigmoid()
         return {"yes": p_BT >= self.threshold, "p": p_BT}
 
@@ -125,7 +125,7 @@ class YesNo(TaskModule):
 
 
 class Labels(TaskModule):
-    """Any number of O labels. Constants: temperature (T,), threshold (T, O), positive_weight (T, O) or none."""
+    """Any number of O labels. Constants: temperature (T,), threshold (T, O), and optionally positive_weight (T, O)."""
 
     temperature: Tensor
     threshold: Tensor
@@ -154,7 +154,7 @@ class Labels(TaskModule):
         )
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
-        """`there` (B, T, O), whether p reaches the label's threshold, and `p` (B, T, O)."""
+        """`p` (B, T, O) is the probability of each label; `there` (B, T, O) says whether p reaches its threshold."""
         p_BTO = (logits_BTO / self.temperature[:, None]).sigmoid()
         return {"there": p_BTO >= self.threshold, "p": p_BTO}
 
@@ -164,9 +164,9 @@ class Labels(TaskModule):
 
 
 class Quantity(TaskModule):
-    """A standardized number z; the value is mean + std * z. Constants: mean, mean_rest and std, (T,) each.
+    """A standardized number z, which stands for the value mean + std * z.
 
-    mean_rest is what the mean loses in float32.
+    Constants: mean, mean_rest and std, (T,) each; mean_rest is the rounding error of the mean in float32.
     """
 
     mean: Tensor
@@ -180,7 +180,7 @@ class Quantity(TaskModule):
         self.loss_kind, self.delta = loss, delta
 
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
-        # in the labels' float64: in float32 an offset of 1e6 would leave no digits beyond 0.06
+        # labels keep float64 here: float32 would round labels near 1e6 to steps of 0.06
         y_BT = (target - self.mean - self.mean_rest) / self.std
         return losses.regression_loss(
             logits_BTO.squeeze(-1), y_BT.to(logits_BTO.dtype), self.loss_kind, self.delta
@@ -192,7 +192,7 @@ class Quantity(TaskModule):
         return GroupedMoments(len(self.tasks), self.mean, self.std, self.mean_rest)
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
-        """`value` (B, T), in the label's own unit."""
+        """`value` (B, T) is the predicted value in the unit of the label."""
         wide = torch.float32 if logits_BTO.device.type == "mps" else torch.float64  # MPS has no float64
         mean_T = self.mean.to(wide) + self.mean_rest.to(wide)
         return {"value": mean_T + self.std.to(wide) * logits_BTO.squeeze(-1).to(wide)}

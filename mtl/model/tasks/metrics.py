@@ -1,4 +1,4 @@
-"""Metrics of a whole task group in one update, from counts and sums: nothing is kept per row.
+"""Metrics of a whole task group in one update; they keep counts and sums, and nothing for each row.
 
 Shapes: B batch, T tasks of a group, O outputs per task, C classes.
 """
@@ -26,20 +26,20 @@ from mtl.model.tasks.scores import (
 class GroupedClasses(Metric):
     """Metrics of T classifiers from three counts per class: true, predicted and hit.
 
-    Equal to torchmetrics' Multiclass* metrics on each task alone (accuracy micro; the others macro over the
-    classes that were predicted or seen, balanced accuracy over those that were seen). Memory grows with the
-    number of classes, not with its square, and a group of 100 tasks takes one update.
+    The values equal those of torchmetrics' Multiclass* metrics on each task alone. Accuracy is micro; balanced accuracy
+    is the mean over the classes that labels have; the others are the mean over the classes that labels or predictions
+    have. Memory grows linearly with the number of classes, and a group of 100 tasks takes one update.
 
     Args:
         n_tasks: T.
         n_classes: C.
-        log_p: head outputs (B, T, O) -> log probabilities (B, T, C); default: logits as they are.
-        ordered: whether classes have an order: then `mae` (in classes, Gaudette and Japkowicz 2009) and
-            `quadratic_kappa` (Cohen 1968) are there.
-        curves: whether binned scores are kept, for `auroc` and `average_precision` (one against the rest,
-            mean over classes that have both).
-        calibration: whether `calibration_error` of the most probable class is there.
-        temperature_T: what logits are divided by before probabilities are taken; default 1.
+        log_p: head outputs (B, T, O) -> log probabilities (B, T, C); by default the logits unchanged.
+        ordered: whether classes have an order, which adds `mae` (in classes, Gaudette and Japkowicz 2009) and
+            `quadratic_kappa` (Cohen 1968).
+        curves: whether binned scores are kept, which adds `auroc` and `average_precision`: one class against the rest,
+            mean over the classes with rows on both sides.
+        calibration: whether `calibration_error` of the most probable class is measured.
+        temperature_T: logits are divided by this before probabilities are taken; default 1.
     """
 
     full_state_update = False
@@ -71,7 +71,7 @@ class GroupedClasses(Metric):
         self.register_buffer("temperature", per_task(temperature_T, n_tasks, 1.0))
 
     def update(self, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor) -> None:
-        """Count predictions; rows without a label are left out."""
+        """Count the predictions of the rows that have a label."""
         target_BT = target_BT.long()
         log_p_BTC = logits_BTO if self.log_p is None else self.log_p(logits_BTO)
         predicted_BT = log_p_BTC.argmax(-1)
@@ -105,7 +105,7 @@ class GroupedClasses(Metric):
             self.scores.reset()
 
     def compute(self) -> dict[str, Tensor]:
-        """Metric name -> (T,); NaN for a task without any label."""
+        """Metric name -> (T,), NaN for a task without any label."""
         true_TC, predicted_TC, hits_TC = self.counts.cpu().double().unbind(1)
         n_T = true_TC.sum(-1)
         seen_TC = true_TC + predicted_TC
@@ -131,7 +131,10 @@ class GroupedClasses(Metric):
         return values
 
     def _ordered(self, true_TC: Tensor, predicted_TC: Tensor, n_T: Tensor) -> dict[str, Tensor]:
-        """kappa = 1 - sum of (i - j)^2 over rows / the same if prediction i and truth j were independent."""
+        """`mae`, and `quadratic_kappa` = 1 - D / E.
+
+        D is the sum of (prediction - truth)^2 over rows; E is its expected value if both are independent.
+        """
         gap_T, square_T = self.gaps.cpu().double().unbind(1)
         c = torch.arange(self.n_classes, dtype=torch.float64)
         first_T, second_T = (true_TC * c).sum(-1), (predicted_TC * c).sum(-1)
@@ -141,15 +144,15 @@ class GroupedClasses(Metric):
 
 
 class GroupedLabels(Metric):
-    """Metrics of T multilabel tasks of O labels each; a target of -1 is not known and left out.
+    """Metrics of T multilabel tasks of O labels each; a target of -1 is unknown and does not count.
 
-    macro: the mean over labels; micro: over all pairs of row and label, `accuracy` too.
+    A macro metric is the mean over labels. A micro metric counts all pairs of row and label; so does `accuracy`.
 
     Args:
         n_tasks: T.
         n_outputs: O.
-        threshold_TO: probability from which a label is there; default 0.5.
-        temperature_T: what logits are divided by before probabilities are taken; default 1.
+        threshold_TO: a label is predicted if its probability is at least this; default 0.5.
+        temperature_T: logits are divided by this before probabilities are taken; default 1.
         curves, calibration: as in `GroupedScores`.
     """
 
@@ -174,7 +177,7 @@ class GroupedLabels(Metric):
         )
 
     def update(self, logits_BTO: Tensor, target_BTO: Tensor, present_BT: Tensor) -> None:
-        """Count scores of the labels that are known."""
+        """Count the scores of the known labels."""
         known_BTO = (target_BTO >= 0) & present_BT.unsqueeze(-1)
         self.scores.update(
             logits_BTO.flatten(1).unsqueeze(-1),
@@ -188,7 +191,7 @@ class GroupedLabels(Metric):
         self.scores.reset()
 
     def compute(self) -> dict[str, Tensor]:
-        """Metric name -> (T,)."""
+        """Metric name -> (T,), NaN where the metric is undefined."""
         each = {name: v.view(self.n_tasks, -1) for name, v in self.scores.compute().items()}
         answers = self.scores.answers.cpu().double().view(self.n_tasks, self.n_outputs, 4)
         tn_T, fp_T, fn_T, tp_T = answers.sum(1).unbind(1)
@@ -210,13 +213,12 @@ class GroupedLabels(Metric):
 class GroupedMoments(Metric):
     """Metrics of T regressions from sums over rows, in the labels' own units.
 
-    Labels are shifted and scaled before anything is squared, so that an offset much larger than the spread
-    costs no digits.
+    Labels are standardized before they are squared, so that an offset much larger than the spread costs no digits.
 
     Args:
         n_tasks: T.
-        mean_T, std_T: by which predictions are turned into labels.
-        rest_T: what the mean has beyond float32.
+        mean_T, std_T: a prediction z stands for the value mean + std * z.
+        rest_T: the rounding error of the mean in float32; default 0.
     """
 
     full_state_update = False
@@ -244,7 +246,7 @@ class GroupedMoments(Metric):
         self.sums += torch.where(present_BT.unsqueeze(-1), parts, 0.0).sum(0)
 
     def compute(self) -> dict[str, Tensor]:
-        """Metric name -> (T,); r2 is undefined (NaN) where all labels are equal."""
+        """Metric name -> (T,); r2 is undefined (NaN) for a task whose labels are all equal."""
         n, e, absolute, square, y, y2 = self.sums.cpu().double().unbind(1)
         std = self.std.cpu().double()
         spread = y2 - y.square() / n

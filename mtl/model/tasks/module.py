@@ -1,4 +1,4 @@
-"""What belongs to T tasks of one kind: their head, their loss, and how their logits are read.
+"""The module of T tasks of one kind holds their head and their loss, and interprets their logits.
 
 Shapes: B batch, R readings, T tasks of a group, O outputs per task.
 """
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 class TaskModule(nn.Module):
     """Head, loss and prediction of T tasks of one kind, computed together.
 
-    A kind of task is a subclass with `row_loss`, `metric` and `predict`.
+    Each kind of task is a subclass, which implements `row_loss`, `metric` and `predict`.
 
     Args:
-        head: from the trunk's readings to logits (B, T, O).
-        constants: the numbers that the kind needs, (T,) or (T, ...) each. They become buffers of these names. No
-            checkpoint holds them: the record of the run does.
+        head: maps the trunk's readings to logits (B, T, O).
+        constants: the numbers that the kind needs, (T,) or (T, ...) each, which become buffers of these names. The
+            record of the run holds them; checkpoints do not.
     """
 
     mean_weight: Tensor
-    """(T,) the mean weight of a training row that counts; a step divides a loss by the rows that count times this."""
+    """(T,) the mean weight of the training rows that count; a step divides a loss sum by their number times this."""
 
     def __init__(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -51,47 +51,49 @@ class TaskModule(nn.Module):
         return logits_BTO
 
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
-        """(B, T) the loss of each row; anything finite where the label is missing."""
+        """(B, T) the loss of each row; a row without a label may have any finite value."""
         raise NotImplementedError
 
     def row_weight(self, target: Tensor, weight_BT: Tensor) -> Tensor:
-        """(B, T) the weight of each row in the loss: `weight_BT`, times that of the row's class in some kinds."""
+        """(B, T) the weight of each row in the loss: `weight_BT`, which some kinds multiply by the class weight."""
         return weight_BT
 
     def loss(self, logits_BTO: Tensor, target: Tensor, weight_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """(T,) sum over rows of weight * loss, and (T,) sum of the weights: never a mean.
+        """(T,) sum over rows of weight * loss, and (T,) sum of the weights; the caller divides.
 
-        Whoever has all rows divides one by the other; a step divides by what `counted` gives.
+        An evaluation divides the sum of losses by the sum of weights over all rows. A step divides it by the number
+        of rows from `counted` times `mean_weight`.
 
         Args:
-            logits_BTO: of B rows.
+            logits_BTO: the logits of B rows.
             target: (B, T) or (B, T, O).
-            weight_BT: 0 where a label is missing, elsewhere the row's sample weight (1 unless given).
+            weight_BT: 0 where a label is missing, elsewhere the sample weight of the row (by default 1).
         """
         weight_BT = self.row_weight(target, weight_BT)
         return weighted_sum(self.row_loss(logits_BTO, target), weight_BT), weight_BT.sum(0)
 
     def counted(self, target: Tensor, weight_BT: Tensor) -> Tensor:
-        """(T,) how many rows count for each task: those with a label and a positive weight."""
+        """(T,) the number of rows that count for each task: they have a label and a positive weight."""
         return (self.row_weight(target, weight_BT) > 0).sum(0)
 
     def metric(self, names: frozenset[str]) -> Metric:
         """A torchmetrics Metric that measures `names`.
 
-        `update(logits_BTO, target, present_BT)`; `compute()` gives name -> (T,), NaN where it is undefined.
+        Its signatures are `update(logits_BTO, target, present_BT)` and `compute()`, which gives name -> (T,), NaN
+        where a metric is undefined.
         """
         raise NotImplementedError
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
-        """What the logits mean, in torch alone: name -> (B, T) or (B, T, ...)."""
+        """Name of a prediction -> (B, T) or (B, T, ...), computed with torch alone."""
         raise NotImplementedError
 
     def negative_log_likelihood(self, logits_BO: Tensor, target: Tensor) -> Tensor:
-        """The mean over rows of one task, by which a temperature is fitted; only for kinds that have one."""
+        """The mean over the rows of one task, in nats. Its minimum gives the temperature of the kinds that have one."""
         raise NotImplementedError
 
     def decide(self, t: int, constants: Mapping[str, tuple[float, ...]]) -> None:
-        """Set fitted numbers of task t, such as its threshold."""
+        """Set the fitted numbers of task t, such as its threshold."""
         for name, values in constants.items():
             own = self.get_buffer(name)
             own[t] = torch.tensor(values, dtype=own.dtype, device=own.device).view(own[t].shape)

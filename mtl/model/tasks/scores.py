@@ -13,24 +13,24 @@ from torch import Tensor
 from torchmetrics import Metric
 
 N_BINS, LARGEST = 4001, 1000.0
-"""Scores z, on the scale of logits, are counted in equal bins of asinh(z / 2) for z from -1000 to 1000: 0.007 wide at
-z = 0, 0.35% of z far from it; a bin's middle is at 0."""
+"""The histogram counts scores z, on the scale of logits, in equal bins of asinh(z / 2) for z from -1000 to 1000. A bin
+is 0.007 wide at z = 0, and 0.35% of z far from 0. One bin has its middle at z = 0."""
 CALIBRATION_BINS = 15
 
 
 class GroupedScores(Metric):
-    """Metrics of T yes-or-no tasks from two histograms of scores each, one per true answer.
+    """Metrics of T yes-or-no tasks; each task has two histograms of scores, one for each true answer.
 
-    Curves are those of scores rounded to 0.007 on the logit scale (0.35% where that is more), ties counting half in
-    the AUROC. The answer is
-    yes from `threshold` on; counts at the threshold, the Brier score and the calibration error are exact.
+    The curves use scores rounded to 0.007 on the logit scale, or to 0.35% if that is more. A tie counts half in the
+    AUROC. The answer is yes if the probability is at least `threshold`. The counts at the threshold, the Brier score
+    and the calibration error are exact.
 
     Args:
         n_tasks: T.
-        threshold_T: probability from which the answer is yes; default 0.5.
-        temperature_T: what logits are divided by before probabilities are taken; default 1.
-        curves: whether scores are kept, for `auroc` and `average_precision`.
-        calibration: whether `calibration_error` is there.
+        threshold_T: the least probability for the answer yes; default 0.5.
+        temperature_T: logits are divided by this before probabilities are taken; default 1.
+        curves: whether histograms are kept, which adds `auroc` and `average_precision`.
+        calibration: whether `calibration_error` is measured.
     """
 
     full_state_update = False
@@ -62,21 +62,21 @@ class GroupedScores(Metric):
         self.add_state("calibration", default=calibration_sums(n_tasks), dist_reduce_fx="sum")
 
     def update(self, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor) -> None:
-        """Count scores; rows without a label are left out."""
+        """Count the scores of the rows that have a label."""
         z_BT = logits_BTO.squeeze(-1) / self.temperature
         pair_BT = torch.arange(self.n_tasks, device=z_BT.device) * 2 + target_BT.long()
         if self.curves:
-            count(self.histogram, pair_BT * N_BINS + score_bins(z_BT), present_BT)
+            count(self.histogram, pair_BT * N_BINS + _score_bins(z_BT), present_BT)
         p_BT = z_BT.sigmoid()
         yes_BT = (p_BT >= self.threshold).long()
         count(self.answers, pair_BT * 2 + yes_BT, present_BT)
         error_BT = torch.where(present_BT, (p_BT - target_BT).square(), 0.0)
-        self.squares += error_BT.sum(0)  # in float32 within an update: float64 takes three times as long
+        self.squares += error_BT.sum(0)  # an update sums in float32, since float64 takes three times as long
         if self.calibrated:
             add_calibration(self.calibration, p_BT, target_BT, present_BT)
 
     def compute(self) -> dict[str, Tensor]:
-        """Metric name -> (T,); NaN where it is not defined, as an AUROC of one class."""
+        """Metric name -> (T,), NaN where the metric is undefined, such as the AUROC of a single class."""
         tn_T, fp_T, fn_T, tp_T = self.answers.cpu().double().flatten(1).unbind(1)
         n_T = tn_T + fp_T + fn_T + tp_T
         recall_T, specificity_T = tp_T / (tp_T + fn_T), tn_T / (tn_T + fp_T)
@@ -98,10 +98,10 @@ class GroupedScores(Metric):
         return values
 
 
-def score_bins(z: Tensor) -> Tensor:
-    """The bin of each score, of those that `N_BINS` describes; a NaN, which is seen in the loss, is put at 0.
+def _score_bins(z: Tensor) -> Tensor:
+    """The bin of each score, see `N_BINS`; a NaN goes to the bin of 0, since the loss reports it.
 
-    asinh x = sign(x) log(|x| + sqrt(x^2 + 1)): torch's own asinh takes five times as long on a CPU.
+    The code uses asinh x = sign(x) log(|x| + sqrt(x^2 + 1)), since torch.asinh takes five times as long on a CPU.
     """
     x = z.nan_to_num(nan=0.0).clamp(-LARGEST, LARGEST) / 2
     inside = torch.copysign((x.abs() + (x.square() + 1).sqrt()).log(), x)
@@ -109,17 +109,17 @@ def score_bins(z: Tensor) -> Tensor:
 
 
 def per_task(values_T: Tensor | None, n_tasks: int, default: float) -> Tensor:
-    """(T,) a number for each task."""
+    """(T,) the given number of each task, or `default` for all tasks."""
     return torch.full((n_tasks,), default) if values_T is None else values_T.reshape(-1).float()
 
 
 def count(counts: Tensor, bin_BT: Tensor, present_BT: Tensor) -> None:
-    """Add one to the bin of each present entry, in place: the cost does not grow with the number of bins."""
+    """Add one to the bin of each present entry, in place, at a cost independent of the number of bins."""
     counts.view(-1).scatter_add_(0, bin_BT.flatten(), present_BT.flatten().to(counts.dtype))
 
 
 def log_odds(log_p_BTC: Tensor) -> Tensor:
-    """(B, T, C) log p - log(1 - p), exact for the most probable class too, whose 1 - p would round to 0."""
+    """(B, T, C) log p - log(1 - p), which stays exact for the most probable class although its 1 - p may round to 0."""
     top_BT1 = log_p_BTC.argmax(-1, keepdim=True)
     rest_BT1 = log_p_BTC.scatter(-1, top_BT1, -torch.inf).logsumexp(-1, keepdim=True)
     odds_BTC = log_p_BTC - torch.log1p(-log_p_BTC.exp().clamp(max=0.5))
@@ -134,7 +134,7 @@ def auroc(no_TS: Tensor, yes_TS: Tensor) -> Tensor:
 
 
 def average_precision(no_TS: Tensor, yes_TS: Tensor) -> Tensor:
-    """(T,) sum over thresholds of (recall step) * precision, as in scikit-learn, from histograms."""
+    """(T,) sum over thresholds of (step of recall) * precision, as in scikit-learn, from histograms."""
     tp_TS = yes_TS.flip(-1).cumsum(-1)
     fp_TS = no_TS.flip(-1).cumsum(-1)
     precision_TS = tp_TS / (tp_TS + fp_TS).clamp(min=1)
@@ -143,11 +143,12 @@ def average_precision(no_TS: Tensor, yes_TS: Tensor) -> Tensor:
 
 
 def calibration_sums(n_tasks: int) -> Tensor:
-    """(3, T, G): rows, their probabilities and their hits, in equal bins of probability."""
+    """(3, T, G) zeros for the sums of rows, probabilities and hits in equal bins of probability."""
     return torch.zeros(3, n_tasks, CALIBRATION_BINS, dtype=torch.float64)
 
 
 def add_calibration(sums_3TG: Tensor, p_BT: Tensor, hit_BT: Tensor, present_BT: Tensor) -> None:
+    """Add the present rows, their probabilities and their hits to the sums of `calibration_sums`, in place."""
     n_tasks = sums_3TG.shape[1]
     bin_BT = (p_BT * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
     bin_BT = bin_BT + torch.arange(n_tasks, device=p_BT.device) * CALIBRATION_BINS
@@ -157,6 +158,9 @@ def add_calibration(sums_3TG: Tensor, p_BT: Tensor, hit_BT: Tensor, present_BT: 
 
 
 def calibration_error(sums_3TG: Tensor) -> Tensor:
-    """(T,) expected calibration error, mean of |probability - share of hits| over rows (Guo et al. 2017)."""
+    """(T,) expected calibration error, the mean over rows of |mean probability - share of hits| of the row's bin.
+
+    Source: Guo et al. 2017, arXiv:1706.04599.
+    """
     n_TG, p_TG, hit_TG = sums_3TG.cpu().double().unbind(0)
     return (p_TG - hit_TG).abs().sum(-1) / n_TG.sum(-1)

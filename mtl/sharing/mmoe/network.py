@@ -1,4 +1,4 @@
-"""Multi-gate mixture of experts: its network.
+"""The network of the multi-gate mixture of experts.
 
 Shapes: B batch, E experts, K gates (one per tower), C channels or features of one expert, N tasks.
 """
@@ -17,12 +17,13 @@ from mtl.model.trunk import Plan, SharingMatrix, Trunk, along
 class MixtureOfExperts(Trunk):
     """y_k = sum_e g_k(x)_e f_e(x), g_k(x) = softmax(W_k x): each tower mixes the same E experts by its own gate.
 
-    The gates read the input as the experts do, flattened. All experts are one grouped backbone, all gates one map.
+    The gates read the flattened input of the experts. One grouped backbone computes all experts, one linear map all
+    gates.
 
     Source: Ma et al. 2018, KDD, eq. 6 and 7.
 
     Args:
-        plan: of the network.
+        plan: the values and functions that the network is built from.
         n_experts: E.
     """
 
@@ -55,5 +56,5 @@ class MixtureOfExperts(Trunk):
         return {**super().reach(), "gates.weight": along(self.tasks_of_towers, self.gates.weight)}
 
     def readings(self) -> dict[str, SharingMatrix]:
-        """The gates, averaged over the last batch that was trained on."""
+        """`gates` -> the gates of each tower, averaged over the last training batch."""
         return {"gates": SharingMatrix(self.mean_gates.clone(), self.towers, self.copies)}

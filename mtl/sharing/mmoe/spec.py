@@ -1,4 +1,4 @@
-"""Multi-gate mixture of experts: its settings."""
+"""The settings of the multi-gate mixture of experts."""
 
 from __future__ import annotations
 

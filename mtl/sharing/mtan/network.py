@@ -1,4 +1,4 @@
-"""Multi-task attention network: its network.
+"""The network of the multi-task attention network.
 
 Shapes: B batch, K towers, C channels or features of the trunk after a block, N tasks.
 """
@@ -17,15 +17,15 @@ from mtl.model.trunk import Plan, SharingMatrix, Trunk, reach_of_slices
 class AttentionNetwork(Trunk):
     """a_k^j = m_k^j * p_j: tower k masks the features p_j that block j of one shared trunk gives.
 
-    m_k^j = sigmoid(norm(W_h relu(norm(W_g [p_j ; f_j(a_k^{j-1})])))), for the first block of p_1 alone. W_g and W_h are
-    1 x 1 convolutions, or linear maps, of each tower; f_j has the layers of block j and is shared by the towers, whose
-    rows it sees as one batch. Tower k gives the reading a_k^J.
+    m_k^j = sigmoid(norm(W_h relu(norm(W_g [p_j ; f_j(a_k^{j-1})])))); the masks of the first block read p_1 alone. Each
+    tower has its own W_g and W_h, which are 1 x 1 convolutions or linear maps. All towers share f_j, which has the
+    layers of block j and reads the rows of all towers as one batch. Tower k gives the reading a_k^J.
 
-    Source: Liu, Johns and Davison 2019, arXiv:1803.10704, eq. 1 and 2. There, f_j is one convolution with the pooling
-    of the block, and the masks read an earlier layer of the block; here they read what the block gives.
+    Source: Liu, Johns and Davison 2019, arXiv:1803.10704, eq. 1 and 2. In the paper, f_j is one convolution with the
+    pooling of the block, and the masks read an earlier layer of the block. Here the masks read the block's output.
 
     Args:
-        plan: of the network.
+        plan: the values and functions that the network is built from.
         sites: the last stage of each block, in order.
     """
 
@@ -67,7 +67,7 @@ class AttentionNetwork(Trunk):
         return readings
 
     def _extracted(self, site: str, attended: Tensor) -> Tensor:
-        """f_j of the features of all towers, (B, K*C, ...) to (B, K*C', ...), in one pass over B*K rows."""
+        """f_j of the features of all towers, (B, K*C, ...) -> (B, K*C', ...), in one pass over B*K rows."""
         n_rows, n_towers = len(attended), len(self.towers)
         rows = attended.unflatten(1, (n_towers, -1)).flatten(0, 1)
         found: Tensor = self.extractors[site](rows)
@@ -80,7 +80,7 @@ class AttentionNetwork(Trunk):
         return {**super().reach(), **{f"attention.{last}.{name}": served for name, served in own.items()}}
 
     def readings(self) -> dict[str, SharingMatrix]:
-        """The mean mask of each tower, over the last batch that was trained on."""
+        """Site -> the mean mask of each tower over the last training batch."""
         return {
             site: SharingMatrix(unit.get_buffer("mean_mask").clone(), self.towers, self.copies)
             for site, unit in self.attention.items()
@@ -91,11 +91,11 @@ class Attention(nn.Module):
     """The masks of K towers on the features of one block.
 
     Args:
-        plan: of the network.
-        towers: their names.
+        plan: the values and functions that the network is built from.
+        towers: the names of the towers.
         site: the last stage of the block.
-        shape: of the features, (C, H, W) or (C,).
-        first: whether the block is the first, so that towers have no features of their own yet.
+        shape: the shape of the features, (C, H, W) or (C,).
+        first: whether this is the first block, where towers have no features of their own yet.
     """
 
     mean_mask: Tensor
@@ -105,7 +105,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         n_towers = len(towers)
-        # W_g [p ; f] = W_p p + W_f f: the features that all towers share are read once
+        # W_g [p ; f] = W_p p + W_f f: one pass reads the features p, which all towers share
         self.of_trunk = _map(n_towers, shape, shared_input=True)
         self.of_tower = None if first else _map(n_towers, shape, shared_input=False)
         self.norm_inner = plan.norm(n_towers, shape) or nn.Identity()
@@ -116,7 +116,7 @@ class Attention(nn.Module):
         self.register_buffer("mean_mask", torch.full((n_towers, 1), 0.5))
 
     def forward(self, shared: Tensor, own: Tensor | None) -> Tensor:
-        """Features of the trunk (B, C, ...) and of the towers (B, K*C, ...) -> masked features (B, K*C, ...)."""
+        """Features of the trunk (B, C, ...), of the towers (B, K*C, ...) or None -> masked features (B, K*C, ...)."""
         inner = self.of_trunk(shared)
         if self.of_tower is not None:
             inner = inner + self.of_tower(own)

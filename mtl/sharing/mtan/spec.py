@@ -1,4 +1,4 @@
-"""Multi-task attention network: its settings."""
+"""The settings of the multi-task attention network."""
 
 from __future__ import annotations
 
