@@ -1,7 +1,4 @@
-"""Tests of the reference networks.
-
-
-"""
+"""The naive references agree with what the papers say of special cases, and with each other."""
 
 import math
 from collections.abc import Callable
