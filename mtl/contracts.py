@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from mtl.data.types import Array, Columns, Header
     from mtl.model.tasks.module import TaskModule
     from mtl.model.trunk import Plan, Trunk
-    from mtl.model.weighting import Weighting
-    from mtl.recipe.specs import BackboneSpec, SharingSpec, SourceSpec, TaskSpec, WeightingSpec
+    from mtl.recipe.specs import BackboneSpec, SharingSpec, SourceSpec, TaskSpec
 
 
 def broken(spec: Spec, method: str, what: str, path: KeyPath = ()) -> UserError:
@@ -29,7 +28,7 @@ def broken(spec: Spec, method: str, what: str, path: KeyPath = ()) -> UserError:
     return UserError("", f"{type(spec).__name__}.{method} {what}", path=path)
 
 
-def _called(value: object) -> str:
+def called(value: object) -> str:
     return f"an object of type {type(value).__name__}"
 
 
@@ -38,7 +37,7 @@ def check_header(source: SourceSpec, header: Any) -> Header:
     from mtl.data.types import Header
 
     if not isinstance(header, Header):
-        raise broken(source, "header", f"gives {_called(header)}, not a Header")
+        raise broken(source, "header", f"gives {called(header)}, not a Header")
     shape = header.input_shape
     if not (isinstance(shape, tuple) and shape and all(isinstance(n, int) and n > 0 for n in shape)):
         raise broken(source, "header", f"gives input_shape {quoted(shape)}: one row's is (F,) or (C, H, W)")
@@ -50,7 +49,7 @@ def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Co
     from mtl.data.types import Columns
 
     if not isinstance(columns, Columns):
-        raise broken(source, "columns", f"gives {_called(columns)}, not Columns")
+        raise broken(source, "columns", f"gives {called(columns)}, not Columns")
     n, shape = len(columns.inputs), columns.inputs.shape[1:]
     if columns.header is None and shape != (announced := source.header().input_shape):
         raise broken(source, "columns", f"gives inputs of shape {shape} per row, its header says {announced}")
@@ -78,7 +77,7 @@ def check_targets(task: TaskSpec, targets: Any, n: int) -> Array:
     """The targets of a task: an array with a row for every row of labels."""
     shape = getattr(targets, "shape", None)
     if shape is None or not shape or shape[0] != n:
-        what = _called(targets) if shape is None else f"an array of shape {tuple(shape)}"
+        what = called(targets) if shape is None else f"an array of shape {tuple(shape)}"
         raise broken(task, "encode", f"gives {what} for {n} rows")
     found: Array = targets
     return found
@@ -89,11 +88,11 @@ def check_stages(backbone: BackboneSpec, stages: Any) -> None:
     from torch import nn
 
     if not isinstance(stages, list | tuple) or not all(isinstance(s, tuple) and len(s) == 3 for s in stages):
-        got = "a list of other things" if isinstance(stages, list) else _called(stages)
+        got = "a list of other things" if isinstance(stages, list) else called(stages)
         raise broken(backbone, "build", f"gives {got}, not a list of (name, module, shape)")
     for name, module, shape in stages:
         if not isinstance(module, nn.Module):
-            raise broken(backbone, "build", f"gives {_called(module)} as stage {quoted(name)}, not a module")
+            raise broken(backbone, "build", f"gives {called(module)} as stage {quoted(name)}, not a module")
         if not (isinstance(shape, tuple) and len(shape) in (1, 3) and all(isinstance(n, int) for n in shape)):
             raise broken(
                 backbone,
@@ -142,7 +141,7 @@ def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
     from mtl.model.trunk import Trunk
 
     if not isinstance(trunk, Trunk):
-        raise broken(sharing, "build", f"gives {_called(trunk)}, not a Trunk")
+        raise broken(sharing, "build", f"gives {called(trunk)}, not a Trunk")
     n_tasks, taken = len(plan.tasks), trunk.reading_of
     if len(taken) != n_tasks:
         raise broken(
@@ -162,20 +161,8 @@ def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
     from mtl.model.tasks.module import TaskModule
 
     if not isinstance(module, TaskModule):
-        raise broken(task, "build", f"gives {_called(module)}, not a TaskModule")
+        raise broken(task, "build", f"gives {called(module)}, not a TaskModule")
     return module
-
-
-def check_weighting(spec: WeightingSpec, weighting: Any) -> Weighting:
-    """The module of a weighting; it must need what its settings say, and must have the tasks' weights."""
-    from mtl.model.weighting import Weighting
-
-    if not isinstance(weighting, Weighting):
-        raise broken(spec, "build", f"gives {_called(weighting)}, not a Weighting")
-    if weighting.needs != spec.needs:
-        what = f"gives a module that needs {quoted(weighting.needs)}; the settings say {quoted(spec.needs)}"
-        raise broken(spec, "build", what)
-    return weighting
 
 
 def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
@@ -187,9 +174,32 @@ def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
             maker = f"{type(unit).__name__}, which {type(sharing).__name__}.build gives,"
             raise UserError("", f"{maker} has no method sharing_matrix")
     maker = f"{type(trunk).__name__}, which {type(sharing).__name__}.build gives,"
+    shapes = {name: tuple(parameter.shape) for name, parameter in trunk.named_parameters()}
+    roles, reach = trunk.roles(), trunk.reach()
+    for method, names in (("roles", roles.keys()), ("reach", reach.keys())):
+        wrong = sorted(names ^ shapes.keys())
+        if wrong:
+            what = "lacks" if wrong[0] in shapes else "has no parameter"
+            raise UserError("", f"{maker} has a method {method} that {what} {quoted(wrong[0])}")
+    for name, role in roles.items():
+        if role not in ("weight", "scale", "sharing"):
+            raise UserError(
+                "", f"{maker} gives {quoted(name)} the role {quoted(role)}: weight, scale or sharing"
+            )
+    for name, served in reach.items():
+        wanted = (*shapes[name], len(trunk.reading_of))
+        fits = len(served.shape) == len(wanted) and all(
+            n in (1, w) for n, w in zip(served.shape, wanted, strict=True)
+        )
+        if not fits:
+            what = f"gives {quoted(name)} a reach of shape {tuple(served.shape)}, which does not broadcast to {wanted}"
+            raise UserError("", f"{maker} {what}")
+    penalty = trunk.penalty()
+    if penalty is not None and getattr(penalty, "shape", None) != ():
+        raise UserError("", f"{maker} gives a penalty that is not one number")
     for place, found in trunk.readings().items():
         if not isinstance(found, SharingMatrix):
-            raise UserError("", f"{maker} gives {_called(found)} at {quoted(place)}, not a SharingMatrix")
+            raise UserError("", f"{maker} gives {called(found)} at {quoted(place)}, not a SharingMatrix")
         shape, wanted = tuple(found.values.shape), (len(found.targets), len(found.sources))
         if shape != wanted:
             raise UserError("", f"{maker} gives values of shape {shape} at {quoted(place)}, not {wanted}")
@@ -199,7 +209,7 @@ def check_activation(maker: Spec, what: str, h: Any, wanted: Shape, key: str) ->
     """Check that an activation has the announced shape (B, K*C, ...)."""
     shape = getattr(h, "shape", None)
     if shape is None or tuple(shape) != wanted:
-        got = _called(h) if shape is None else _shown(tuple(shape), wanted[0])
+        got = called(h) if shape is None else _shown(tuple(shape), wanted[0])
         raise UserError(
             "",
             f"shapes do not chain: {what} of {type(maker).__name__} gives {got}, not {_shown(wanted, wanted[0])}",
@@ -219,7 +229,7 @@ def check_row_loss(module: TaskModule, found: Any, wanted: Shape) -> None:
     """Check that row losses are one number per row and task; torch would broadcast other shapes without a word."""
     shape = getattr(found, "shape", None)
     if shape is None or tuple(shape) != wanted:
-        got = _called(found) if shape is None else f"shape {_shown(tuple(shape), wanted[0])}"
+        got = called(found) if shape is None else f"shape {_shown(tuple(shape), wanted[0])}"
         what = f"gives {got}, not (B, T) = {_shown(wanted, wanted[0])}: one loss per row and task"
         raise of_module(module, "row_loss", what)
 
@@ -227,11 +237,11 @@ def check_row_loss(module: TaskModule, found: Any, wanted: Shape) -> None:
 def check_losses(module: TaskModule, found: Any, n_tasks: int, logits: Tensor) -> None:
     """Check that a loss is a sum and a sum of weights per task, and depends on the logits."""
     if not isinstance(found, tuple) or len(found) != 2:
-        raise of_module(module, "loss", f"gives {_called(found)}, not (sums, weights)")
+        raise of_module(module, "loss", f"gives {called(found)}, not (sums, weights)")
     for name, values in zip(("sums", "weights"), found, strict=True):
         shape = getattr(values, "shape", None)
         if shape is None or tuple(shape) != (n_tasks,):
-            what = _called(values) if shape is None else f"shape {tuple(shape)}"
+            what = called(values) if shape is None else f"shape {tuple(shape)}"
             raise of_module(module, "loss", f"gives {name} of {what}, not (T,) = ({n_tasks},): one per task")
     if logits.requires_grad and not found[0].requires_grad:
         raise of_module(
@@ -247,7 +257,7 @@ def of_module(module: nn.Module, method: str, what: str) -> UserError:
 def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks: int) -> None:
     """Check that metrics are one number per task under each name."""
     if not isinstance(values, Mapping):
-        raise of_module(module, "metric", f"computes {_called(values)}, not a mapping of metric -> (T,)")
+        raise of_module(module, "metric", f"computes {called(values)}, not a mapping of metric -> (T,)")
     for name in names:
         if name not in values:
             raise of_module(module, "metric", f"computes no {quoted(name)}, which known_metrics names")
@@ -259,7 +269,7 @@ def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks
 def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -> dict[str, Tensor]:
     """The predictions of a module: tensors (B, T) or (B, T, ...)."""
     if not isinstance(found, dict) or not found:
-        what = "an empty dict" if isinstance(found, dict) else _called(found)
+        what = "an empty dict" if isinstance(found, dict) else called(found)
         raise of_module(module, "predict", f"gives {what}, not a dict of tensors")
     for name, values in found.items():
         shape = tuple(getattr(values, "shape", ()))

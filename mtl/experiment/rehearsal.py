@@ -29,6 +29,7 @@ from mtl.evaluation.evaluate import evaluation_mode
 from mtl.model.tasks.module import TaskModule
 from mtl.task_groups import TaskGroup
 from mtl.training.trainer import Trainer
+from mtl.training.weighting_contract import check_combined, check_objective
 
 ROWS = 8
 
@@ -56,13 +57,12 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
         weighting = copy.deepcopy(trainer.weighting)  # a weighting that keeps losses must not keep these
         before = _unsaved(weighting)
         seen_N = torch.ones_like(losses_N, dtype=torch.bool)
-        if weighting.needs != "gradients":
-            total = weighting(losses_N, seen_N)
-            if getattr(total, "shape", None) != ():
-                got = tuple(total.shape) if hasattr(total, "shape") else type(total).__name__
-                raise broken(
-                    trainer.recipe.weighting, "build", f"weighs the losses to {got}, not to one number"
-                )
+        if weighting.needs == "gradients":
+            n_shared = trainer.slices.n_shared if trainer.slices is not None else 0
+            jacobian_SP = losses_N.new_ones(len(losses_N), n_shared)
+            check_combined(weighting, weighting.combine(jacobian_SP, losses_N.detach(), seen_N), jacobian_SP)
+        else:
+            check_objective(weighting, losses_N, seen_N)
         for name, value in _unsaved(weighting).items():
             if before.get(name) != value:
                 what = f"gives a module that remembers {quoted(name)} where no checkpoint holds it: use register_buffer"

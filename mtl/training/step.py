@@ -159,7 +159,8 @@ def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) 
     precision = trainer.recipe.train.precision
     with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         logits = trainer.built.model(batch.inputs)
-    sums, labels = [], Targets(batch.target, batch.present, batch.weight)  # not the inputs: parts would add up
+    sums = []
+    labels = Targets(batch.target, batch.present, batch.weight)  # not the inputs: parts would add up
     for name, module in trainer.modules.items():
         logits_BTO = logits.groups[name].float()
         sum_T, weight_T = module.loss(logits_BTO, batch.target[name], batch.weight[name])

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mtl.build import Built, parameter_groups
-from mtl.contracts import check_weighting
 from mtl.data.memory import require_memory
 from mtl.data.rows.sampling import Sampler
 from mtl.dataset.assemble import Dataset
@@ -24,6 +23,7 @@ from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
 from mtl.training.gradients import SharedSlices
 from mtl.training.progress import Progress
+from mtl.training.weighting_contract import check_weighting
 
 ROWS = 1 << 16
 """Weights of this many rows are summed at once."""

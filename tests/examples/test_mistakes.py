@@ -435,13 +435,44 @@ class Whole(mtl.Weighting):
         return losses_N.log().sum()
 
 
+class Logs(mtl.Weighting):
+    def forward(self, losses_N, seen_N):
+        return losses_N.log().sum()
+
+
+class Detached(mtl.Weighting):
+    def forward(self, losses_N, seen_N):
+        return losses_N.detach().sum()
+
+
+class Number(mtl.Weighting):
+    def forward(self, losses_N, seen_N):
+        return 1.0
+
+
+class Typo(mtl.Weighting):
+    needs = "gradient"
+
+
+class Empty(mtl.Weighting):
+    pass
+
+
+class Forgetful(mtl.Weighting):
+    def __init__(self, task_weights):
+        self.own = task_weights
+
+
+WEIGHTINGS = {c.__name__.lower(): c for c in (Whole, Logs, Detached, Number, Typo, Empty, Forgetful)}
+
+
 @mtl.register_weighting("mine")
 class Mine(mtl.WeightingSpec):
     reference = "ours"
     case: str = ""
 
     def build(self, task_weights, is_quantity):
-        return Plain() if self.case == "plain" else {"whole": Whole}.get(self.case, Each)(task_weights)
+        return Plain() if self.case == "plain" else WEIGHTINGS.get(self.case, Each)(task_weights)
 """
 
 
@@ -483,16 +514,72 @@ def test_a_kind_of_task(case: str, expected: str, tmp_path: Path, capsys: Captur
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        ("each", "command line: weighting: Mine.build weighs the losses to (2,), not to one number"),
-        ("plain", "command line: weighting: Mine.build gives an object of type Plain, not a Weighting"),
+        ("each", "weighting: Each.forward gives a tensor of shape (2,), not one number: sum over the tasks"),
         (
-            "whole",
-            "command line: weighting: Mine.build gives a module that needs 'totals'; the settings say 'losses'",
+            "number",
+            "weighting: Number.forward gives an object of type float, not one number: sum over the tasks",
         ),
+        ("plain", "command line: weighting: Mine.build gives an object of type Plain, not a Weighting"),
+        ("whole", "Whole.needs is 'totals', but Mine.needs is 'losses'; set both to the same word"),
+        (
+            "logs",
+            "Logs.forward is not linear in the losses: its derivatives depend on them; set needs to 'totals'",
+        ),
+        (
+            "detached",
+            "Detached.forward gives an objective without a gradient: compute it from the losses by torch",
+        ),
+        ("typo", "Typo.needs is 'gradient'; known: losses, totals, gradients"),
+        ("empty", "weighting: Empty needs losses but has no method forward"),
+        ("forgetful", "Forgetful.__init__ does not call super().__init__(task_weights)"),
     ],
 )
 def test_a_weighting(case: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
     check(WEIGHTING, f"weighting={{kind: mine, case: {case}}}", expected, tmp_path, capsys)
+
+
+COMBINING = """
+from typing import ClassVar, Literal
+
+import mtl
+
+
+class Combines(mtl.Weighting):
+    needs = "gradients"
+
+    def __init__(self, task_weights, case):
+        super().__init__(task_weights)
+        self.case = case
+
+    def combine(self, jacobian_SP, losses_S, seen_N):
+        total = jacobian_SP.sum(0)
+        return {"tensor": total, "none": None, "short": (total[:3], None), "weights": (total, total)}[self.case]
+
+
+@mtl.register_weighting("mine")
+class Mine(mtl.WeightingSpec):
+    reference = "ours"
+    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
+    case: str = ""
+
+    def build(self, task_weights, is_quantity):
+        return Combines(task_weights, self.case)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("tensor", "Combines.combine gives an object of type Tensor, not (gradient, weights or None)"),
+        ("none", "Combines.combine gives an object of type NoneType, not (gradient, weights or None)"),
+        ("short", "Combines.combine gives a gradient of shape (3,), not of shape ("),
+        ("weights", "Combines.combine gives weights of shape ("),
+    ],
+)
+def test_a_weighting_that_combines_gradients(
+    case: str, expected: str, tmp_path: Path, capsys: Capture
+) -> None:
+    check(COMBINING, f"model.towers=one; weighting={{kind: mine, case: {case}}}", expected, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
