@@ -89,7 +89,7 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
     columns, place = min(len(tasks), 4), abscissa(rows)
     lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=metric == "loss_weight").ravel()
     for axis, task in zip(axes, tasks, strict=False):
         for split, colour in SPLIT_COLOURS.items():
             key = f"{split}/{task}/{metric}"

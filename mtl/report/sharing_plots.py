@@ -18,7 +18,7 @@ from mtl.runs.record import PUT_BACK
 
 MAX_PANEL, MAX_TICKS, MAX_NUMBERS = 12.0, 25, 8
 """Most inches of one map, most names on a side, and most rows and columns of a map with written numbers."""
-MAX_PATHS = 16
+MAX_PATHS = 9
 """Most numbers of one place that have a line each; more numbers are drawn as a mean and a range."""
 
 
@@ -47,9 +47,11 @@ def sharing_maps(line: Mapping[str, Any]) -> Figure:
     width = min(max(2.6, 0.45 * columns + 1.4), MAX_PANEL)
     figure = Figure(figsize=(width * len(places) + 1.2, height + 1.2), layout="constrained")
     axes = figure.subplots(1, len(places), squeeze=False)[0]
-    limit = max(1.0, *(abs(v) for m in places.values() for row in m["values"] for v in row))
+    values = np.concatenate([np.ravel(m["values"]) for m in places.values()])
+    limit = max(1.0, np.abs(values).max())
+    lowest, colours = (0.0, "Blues") if values.min() >= 0 else (-limit, "RdBu_r")
     for axis, (place, matrix) in zip(axes, places.items(), strict=True):
-        image = axis.imshow(matrix["values"], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+        image = axis.imshow(matrix["values"], cmap=colours, vmin=lowest, vmax=limit, aspect="auto")
         axis.set_title(place)
         axis.set_xticks(*_ticks(matrix["sources"]), rotation=45, ha="right")
         at, names = _ticks(matrix["targets"])
@@ -77,7 +79,7 @@ def sharing_paths(lines: Sequence[Mapping[str, Any]], abscissa: str) -> Figure:
     figure = Figure(figsize=(4.2 * len(places) + 1.6, 3.4), layout="constrained")
     axes = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]
     at = [line[abscissa] for line in lines]
-    named = 0
+    named, any_own = 0, False
     for axis, place in zip(axes, places, strict=True):
         first = lines[0]["sharing"][place]
         targets, sources = first["targets"], first["sources"]
@@ -105,7 +107,8 @@ def sharing_paths(lines: Sequence[Mapping[str, Any]], abscissa: str) -> Figure:
         axis.set_xlabel(abscissa)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
-    axes[0].set_ylabel("weight (full lines: of itself)")
+        any_own = any_own or bool(own.any())
+    axes[0].set_ylabel("weight (full lines: of itself)" if any_own else "weight")
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc="outside right center",

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
-from mtl.data.files.csv import FIELD_LIMIT
+from mtl.data.files.csv_structure import FIELD_LIMIT
 from mtl.data.files.table import TableFile, first_bad
 from mtl.data.types import stable_order
 from mtl.errors import UserError, quoted

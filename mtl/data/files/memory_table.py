@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl.data.files.csv import refuse_twice
+from mtl.data.files.csv_structure import refuse_twice
 from mtl.data.files.table import PARQUET_ROWS, TableFile
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.files.column_types import is_text, type_name
-from mtl.data.files.csv import Checked, check_csv, first_row, read_header, refuse_twice
+from mtl.data.files.csv_structure import Checked, check_csv, first_row, read_header, refuse_twice
 from mtl.data.files.opening import opened
 from mtl.data.types import no_column
 from mtl.errors import UserError, printable, quoted
