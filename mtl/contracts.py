@@ -29,6 +29,7 @@ def broken(spec: Spec, method: str, what: str, path: KeyPath = ()) -> UserError:
 
 
 def called(value: object) -> str:
+    """What an error says of a value of the wrong type."""
     return f"an object of type {type(value).__name__}"
 
 

@@ -67,6 +67,7 @@ class ManyErrors(UserError):
 
     @property
     def errors(self) -> tuple[UserError, ...]:
+        """The errors, in the order in which they were found."""
         return self._errors
 
 
