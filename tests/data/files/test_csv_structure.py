@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.data.files import csv as csv_check
+from mtl.data.files import csv_structure as csv_check
 from mtl.data.files.csv_structure import FIELD_LIMIT, check_csv, first_row, read_header, refuse_twice
 from mtl.data.files.opening import OpenFile
 from mtl.errors import UserError
