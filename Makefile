@@ -69,13 +69,12 @@ format: $(DEV) ## put the code into shape
 	$(BIN)/ruff format .
 
 docs: $(DEV) ## write the JSON schema and the key tables of docs/recipe.md anew
-	$(PY) -c "from pathlib import Path; \
-	from mtl.recipe.json_schema import schema_text; from mtl.recipe.key_table import fresh; \
-	Path('recipes/recipe.schema.json').write_text(schema_text(), encoding='utf-8'); page = Path('docs/recipe.md'); \
-	page.write_text(fresh(page.read_text(encoding='utf-8')), encoding='utf-8')"
+	$(PY) -c "from pathlib import Path; from mtl.recipe.json_schema import schema_text; \
+	Path('recipes/recipe.schema.json').write_text(schema_text(), encoding='utf-8')"
+	$(PY) -m docs.tools.key_table
 
 clean: ## remove what can be made again: environment, caches, builds; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find mtl tasks tests examples bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 define install

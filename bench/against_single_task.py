@@ -16,6 +16,7 @@ import math
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 import torchmetrics.functional as tm
 from torch import Tensor, nn
@@ -76,11 +77,12 @@ def plain(
     """Train one network for one task and give its headline metric on test."""
     torch.manual_seed(seed)
     spec, train, kind = recipe.tasks[task], recipe.train, recipe.tasks[task].kind
-    everything = dataset.targets(group, torch.arange(len(x)))[:, t]
+    labels = dataset.rows.targets(np.arange(len(x)))
+    everything, there = labels.target[group][:, t], labels.present[group][:, t]
     rows = {}
     for split, own in dataset.splits.items():
         index = torch.from_numpy(own)
-        rows[split] = index[dataset.present[group][index, t]]
+        rows[split] = index[there[index]]
     y = everything[rows["train"]].double()
     scale = (float(y.mean()), float(y.std(correction=0))) if kind == "regression" else (0.0, 1.0)
     widths = [x.shape[1], *(stage.features for stage in recipe.model.backbone.stages)]
@@ -138,7 +140,7 @@ def main() -> None:
         dataset = load_dataset(recipe, header_of(recipe))
         built = build(recipe, dataset.header, dataset.learned)
         with torch.no_grad():
-            x = built.model.standardize(dataset.inputs).float()
+            x = built.model.inputs(dataset.rows.inputs).float()
         for group in built.groups:
             for t, task in enumerate(group.tasks):
                 name = f"{task} ({recipe.tasks[task].headline})"

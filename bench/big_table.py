@@ -85,19 +85,20 @@ def recipe_of(path: Path) -> dict[str, object]:
 def measure(path: Path, steps: int) -> None:
     """Train some steps; print what it took as JSON."""
     began = perf_counter()
+    from mtl.evaluation.meter import Meter
     from mtl.experiment.run import prepare
     from mtl.recipe.load import load_recipe
-    from mtl.training.loop import Meter, _train_step
+    from mtl.training.step import train_step
 
     trainer, _ = prepare(load_recipe(recipe_of(path)))
     prepared = perf_counter()
-    meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
+    meter = Meter(trainer.modules, trainer.recipe.tasks, trainer.device)
     trainer.built.model.train()
     parts = trainer.sampler.batches(0)
-    _train_step(trainer, [next(parts)], meter)
+    train_step(trainer, [next(parts)], meter)
     first = perf_counter()
     for _ in range(steps):
-        _train_step(trainer, [next(parts)], meter)
+        train_step(trainer, [next(parts)], meter)
         trainer.progress.step += 1
     seconds = perf_counter() - first
     print(

@@ -31,7 +31,10 @@ def files_of(name: str) -> dict[str, TensorFile]:
     recipe = load_recipe(name)
     built, _ = build_and_try(recipe)
     model = built.model.to_empty(device="cpu")
-    weighting = recipe.weighting.build(tuple(task.weight for task in recipe.tasks.values()))
+    tasks = recipe.tasks.values()
+    weighting = recipe.weighting.build(
+        tuple(task.weight for task in tasks), tuple(task.reads == "numbers" for task in tasks)
+    )
     optimizer = recipe.optimizer.build(parameter_groups(recipe, model, weighting))
     torch.manual_seed(0)
     for parameter in model.parameters():

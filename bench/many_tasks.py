@@ -21,7 +21,7 @@ from mtl.dataset.assemble import load_dataset
 from mtl.evaluation.meter import Meter
 from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from mtl.training.loop import _train_step
+from mtl.training.step import train_step
 from mtl.training.trainer import Trainer
 
 FEATURES, WIDTH, BATCH, SITES = 128, 32, 128, 3
@@ -86,13 +86,12 @@ def main() -> None:
     _, header = build_and_try(recipe)
     dataset = load_dataset(recipe, header)
     trainer = Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
-    meter = Meter(trainer.built.groups, recipe.tasks, trainer.device)
+    meter = Meter(trainer.modules, recipe.tasks, trainer.device)
     trainer.built.model.train()
     n_towers = given.tasks if given.towers == "per_task" else 1
     hand = ByHand(n_towers, given.tasks).train()
     adam = torch.optim.Adam(hand.parameters(), lr=1e-3, fused=True)
-    (group_name,) = dataset.target
-    target = dataset.targets(group_name, torch.arange(len(dataset.inputs)))
+    inputs, (target,) = dataset.rows.inputs, dataset.rows.target.values()
     batches = list(trainer.sampler.batches(0))
     times: dict[str, list[float]] = {"by hand": [], "mtl": []}
     for step in range(given.steps):
@@ -101,13 +100,13 @@ def main() -> None:
         index = torch.from_numpy(part)
         adam.zero_grad(set_to_none=True)
         loss_BT = nn.functional.binary_cross_entropy_with_logits(
-            hand(dataset.inputs[index]), target[index].float(), reduction="none"
+            hand(inputs[index]), target[index].float(), reduction="none"
         )
         loss_BT.mean(0).sum().backward()
         adam.step()
         times["by hand"].append(perf_counter() - began)
         began = perf_counter()
-        _train_step(trainer, [part], meter)
+        train_step(trainer, [part], meter)
         times["mtl"].append(perf_counter() - began)
     for name, values in times.items():
         values = sorted(values[10:])

@@ -1,6 +1,6 @@
-"""mtl: one network for N tasks from one recipe, and an answer to which of them should share.
+"""mtl trains one network for N tasks from one recipe, and tells which of the tasks should share.
 
-The public names are imported at their first use: `import mtl` does not load torch.
+The public names are imported when they are first used, so that `import mtl` does not load torch.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ _HOME = {
     "StitchedMultiTower": "mtl.model.stitched",
     "CrossStitch": "mtl.model.stitch",
     "SeparateTowers": "mtl.model.towers",
+    "Trunk": "mtl.model.trunk",
+    "TaskModule": "mtl.model.tasks.module",
+    "Weighting": "mtl.model.weighting",
     "UserError": "mtl.errors",
 }
 
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
     from mtl.inference.predict import load as load
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower
+    from mtl.model.tasks.module import TaskModule as TaskModule
     from mtl.model.towers import SeparateTowers as SeparateTowers
+    from mtl.model.trunk import Trunk as Trunk
+    from mtl.model.weighting import Weighting as Weighting
     from mtl.recipe.keys.recipe import Recipe as Recipe
     from mtl.recipe.load import load_recipe as load_recipe
     from mtl.recipe.specs import BackboneSpec as BackboneSpec

@@ -1,4 +1,4 @@
-"""The command: `mtl`, and `python -m mtl`."""
+"""The command: `mtl`, or `python -m mtl`."""
 
 import signal
 import sys
@@ -7,9 +7,9 @@ from mtl.signals import STOPPING, end_at_once
 
 
 def main() -> int:
-    """The command line, which a signal ends also before and after it has handlers of its own."""
+    """Run the command line. A signal ends it at once, except during training and while a file must not stay half."""
     for number in STOPPING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores a signal in this way
             signal.signal(number, end_at_once)
     from mtl.cli import main
 

@@ -1,71 +1,63 @@
-"""Recipe -> StitchedMultiTower: shapes from stage to stage, and the initial weights."""
+"""Recipe -> StitchedMultiTower: computes the shapes from stage to stage, and draws the initial weights."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
-from mtl.contracts import (
-    check_options,
-    check_sites,
-    check_slices,
-    check_stages,
-    check_unit,
-)
+from mtl.contracts import check_options, check_slices, check_stages, check_task_module, check_trunk
 from mtl.data.learned import Learned
 from mtl.data.types import Header
-from mtl.errors import UserError
-from mtl.model.heads import GroupedHead, Heads
+from mtl.errors import UserError, raise_all
 from mtl.model.inputs import TableInputs
 from mtl.model.layers import drawn_from, grouped_norm, init_weights
 from mtl.model.stitched import Standardize, StitchedMultiTower
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
 from mtl.model.towers import Towers
+from mtl.model.trunk import Plan, Trunk
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import Shape
 from mtl.task_groups import TaskGroup, known_outputs, task_groups
 
 PROVISIONAL = ("?", "?")
-"""What stands for the classes of a task that are known only once its labels are read."""
+"""Provisional classes of a task whose classes are known only after its labels are read."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model with what training and reports need to know about it.
+    """A model, with the facts that training and reports need about it.
 
     Args:
         model: the network.
         groups: its task groups.
-        shapes: stage name -> output shape of one tower.
     """
 
     model: StitchedMultiTower
     groups: tuple[TaskGroup, ...]
-    shapes: dict[str, Shape]
 
     def to(self, device: torch.device) -> Built:
-        """The same on another device; the model itself is moved."""
+        """The same model on another device; the model itself is moved, not copied."""
         self.model.to(device=device)
-        groups = tuple(
-            replace(group, constants={name: v.to(device) for name, v in group.constants.items()})
-            for group in self.groups
-        )
-        return Built(self.model, groups, self.shapes)
+        return self
 
 
 def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Built:
     """The network of a recipe with its initial weights, on the current default device.
 
-    Initial weights are drawn per tower and stage, and per task, from (seed.init, name): another task or
-    another sharing leaves the others' start as it is.
+    The initial weights of each tower's stage, and of each task, are drawn from (seed.init, name). Another task or
+    another sharing scheme therefore leaves the other initial weights unchanged.
 
     Args:
         recipe: the checked recipe.
-        header: what is known of the data.
-        learned: what was learned from the training rows; without it, classes that the header does not tell
-            are taken to be two, and inputs are taken as they are.
+        header: the facts known about the data.
+        learned: what was learned from the training rows. Without it, a task whose classes the header does not
+            give gets two, and inputs are not scaled.
 
     Raises:
         UserError: shapes do not chain, or a task does not fit the data.
@@ -73,40 +65,118 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
     if learned is None:
         known = known_outputs(recipe, header)
         learned = Learned({task: names or PROVISIONAL for task, names in known.items()}, layout=header.layout)
-    groups = task_groups(recipe, learned)
-    names, backbone = tuple(recipe.towers), recipe.model.backbone
-    inputs = _inputs(learned, len(names))
-    shape = header.input_shape
-    shared = not (isinstance(inputs, TableInputs) and inputs.per_tower)
-    if isinstance(inputs, TableInputs):
-        shape = (inputs.width,)
-    with recipe.at("model", "backbone"), drawn_from(recipe.seeds.init, "backbone"):
-        options = {} if shared else {"shared_input": False}
-        check_options(backbone, "build", options, "categories are embedded for each tower")
-        stages = backbone.build(len(names), shape, **options)
-        check_stages(backbone, stages)
-        try:
-            towers = Towers(names, [(name, module) for name, module, _ in stages])
-        except ValueError as error:
-            raise UserError("", str(error), path=("stages",)) from None
-    shapes = {name: shape for name, _, shape in stages}
+    width, own_inputs = _width_of_inputs(learned)
     sharing = recipe.model.sharing
-    with recipe.at("model", "sharing"), drawn_from(recipe.seeds.init, "sharing"):
-        check_sites(sharing)
-        stitches = {site: sharing.build(len(names), shapes[site]) for site in sharing.sites()}
-        for unit in stitches.values():
-            check_unit(sharing, unit)
-    heads = Heads(
-        {group.name: _head(recipe, group, math.prod(stages[-1][2])) for group in groups},
-        len(names),
-        recipe.model.head.dropout,
+    plan = Plan(
+        tasks=tuple(recipe.tasks),
+        towers=recipe.towers,
+        stage_names=recipe.model.backbone.stage_names(),
+        input_shape=header.input_shape if width is None else (width,),
+        own_inputs=own_inputs,
+        stages=partial(_stages, recipe, header.input_shape if width is None else (width,), own_inputs),
+        norm=partial(_norm, recipe),
+        start=partial(_start, recipe),
     )
-    _initialize(recipe, inputs, towers, heads)
-    return Built(StitchedMultiTower(towers, stitches, heads, tuple(recipe.tasks), inputs), groups, shapes)
+    try:
+        with recipe.at("model", "sharing"), drawn_from(recipe.seeds.init, "sharing"):
+            trunk = check_trunk(sharing, sharing.build(plan), plan)
+    except _FaultOfBackbone as fault:
+        with recipe.at("model", "backbone"):
+            raise_all(fault.errors)
+        raise
+    inputs = _inputs(learned, len(trunk.copies))
+    if isinstance(inputs, TableInputs):
+        _start(recipe, inputs, trunk.copies, "inputs")
+    groups = task_groups(recipe, learned)
+    reading_of = dict(zip(plan.tasks, trunk.reading_of, strict=True))
+    modules = {group.name: _task_module(recipe, group, trunk, reading_of) for group in groups}
+    return Built(StitchedMultiTower(trunk, modules, inputs, recipe.model.head.dropout), groups)
+
+
+def _stages(
+    recipe: Recipe,
+    input_shape: Shape,
+    own_inputs: bool,
+    names: Sequence[str],
+    first: str | None = None,
+    last: str | None = None,
+) -> Towers:
+    """`Plan.stages`: copies of the backbone, from stage `first` to stage `last`, with their initial weights."""
+    try:
+        with drawn_from(recipe.seeds.init, "backbone"):
+            towers = _checked_towers(recipe, input_shape, own_inputs, names, first, last)
+    except UserError as error:
+        raise _FaultOfBackbone(error.errors) from None
+    for name, stage in towers.stages.items():
+        _start(recipe, stage, names, "tower", name)
+    return towers
+
+
+class _FaultOfBackbone(Exception):
+    """Carries user errors below `model.backbone` through a sharing scheme that asked for stages."""
+
+    def __init__(self, errors: Sequence[UserError]) -> None:
+        super().__init__()
+        self.errors = errors
+
+
+def _checked_towers(
+    recipe: Recipe,
+    input_shape: Shape,
+    own_inputs: bool,
+    names: Sequence[str],
+    first: str | None,
+    last: str | None,
+) -> Towers:
+    backbone = recipe.model.backbone
+    options = {"shared_input": False} if own_inputs else {}
+    check_options(backbone, "build", options, "categories are embedded for each tower")
+    stages = backbone.build(len(names), input_shape, **options)
+    check_stages(backbone, stages)
+    known = [name for name, _, _ in stages]
+    begin = known.index(first) if first is not None else 0
+    end = known.index(last) + 1 if last is not None else len(known)
+    for name, module, _ in stages[begin:end]:
+        check_slices(backbone, name, module, len(names))
+    try:
+        return Towers(
+            names,
+            [(name, module) for name, module, _ in stages[begin:end]],
+            {name: shape for name, _, shape in stages[begin:end]},
+        )
+    except ValueError as error:
+        raise UserError("", str(error), path=("stages",)) from None
+
+
+def _norm(recipe: Recipe, n_groups: int, shape: Shape) -> nn.Module | None:
+    """`Plan.norm`: the backbone's norm, for groups of one shape."""
+    own = recipe.model.backbone.norm
+    return grouped_norm(
+        own.kind,
+        n_groups,
+        shape[0],
+        spatial=len(shape) == 3,
+        eps=own.eps,
+        momentum=own.momentum,
+        debias=own.debias,
+    )
+
+
+def _start(recipe: Recipe, module: nn.Module, names: Sequence[str], *key: str) -> None:
+    """`Plan.start`: draws the initial weights, slice by slice, from seed.init, the key and the names of the slices."""
+    same = recipe.model.tower_init == "same" and key[0] in ("tower", "inputs")
+    names = ("",) * len(names) if same else tuple(names)
+    init_weights(module, names, recipe.model.backbone.init, recipe.seeds.init, *key)
+
+
+def _width_of_inputs(learned: Learned) -> tuple[int | None, bool]:
+    """Width of the table row that one copy of the backbone reads (None for arrays); whether each reads its own row."""
+    inputs = _inputs(learned, 1)
+    return (inputs.width, inputs.per_tower) if isinstance(inputs, TableInputs) else (None, False)
 
 
 def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
-    """What raw rows go through first."""
+    """The module that raw rows pass first, or None."""
     layout = learned.layout
     if layout is None:
         if learned.mean is None or learned.std is None:
@@ -124,61 +194,38 @@ def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
     )
 
 
-def _head(recipe: Recipe, group: TaskGroup, width: int) -> GroupedHead:
-    kind, own = recipe.model.backbone.norm, group.spec.head
-
-    def norm(features: int) -> nn.Module | None:
-        return grouped_norm(
-            kind.kind,
-            len(group.tasks),
-            features,
-            spatial=False,
-            eps=kind.eps,
-            momentum=kind.momentum,
-            debias=kind.debias,
-        )
-
-    return GroupedHead(
+def _task_module(recipe: Recipe, group: TaskGroup, trunk: Trunk, reading_of: Mapping[str, int]) -> TaskModule:
+    """The head, loss and prediction of one task group."""
+    own, n_tasks = group.spec.head, len(group.tasks)
+    head = GroupedHead(
         group.tasks,
-        group.towers,
-        len(recipe.towers),
-        width,
+        [reading_of[task] for task in group.tasks],
+        trunk.n_readings,
+        math.prod(trunk.shape),
         group.n_outputs,
-        norm(group.n_outputs) if recipe.model.head.norm else None,
-        hidden=[(features, norm(features)) for features in own.hidden],
+        _norm(recipe, n_tasks, (group.n_outputs,)) if recipe.model.head.norm else None,
+        hidden=[(features, _norm(recipe, n_tasks, (features,))) for features in own.hidden],
         dropout=own.dropout,
     )
-
-
-def _initialize(recipe: Recipe, inputs: nn.Module | None, towers: Towers, heads: Heads) -> None:
-    init, seed = recipe.model.backbone.init, recipe.seeds.init
-    same = recipe.model.tower_init == "same"
-    keys = ("",) * len(towers.names) if same else towers.names
-    if isinstance(inputs, TableInputs):
-        init_weights(inputs, keys, init, seed, "inputs")
-    with recipe.at("model", "backbone"):
-        for stage_name, stage in towers.stages.items():
-            check_slices(recipe.model.backbone, stage_name, stage, len(keys))
-            init_weights(stage, keys, init, seed, "tower", stage_name)
-    for head in heads.groups.values():
-        assert isinstance(head, GroupedHead)
-        init_weights(head.linear, head.tasks, init, seed, "head")
-        init_weights(head.hidden, head.tasks, init, seed, "hidden")
+    _start(recipe, head.linear, group.tasks, "head")
+    _start(recipe, head.hidden, group.tasks, "hidden")
+    with recipe.at("tasks", group.tasks[0]):
+        return check_task_module(group.spec, group.spec.build(head, group.constants))
 
 
 def parameter_groups(
     recipe: Recipe, model: StitchedMultiTower, weighting: nn.Module
 ) -> list[dict[str, object]]:
-    """Parameters by role, for the optimizer: weights decay; scales, shifts and alphas do not.
+    """Parameters by role, for the optimizer: weights decay; scales, shifts and sharing parameters do not.
 
-    Each group has `params`, `names`, `decay` and `lr_scale`, the factor of its learning rate.
+    Each group has `params`, `names`, `decay`, and `lr_scale`, which is the factor of its learning rate.
     """
     roles = model.parameter_roles()
-    scale = recipe.model.sharing.alpha_lr_scale()
+    scale = recipe.model.sharing.sharing_lr_scale()
     named = [(name, parameter, roles[name]) for name, parameter in model.named_parameters()]
     named += [(f"weighting.{name}", parameter, "scale") for name, parameter in weighting.named_parameters()]
     groups: list[dict[str, object]] = []
-    for role, decay, lr_scale in (("weight", True, 1.0), ("scale", False, 1.0), ("alpha", False, scale)):
+    for role, decay, lr_scale in (("weight", True, 1.0), ("scale", False, 1.0), ("sharing", False, scale)):
         members = [(name, parameter) for name, parameter, its in named if its == role]
         if members:
             groups.append(

@@ -1,4 +1,4 @@
-"""The command line: its commands, in the order of the help, and how it ends."""
+"""The command line: the order of its commands in the help, and its exit codes."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ from mtl.commands import recipes, runs, training
 from mtl.commands.options import debug_option
 from mtl.commands.outcomes import guarded
 from mtl.errors import UserError, did_you_mean, quoted
-from mtl.signals import Interrupts
 
 
 class Commands(click.Group):
-    """A group that keeps the order of its commands and names the near miss of an unknown one."""
+    """A group that keeps the order of its commands, and names the nearest command for an unknown one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands, in the order of the help."""
         return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of a name.
+
+        Raises:
+            UserError: no command has this name; the error gives the nearest one.
+        """
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             near = did_you_mean(args[0], self.commands)
             raise UserError("mtl", f"no command {quoted(args[0])}{near}", "mtl --help lists them")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """click itself would print an empty line at an interrupt, wherever its output goes."""
+        """Turn an interrupt into an Abort; click itself would print an empty line, even into redirected output."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
@@ -67,10 +72,9 @@ for command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code that DESIGN gives to each outcome."""
+    """Run the command line, and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # closed by who started us
+        if getattr(sys, stream) is None:  # the caller closed this stream
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
-    with Interrupts():
-        return guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)
+    return guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)

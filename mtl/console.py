@@ -1,4 +1,4 @@
-"""Text for people: tables, numbers and durations; results go to stdout, complaints to stderr."""
+"""Text for people: tables, numbers and durations. Results go to stdout, complaints to stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtl.errors import printable
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligned columns as text; the first `left` columns to the left, the others to the right."""
+    """Aligned columns as text; the first `left` columns are left-aligned, the others right-aligned."""
     widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
     lines = []
     for row in [head, ["-" * width for width in widths], *rows]:
@@ -26,14 +26,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
 
 
 def number(value: float | None) -> str:
-    """A metric with four digits; `-` where it is undefined."""
+    """A metric with four digits; `-` if it is undefined."""
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def duration(seconds: float) -> str:
-    """`9 s`, `4 min 10 s`, `2 h 05 min`."""
+    """A duration in seconds as text: `9 s`, `4 min 10 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
@@ -43,30 +43,31 @@ def duration(seconds: float) -> str:
 
 
 def say(text: str = "") -> None:
-    """One line, or several, on stdout."""
+    """Print one line, or several, on stdout."""
     _print(text, sys.stdout)
 
 
 def complain(text: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     _print(text, sys.stderr)
 
 
 def _print(text: str, stream: IO[str]) -> None:
     try:
         print(printable(text), file=stream, flush=True)
-    except BrokenPipeError:  # nobody reads on (`| head -1`): the work itself goes on
+    except BrokenPipeError:  # nobody reads on (`| head -1`), but the work goes on
         mute(stream)
 
 
 def mute(stream: IO[str]) -> None:
-    """Let all further output vanish, that which is still in the stream's buffer included."""
-    with suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:  # a notebook's has no number
+    """Discard all further output of a stream, and the output that is still in its buffer."""
+    # a stream of a notebook has no number
+    with suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def results_table(metrics: dict[str, float | None], split: str) -> str:
-    """One row per task (and `mean`), one column per metric, of one split."""
+    """The results of one split: a row per task (and `mean`), a column per metric."""
     cells: dict[str, dict[str, float | None]] = {}
     for name, value in metrics.items():
         of_split, task, metric = name.split("/")

@@ -1,6 +1,7 @@
-"""What the members of the families must give back, checked where a plug-in's values come in.
+"""Checks the values that members of families return, because a plug-in may return anything.
 
-Each fault names the class and the method, so that the plug-in's author knows where to look.
+Each check raises a UserError for a wrong value. The error names the class and the method, so that the plug-in's author
+knows where to look.
 Shapes: B batch, K towers, C channels or features of one tower, T tasks of a group.
 """
 
@@ -17,24 +18,27 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mtl.data.types import Array, Columns, Header
+    from mtl.model.tasks.module import TaskModule
+    from mtl.model.trunk import Plan, Trunk
     from mtl.recipe.specs import BackboneSpec, SharingSpec, SourceSpec, TaskSpec
 
 
 def broken(spec: Spec, method: str, what: str, path: KeyPath = ()) -> UserError:
-    """The error of a method that does not keep its promise."""
+    """The error for a method of a Spec that returned a wrong value."""
     return UserError("", f"{type(spec).__name__}.{method} {what}", path=path)
 
 
-def _called(value: object) -> str:
+def called(value: object) -> str:
+    """What an error says of a value of the wrong type."""
     return f"an object of type {type(value).__name__}"
 
 
 def check_header(source: SourceSpec, header: Any) -> Header:
-    """The header of a source, if it is one."""
+    """The header that a source returned."""
     from mtl.data.types import Header
 
     if not isinstance(header, Header):
-        raise broken(source, "header", f"gives {_called(header)}, not a Header")
+        raise broken(source, "header", f"gives {called(header)}, not a Header")
     shape = header.input_shape
     if not (isinstance(shape, tuple) and shape and all(isinstance(n, int) and n > 0 for n in shape)):
         raise broken(source, "header", f"gives input_shape {quoted(shape)}: one row's is (F,) or (C, H, W)")
@@ -42,13 +46,13 @@ def check_header(source: SourceSpec, header: Any) -> Header:
 
 
 def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Columns:
-    """The rows of a source, if they are as many everywhere and hold the label columns asked for."""
+    """The rows that a source returned; all arrays must be equally long, and the wanted label columns must be there."""
     from mtl.data.types import Columns
 
     if not isinstance(columns, Columns):
-        raise broken(source, "columns", f"gives {_called(columns)}, not Columns")
-    n, shape, announced = len(columns.inputs), columns.inputs.shape[1:], source.header().input_shape
-    if columns.header is None and shape != announced:
+        raise broken(source, "columns", f"gives {called(columns)}, not Columns")
+    n, shape = len(columns.inputs), columns.inputs.shape[1:]
+    if columns.header is None and shape != (announced := source.header().input_shape):
         raise broken(source, "columns", f"gives inputs of shape {shape} per row, its header says {announced}")
     for name in labels:
         if name not in columns.labels:
@@ -64,32 +68,32 @@ def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Co
 
 
 def check_outputs(task: TaskSpec, outputs: Any) -> tuple[str, ...] | None:
-    """The names of what a task predicts, or None where they are known later."""
+    """The names of a task's outputs, or None if they are known later."""
     if outputs is None or (isinstance(outputs, tuple) and all(isinstance(name, str) for name in outputs)):
         return outputs
     raise broken(task, "outputs", f"gives {quoted(outputs)}, not a tuple of names or None")
 
 
 def check_targets(task: TaskSpec, targets: Any, n: int) -> Array:
-    """Targets are an array with a row for every row of labels."""
+    """The targets of a task: an array with a row for every row of labels."""
     shape = getattr(targets, "shape", None)
     if shape is None or not shape or shape[0] != n:
-        what = _called(targets) if shape is None else f"an array of shape {tuple(shape)}"
+        what = called(targets) if shape is None else f"an array of shape {tuple(shape)}"
         raise broken(task, "encode", f"gives {what} for {n} rows")
     found: Array = targets
     return found
 
 
 def check_stages(backbone: BackboneSpec, stages: Any) -> None:
-    """Stages are (name, module, shape) triples with the names that were announced."""
+    """Check that stages are (name, module, shape) triples with the names that `stage_names` gave."""
     from torch import nn
 
     if not isinstance(stages, list | tuple) or not all(isinstance(s, tuple) and len(s) == 3 for s in stages):
-        got = "a list of other things" if isinstance(stages, list) else _called(stages)
+        got = "a list of other things" if isinstance(stages, list) else called(stages)
         raise broken(backbone, "build", f"gives {got}, not a list of (name, module, shape)")
     for name, module, shape in stages:
         if not isinstance(module, nn.Module):
-            raise broken(backbone, "build", f"gives {_called(module)} as stage {quoted(name)}, not a module")
+            raise broken(backbone, "build", f"gives {called(module)} as stage {quoted(name)}, not a module")
         if not (isinstance(shape, tuple) and len(shape) in (1, 3) and all(isinstance(n, int) for n in shape)):
             raise broken(
                 backbone,
@@ -102,7 +106,7 @@ def check_stages(backbone: BackboneSpec, stages: Any) -> None:
 
 
 def check_options(spec: Spec, method: str, options: Mapping[str, object], why: str) -> None:
-    """A method takes the options with which it is called here; most plug-ins never need them."""
+    """Check that a method accepts the options of this call; most plug-ins never need them."""
     known = inspect.signature(getattr(spec, method)).parameters
     for name in options:
         if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
@@ -110,7 +114,7 @@ def check_options(spec: Spec, method: str, options: Mapping[str, object], why: s
 
 
 def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: int) -> None:
-    """Weights are K equal slices, tower by tower, so that each tower's start can be drawn from its own name."""
+    """Check that the weights of a stage are K equal slices, so that each tower gets its own initial weights."""
     from mtl.model.towers import SeparateTowers
 
     if isinstance(stage, SeparateTowers):
@@ -133,38 +137,80 @@ def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: 
         check_slices(backbone, name, child, n_towers)
 
 
-def check_sites(sharing: SharingSpec) -> None:
-    """A sharing scheme that names sites has something to put there; `none` has neither."""
-    from mtl.recipe.specs import SharingSpec
+def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
+    """The trunk of a sharing scheme. It says which reading each task takes, in the order of the towers."""
+    from mtl.model.trunk import Trunk
 
-    if sharing.sites() and type(sharing).build is SharingSpec.build:
-        raise UserError("", f"{type(sharing).__name__} has sites but no method `build`")
+    if not isinstance(trunk, Trunk):
+        raise broken(sharing, "build", f"gives {called(trunk)}, not a Trunk")
+    n_tasks, taken = len(plan.tasks), trunk.reading_of
+    if len(taken) != n_tasks:
+        raise broken(
+            sharing, "build", f"gives a trunk with readings for {len(taken)} tasks, not for {n_tasks}"
+        )
+    reading_of = dict(zip(plan.tasks, taken, strict=True))
+    in_order = [reading_of[task] for tasks in plan.towers.values() for task in tasks]
+    if sorted(in_order) != in_order or set(in_order) != set(range(max(in_order) + 1)):
+        raise broken(
+            sharing, "build", f"gives a trunk with readings {taken}, which are not numbered tower by tower"
+        )
+    return trunk
 
 
-def check_unit(sharing: SharingSpec, unit: Any) -> None:
-    """A unit is a module."""
-    from torch import nn
+def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
+    """The module that a kind of task built."""
+    from mtl.model.tasks.module import TaskModule
 
-    if not isinstance(unit, nn.Module):
-        raise broken(sharing, "build", f"gives {_called(unit)}, not a module")
+    if not isinstance(module, TaskModule):
+        raise broken(task, "build", f"gives {called(module)}, not a TaskModule")
+    return module
 
 
-def check_alphas(sharing: SharingSpec, unit: nn.Module, n_towers: int) -> None:
-    """A unit has a summary of its alphas, (K, K), which runs record and plot."""
-    summary = getattr(unit, "alpha_KK", None)
-    maker = f"{type(unit).__name__}, which {type(sharing).__name__}.build gives,"
-    if not callable(summary):
-        raise UserError("", f"{maker} has no method alpha_KK")
-    shape = tuple(getattr(summary(), "shape", ()))
-    if shape != (n_towers, n_towers):
-        raise UserError("", f"{maker} has an alpha_KK of shape {shape}, not {(n_towers, n_towers)}")
+def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
+    """Check that a trunk describes what is shared as matrices with a name for each row and column."""
+    from mtl.model.trunk import SharingMatrix, StitchedTowers
+
+    for unit in trunk.stitches.values() if isinstance(trunk, StitchedTowers) else ():
+        if not callable(getattr(unit, "sharing_matrix", None)):
+            maker = f"{type(unit).__name__}, which {type(sharing).__name__}.build gives,"
+            raise UserError("", f"{maker} has no method sharing_matrix")
+    maker = f"{type(trunk).__name__}, which {type(sharing).__name__}.build gives,"
+    shapes = {name: tuple(parameter.shape) for name, parameter in trunk.named_parameters()}
+    roles, reach = trunk.roles(), trunk.reach()
+    for method, names in (("roles", roles.keys()), ("reach", reach.keys())):
+        wrong = sorted(names ^ shapes.keys())
+        if wrong:
+            what = "lacks" if wrong[0] in shapes else "has no parameter"
+            raise UserError("", f"{maker} has a method {method} that {what} {quoted(wrong[0])}")
+    for name, role in roles.items():
+        if role not in ("weight", "scale", "sharing"):
+            raise UserError(
+                "", f"{maker} gives {quoted(name)} the role {quoted(role)}: weight, scale or sharing"
+            )
+    for name, served in reach.items():
+        wanted = (*shapes[name], len(trunk.reading_of))
+        fits = len(served.shape) == len(wanted) and all(
+            n in (1, w) for n, w in zip(served.shape, wanted, strict=True)
+        )
+        if not fits:
+            what = f"gives {quoted(name)} a reach of shape {tuple(served.shape)}, which does not broadcast to {wanted}"
+            raise UserError("", f"{maker} {what}")
+    penalty = trunk.penalty()
+    if penalty is not None and getattr(penalty, "shape", None) != ():
+        raise UserError("", f"{maker} gives a penalty that is not one number")
+    for place, found in trunk.readings().items():
+        if not isinstance(found, SharingMatrix):
+            raise UserError("", f"{maker} gives {called(found)} at {quoted(place)}, not a SharingMatrix")
+        shape, wanted = tuple(found.values.shape), (len(found.targets), len(found.sources))
+        if shape != wanted:
+            raise UserError("", f"{maker} gives values of shape {shape} at {quoted(place)}, not {wanted}")
 
 
 def check_activation(maker: Spec, what: str, h: Any, wanted: Shape, key: str) -> None:
-    """An activation has the shape (B, K*C, ...) that was announced for it."""
+    """Check that an activation has the announced shape (B, K*C, ...)."""
     shape = getattr(h, "shape", None)
     if shape is None or tuple(shape) != wanted:
-        got = _called(h) if shape is None else _shown(tuple(shape), wanted[0])
+        got = called(h) if shape is None else _shown(tuple(shape), wanted[0])
         raise UserError(
             "",
             f"shapes do not chain: {what} of {type(maker).__name__} gives {got}, not {_shown(wanted, wanted[0])}",
@@ -173,37 +219,69 @@ def check_activation(maker: Spec, what: str, h: Any, wanted: Shape, key: str) ->
 
 
 def _shown(shape: Shape, n_rows: int) -> str:
-    """(2, 8) of two rows as (B, 8)."""
+    """The shape (2, 8) of two rows as text: (B, 8)."""
     numbers = [str(n) for n in shape]
     if shape[:1] == (n_rows,):
         numbers[0] = "B"
-    return f"({', '.join(numbers)})"
+    return f"({', '.join(numbers)}{',' if len(numbers) == 1 else ''})"
 
 
-def check_losses(task: TaskSpec, loss_T: Any, n_tasks: int, dtype_of: Tensor) -> None:
-    """Losses are one number per task, with a way back to the logits."""
-    shape = getattr(loss_T, "shape", None)
-    if shape is None or tuple(shape) != (n_tasks,):
-        what = _called(loss_T) if shape is None else f"shape {tuple(shape)}"
-        raise broken(task, "losses", f"gives {what}, not (T,) = ({n_tasks},): one loss per task of the group")
-    if dtype_of.requires_grad and not loss_T.requires_grad:
-        raise broken(task, "losses", "gives losses without a gradient: compute them from the logits by torch")
+def check_row_loss(module: TaskModule, found: Any, wanted: Shape) -> None:
+    """Check that row losses are one number per row and task; torch would broadcast other shapes without a word."""
+    shape = getattr(found, "shape", None)
+    if shape is None or tuple(shape) != wanted:
+        got = called(found) if shape is None else f"shape {_shown(tuple(shape), wanted[0])}"
+        what = f"gives {got}, not (B, T) = {_shown(wanted, wanted[0])}: one loss per row and task"
+        raise of_module(module, "row_loss", what)
 
 
-def check_metrics(task: TaskSpec, values: Any, names: Sequence[str], n_tasks: int) -> None:
-    """Metrics are one number per task under each name."""
+def check_losses(module: TaskModule, found: Any, n_tasks: int, logits: Tensor) -> None:
+    """Check that a loss is a sum and a sum of weights per task, and depends on the logits."""
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise of_module(module, "loss", f"gives {called(found)}, not (sums, weights)")
+    for name, values in zip(("sums", "weights"), found, strict=True):
+        shape = getattr(values, "shape", None)
+        if shape is None or tuple(shape) != (n_tasks,):
+            what = called(values) if shape is None else f"shape {tuple(shape)}"
+            raise of_module(module, "loss", f"gives {name} of {what}, not (T,) = ({n_tasks},): one per task")
+    if logits.requires_grad and not found[0].requires_grad:
+        raise of_module(
+            module, "loss", "gives losses without a gradient: compute them from the logits by torch"
+        )
+
+
+def of_module(module: nn.Module, method: str, what: str) -> UserError:
+    """The error for a method of a module that returned a wrong value."""
+    return UserError("", f"{type(module).__name__}.{method} {what}")
+
+
+def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks: int) -> None:
+    """Check that metrics are one number per task under each name."""
     if not isinstance(values, Mapping):
-        raise broken(task, "meter", f"computes {_called(values)}, not a mapping of metric -> (T,)")
+        raise of_module(module, "metric", f"computes {called(values)}, not a mapping of metric -> (T,)")
     for name in names:
         if name not in values:
-            raise broken(task, "meter", f"computes no {quoted(name)}, which known_metrics names")
+            raise of_module(module, "metric", f"computes no {quoted(name)}, which known_metrics names")
         n = getattr(values[name], "numel", lambda: -1)()
         if n != n_tasks:
-            raise broken(task, "meter", f"computes {quoted(name)} with {n} values for {n_tasks} tasks")
+            raise of_module(module, "metric", f"computes {quoted(name)} with {n} values for {n_tasks} tasks")
+
+
+def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -> dict[str, Tensor]:
+    """The predictions of a module: tensors (B, T) or (B, T, ...)."""
+    if not isinstance(found, dict) or not found:
+        what = "an empty dict" if isinstance(found, dict) else called(found)
+        raise of_module(module, "predict", f"gives {what}, not a dict of tensors")
+    for name, values in found.items():
+        shape = tuple(getattr(values, "shape", ()))
+        if shape[:2] != (n_rows, n_tasks):
+            what = f"gives {quoted(name)} of shape {_shown(shape, n_rows)}, not (B, T, ...) = (B, {n_tasks}, ...)"
+            raise of_module(module, "predict", what)
+    return found
 
 
 def check_decoded(task: TaskSpec, columns: Any, n_rows: int) -> None:
-    """Predictions are columns with a value for every row; the one called "" is there."""
+    """Check that decoded predictions are columns with a value for every row, the column "" among them."""
     if not isinstance(columns, Mapping) or "" not in columns:
         raise broken(task, "decode", 'gives no column "": the class or value itself')
     for suffix, values in columns.items():

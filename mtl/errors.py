@@ -1,4 +1,4 @@
-"""What a user did wrong, said in one line; and the exit codes of the command line."""
+"""User errors of one line, and the exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 OK, BUG, USER, ENVIRONMENT, NOT_FINITE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
 
 KeyPath = tuple[str | int, ...]
-"""Where a value sits in a recipe: `("model", "sharing", "after", 0)`."""
+"""The path of a value in a recipe: `("model", "sharing", "after", 0)`."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Place:
 
 
 class UserError(Exception):
-    """Something only the user can put right: where it is, what is wrong, what to do.
+    """An error that only the user can correct: its place, the fault, and the advice.
 
     Its text is the line that the command line prints after `error: `, namely
     `place: path.in.recipe: what; todo`.
 
     Args:
-        place: the file and position, or any other name of where the fault lies; may be empty.
-        what: what is wrong. Text taken from the user goes through `quoted`.
-        todo: what to do about it; may be empty.
-        path: the keys that lead to the value in the recipe, if it is in one.
+        place: the file and position, or another name of the place of the fault; may be empty.
+        what: the fault. Text from the user must go through `quoted`.
+        todo: the advice; may be empty.
+        path: the keys that lead to the value, if it is in a recipe.
     """
 
     code = USER
@@ -50,12 +50,12 @@ class UserError(Exception):
 
     @property
     def errors(self) -> tuple[UserError, ...]:
-        """The single errors; more than one only for `ManyErrors`."""
+        """The single errors; only `ManyErrors` has more than one."""
         return (self,)
 
 
 class ManyErrors(UserError):
-    """Several faults found in one go."""
+    """Several faults that were found together."""
 
     def __init__(self, errors: Iterable[UserError]) -> None:
         self._errors = tuple(errors)
@@ -67,28 +67,29 @@ class ManyErrors(UserError):
 
     @property
     def errors(self) -> tuple[UserError, ...]:
+        """The errors, in the order in which they were found."""
         return self._errors
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP."""
+    """SIGTERM or SIGHUP came."""
 
 
 class EnvironmentFault(UserError):
-    """The machine is at fault, not the user's text: disk, permission, network, memory, a missing package."""
+    """A fault of the machine, not of the user's text: disk, permission, network, memory, or a missing package."""
 
     code = ENVIRONMENT
 
 
 class NotFinite(UserError):
-    """A loss or a gradient became infinite or NaN; `facts` is what is known of that step."""
+    """A loss or a gradient became infinite or NaN; `facts` describes that step."""
 
     code = NOT_FINITE
     facts: dict[str, object] | None = None
 
 
 def raise_all(errors: Sequence[UserError]) -> None:
-    """Raise nothing, the one error, or all of them as `ManyErrors`."""
+    """Raise the one error, or all as `ManyErrors`; without errors, return."""
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -97,7 +98,7 @@ def raise_all(errors: Sequence[UserError]) -> None:
 
 @contextmanager
 def gathered(faults: list[UserError]) -> Iterator[None]:
-    """An error inside is added to `faults`, so that others can be found before all are raised."""
+    """Catch a UserError inside and add it to `faults`; the caller raises all of them later."""
     try:
         yield
     except UserError as error:
@@ -106,7 +107,7 @@ def gathered(faults: list[UserError]) -> Iterator[None]:
 
 @contextmanager
 def without_paths() -> Iterator[None]:
-    """Errors inside are about a file that the command line names: they have no path in a recipe."""
+    """Remove the recipe's paths from errors inside: these concern a file that the command line names."""
     try:
         yield
     except UserError as error:
@@ -114,20 +115,20 @@ def without_paths() -> Iterator[None]:
 
 
 def quoted(value: object) -> str:
-    """A user's value as it may be printed: its repr (no control characters), cut at 40 characters."""
+    """A user's value in printable form: its repr (no control characters), cut at 40 characters."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 40 else text[:36] + "..." + text[-1:]
 
 
 def printable(text: str) -> str:
-    """A text whose control characters, which a terminal would obey, are written as escapes; line ends stay."""
+    """A text with its control characters written as escapes, because a terminal would obey them; line ends stay."""
     if text.replace("\n", "").isprintable():
         return text
     return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def dotted(path: KeyPath) -> str:
-    """`("model", "after", 0)` as `model.after[0]`, each key printable and of bounded length."""
+    """The path `("model", "after", 0)` as `model.after[0]`; each key is printable and of bounded length."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -139,7 +140,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that is most like `name`, if any is much like it; capitals count as small letters."""
+    """The known name that is most similar to `name`, or None if none is similar; upper and lower case are equal."""
     by_folded: dict[str, str] = {}
     for each in known:
         by_folded.setdefault(each.casefold(), each)
@@ -148,6 +149,6 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """` (did you mean 'seed'?)` for the nearest known name, or an empty text."""
+    """` (did you mean 'seed'?)` with the nearest known name, or an empty text."""
     near = nearest(name, known)
     return f" (did you mean {quoted(near)}?)" if near is not None else ""

@@ -1,4 +1,4 @@
-"""One registry class for every family; the only place that imports code by name."""
+"""One registry class for every family; only this file imports code by name."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 class Registry(Generic[T]):
-    """The members of one family, by the name that recipes give as `kind`.
+    """The members of one family; recipes give the name of a member as `kind`.
 
-    Every module of `package` is imported at the first look-up, so that a new file is a new member.
+    The first look-up imports every module of `package`, and `spec` of every folder in it. A new file or folder is
+    therefore a new member.
 
     Args:
-        family: what one member is called in messages, such as `sharing`.
+        family: the word for a member in messages, such as `sharing`.
         base: the class that each member must extend.
         package: the dotted name of the folder (or module) whose files hold the shipped members.
-        needs: the methods and class variables of `base` that each member must give.
+        needs: the methods and class variables of `base` that each member must define.
     """
 
     def __init__(self, family: str, base: type[T], package: str, needs: Sequence[str] = ()) -> None:
@@ -46,11 +47,11 @@ class Registry(Generic[T]):
         """Class decorator that adds a member under `name`.
 
         Raises:
-            UserError: the name is none, the class does not extend the family's base or lacks what the family
+            UserError: the name is not valid, the class does not extend the family's base or lacks what the family
                 needs, or another class has that name.
         """
         if not isinstance(name, str) or NAME.fullmatch(name) is None:
-            called = getattr(name, "__name__", name)  # the decorator without parentheses gets the class
+            called = getattr(name, "__name__", name)  # without parentheses, the class is the name
             raise UserError(
                 _owner(name),
                 f"{quoted(called)} is no name for a {self.family}",
@@ -94,7 +95,7 @@ class Registry(Generic[T]):
         return tuple(sorted(self._members))
 
     def name_of(self, member: type) -> str | None:
-        """The name under which `member`, or else the nearest class it extends, is registered."""
+        """The name of `member`, or of the nearest class that it extends and that has one."""
         for ancestor in member.__mro__:
             for name, registered in self._members.items():
                 if registered is ancestor:
@@ -102,28 +103,31 @@ class Registry(Generic[T]):
         return None
 
     def unknown(self, name: object) -> str:
-        """The text for a name that nobody registered."""
+        """The message on a name that no member has."""
         known = ", ".join(self.names())
         return f"unknown {self.family} {quoted(name)}; known: {known}{did_you_mean(name, self.names())}"
 
     def where_to_add(self) -> str:
+        """The advice on how to add a member."""
         return f"add a file to {self.package.replace('.', '/')}/, or register it in a file given by --plugin"
 
     def _load(self) -> None:
         if self._complete:
             return
-        self._complete = True  # set first: a member may look another one up while it is imported
+        self._complete = True  # set first, because a member may look up another one during its import
         try:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
-                importlib.import_module(f"{self.package}.{module.name}")
+                # a member with its own network is a folder; its settings are imported without torch
+                settings = ".spec" if module.ispkg else ""
+                importlib.import_module(f"{self.package}.{module.name}{settings}")
         except BaseException:
             self._complete = False
             raise
 
 
 def imported(module: str) -> ModuleType:
-    """A module of mtl by its dotted name, for names that are imported at their first use."""
+    """A module of mtl by its dotted name; public names are imported this way when they are first used."""
     assert module.startswith("mtl.")
     return importlib.import_module(module)
 
@@ -138,7 +142,7 @@ def _identity(member: type) -> tuple[str, str]:
 
 
 def _lacking(member: type, base: type, needs: Sequence[str]) -> str:
-    """What a class lacks of what its family needs, in words; nothing if it has it all."""
+    """The parts of the family's needs that a class lacks, in words; empty if it lacks none."""
     for name in needs:
         own, theirs = getattr(member, name, None), getattr(base, name, None)
         if own is theirs:
@@ -162,17 +166,17 @@ _LOADED: dict[str, str] = {}
 
 
 def load_plugin(name: str) -> str:
-    """Run a plug-in's code, so that what it registers can be named in recipes.
+    """Run a plug-in's code, so that recipes can name the parts that it registers.
 
     Args:
         name: the path of a Python file, or the name of an installed entry point of the group
             `mtl.plugins`.
 
     Returns:
-        The absolute path of the file, or the entry point's name: what a run records.
+        The absolute path of the file, or the entry point's name; a run records it.
 
     Raises:
-        UserError: there is no such file or entry point, or its code raises.
+        UserError: there is no such file or entry point, or its code raises an exception.
     """
     path = Path(name)
     if path.suffix == ".py":
@@ -195,7 +199,7 @@ def _load_file(path: Path, name: str) -> str:
     if not path.is_file():
         raise UserError("--plugin", f"cannot import plugin {quoted(name)}: no such file")
     path = path.resolve()
-    # one module per path: a second load in one process (tests, notebooks) finds its classes registered
+    # each path has one module: a second load in the same process (tests, notebooks) finds its classes registered
     module_name = "mtl_plugin_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -223,9 +227,9 @@ def _run_plugin(name: str, run: Callable[[], object]) -> None:
 
 
 def fault_of_plugin(error: BaseException) -> UserError | None:
-    """An exception that a plug-in's own code raised, or something that it called, as the user's error.
+    """An exception in a plug-in's own code, or in code that it called, as a user error; None for any other exception.
 
-    Names the innermost class and method of a plug-in on the way to where it was raised; None if there is none.
+    The error names the plug-in's class and method that are nearest to the place of the exception.
     """
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         plugin = _LOADED.get(str(frame.f_globals.get("__name__", "")).split(".")[0])

@@ -1,4 +1,4 @@
-"""Tasks that are computed together, and what each task predicts."""
+"""Groups the tasks that are computed together, and names the outputs of each task."""
 
 from __future__ import annotations
 
@@ -21,36 +21,32 @@ class TaskGroup:
     """Tasks that are computed together: one grouped head, one loss, one metric update.
 
     Args:
-        name: what the model calls their head.
+        name: the name of their head in the model.
         tasks: the T tasks.
-        spec: the settings of one of them; all agree in what head, loss and metrics need.
-        outputs: for each task, the names of what is predicted.
-        towers: for each task, the number of its tower.
-        constants: numbers that losses, metrics and predictions need, (T,) or (T, ...).
+        spec: the settings of one of them; all tasks agree in the settings of head, loss and metrics.
+        outputs: for each task, the names of its outputs.
+        towers: for each task, the name of its tower.
+        constants: numbers that losses, metrics and predictions need, (T,) or (T, ...); their module keeps them.
     """
 
     name: str
     tasks: tuple[str, ...]
     spec: TaskSpec
     outputs: tuple[tuple[str, ...], ...]
-    towers: tuple[int, ...]
+    towers: tuple[str, ...]
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_outputs(self) -> int:
-        """O."""
+        """O, the outputs per task."""
         return self.spec.n_outputs(self.outputs[0])
-
-    def constants_of(self, t: int) -> dict[str, Tensor]:
-        """The numbers of task t alone."""
-        return {name: values[t] for name, values in self.constants.items()}
 
 
 def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] | None]:
-    """Task -> names of what is predicted, as far as the header tells.
+    """Task -> the names of its outputs, or None where the header does not tell them.
 
     Raises:
-        UserError: a task does not fit the data's header; all such faults at once.
+        UserError: a task does not fit the data's header; the faults of all tasks come together.
     """
     found: dict[str, tuple[str, ...] | None] = {}
     faults: list[UserError] = []
@@ -68,15 +64,19 @@ def known_outputs(recipe: Recipe, header: Header) -> dict[str, tuple[str, ...] |
 
 
 def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
-    """The tasks of a recipe, gathered into groups in the order of their first tasks."""
+    """The tasks of a recipe in groups, in the order of each group's first task."""
+    towers = list(recipe.towers)
     tower_of = {task: k for k, tasks in enumerate(recipe.towers.values()) for task in tasks}
     gathered: dict[tuple[object, ...], list[str]] = {}
     for task, spec in recipe.tasks.items():
         key = spec.group(spec.n_outputs(learned.outputs[task]))
-        computed_by = (type(spec).losses, type(spec).meter)  # a subclass may have its own
+        computed_by = (type(spec).build, *spec.fitted.items())  # a subclass may have its own
         gathered.setdefault((*key, *computed_by, spec.head), []).append(task)
     groups: list[TaskGroup] = []
     for group_key, tasks in gathered.items():
+        tasks.sort(
+            key=lambda task: tower_of[task]
+        )  # tasks of one tower lie side by side, so that heads copy no reading
         spec = recipe.tasks[tasks[0]]
         stem = f"{group_key[0]}_{spec.n_outputs(learned.outputs[tasks[0]])}".replace(".", "_")
         same = sum(group.name.startswith(stem) for group in groups)
@@ -87,18 +87,18 @@ def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
                 tasks=tuple(tasks),
                 spec=spec,
                 outputs=tuple(learned.outputs[task] for task in tasks),
-                towers=tuple(tower_of[task] for task in tasks),
+                towers=tuple(towers[tower_of[task]] for task in tasks),
                 constants={
-                    name: _stacked(name, constants) for name in dict.fromkeys(n for c in constants for n in c)
+                    name: _stacked(name, constants, spec.fitted)
+                    for name in dict.fromkeys((*spec.fitted, *(n for c in constants for n in c)))
                 },
             )
         )
     return tuple(groups)
 
 
-def _stacked(name: str, constants: Sequence[Constants]) -> Tensor:
-    """(T,) or (T, ...) one number or row per task; a task without this one has ones, as a temperature would."""
-    width = max(len(c[name]) for c in constants if name in c)
-    rows = [c.get(name, (1.0,) * width) for c in constants]
+def _stacked(name: str, constants: Sequence[Constants], fitted: Mapping[str, float]) -> Tensor:
+    """(T,) or (T, ...) one number or row per task; a number that is not fitted yet has its initial value."""
+    rows = [c[name] if name in c else (fitted[name],) for c in constants]
     stacked = torch.tensor(rows, dtype=torch.float32)
-    return stacked[:, 0] if width == 1 else stacked
+    return stacked[:, 0] if len(rows[0]) == 1 else stacked

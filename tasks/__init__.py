@@ -1,4 +1,4 @@
-"""Family: what is learned from a label column. Every file here is loaded by the registry."""
+"""Family: what is learned from a label column. The registry loads every file here."""
 
 if __name__ != "mtl.tasks":
     raise ImportError(f"this package is mtl.tasks, not {__name__}: import it as `mtl.tasks`")

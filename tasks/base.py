@@ -1,4 +1,4 @@
-"""What the kinds of tasks have in common."""
+"""Types and functions that several kinds of tasks share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from mtl.errors import KeyPath, UserError, did_you_mean, quoted
 from mtl.recipe.specs import TaskSpec, fault
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mtl.data.types import Array, Header, Labels
     from mtl.recipe.specs import Decoded
 
 
 def label_value(value: object) -> object:
-    """One message for a value that is neither a whole number nor text."""
+    """The value unchanged, if it is a whole number, text or true/false.
+
+    Raises:
+        PydanticCustomError: it is something else.
+    """
     if not isinstance(value, bool | int | str):
         raise fault(f"a label value is a whole number, text or true/false, got {quoted(value)}")
     return value
@@ -37,7 +39,7 @@ ClassName = Annotated[
     Field(min_length=1, max_length=200),
     BeforeValidator(_class_name, json_schema_input_type=bool | int | str),
 ]
-"""Any text, as label columns hold it (`>50K`); a whole number or true/false stands for its text."""
+"""Any text of a label column, such as `>50K`; a whole number or true/false stands for its text."""
 ClassNames = Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=100_000)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 ClassWeights = Annotated[
@@ -47,15 +49,15 @@ ClassWeights = Annotated[
 
 
 def listed(names: Sequence[object], most: int = 10) -> str:
-    """Values of the user's, as a message shows them."""
+    """The first `most` names, quoted and separated by commas, for a message."""
     return ", ".join(map(quoted, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def refuse_twice(names: Sequence[str], *path: str) -> None:
-    """Refuse a name that is given twice.
+    """Require that all names differ.
 
     Raises:
-        UserError: names it, with its path relative to the task.
+        UserError: a name is given twice; the path is relative to the task.
     """
     seen: set[str] = set()
     for i, name in enumerate(names):
@@ -65,7 +67,7 @@ def refuse_twice(names: Sequence[str], *path: str) -> None:
 
 
 def whole_number(value: object) -> int | None:
-    """A label value as a column of numbers holds it; None for other text."""
+    """The whole number that a label value stands for; None if it is other text or has more than 18 digits."""
     if isinstance(value, int):
         return int(value)
     digits = str(value).removeprefix("-")
@@ -73,10 +75,10 @@ def whole_number(value: object) -> int | None:
 
 
 def number_in_column(value: object, column: str, path: KeyPath) -> int:
-    """A label value as a column of numbers holds it.
+    """The whole number that a label value stands for in a column of numbers.
 
     Raises:
-        UserError: it is other text; `path` says where it was given.
+        UserError: the value is other text; `path` is the key that gave it.
     """
     number = whole_number(value)
     if number is None:
@@ -88,10 +90,10 @@ def number_in_column(value: object, column: str, path: KeyPath) -> int:
 def named_labels(
     task: TaskSpec, column: str, header: Header, *path: str | int
 ) -> tuple[tuple[str, ...] | None, bool]:
-    """The names of a label column's classes, if known, and whether they are its own values.
+    """The class names of a label column, or None, and whether these names are the values of the column.
 
     Raises:
-        UserError: there is no such column; its path is `path`, or `target`.
+        UserError: the column does not exist; the path of the error is `path`, or `target` without one.
     """
     if column not in header.labels:
         raise UserError("", no_column(column, header.known, "label column"), path=path or ("target",))
@@ -99,7 +101,7 @@ def named_labels(
 
 
 def class_lookup(labels: Labels, outputs: Sequence[str]) -> dict[int, int]:
-    """Raw value -> class: by name where the column or the classes have names, else by position."""
+    """Raw value -> class, by name if the column or the classes have names, otherwise by position."""
     if labels.names is not None:
         if labels.text or set(labels.names) == set(outputs):
             return by_name(labels.names, outputs)
@@ -109,14 +111,14 @@ def class_lookup(labels: Labels, outputs: Sequence[str]) -> dict[int, int]:
 
 
 def allowed_values(lookup: Mapping[int, int], labels: Labels, outputs: Sequence[str]) -> str:
-    """What a message says of the raw values that have a class."""
+    """The raw values that have a class, as text for a message."""
     if not labels.text and list(lookup) == list(range(len(outputs))):
         return f"0..{len(outputs) - 1}"
     return listed(outputs)
 
 
-def balanced_weights(targets: Array, n_classes: int) -> tuple[float, ...]:
-    """n / (C * count of the class), as in scikit-learn, C the classes that rows have; 0 for one that none has.
+def _balanced_weights(targets: Array, n_classes: int) -> tuple[float, ...]:
+    """n / (C * count of the class), as in scikit-learn; C counts the classes that have rows, all others weigh 0.
 
     Source: King and Zeng 2001, "Logistic regression in rare events data".
     """
@@ -125,13 +127,13 @@ def balanced_weights(targets: Array, n_classes: int) -> tuple[float, ...]:
     return tuple(len(targets) / (present * c) if c else 0.0 for c in counts.tolist())
 
 
-def weights_by_name(
+def _weights_by_name(
     given: Mapping[str, float], names: Sequence[str], what: str, key: str
 ) -> tuple[float, ...]:
-    """The weight of each class or label; 1 where none is given.
+    """The weight of each class or label, by default 1.
 
     Raises:
-        UserError: a weight is for something that is not there.
+        UserError: a weight is given for an unknown name.
     """
     unknown = [name for name in given if name not in names]
     if unknown:
@@ -145,29 +147,29 @@ def weights_by_name(
 def class_weights(
     given: Mapping[str, float] | str | None, targets: Array, classes: Sequence[str]
 ) -> dict[str, tuple[float, ...]]:
-    """`class_weight`, the weight of each class in the loss, if any is asked for."""
+    """`class_weight` -> the weight of each class in the loss; empty if `given` is None."""
     if given is None:
         return {}
     if isinstance(given, str):
-        return {"class_weight": balanced_weights(targets, len(classes))}
-    return {"class_weight": weights_by_name(given, classes, "class", "class_weights")}
+        return {"class_weight": _balanced_weights(targets, len(classes))}
+    return {"class_weight": _weights_by_name(given, classes, "class", "class_weights")}
 
 
 def positive_weights(
     given: Mapping[str, float] | float | str | None, targets: Array, labels: Sequence[str]
 ) -> dict[str, tuple[float, ...]]:
-    """`positive_weight`, the weight in the loss of a label that is there, if any is asked for.
+    """`positive_weight` -> for each label the weight of its positive rows in the loss; empty if `given` is None.
 
     Args:
-        given: a number, label -> number, or `balanced`: rows without / rows with the label, 1 where either is 0.
-        targets: (n,) of one answer, or (n, O); -1 where one is not known.
+        given: a number, or label -> number, or `balanced`: rows without / rows with the label, 1 if either is 0.
+        targets: (n,) for one answer, or (n, O); -1 marks an unknown one.
         labels: the O labels.
     """
     target_NO = targets.reshape(len(targets), -1)
     if given is None:
         return {}
     if isinstance(given, Mapping):
-        return {"positive_weight": weights_by_name(given, labels, "label", "positive_weight")}
+        return {"positive_weight": _weights_by_name(given, labels, "label", "positive_weight")}
     if not isinstance(given, str):
         return {"positive_weight": (given,) * target_NO.shape[1]}
     yes, no = (target_NO == 1).sum(axis=0), (target_NO == 0).sum(axis=0)
@@ -175,18 +177,12 @@ def positive_weights(
     return {"positive_weight": tuple(np.where(both, no / np.maximum(yes, 1), 1.0).tolist())}
 
 
-def calibrated(logits: Tensor, constants: Mapping[str, Tensor]) -> Tensor:
-    """The logits divided by the fitted temperature, if one was fitted."""
-    return logits / constants.get("temperature", 1.0)
-
-
-def class_columns(p_BO: Tensor, classes: Sequence[str]) -> Decoded:
-    """The most probable class, and the probability of each."""
+def class_columns(predicted: Mapping[str, Array], classes: Sequence[str]) -> Decoded:
+    """The most probable class of each row, and the probability of each class."""
     names = np.array(classes, dtype=object)
-    return {"": names[p_BO.argmax(-1).cpu().numpy()], **probability_columns(p_BO, classes)}
+    return {"": names[predicted["class"]], **probability_columns(predicted["p"], classes)}
 
 
-def probability_columns(p_BO: Tensor, names: Sequence[str]) -> dict[str, Array]:
-    """The probability of each class or label."""
-    p = p_BO.float().cpu().numpy()
-    return {f"_p_{name}": p[:, o] for o, name in enumerate(names)}
+def probability_columns(p_BO: Array, names: Sequence[str]) -> dict[str, Array]:
+    """Column name -> the probability of one class or label."""
+    return {f"_p_{name}": p_BO[:, o] for o, name in enumerate(names)}

@@ -13,7 +13,6 @@ from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks.base import (
     LabelValue,
-    calibrated,
     label_value,
     listed,
     named_labels,
@@ -23,10 +22,11 @@ from mtl.tasks.base import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torchmetrics import Metric
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.recipe.specs import Decoded, GroupKey, Tensors
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
+    from mtl.recipe.specs import Decoded, GroupKey
 
 
 def _values(value: object) -> object:
@@ -47,7 +47,7 @@ PositiveWeight = Annotated[
 ]
 
 NO_YES = ("no", "yes")
-"""What is predicted where several values mean one of the two, or numbers stand for them."""
+"""The names of the two outputs if several values mean the same answer, or if numbers stand for the answers."""
 
 
 @TASKS.register("binary")
@@ -58,6 +58,7 @@ class Binary(TaskSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"target": "label", "positive": (5, 7, 9)}
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "auroc": True,
         "average_precision": True,
@@ -70,6 +71,7 @@ class Binary(TaskSpec):
         "calibration_error": False,
         "brier": False,
     }
+    fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
     default_metrics: ClassVar[tuple[str, ...]] = ("auroc", "average_precision", "accuracy", "f1")
 
     positive: Positive | None = Field(
@@ -104,7 +106,7 @@ class Binary(TaskSpec):
                     )
             if names is None and self.positive is None:
                 return ("0", "1")
-            return NO_YES if names is not None else None  # only the rows tell whether the values occur
+            return NO_YES if names is not None else None  # the rows show later whether the values occur
         return self._text_outputs(names or ())
 
     def found_outputs(self, labels: Labels) -> tuple[str, ...]:
@@ -121,7 +123,7 @@ class Binary(TaskSpec):
         if self.positive is None:
             meant = {n.lower() for n in names}
             usual = next((pair for pair in NO_AND_YES if meant <= set(pair)), None)
-            if usual is None or (len(meant) == 1 and len(names) > 1):  # YES and Yes are not yes and no
+            if usual is None or (len(meant) == 1 and len(names) > 1):  # YES and Yes mean the same
                 shown = listed(names, 5)
                 raise UserError(
                     "", f"which value of column {quoted(self.target)} means yes: {shown}?", "give `positive`"
@@ -171,34 +173,10 @@ class Binary(TaskSpec):
     def group(self, n_outputs: int) -> GroupKey:
         return ("binary", self.label_smoothing, self.positive_weight is not None)
 
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        from mtl.model.losses import binary_cross_entropy
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        from mtl.model.tasks.kinds import YesNo
 
-        return binary_cross_entropy(
-            logits_BTO.squeeze(-1),
-            target_BT,
-            weight_BT,
-            label_smoothing=self.label_smoothing,
-            positive_weight_T=constants.get("positive_weight"),
-        )
+        return YesNo(head, constants, label_smoothing=self.label_smoothing)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        from mtl.model.scores import GroupedScores
-
-        return GroupedScores(
-            n_tasks,
-            constants.get("threshold"),
-            constants.get("temperature"),
-            curves=bool(names & {"auroc", "average_precision"}),
-            calibration="calibration_error" in names,
-        )
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        p = calibrated(logits_BO[:, 0], constants).sigmoid()
-        yes = (p >= constants.get("threshold", 0.5)).long().cpu().numpy()
-        return {"": np.array(outputs, dtype=object)[yes], "_p": p.float().cpu().numpy()}
-
-    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
-        from torch.nn.functional import binary_cross_entropy_with_logits
-
-        return binary_cross_entropy_with_logits(logits_BO[:, 0], target_B.to(logits_BO.dtype))
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
+        return {"": np.array(outputs, dtype=object)[predicted["yes"].astype(np.int64)], "_p": predicted["p"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mtl.recipe.specs import TASKS
 from mtl.tasks.multiclass import Multiclass
@@ -14,6 +14,7 @@ class Garment(Multiclass):
     """Which of the ten garments it is."""
 
     reference: ClassVar[str] = "Xiao et al. 2017, arXiv:1708.07747"
+    example: ClassVar[Mapping[str, Any]] = {}
 
     target: str = "label"
 
@@ -23,6 +24,7 @@ class Audience(Multiclass):
     """Whether it is shoes, for women, or another thing; a function of the garment."""
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {}
 
     target: str = "label"
     groups: Mapping[str, tuple[int, ...]] | None = {

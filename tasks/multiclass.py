@@ -15,7 +15,6 @@ from mtl.tasks.base import (
     ClassWeights,
     LabelValue,
     allowed_values,
-    calibrated,
     class_columns,
     class_lookup,
     class_weights,
@@ -28,10 +27,11 @@ from mtl.tasks.base import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torchmetrics import Metric
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.recipe.specs import Decoded, GroupKey, Tensors
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
+    from mtl.recipe.specs import Decoded, GroupKey
 
 Count = Annotated[int, Field(ge=2, le=100_000)]
 Classes = Annotated[
@@ -50,6 +50,7 @@ class Multiclass(TaskSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"target": "label"}
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "accuracy": True,
         "balanced_accuracy": True,
@@ -61,6 +62,7 @@ class Multiclass(TaskSpec):
         "average_precision": True,
         "calibration_error": False,
     }
+    fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     classes: Classes | None = Field(
@@ -172,32 +174,10 @@ class Multiclass(TaskSpec):
     def group(self, n_outputs: int) -> GroupKey:
         return ("multiclass", n_outputs, self.label_smoothing, self.class_weights is not None)
 
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        from mtl.model.losses import cross_entropy
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        from mtl.model.tasks.kinds import Classes
 
-        return cross_entropy(
-            logits_BTO,
-            target_BT,
-            weight_BT,
-            label_smoothing=self.label_smoothing,
-            class_weight_TO=constants.get("class_weight"),
-        )
+        return Classes(head, constants, label_smoothing=self.label_smoothing)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        from mtl.model.metrics import GroupedClasses
-
-        return GroupedClasses(
-            n_tasks,
-            n_outputs,
-            curves=bool(names & {"auroc", "average_precision"}),
-            calibration="calibration_error" in names,
-            temperature_T=constants.get("temperature"),
-        )
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        return class_columns(calibrated(logits_BO, constants).softmax(-1), outputs)
-
-    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits_BO, target_B)
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
+        return class_columns(predicted, outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -14,7 +14,6 @@ from mtl.recipe.specs import TASKS, TaskSpec, recipe_errors
 from mtl.tasks.base import (
     ClassNames,
     Weight,
-    calibrated,
     listed,
     named_labels,
     positive_weights,
@@ -24,10 +23,11 @@ from mtl.tasks.base import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torchmetrics import Metric
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.recipe.specs import Decoded, GroupKey, Tensors
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
+    from mtl.recipe.specs import Decoded, GroupKey
 
 
 def _form(value: object) -> str:
@@ -53,6 +53,7 @@ class Multilabel(TaskSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"targets": ("a", "b", "c")}
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "lists"
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "macro_auroc": True,
@@ -62,6 +63,7 @@ class Multilabel(TaskSpec):
         "accuracy": True,
         "calibration_error": False,
     }
+    fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
     default_metrics: ClassVar[tuple[str, ...]] = ("macro_auroc", "macro_f1", "accuracy")
 
     target: str = Field("", max_length=200, description="the column that lists the labels")
@@ -111,7 +113,7 @@ class Multilabel(TaskSpec):
             return self.labels or names
         for i, column in enumerate(self.targets):
             names, text = named_labels(self, column, header, "targets", i)
-            # codes of text are in the order of its values, so that they are 0 and 1 for these pairs alone
+            # codes of text follow the order of its values, so only these pairs have the codes 0 for no and 1 for yes
             lower = [name.lower() for name in names or ()]
             if text and not any(lower == list(pair)[: len(lower)] for pair in NO_AND_YES):
                 raise UserError(
@@ -133,7 +135,7 @@ class Multilabel(TaskSpec):
         if values.ndim == 1:
             raise self._no_lists()
         present = labels.present
-        if self.targets is None:  # a list is there or not, whatever labels are in it
+        if self.targets is None:  # a row has its whole list or none of it
             present = np.broadcast_to(present[:, :1], (len(values), len(outputs)))
             if labels.names is not None and tuple(labels.names) != tuple(outputs):
                 values = self._chosen(labels, outputs)
@@ -167,37 +169,11 @@ class Multilabel(TaskSpec):
     def group(self, n_outputs: int) -> GroupKey:
         return ("multilabel", n_outputs, self.label_smoothing, self.positive_weight is not None)
 
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        from mtl.model.losses import multilabel_loss
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        from mtl.model.tasks.kinds import Labels as Module
 
-        return multilabel_loss(
-            logits_BTO,
-            target_BT,
-            weight_BT,
-            label_smoothing=self.label_smoothing,
-            positive_weight_TO=constants.get("positive_weight"),
-        )
+        return Module(head, constants, label_smoothing=self.label_smoothing)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        from mtl.model.metrics import GroupedLabels
-
-        return GroupedLabels(
-            n_tasks,
-            n_outputs,
-            constants.get("threshold"),
-            constants.get("temperature"),
-            curves=bool(names & {"macro_auroc", "macro_average_precision"}),
-            calibration="calibration_error" in names,
-        )
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        p_BO = calibrated(logits_BO, constants).sigmoid()
-        there = (p_BO >= constants.get("threshold", 0.5)).cpu().numpy()
-        lists = [[outputs[o] for o in np.flatnonzero(row).tolist()] for row in there]
-        return {"": lists, **probability_columns(p_BO, outputs)}
-
-    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
-        from torch.nn.functional import binary_cross_entropy_with_logits
-
-        known = target_B >= 0
-        return binary_cross_entropy_with_logits(logits_BO[known], target_B[known].to(logits_BO.dtype))
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
+        lists = [[outputs[o] for o in np.flatnonzero(row).tolist()] for row in predicted["there"]]
+        return {"": lists, **probability_columns(predicted["p"], outputs)}

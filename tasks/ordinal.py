@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -24,10 +24,11 @@ from mtl.tasks.base import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torchmetrics import Metric
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.recipe.specs import Decoded, GroupKey, Tensors
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
+    from mtl.recipe.specs import Decoded, GroupKey
 
 
 @TASKS.register("ordinal")
@@ -40,6 +41,7 @@ class Ordinal(TaskSpec):
     """
 
     reference: ClassVar[str] = "McCullagh 1980, Journal of the Royal Statistical Society B 42"
+    example: ClassVar[Mapping[str, Any]] = {"target": "label"}
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "mae": False,
         "quadratic_kappa": True,
@@ -96,30 +98,10 @@ class Ordinal(TaskSpec):
     def group(self, n_outputs: int) -> GroupKey:
         return ("ordinal", n_outputs, self.label_smoothing, self.class_weights is not None)
 
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        from mtl.model.losses import cumulative_loss
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        from mtl.model.tasks.kinds import OrderedClasses
 
-        return cumulative_loss(
-            logits_BTO,
-            target_BT,
-            weight_BT,
-            label_smoothing=self.label_smoothing,
-            class_weight_TC=constants.get("class_weight"),
-        )
+        return OrderedClasses(head, constants, label_smoothing=self.label_smoothing)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        from mtl.model.losses import cumulative_log_p
-        from mtl.model.metrics import GroupedClasses
-
-        return GroupedClasses(
-            n_tasks,
-            n_outputs + 1,
-            log_p=cumulative_log_p,
-            ordered=True,
-            calibration="calibration_error" in names,
-        )
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        from mtl.model.losses import cumulative_log_p
-
-        return class_columns(cumulative_log_p(logits_BO).exp(), outputs)
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
+        return class_columns(predicted, outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -13,14 +13,15 @@ from mtl.recipe.specs import TASKS, TaskSpec, fault
 from mtl.tasks.base import named_labels
 
 LARGEST_NUMBER = 1e37
-"""Of a mean or a standard deviation, and 1 / it the smallest: the network computes in float32."""
+"""A mean or a standard deviation is at most this, and a standard deviation at least its inverse, to suit float32."""
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torchmetrics import Metric
 
     from mtl.data.types import Array, Header, Labels
-    from mtl.recipe.specs import Decoded, GroupKey, Tensors
+    from mtl.model.tasks.heads import GroupedHead
+    from mtl.model.tasks.module import TaskModule
+    from mtl.recipe.specs import Decoded, GroupKey
 
 
 @TASKS.register("regression")
@@ -33,6 +34,7 @@ class Regression(TaskSpec):
     """
 
     reference: ClassVar[str] = "Huber 1964, Annals of Mathematical Statistics 35 (huber); ours"
+    example: ClassVar[Mapping[str, Any]] = {"target": "amount"}
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "numbers"
     known_metrics: ClassVar[Mapping[str, bool | None]] = {
         "rmse": False,
@@ -94,20 +96,10 @@ class Regression(TaskSpec):
     def group(self, n_outputs: int) -> GroupKey:
         return ("regression", self.loss, self.delta if self.loss == "huber" else 0.0)
 
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        from mtl.model.losses import regression_loss
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        from mtl.model.tasks.kinds import Quantity
 
-        # in the labels' float64: in float32 an offset of 1e6 would leave no digits beyond 0.06
-        z_BT = (target_BT - constants["mean"] - constants["mean_rest"]) / constants["std"]
-        return regression_loss(
-            logits_BTO.squeeze(-1), z_BT.to(logits_BTO.dtype), weight_BT, self.loss, self.delta
-        )
+        return Quantity(head, constants, loss=self.loss, delta=self.delta)
 
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        from mtl.model.metrics import GroupedMoments
-
-        return GroupedMoments(n_tasks, constants["mean"], constants["std"], constants["mean_rest"])
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        mean = constants["mean"].double() + constants["mean_rest"].double()
-        return {"": (mean + constants["std"].double() * logits_BO[:, 0].double()).cpu().numpy()}
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
+        return {"": predicted["value"]}

@@ -13,6 +13,7 @@ import torch
 
 from tests.support import raise_sites
 
+pytest.register_assert_rewrite("tests.support.assertions")  # a failure there shows the values
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,6 +30,14 @@ def _deterministic() -> None:
 def _bad_inputs_apart(request: pytest.FixtureRequest) -> Iterator[None]:
     with raise_sites.in_context(request.node.nodeid):
         yield
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted after step 8 of 16, with checkpoints at 4 and 8; a test that changes it copies it."""
+    from tests.support.small_run import make_small_run
+
+    return make_small_run(tmp_path_factory.mktemp("small") / "run")
 
 
 @pytest.fixture

@@ -18,25 +18,15 @@ from pydantic import ValidationError
 
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from tests.test_errors import Capture, Done, called, plugins_undone, refused
+from tests.support import recipes
+from tests.support.assertions import Capture, Done, called, plugins_undone, refused
 
 BAD = Path(__file__).parent / "bad"
 MEANING = sorted((BAD / "meaning").glob("*.yaml"))
 PLUGINS = sorted(path.with_suffix(".py") for path in (BAD / "plugins").glob("*.txt"))
 S_ROWS = (1, 2, 3, 4, 5, 6, 8, 11, 13, 15, 17, 18, 19, 20, 22, 23, 24, 26, 27)
 ROWS = {"C1", "C2", "C5", *(f"S{i}" for i in S_ROWS)}
-VALID = """\
-schema_version: 1
-name: valid
-data: {source: {kind: synthetic, tasks: 2, rows: 40, test_rows: 10, features: 16}}
-tasks:
-  a: {kind: multiclass, target: task0}
-  b: {kind: multiclass, target: task1}
-model:
-  backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 1, batch_size: 8}
-"""
+VALID = recipes.text()
 
 
 def case_of(path: Path) -> tuple[list[str], list[str]]:

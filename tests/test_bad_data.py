@@ -22,22 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.test_errors import Capture, Done, called, refused
+from tests.support.assertions import Capture, Done, called, refused
+from tests.support.recipes import write
 
 BAD = Path(__file__).parent / "bad" / "data"
 TABLES = sorted(path for path in BAD.iterdir() if path.suffix != ".txt")
 ROWS = {"D1", "D2", "D4", "D5", "D6", "D7", "D8", "D9", "D12", "D13", "D16", "D17", "D19", "D27"}
 """Those of the table of bad data that are refused; D3, D18 and D26 are accepted."""
-RECIPE = """\
-schema_version: 1
-name: bad
-data: {source: {kind: table, path: {path}, inputs: {numeric: [x, z], categorical: [c]}}, split: {test: 0.25}}
-tasks:
-  it: {kind: multiclass, target: label}
-model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 1, batch_size: 4, device: cpu}
-"""
+INPUTS = {"numeric": ["x", "z"], "categorical": ["c"]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +45,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_recipe(folder: Path, path: str) -> None:
-    (folder / "r.yaml").write_text(RECIPE.replace("{path}", path), encoding="utf-8")
+    source = {"kind": "table", "path": path, "inputs": INPUTS}
+    task = {"it": {"kind": "multiclass", "target": "label"}}
+    write(folder, data={"source": source, "split": {"test": 0.25}}, tasks=task, train__batch_size=4)
 
 
 def case_of(path: Path) -> tuple[list[str], list[str]]:

@@ -12,36 +12,25 @@ import importlib
 import runpy
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.test_errors import Capture, called, contents, plugins_undone, refused
+from tests.support.assertions import Capture, called, contents, plugins_undone, refused
+from tests.support.recipes import write
 
 BAD = Path(__file__).parent / "bad" / "made"
 CASES = sorted(BAD.glob("*.py"))
 COMMANDS = ("run", "init", "validate", "predict", "eval")
-SPLIT = "split: {test: 0.25}"
-DATA = {
-    # what the script made: the recipe's data, the task's target
-    "train.csv": ("kind: table, path: train.csv, inputs: {numeric: [x, z], categorical: [c]}", "label"),
-    "train.parquet": (
-        "kind: table, path: train.parquet, inputs: {numeric: [x, z], categorical: [c]}",
-        "label",
-    ),
-    "data.npz": ("kind: npz, path: data.npz", "label"),
-    "fashion": ("kind: fashion_mnist, path: fashion", "label"),
-    "faces.npz": ("kind: face_embeddings, path: faces.npz", "gender"),
+INPUTS = {"numeric": ["x", "z"], "categorical": ["c"]}
+DATA: dict[str, tuple[dict[str, Any], str]] = {
+    # what the script made: the recipe's source, the task's target
+    "train.csv": ({"kind": "table", "path": "train.csv", "inputs": INPUTS}, "label"),
+    "train.parquet": ({"kind": "table", "path": "train.parquet", "inputs": INPUTS}, "label"),
+    "data.npz": ({"kind": "npz", "path": "data.npz"}, "label"),
+    "fashion": ({"kind": "fashion_mnist", "path": "fashion"}, "label"),
+    "faces.npz": ({"kind": "face_embeddings", "path": "faces.npz"}, "gender"),
 }
-RECIPE = """\
-schema_version: 1
-name: bad
-data: {source: {%s}%s}
-tasks:
-  it: {kind: multiclass, target: %s}
-model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 1, batch_size: 4, device: cpu}
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,8 +54,9 @@ def make(path: Path, folder: Path) -> None:
     if not (folder / "r.yaml").exists():
         made = next((name for name in DATA if (folder / name).exists()), "data.npz")
         source, target = DATA[made]
-        split = "" if made == "fashion" else f", {SPLIT}"
-        (folder / "r.yaml").write_text(RECIPE % (source, split, target), encoding="utf-8")
+        data = {"source": source} if made == "fashion" else {"source": source, "split": {"test": 0.25}}
+        task = {"it": {"kind": "multiclass", "target": target}}
+        write(folder, data=data, tasks=task, train__batch_size=4)
 
 
 def test_the_cases_are_found_in_pairs() -> None:

@@ -11,7 +11,7 @@ from mtl.build import build, parameter_groups
 from mtl.data.learned import Learned
 from mtl.data.types import Columns, Header
 from mtl.experiment.trial import build_and_try
-from mtl.model.heads import GroupedHead
+from mtl.model.trunk import StitchedTowers
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import SOURCES, SourceSpec
@@ -78,16 +78,14 @@ def recipe_of(
 def starts(recipe: Recipe) -> dict[tuple[str, str], Tensor]:
     """(tower or task, parameter) -> its initial value."""
     model = build(recipe, IMAGES).model
-    found = {}
-    for name, parameter in model.towers.named_parameters():
-        for tower, own in zip(
-            model.towers.names, parameter.detach().chunk(len(model.towers.names)), strict=True
-        ):
+    assert isinstance(model.trunk, StitchedTowers)
+    towers, found = model.trunk.towers, {}
+    for name, parameter in towers.named_parameters():
+        for tower, own in zip(towers.names, parameter.detach().chunk(len(towers.names)), strict=True):
             found["tower " + tower, name] = own
-    for head in model.heads.groups.values():
-        assert isinstance(head, GroupedHead)
-        for name, parameter in head.named_parameters():
-            for task, own in zip(head.tasks, parameter.detach().chunk(len(head.tasks)), strict=True):
+    for module in model.modules_of_tasks().values():
+        for name, parameter in module.head.named_parameters():
+            for task, own in zip(module.tasks, parameter.detach().chunk(len(module.tasks)), strict=True):
                 found["head " + task, name] = own
     return found
 
@@ -178,7 +176,7 @@ def test_tasks_alike_are_one_group_and_others_are_not() -> None:
     recipe = recipe_of({"a": GARMENT, "b": SIZE, "c": {**GARMENT, "weight": 3.0}, "d": smooth, "e": SIZE})
     groups = groups_of(recipe)
     assert [group.tasks for group in groups] == [("a", "c"), ("b", "e"), ("d",)]
-    assert [group.towers for group in groups] == [(0, 2), (1, 4), (3,)]
+    assert [group.towers for group in groups] == [("a", "c"), ("b", "e"), ("d",)]
     assert [group.n_outputs for group in groups] == [3, 2, 3]
     assert [group.name for group in groups] == ["multiclass_3", "multiclass_2", "multiclass_3_2"]
     assert groups[0].outputs == (LABELS["garment"],) * 2
@@ -214,7 +212,7 @@ def test_every_parameter_is_in_one_group_with_its_role(
     assert set(role_of) == set(own) | {f"weighting.{name}" for name, _ in weighting.named_parameters()}
     assert len({id(parameter) for parameter, *_ in role_of.values()}) == len(role_of)
     for name, (parameter, decay, scale, lr) in role_of.items():
-        is_alpha = name.startswith("stitches.")
+        is_alpha = name.startswith("trunk.stitches.")
         assert parameter is own.get(name, parameter)
         assert decay == (parameter.ndim > 1 and not is_alpha and not name.startswith("weighting."))
         assert scale == (8.0 if is_alpha else 1.0)
@@ -240,15 +238,16 @@ def test_256_tasks_build_and_take_a_step() -> None:
     built = build(recipe, IMAGES)
     optimizer = recipe.optimizer.build(parameter_groups(recipe, built.model, nn.Identity()))
     before = {name: value.detach().clone() for name, value in built.model.named_parameters()}
-    logits = built.model.forward_groups(torch.randn(4, 2, 8, 8))
+    logits = built.model(torch.randn(4, 2, 8, 8)).groups
     assert {name: tuple(value.shape) for name, value in logits.items()} == {
         "multiclass_3": (4, 128, 3),
         "multiclass_2": (4, 128, 2),
     }
     losses = []
-    for group in built.groups:
-        target = torch.zeros(4, len(group.tasks), dtype=torch.long)
-        losses.append(group.spec.losses(logits[group.name], target, torch.ones(target.shape), {}))
+    for name, module in built.model.modules_of_tasks().items():
+        target = torch.zeros(4, len(module.tasks), dtype=torch.long)
+        sum_T, weight_T = module.loss(logits[name], target, torch.ones(target.shape))
+        losses.append(sum_T / weight_T)
     torch.cat(losses).sum().backward()
     optimizer.step()
     for name, value in built.model.named_parameters():
@@ -268,9 +267,10 @@ def test_published_sizes(recipe: str, stitches: int) -> None:
     loaded = load_recipe(recipe)
     built, _ = build_and_try(loaded)
     assert all(parameter.is_meta for parameter in built.model.parameters())
-    assert parameter_count(built.model.stitches) == stitches
+    assert isinstance(built.model.trunk, StitchedTowers)
+    assert parameter_count(built.model.trunk.stitches) == stitches
     assert f"{stitches:,}" in summarize(loaded, *build_and_try(loaded))
-    assert built.shapes == {
+    assert built.model.trunk.towers.shapes == {
         "conv1": (32, 28, 28),
         "pool1": (32, 14, 14),
         "conv2": (64, 14, 14),

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from mtl.commands.watch import SHOWN_TASKS, TrainingConsole
 from mtl.console import complain, duration, number, results_table, say, table
 from mtl.recipe.load import load_recipe
+from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Started, Stepped, Warned
 
 Capture = pytest.CaptureFixture[str]
 
@@ -118,7 +120,9 @@ def trainer(
     total: int = 4,
     stopped: bool = False,
     within: int = 0,
-    overrides: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = ("data.source={kind: fashion_mnist}",),
+    ceiling: dict[str, float] | None = None,
+    validation: bool = False,
 ) -> Any:
     """Of a run whose epochs are two steps of 500 rows each."""
     tasks = "{" + ", ".join(f"t{i}: {{kind: multiclass, target: task0}}" for i in range(n_tasks)) + "}"
@@ -137,11 +141,32 @@ def trainer(
         progress=SimpleNamespace(epoch=epoch, step=2 * epoch + within, step_in_epoch=within, stopped=stopped),
         total_steps=total,
         epochs=total // 2,
-        dataset=SimpleNamespace(splits={"train": range(1000), "test": range(500)}),
+        dataset=SimpleNamespace(
+            splits={
+                "train": range(1000),
+                **({"validation": range(100)} if validation else {}),
+                "test": range(500),
+            },
+            ceiling=ceiling or {},
+        ),
+        built=SimpleNamespace(model=torch.nn.Linear(12344, 1)),
+        device="cpu",
     )
 
 
-def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> Any:
+PATH = Path("runs/small/1")
+
+
+def tell(*events: Event, of: Any = None, quiet: bool = False) -> None:
+    """Tell a console of a run that has begun; what it prints at the beginning is not looked at."""
+    console = TrainingConsole(quiet=True)
+    console.on(Started(of or trainer(), PATH))
+    console.quiet = quiet
+    for event in events:
+        console.on(event)
+
+
+def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> EpochEnded:
     train: dict[str, Any] = {"split": "train"}
     for i in range(n_tasks):
         train.update({f"train/t{i}/loss": 0.5, f"train/t{i}/accuracy": 0.75})
@@ -150,35 +175,29 @@ def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> Any:
     if split != "train":
         measured = {"t0/accuracy": 0.5, "t1/accuracy": None, "mean/accuracy": None}
         rows.append({"split": split, **{f"{split}/{name}": value for name, value in measured.items()}})
-    return SimpleNamespace(rows=rows, seconds={"train": 0.5, "evaluate": 0.25}, steps=steps)
+    return EpochEnded(rows, steps, {"train": 0.5, "evaluate": 0.25}, is_best=False, is_last=False)
 
 
-def run_folder() -> Any:
-    rows = {"train": 1000, "test": 500}
-    return SimpleNamespace(
-        path=Path("runs/small/1"), record={"data": {"rows": rows}, "parameters": 12345, "device": "cpu"}
-    )
-
-
-def result(**data: Any) -> Any:
-    rows = {"train": 1000, "test": 500}
-    record = {
-        "data": {"rows": rows, "best_possible_accuracy": {}, "generated": False, **data},
-        "selected": {"epoch": 2, "step": 4},
-    }
-    metrics = {"test/t0/accuracy": 0.5, "test/mean/accuracy": 0.5, "train/t0/accuracy": 0.75}
-    return SimpleNamespace(path=Path("runs/small/1"), record=record, metrics=metrics)
+METRICS: dict[str, float | None] = {
+    "test/t0/accuracy": 0.5,
+    "test/mean/accuracy": 0.5,
+    "train/t0/accuracy": 0.75,
+}
+END = Ended(METRICS, epoch=2, step=4)
 
 
 def watch(console: TrainingConsole) -> None:
     """A run of two epochs with two steps each."""
+    running = trainer()
     try:
-        console.started(trainer(), run_folder(), ["task 't1' has few labels"])
+        console.on(Started(running, PATH))
+        console.on(Warned("task 't1' has few labels"))
         for i in range(2):
             for step in (1, 2):
-                console.stepped(i, step, 2)
-            console.epoch(trainer(epoch=i + 1), epoch())
-        console.finished(result())
+                console.on(Stepped(i, step, 2))
+            running.progress = trainer(epoch=i + 1).progress
+            console.on(epoch())
+        console.on(END)
     finally:
         console.close()
 
@@ -186,7 +205,7 @@ def watch(console: TrainingConsole) -> None:
 def test_an_evaluation_within_an_epoch(capsys: Capture) -> None:
     row = {"split": "validation", "validation/t0/accuracy": 0.75, "validation/mean/accuracy": 0.5}
     for quiet in (False, True):
-        TrainingConsole(quiet).evaluation(trainer(), SimpleNamespace(rows=[row], seconds=1.5))  # type: ignore[arg-type]
+        tell(Evaluated([row], 1.5, is_best=False), quiet=quiet)
     line = capsys.readouterr().out
     assert line == "step 0/4  validation: t0 0.7500  t1 -  mean 0.5000  1.5 s\n"
 
@@ -252,44 +271,43 @@ def test_the_bar_goes_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal)
     console = TrainingConsole()
-    console.started(trainer(), run_folder(), [])
-    console.stepped(0, 1, 2)
+    console.on(Started(trainer(), PATH))
+    console.on(Stepped(0, 1, 2))
     console.close()
     console.close()
     assert terminal.getvalue().count("\x1b[?25h") == 1
 
 
 def test_an_epoch_shows_what_was_evaluated(capsys: Capture) -> None:
-    console = TrainingConsole()
-    console.epoch(trainer(epoch=1), epoch("validation"))
+    tell(epoch("validation"), of=trainer(epoch=1))
     assert "train loss 1.0000  validation: t0 0.5000  t1 -  mean -  " in capsys.readouterr().out
 
 
 def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:
-    TrainingConsole().epoch(trainer(20, epoch=1), epoch(n_tasks=20))
+    tell(epoch(n_tasks=20), of=trainer(20, epoch=1))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.count("0.7500") == SHOWN_TASKS + 1
     assert f"and {20 - SHOWN_TASKS} more  mean 0.7500" in line
 
 
 def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
-    TrainingConsole().epoch(trainer(epoch=1, stopped=True), epoch())
+    tell(epoch(), of=trainer(epoch=1, stopped=True))
     assert " left" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("steps", "rate"), [(2, "2,000"), (1, "1,000"), (3, "2,000")])
 def test_the_rate_is_that_of_the_rows_trained(steps: int, rate: str, capsys: Capture) -> None:
     """1000 rows in steps of 2 x 250, in half a second: all, half of them after a resume, and a short last batch."""
-    TrainingConsole().epoch(trainer(epoch=1), epoch(steps=steps))
+    tell(epoch(steps=steps), of=trainer(epoch=1))
     assert f"0.8 s, {rate} rows/s" in capsys.readouterr().out
 
 
 def test_the_total_of_epochs_stays_when_one_is_cut_short(capsys: Capture) -> None:
     """Closing an epoch that early stopping broke off leaves more steps than the epochs that remain hold."""
-    console, cut = TrainingConsole(), trainer(epoch=10, total=80, stopped=True)
-    console.started(trainer(total=80), run_folder(), [])
-    cut.epochs = 41
-    console.epoch(cut, epoch(steps=1))
+    console, cut = TrainingConsole(), trainer(total=80)
+    console.on(Started(cut, PATH))
+    cut.progress, cut.epochs = trainer(epoch=10, stopped=True).progress, 41
+    console.on(epoch(steps=1))
     assert capsys.readouterr().out.splitlines()[-1].startswith("epoch 10/40  train loss ")
 
 
@@ -337,11 +355,10 @@ def test_of_mixed_headlines_the_mean_loss_is_shown(loss: float | None, watched: 
 
 def lines_of(of: Any, row: dict[str, Any], capsys: Capture) -> list[str]:
     """What is told of an evaluation within an epoch and of one at its end, without counts and times."""
-    TrainingConsole().evaluation(of, SimpleNamespace(rows=[row], seconds=1.5))  # type: ignore[arg-type]
     monitored = {"split": "test"}  # the split that selects is the one shown
     measured = epoch()
-    measured.rows += [row, monitored] if row["split"] == "validation" else [row]
-    TrainingConsole().epoch(of, measured)
+    measured.rows.extend([row, monitored] if row["split"] == "validation" else [row])
+    tell(Evaluated([row], 1.5, is_best=False), measured, of=of)
     within, at_end = capsys.readouterr().out.splitlines()
     assert within.endswith("  1.5 s")
     assert "  0.8 s, " in at_end
@@ -352,17 +369,14 @@ def lines_of(of: Any, row: dict[str, Any], capsys: Capture) -> list[str]:
 
 
 def test_resuming_is_said(capsys: Capture) -> None:
-    TrainingConsole().started(trainer(epoch=1), run_folder(), [])
+    TrainingConsole().on(Started(trainer(epoch=1), PATH))
     assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1 (step 2)"
-    TrainingConsole().started(trainer(epoch=1, within=1), run_folder(), [])
+    TrainingConsole().on(Started(trainer(epoch=1, within=1), PATH))
     assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1, 1 steps into the next (step 3)"
 
 
 def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:
-    rows = {"train": 900, "validation": 100, "test": 500}
-    TrainingConsole().finished(
-        result(rows=rows, best_possible_accuracy={"t0": 0.95, "t1": 1.0}, generated=True)
-    )
+    tell(END, of=trainer(overrides=(), ceiling={"t0": 0.95, "t1": 1.0}, validation=True))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == "best possible accuracy: t0 0.9500, t1 1.0000"
     assert lines[-2] == "the data are generated, not measured"

@@ -21,7 +21,9 @@ import pytest
 from mtl.errors import UserError
 from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from tests.test_errors import Capture, called, plugins_undone
+from tests.support import recipes
+from tests.support.assertions import Capture, called, plugins_undone
+from tests.support.recipes import linear
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path for path in sorted((ROOT / "docs").glob("*.md"))}
@@ -31,20 +33,7 @@ EXAMPLES = {
     if path.suffix in (".py", ".yaml", ".toml")
 }
 LANGUAGES = {"yaml", "python", "console", "bash", "text", "toml"}
-SMALL = """\
-schema_version: 1
-name: small
-data: {source: {kind: synthetic, tasks: 2, rows: 40, test_rows: 20}}
-tasks:
-  a: {kind: multiclass, target: task0}
-  b: {kind: multiclass, target: task1}
-model:
-  backbone:
-    kind: layers
-    stages: [{name: fc1, kind: linear, features: 4}, {name: fc2, kind: linear, features: 4}]
-optimizer: {kind: adam, lr: 1e-3}
-train: {epochs: 1}
-"""
+SMALL = recipes.text(model__backbone__stages=linear(4, 4))
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
@@ -106,7 +95,9 @@ def page(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def test_the_pages() -> None:
-    assert set(PAGES) == {"recipe", "data", "tasks", "missing_labels", "plugins", "resuming", "reliability"}
+    assert set(PAGES) == {
+        *("recipe", "data", "tasks", "missing_labels", "sharing", "plugins", "resuming", "reliability")
+    }
 
 
 @pytest.mark.parametrize("name", PAGES)

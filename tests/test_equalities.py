@@ -21,11 +21,12 @@ import torch
 import mtl
 from mtl.commands.watch import TrainingConsole
 from mtl.errors import TERMINATED, Terminated
-from mtl.experiment.run import Silent
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.specs import OPTIMIZERS, SCHEDULES, SHARING, TASKS, WEIGHTINGS
 from mtl.registry import load_plugin
 from mtl.runs import checkpoint
+from mtl.training import loop
+from mtl.training.events import Stepped
 from tests.experiment.test_resume import (
     MEMBERS,
     ROOT,
@@ -38,50 +39,55 @@ from tests.experiment.test_resume import (
     with_validation,
 )  # fmt: skip
 from tests.faults.whole import content
+from tests.support.assertions import Capture, called, plugins_undone
+from tests.support.listening import Watching
 from tests.support.task_samples import OPTIONS
-from tests.test_errors import Capture, called, plugins_undone
 
 __all__ = ["no_plots"]
 EPOCHS, PER_EPOCH = 3, 3
 
 
-class StopAt(Silent):
+class StopAt(Watching):
     """Has SIGTERM come while so many steps more are done, or while so many batches more are evaluated."""
 
     def __init__(self, steps: int | None = None, *, batches: int | None = None) -> None:
-        self.steps, self.batches = steps, batches
-        self.started_at, self.said = -1, []  # type: ignore[var-annotated]
+        super().__init__()
+        self.steps, self.batches, self.started_at = steps, batches, -1
 
-    def started(self, trainer: Any, run: Any, notices: Any) -> None:
-        self.stop, self.started_at = trainer.between.__self__, trainer.progress.step
-        check = trainer.between
+    def started(self) -> None:
+        self.started_at = self.trainer.progress.step
 
-        def between() -> None:
-            if self.batches is not None:
-                self.batches -= 1
-                self._note(self.batches)
-            check()
-
-        trainer.between = between
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+    def stepped(self, event: Stepped) -> None:
         if self.steps is not None:
             self.steps -= 1
-            self._note(self.steps)
+            self._stop(self.steps)
 
-    def _note(self, left: int) -> None:
+    def evaluate(self, *given: Any, between: Callable[[], None]) -> Any:
+        """The evaluation of a split, in which each batch counts."""
+
+        def counted() -> None:
+            if self.batches is not None:
+                self.batches -= 1
+                self._stop(self.batches)
+            between()
+
+        return EVALUATE(*given, between=counted)
+
+    def _stop(self, left: int) -> None:
         if left == 0:
-            self.stop.number = signal.SIGTERM
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def warn(self, text: str) -> None:
-        self.said.append(text)
+
+EVALUATE = loop.evaluate
 
 
 def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: StopAt, **options: Any) -> None:
-    if (out / "run.json").exists():
-        mtl.resume(out, console=stop, **options)
-    else:
-        mtl.run(made, out=out, console=stop, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "evaluate", stop.evaluate)
+        if (out / "run.json").exists():
+            mtl.resume(out, listeners=(stop,), **options)
+        else:
+            mtl.run(made, out=out, listeners=(stop,), **options)
 
 
 def stopped_after(made: Mapping[str, Any], out: Path, *stops: StopAt) -> None:
@@ -93,13 +99,13 @@ def stopped_after(made: Mapping[str, Any], out: Path, *stops: StopAt) -> None:
                 begin_or_go_on(made, out, stop)
             record = json.loads((out / "run.json").read_text())
             assert record["status"] == "interrupted"
-            assert stop.said[-1].startswith(f"stopped at step {record['step']}, which is saved; ")
+            assert stop.warnings[-1].startswith(f"stopped at step {record['step']}, which is saved; ")
             assert stop.started_at == done
             done = record["step"]
         else:
             begin_or_go_on(made, out, stop)
             assert stop.started_at == done
-            assert stop.said == []
+            assert stop.warnings == []
 
 
 # --- at every edge of a step, for every member of every family ----------------------------------------------
@@ -185,7 +191,9 @@ def test_every_member_of_every_family_is_among_the_cases() -> None:
     assert {family: MEMBERS[family][0] for family in MEMBERS} == families
     for family, registry in families.items():
         assert {f"{family}-{name}" for name in shipped(registry)} <= set(CASES)
-    assert shipped(TASKS) == set(OPTIONS)
+    assert {f"{family}-{name}" for family, name in (("sharing", "mmoe"), ("weighting", "upgrad"))} <= set(
+        CASES
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -193,7 +201,7 @@ def test_every_member_of_every_family_is_among_the_cases() -> None:
 def test_stopped_at_every_step(case: str, tmp_path: Path) -> None:
     """Q1, Q2, Q9: one run in as many pieces as it has steps, each begun from the checkpoint of a signal."""
     made = made_for(case, tmp_path)
-    steps = mtl.run(made, out=tmp_path / "straight").record["step"]
+    steps = mtl.run(made, out=tmp_path / "straight").record.step
     assert steps >= 8 or case == "accumulate"
     stopped_after(made, tmp_path / "stopped", *(StopAt(1) for _ in range(steps)))
     assert_same(tmp_path / "straight", tmp_path / "stopped")
@@ -226,7 +234,7 @@ def test_stopped_in_an_evaluation(
     stop = StopAt(batches=batches)
     if is_final:  # after the last epoch: the checkpoint of that is the one to go on from
         with pytest.raises(Terminated):
-            mtl.run(made, out=tmp_path / "stopped", console=stop)
+            begin_or_go_on(made, tmp_path / "stopped", stop)
         mtl.resume(tmp_path / "stopped")
     else:
         stopped_after(made, tmp_path / "stopped", stop)
@@ -238,10 +246,10 @@ def test_in_new_processes(tmp_path: Path) -> None:
     """Q1: SIGTERM within a step of the second epoch, to a process; another one goes on; a third never stopped."""
     made = recipe(**with_validation(train__epochs=EPOCHS, schedule={"kind": "one_cycle"}))
     (tmp_path / "r.yaml").write_text(to_yaml(load_recipe(made)), encoding="utf-8")
-    command = [sys.executable, "-m", "mtl", "run", "--quiet"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
 
     def call(*arguments: str, fail: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.support.failpoints" if fail else "mtl", "run", "--quiet"]
         return subprocess.run(
             [*command, *arguments], cwd=tmp_path, env={**environment, "MTL_FAIL": fail},
             capture_output=True, text=True, check=False,
@@ -392,4 +400,4 @@ def test_what_a_plug_in_draws_is_drawn_again(tmp_path: Path) -> None:
         if '"train"' in line
     ]
     assert len(set(losses)) == EPOCHS
-    assert straight.record["status"] == "finished"
+    assert straight.record.status == "finished"

@@ -13,56 +13,19 @@ from torch import nn
 from mtl.backbones.layers import STAGES, Layers
 from mtl.data.types import Columns, Header
 from mtl.errors import UserError
-from mtl.model.losses import WeightedSum
+from mtl.model.trunk import SharingMatrix, Trunk
+from mtl.model.weighting import WeightedSum, Weighting
 from mtl.recipe.json_schema import recipe_schema
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.specs import FAMILIES, Spec
 from mtl.registry import Registry
 from tests.support import task_samples
+from tests.support.plans import plan
+from tests.support.recipes import small
 
 FOLDER = Path(__file__).parent / "tables"
 REGISTRIES: dict[str, Registry[Any]] = {**FAMILIES, "stage": STAGES}
 
-# One minimal example per member: a new member needs a new line here.
-EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
-    "source": {
-        "fashion_mnist": {"sample": True},
-        "synthetic": {"rows": 20, "test_rows": 10, "features": 8},
-        "face_embeddings": {"people": 4, "images": 4},
-        "table": {"path": str(FOLDER / "four.csv"), "inputs": {"numeric": ("x",), "categorical": ("city",)}},
-        "npz": {"path": str(FOLDER / "four.npz")},
-    },
-    "task": task_samples.OPTIONS,
-    "backbone": {
-        "layers": {"stages": ({"name": "fc", "kind": "linear", "features": 4},)},
-    },
-    "sharing": {
-        "none": {},
-        "cross_stitch": {"after": ("fc",)},
-    },
-    "weighting": {
-        "sum": {},
-    },
-    "optimizer": {
-        "adam": {"lr": 0.1},
-        "adamw": {"lr": 0.1},
-        "sgd": {"lr": 0.1},
-    },
-    "schedule": {
-        "constant": {},
-        "cosine": {},
-        "step": {},
-        "one_cycle": {},
-    },
-    "stage": {
-        "conv": {"name": "it", "channels": 2, "kernel": 3},
-        "linear": {"name": "it", "features": 3},
-        "max_pool": {"name": "it", "size": 2},
-        "avg_pool": {"name": "it", "size": 2},
-        "global_avg_pool": {"name": "it"},
-        "dropout": {"name": "it", "p": 0.5},
-    },
-}
 MEMBERS = [(family, name) for family, registry in REGISTRIES.items() for name in registry.names()]
 every_member = pytest.mark.parametrize(("family", "name"), MEMBERS)
 
@@ -70,17 +33,13 @@ B, K, T = 4, 2, 3
 HEADER = Header(input_shape=(1, 8, 8), labels={"label": tuple("abcdefghij")})
 
 
-@pytest.mark.parametrize("family", REGISTRIES)
-def test_every_member_has_an_example(family: str) -> None:
-    assert set(EXAMPLES[family]) == set(REGISTRIES[family].names())
-
-
-def test_every_family_has_examples() -> None:
-    assert set(EXAMPLES) == set(REGISTRIES)
+@pytest.fixture(autouse=True)
+def _beside_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)  # the examples of sources that read a file name it alone
 
 
 def example(family: str, name: str) -> Any:
-    return REGISTRIES[family][name].model_validate({"kind": name, **EXAMPLES[family][name]})
+    return REGISTRIES[family][name].model_validate({"kind": name, **REGISTRIES[family][name].example})
 
 
 @every_member
@@ -98,7 +57,7 @@ def test_a_member_knows_its_name(family: str, name: str) -> None:
     registry = REGISTRIES[family]
     assert name in registry
     assert registry.name_of(registry[name]) == name
-    assert registry[name](**EXAMPLES[family][name]).kind == name
+    assert registry[name](**registry[name].example).kind == name
 
 
 @every_member
@@ -107,7 +66,7 @@ def test_a_member_is_frozen_and_refuses_unknown_keys(family: str, name: str) -> 
     with pytest.raises(ValueError, match="frozen"):
         spec.kind = "other"
     with pytest.raises(ValueError, match=re.escape(f"unknown key 'wigth' for {name}")):
-        REGISTRIES[family][name](**EXAMPLES[family][name], wigth=1)
+        REGISTRIES[family][name](**REGISTRIES[family][name].example, wigth=1)
 
 
 @every_member
@@ -136,28 +95,30 @@ def build_source(spec: Any) -> None:
 def build_task(spec: Any) -> None:
     outputs, target = task_samples.outputs_of(spec), task_samples.encoded(spec)
     n_outputs = spec.n_outputs(outputs)
-    constants = {
-        name: torch.tensor([list(value)] * T).squeeze(-1)
-        for name, value in spec.constants(target, outputs).items()
-    }
+    module = task_samples.module_of(spec, n_outputs, *[spec.constants(target, outputs)] * T)
+    assert all(module.get_buffer(name).tolist() == [value] * T for name, value in spec.fitted.items())
+    assert module(torch.randn(B, 1, 5)).shape == (B, T, n_outputs)
     target_BT = torch.from_numpy(np.stack([target] * T, 1))
     present_BT = torch.ones(B, T, dtype=torch.bool)
     present_BT[:, 1] = False
     logits_BTO = torch.randn(B, T, n_outputs, requires_grad=True)
-    loss_T = spec.losses(logits_BTO, target_BT, present_BT.float(), constants)
-    loss_T.sum().backward()
-    assert loss_T.shape == (T,)
-    assert loss_T[1] == 0
+    sum_T, weight_T = module.loss(logits_BTO, target_BT, present_BT.float())
+    sum_T.sum().backward()
+    assert sum_T.shape == weight_T.shape == (T,)
+    assert sum_T[1] == weight_T[1] == 0
+    assert module.counted(target_BT, present_BT.float()).tolist() == [B, 0, B]
     assert logits_BTO.grad is not None
     assert logits_BTO.grad[:, 1].eq(0).all()
     assert logits_BTO.grad[:, 0].ne(0).any()
-    metric = spec.meter(T, n_outputs, frozenset(spec.known_metrics), constants)
+    metric = module.metric(frozenset(spec.known_metrics))
     metric.update(logits_BTO.detach(), target_BT, present_BT)
     values = metric.compute()
     assert set(spec.known_metrics) <= set(values)
     assert all(values[name].shape == (T,) and values[name][1].isnan() for name in spec.known_metrics)
     assert not values[spec.headline][[0, 2]].isnan().any()
-    decoded = spec.decode(logits_BTO[:, 0].detach(), outputs, {name: v[0] for name, v in constants.items()})
+    predicted = module.predict(logits_BTO.detach())
+    assert all(values.shape[:2] == (B, T) for values in predicted.values())
+    decoded = spec.decode({name: values[:, 0].numpy() for name, values in predicted.items()}, outputs)
     assert "" in decoded
     assert all(len(values) == B for values in decoded.values())
     assert isinstance(spec.group(n_outputs)[0], str)
@@ -173,25 +134,49 @@ def build_backbone(spec: Any) -> None:
 
 
 def build_sharing(spec: Any) -> None:
-    assert spec.alpha_lr_scale() > 0
+    """A trunk of two towers with three tasks, on vectors and on images."""
+    assert spec.sharing_lr_scale() > 0
     assert spec.keeps_equal_towers_equal(K) in (True, False)
-    for _ in spec.sites():
-        for shape in ((3,), (3, 2, 2)):
-            unit = spec.build(K, shape)
-            x = torch.randn(B, K * shape[0], *shape[1:])
-            assert unit(x).shape == x.shape
-            assert unit.alpha_KK().shape == (K, K)
-            assert all(p.requires_grad for p in unit.parameters())
+    towers = {"left": ("t1", "t2"), "right": ("t0",)}
+    for shape in ((3,), (3, 2, 2)):
+        trunk = spec.build(plan(towers, shape=shape, stages=("fc1", "fc2")))
+        assert isinstance(trunk, Trunk)
+        assert len(trunk.reading_of) == T
+        assert trunk(torch.randn(B, *shape)).shape == (B, trunk.n_readings, *trunk.shape)
+        shapes = {name: parameter.shape for name, parameter in trunk.named_parameters()}
+        assert all(parameter.requires_grad for parameter in trunk.parameters())
+        roles, reach = trunk.roles(), trunk.reach()
+        assert set(roles) == set(reach) == set(shapes)
+        assert set(roles.values()) <= {"weight", "scale", "sharing"}
+        for name, served in reach.items():
+            assert served.dtype == torch.bool
+            assert served.expand(*shapes[name], T).any(-1).all(), "every part serves some task"
+        assert trunk.reach_of_copies().shape == (len(trunk.copies), T)
+        for found in trunk.readings().values():
+            assert isinstance(found, SharingMatrix)
+            assert found.values.shape == (len(found.targets), len(found.sources))
 
 
 def build_weighting(spec: Any) -> None:
-    module = spec.build((1.0, 2.0, 0.5))
+    """An objective with finite derivatives, or a gradient of the shared slices; an unseen task has no part in it."""
+    module = spec.build((1.0, 2.0, 0.5), (False, True, False))
+    assert isinstance(module, Weighting)
+    assert module.needs == spec.needs
+    assert module.task_weights.tolist() == [1.0, 2.0, 0.5]
+    seen_N = torch.tensor([True, False, True])
+    if spec.needs == "gradients":
+        gradient, weights_S = module.combine(torch.randn(2, 7), torch.rand(2), seen_N)
+        assert gradient.shape == (7,)
+        assert gradient.isfinite().all()
+        assert weights_S is None or weights_S.shape == (2,)
+        return
     losses_N = torch.rand(3, requires_grad=True)
-    total = module(losses_N)
+    total = module(losses_N, seen_N)
     assert total.shape == ()
     total.backward()
     assert losses_N.grad is not None
     assert losses_N.grad.isfinite().all()
+    assert losses_N.grad[1] == 0
 
 
 def build_optimizer(spec: Any) -> None:
@@ -234,7 +219,6 @@ def test_a_member_does_what_its_family_promises(family: str, name: str) -> None:
 
 # -- in a recipe -------------------------------------------------------------------------------------------
 
-FC = {"name": "fc", "kind": "linear", "features": 4}
 PLACES = {
     "source": ("data", "source"),
     "task": ("tasks", "it"),
@@ -248,16 +232,12 @@ PLACES = {
 
 
 def recipe_with(family: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    recipe: dict[str, Any] = {
-        "schema_version": 1,
-        "name": "toy",
-        "data": {"source": {"kind": "fashion_mnist", "sample": True}},
-        "tasks": {"it": {"kind": "fashion.garment"}},
-        "model": {"backbone": {"kind": "layers", "stages": [FC, FC]}, "sharing": {"kind": "none"}},
-        "optimizer": {"kind": "sgd", "lr": 0.1},
-        "train": {"epochs": 1},
-    }
-    recipe["model"]["backbone"]["stages"][1] = {**FC, "name": "last"}
+    recipe = small(
+        data={"source": {"kind": "fashion_mnist", "sample": True}},
+        tasks={"it": {"kind": "fashion.garment"}, "other": {"kind": "fashion.audience"}},
+        model__backbone__stages=[{"name": n, "kind": "linear", "features": 4} for n in ("fc1", "fc2")],
+        model__sharing={"kind": "none"},
+    )
     at: Any = recipe
     *path, last = PLACES[family]
     for key in path:
@@ -268,7 +248,7 @@ def recipe_with(family: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 @every_member
 def test_a_member_is_written_into_a_recipe_and_read_back(family: str, name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_with(family, {"kind": name, **EXAMPLES[family][name]}))
+    recipe = load_recipe(recipe_with(family, {"kind": name, **REGISTRIES[family][name].example}))
     (tmp_path / "toy.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     again = load_recipe(tmp_path / "toy.yaml")
     assert again.sha256() == recipe.sha256()
@@ -343,7 +323,7 @@ def test_a_name_taken_by_another_class_is_refused_with_both_owners(registry: Reg
     with pytest.raises(UserError) as caught:
         registry.register("it")(second)
     assert re.fullmatch(
-        r".+/mtl/model/losses\.py: thing 'it' is already registered by .*test_families.*; "
+        r".+/mtl/model/weighting\.py: thing 'it' is already registered by .*test_families.*; "
         r"choose another name",
         str(caught.value),
     )

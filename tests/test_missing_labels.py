@@ -1,14 +1,13 @@
-"""Labels that are missing, from the file to the metrics (D20-D25, D45), and tasks whose labels come from several files.
+"""Labels that are missing, from the file to the metrics (D21), and tasks whose labels come from several files.
 
 Shapes: N tasks.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +18,16 @@ from torch import Tensor
 
 import mtl
 from mtl.build import build
+from mtl.data.types import Rows as RowNumbers
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS
-from mtl.training.loop import _losses
+from mtl.training.step import Measured, _losses, totals_of
 from mtl.training.trainer import Trainer
-from tests.test_errors import Capture, Done, called, refused
-
-Rows = Sequence[Mapping[str, object]]
-NETWORK = (
-    "model: {backbone: {kind: layers, norm: {kind: none}, stages: [{name: fc, kind: linear, features: 6}]}}"
-)
-
-
-def write(path: Path, rows: Rows) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def recipe_in(
-    folder: Path,
-    tasks: Mapping[str, object],
-    *,
-    data: Mapping[str, object] | None = None,
-    train: Mapping[str, object] | None = None,
-    network: str = NETWORK,
-) -> Path:
-    """`r.yaml`, by default over `t.csv` with inputs `u` and `v`, the splits in its column `part`."""
-    one = {
-        "source": {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u", "v"]}},
-        "split": {"column": "part"},
-    }
-    lines = [
-        "schema_version: 1",
-        "name: small",
-        f"data: {json.dumps(data or one)}",
-        *["tasks:", *(f"  {name}: {json.dumps(task)}" for name, task in tasks.items())],
-        network,
-        "optimizer: {kind: adam, lr: 1e-2}",
-        f"train: {json.dumps({'epochs': 2, 'batch_size': 8, 'device': 'cpu', **(train or {})})}",
-    ]
-    path = folder / "r.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+from tests.support.assertions import Capture, called, refused
+from tests.support.command_line import ran
+from tests.support.tables import Rows, recipe_in, write_rows
 
 
 def dataset_of(folder: Path) -> Dataset:
@@ -76,6 +39,13 @@ def trainer_of(folder: Path) -> Trainer:
     recipe = load_recipe(folder / "r.yaml")
     dataset = load_dataset(recipe, header_of(recipe))
     return Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
+
+
+def losses_of(trainer: Trainer, rows: RowNumbers) -> Tensor:
+    """(N,) the losses of a step on some rows."""
+    batch = trainer.dataset.rows.batch(rows)
+    totals = totals_of(trainer, [batch])
+    return _losses(trainer, batch, totals, Measured(torch.zeros_like(totals.counted_N)))
 
 
 @pytest.fixture
@@ -121,7 +91,7 @@ def gradients(trainer: Trainer, loss: Tensor) -> dict[str, Tensor | None]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_without_labels_of_a_task(kind: str, other: str, folder: Path) -> None:
     """Its loss and all gradients of it are exactly 0; the other task's gradient has the bits that it has alone."""
-    write(
+    write_rows(
         folder / "t.csv",
         [
             {
@@ -137,12 +107,12 @@ def test_a_batch_without_labels_of_a_task(kind: str, other: str, folder: Path) -
     recipe_in(folder, {"a": options(other, "a"), "b": options(kind, "b")})
     trainer = trainer_of(folder)
     assert len(trainer.built.groups) == (1 if kind == other else 2)
-    losses_N = _losses(trainer, np.arange(8), [])
+    losses_N = losses_of(trainer, np.arange(8))
     assert losses_N[1].item() == 0
     assert losses_N[0].item() > 0
     both = gradients(trainer, losses_N.sum())
-    alone = gradients(trainer, _losses(trainer, np.arange(8), [])[0])
-    none = gradients(trainer, _losses(trainer, np.arange(8), [])[1])
+    alone = gradients(trainer, losses_of(trainer, np.arange(8))[0])
+    none = gradients(trainer, losses_of(trainer, np.arange(8))[1])
     assert len(both) >= 3
     nonzero = 0
     for name, gradient in both.items():
@@ -152,12 +122,13 @@ def test_a_batch_without_labels_of_a_task(kind: str, other: str, folder: Path) -
         nonzero += bool(gradient.any())
         assert nothing is None or not nothing.any(), name
     assert nonzero >= 2  # of the task that has labels
-    with_labels = _losses(trainer, np.arange(4, 12), [])
+    with_labels = losses_of(trainer, np.arange(4, 12))
     assert with_labels[1].item() > 0
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_is_the_mean_over_the_labels_that_are_there(weighted: bool, folder: Path) -> None:
+    """With weights: their losses over their number times the mean weight of the labels in train."""
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -170,7 +141,7 @@ def test_the_loss_is_the_mean_over_the_labels_that_are_there(weighted: bool, fol
         }
         for i in range(30)
     ]
-    write(folder / "t.csv", rows)
+    write_rows(folder / "t.csv", rows)
     weight = {"sample_weight": "w"} if weighted else {}
     recipe_in(
         folder,
@@ -181,9 +152,9 @@ def test_the_loss_is_the_mean_over_the_labels_that_are_there(weighted: bool, fol
     )
     trainer = trainer_of(folder)
     batch = np.array([0, 1, 2, 3, 5, 6, 7, 8, 11, 16])
-    losses_N = _losses(trainer, batch, []).tolist()
+    losses_N = losses_of(trainer, batch).tolist()
     with torch.no_grad():
-        logits = trainer.built.model(trainer.dataset.inputs[torch.from_numpy(batch)])
+        logits = trainer.built.model(trainer.dataset.rows.batch(batch).inputs)
     z_a, z_b = logits["a"].double().numpy(), logits["b"].double().numpy()[:, 0]
     in_a = [k for k, i in enumerate(batch) if rows[i]["a"]]
     log_p = z_a - np.log(np.exp(z_a).sum(axis=1, keepdims=True))
@@ -196,7 +167,10 @@ def test_the_loss_is_the_mean_over_the_labels_that_are_there(weighted: bool, fol
     y = (np.array([float(str(rows[batch[k]]["b"])) for k in in_b]) - labels.mean()) / labels.std()
     w = np.array([float(str(rows[batch[k]]["w"])) for k in in_b]) if weighted else np.ones(len(in_b))
     assert 0 < len(in_b) < len(in_a) < len(batch)
-    assert losses_N[1] == pytest.approx(float((w * (z_b[in_b] - y) ** 2).sum() / w.sum()), rel=1e-5)
+    of_train = [float(str(row["w"])) if weighted else 1.0 for row in rows[:20] if row["b"]]
+    total = len(in_b) * np.mean(of_train)
+    assert weighted == (total != pytest.approx(w.sum(), rel=1e-3))
+    assert losses_N[1] == pytest.approx(float((w * (z_b[in_b] - y) ** 2).sum() / total), rel=1e-5)
 
 
 # --- a run ------------------------------------------------------------------------------------------------
@@ -220,7 +194,7 @@ def scarce(folder: Path) -> list[dict[str, object]]:
                 "w": f"{rng.uniform(0.5, 2):.3f}",
             }
         )
-    write(folder / "t.csv", rows)
+    write_rows(folder / "t.csv", rows)
     return rows
 
 
@@ -255,7 +229,7 @@ def test_a_run_whose_batches_lack_labels(folder: Path, capsys: Capture) -> None:
     assert results["test/rare/labels"] == 10
 
     test = [row for row in rows if row["part"] == "test"]
-    write(folder / "test.csv", test)
+    write_rows(folder / "test.csv", test)
     predicted = mtl.load("run").predict("test.csv")
     there = [k for k, row in enumerate(test) if row["rare"]]
     assert len(there) == 10
@@ -279,11 +253,8 @@ def test_the_running_loss_is_the_mean_over_labels_by_their_weights(folder: Path,
     train = trainer.dataset.splits["train"]
     there = [k for k in range(64) if rows[k]["value"]]
     with torch.no_grad():
-        z = (
-            trainer.built.model(trainer.dataset.inputs[torch.from_numpy(train)])["value"]
-            .double()
-            .numpy()[there, 0]
-        )
+        logits = trainer.built.model(trainer.dataset.rows.batch(train).inputs)
+        z = logits["value"].double().numpy()[there, 0]
     labels = np.array([float(str(rows[k]["value"])) for k in there])
     w = np.array([float(str(rows[k]["w"])) for k in there])
     loss = (w * (z - (labels - labels.mean()) / labels.std()) ** 2).sum() / w.sum()
@@ -327,173 +298,6 @@ def test_min_labelled_that_cannot_be(asked: dict[str, int], text: str, folder: P
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
 
 
-# --- labels that are not there, or all alike (D20, D22-D25), and one row (D45) ----------------------------
-
-
-def table(folder: Path, **columns: Callable[[int], object]) -> None:
-    """40 rows for training, then 10 for validation and 10 for testing."""
-    parts = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
-    rows = [
-        {"u": i, "v": i * i % 11, "part": part, **{name: cell(i) for name, cell in columns.items()}}
-        for i, part in enumerate(parts)
-    ]
-    write(folder / "t.csv", rows)
-
-
-BINARY = {"kind": "binary", "target": "x", "missing": "mask"}
-CLASSES = {"kind": "multiclass", "target": "x", "missing": "mask"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "split", "todo"),
-    [
-        (range(40), "train", ""),
-        (range(40, 50), "validation", "; split otherwise, such as by data.split.stratify"),
-        (range(50, 60), "test", "; split otherwise, such as by data.split.stratify"),
-    ],
-)
-def test_a_split_without_labels_of_a_task(
-    rows: range, split: str, todo: str, folder: Path, capsys: Capture
-) -> None:
-    """D20."""
-    table(folder, x=lambda i: "" if i in rows else i % 2)
-    recipe_in(folder, {"age": BINARY})
-    text = f"r.yaml:5:8: tasks.age: task 'age' has no labels in split '{split}'{todo}"
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
-
-
-def test_a_single_class(folder: Path, capsys: Capture) -> None:
-    """D23."""
-    table(folder, x=lambda i: int(i >= 40))
-    recipe_in(folder, {"gender": BINARY})
-    text = "tasks.gender: task 'gender' has a single class in train: nothing to learn"
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
-
-
-def test_the_faults_of_all_tasks_at_once(folder: Path, capsys: Capture) -> None:
-    table(folder, x=lambda i: "" if i < 40 else i % 2, y=lambda i: "" if i == 7 else i % 3, z=lambda i: i % 2)
-    recipe_in(
-        folder,
-        {
-            "a": BINARY,
-            "b": {"kind": "multiclass", "target": "y"},
-            "c": {"kind": "binary", "target": "z"},
-            "d": {"kind": "ordinal", "target": "y"},
-        },
-    )
-    text = "t.csv:row 9: no label in column 'y'; set `missing: mask` to leave such rows out of this task"
-    lines = [
-        "r.yaml:5:6: tasks.a: task 'a' has no labels in split 'train'",
-        f"r.yaml:6:39: tasks.b.target: {text}",
-        f"r.yaml:8:36: tasks.d.target: {text}",
-    ]
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, lines)
-
-
-WARNED: dict[str, tuple[dict[str, Any], Callable[[int], object], str]] = {
-    "D22 a class that train lacks": (
-        CLASSES,
-        lambda i: "pqr"[i % 3] if i >= 40 else "pq"[i % 2],
-        "task 'it': no row of train has 'r' (7 rows of other splits do)",
-    ),
-    "D25 a constant": (
-        {"kind": "regression", "target": "x"},
-        lambda i: 7.5 if i < 40 else i,
-        "task 'it': every label of train is 7.5; r2 is undefined",
-    ),
-}
-
-
-def ran(capsys: Capture, folder: Path) -> tuple[Done, dict[str, Any]]:
-    done = called(capsys, "run", "r.yaml", "--out", "run")
-    assert done.returncode == 0, done.stderr
-    return done, json.loads((folder / "run" / "run.json").read_text())
-
-
-@pytest.mark.parametrize("name", WARNED)
-def test_what_is_warned_of(name: str, folder: Path, capsys: Capture) -> None:
-    task, cell, text = WARNED[name]
-    table(folder, x=cell)
-    recipe_in(folder, {"it": task}, train={"epochs": 1})
-    done, record = ran(capsys, folder)
-    assert [line for line in done.stderr.splitlines() if "task 'it'" in line] == [f"warning: {text}"]
-    assert record["status"] == "finished"
-    if "r2" in text:
-        train = json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[0])
-        assert train["train/it/r2"] is None
-        assert math.isfinite(train["train/it/rmse"])
-
-
-def test_strict_classes(folder: Path, capsys: Capture) -> None:
-    """D22, as an error."""
-    task, cell, text = WARNED["D22 a class that train lacks"]
-    table(folder, x=cell)
-    recipe_in(folder, {"it": {**task, "strict_classes": True}})
-    line = f"tasks.it.strict_classes: {text}; drop strict_classes, or split otherwise"
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, [line])
-
-
-def test_a_rare_class(folder: Path, capsys: Capture) -> None:
-    """D24: 2 of 2,102 training rows."""
-    with (folder / "t.csv").open("w") as file:
-        file.write("u,v,part,x\n")
-        file.writelines(
-            f"{i % 7},{i % 5},{'train' if i < 2102 else 'test'},{'yes' if i < 2 or i > 2105 else 'no'}\n"
-            for i in range(2110)
-        )
-    recipe_in(folder, {"it": BINARY}, train={"epochs": 1, "batch_size": 1024})
-    done, _ = ran(capsys, folder)
-    text = (
-        "warning: task 'it': 2 rows of train are 'yes', 2100 are 'no'; "
-        "accuracy says little here, look at average_precision or macro_f1"
-    )
-    assert text in done.stderr.splitlines()
-
-
-def test_labels_of_a_list_that_train_has_on_one_side_only(folder: Path, capsys: Capture) -> None:
-    """Three columns of 0 and 1 as one task: the second has no 1 in train, the third no 0."""
-    table(folder, x=lambda i: i % 2, y=lambda i: int(i > 45), z=lambda i: int(i < 45))
-    recipe_in(folder, {"it": {"kind": "multilabel", "targets": ["x", "y", "z"]}}, train={"epochs": 1})
-    done, _ = ran(capsys, folder)
-    assert [line for line in done.stderr.splitlines() if "task 'it'" in line] == [
-        "warning: task 'it': no row of train has 'y'",
-        "warning: task 'it': every row of train has 'z'",
-    ]
-
-
-ONE_ROW = {
-    "source": {"kind": "table", "path": "t.csv", "test": "s.csv", "inputs": {"numeric": ["u"]}},
-}
-REGRESSION = {"it": {"kind": "regression", "target": "x"}}
-
-
-@pytest.mark.parametrize(("norm", "batch_size"), [("none", 1), ("layer", 1), ("none", 128)])
-def test_one_row(norm: str, batch_size: int, folder: Path, capsys: Capture) -> None:
-    """D45."""
-    write(folder / "t.csv", [{"u": 1, "x": 2}])
-    write(folder / "s.csv", [{"u": 3, "x": 2}])
-    network = NETWORK.replace("kind: none", f"kind: {norm}")
-    recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, network=network)
-    _, record = ran(capsys, folder)
-    assert record["data"]["rows"] == {"train": 1, "test": 1}
-
-
-@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (1, 128), (8, 1)])
-def test_batch_norm_has_no_variance_of_one_row(
-    n: int, batch_size: int, folder: Path, capsys: Capture
-) -> None:
-    """D45: the line says why."""
-    write(folder / "t.csv", [{"u": i, "x": i} for i in range(n)])
-    write(folder / "s.csv", [{"u": 1, "x": 2}])
-    network = NETWORK.replace("kind: none", "kind: batch")
-    recipe_in(folder, REGRESSION, data=ONE_ROW, train={"batch_size": batch_size}, network=network)
-    text = (
-        "train.batch_size: a batch of one row cannot be normalized over the batch; "
-        "take model.backbone.norm.kind: layer or none, or batches of more rows"
-    )
-    refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
-
-
 # --- tasks from several files -----------------------------------------------------------------------------
 
 
@@ -529,23 +333,25 @@ INPUTS = {"numeric": ["u", "v"], "categorical": ["c"]}
 def test_one_file_or_three_are_the_same_data(folder: Path) -> None:
     """Label counts, splits, standardization, categories, classes, targets: all the same, and so is the training."""
     rows = thirds()
-    write(folder / "t.csv", rows)
+    write_rows(folder / "t.csv", rows)
     recipe_in(
         folder,
         THIRDS,
         data={"source": {"kind": "table", "path": "t.csv", "inputs": INPUTS}, "split": {"column": "part"}},
     )
     one, losses = dataset_of(folder), []
-    losses.append(_losses(trainer_of(folder), np.arange(60), []))
+    losses.append(losses_of(trainer_of(folder), np.arange(60)))
     for k, task in enumerate(THIRDS):
         keep = ["u", "v", "c", "part", task]
-        write(folder / f"{k}.csv", [{name: row[name] for name in keep} for row in rows[20 * k : 20 * k + 20]])
+        write_rows(
+            folder / f"{k}.csv", [{name: row[name] for name in keep} for row in rows[20 * k : 20 * k + 20]]
+        )
     sources = {f"s{k}": {"kind": "table", "path": f"{k}.csv"} for k in range(3)}
     recipe_in(folder, THIRDS, data={"sources": sources, "inputs": INPUTS, "split": {"column": "part"}})
     three = dataset_of(folder)
-    losses.append(_losses(trainer_of(folder), np.arange(60), []))
+    losses.append(losses_of(trainer_of(folder), np.arange(60)))
 
-    assert torch.equal(one.inputs, three.inputs)
+    assert torch.equal(one.rows.inputs, three.rows.inputs)
     assert {name: part.tolist() for name, part in one.splits.items()} == {
         name: part.tolist() for name, part in three.splits.items()
     }
@@ -558,9 +364,9 @@ def test_one_file_or_three_are_the_same_data(folder: Path) -> None:
     for field in ("mean", "std", "fill"):
         np.testing.assert_array_equal(getattr(one.learned, field), getattr(three.learned, field))
     assert one.learned.constants == three.learned.constants
-    for group, present in one.present.items():
-        assert torch.equal(present, three.present[group])
-        assert torch.equal(one.target[group][present], three.target[group][present])
+    for group, present in one.rows.present.items():
+        assert torch.equal(present, three.rows.present[group])
+        assert torch.equal(one.rows.target[group][present], three.rows.target[group][present])
     assert three.streams == {"s0": range(20), "s1": range(20, 40), "s2": range(40, 60)}
     assert torch.equal(losses[0], losses[1])
 
@@ -570,7 +376,9 @@ def test_one_run_over_three_files(folder: Path, capsys: Capture) -> None:
     rows = thirds()
     for k, task in enumerate(THIRDS):
         keep = ["u", "v", "c", "part", task]
-        write(folder / f"{k}.csv", [{name: row[name] for name in keep} for row in rows[20 * k : 20 * k + 20]])
+        write_rows(
+            folder / f"{k}.csv", [{name: row[name] for name in keep} for row in rows[20 * k : 20 * k + 20]]
+        )
     sources = {f"s{k}": {"kind": "table", "path": f"{k}.csv"} for k in range(3)}
     recipe_in(
         folder,
@@ -585,9 +393,9 @@ def test_one_run_over_three_files(folder: Path, capsys: Capture) -> None:
 
 def test_a_column_of_one_name_in_two_files(folder: Path) -> None:
     """Digits in one, letters in the other: each task has the classes of its own file, read in its own way."""
-    write(folder / "d.csv", [{"u": i, "v": 0, "label": i % 10} for i in range(40)])
-    write(folder / "l.csv", [{"u": i, "v": 1, "label": "xyz"[i % 3]} for i in range(30)])
-    write(folder / "q.csv", [{"u": i, "v": 2, "label": i / 4} for i in range(20)])
+    write_rows(folder / "d.csv", [{"u": i, "v": 0, "label": i % 10} for i in range(40)])
+    write_rows(folder / "l.csv", [{"u": i, "v": 1, "label": "xyz"[i % 3]} for i in range(30)])
+    write_rows(folder / "q.csv", [{"u": i, "v": 2, "label": i / 4} for i in range(20)])
     names = {"digit": "d", "letter": "l", "quantity": "q"}
     kinds = {"digit": "multiclass", "letter": "multiclass", "quantity": "regression"}
     recipe_in(
@@ -605,15 +413,15 @@ def test_a_column_of_one_name_in_two_files(folder: Path) -> None:
         "letter": ("x", "y", "z"),
         "quantity": ("value",),
     }
-    counts = {group: present.sum(0).tolist() for group, present in dataset.present.items()}
+    counts = {group: present.sum(0).tolist() for group, present in dataset.rows.present.items()}
     assert counts == {"multiclass_10": [40], "multiclass_3": [30], "regression_1": [20]}
     assert dataset.notices == ()
 
 
 def two_sources(folder: Path, other: Rows, **task: object) -> None:
-    write(folder / "one.csv", [{"u": i, "v": i, "x": i % 2} for i in range(20)])
+    write_rows(folder / "one.csv", [{"u": i, "v": i, "x": i % 2} for i in range(20)])
     (folder / "deep").mkdir()
-    write(folder / "deep" / "other.csv", other)
+    write_rows(folder / "deep" / "other.csv", other)
     recipe_in(
         folder,
         {"it": {"kind": "binary", "target": "x", **task}},
@@ -632,7 +440,7 @@ REFUSED: dict[str, tuple[Rows, dict[str, object], str]] = {
     "a missing label": (
         [{"u": i, "v": i, "x": "" if i == 3 else 1} for i in range(9)],
         {},
-        "r.yaml:5:36: tasks.it.target: other.csv:row 5: no label in column 'x'; set `missing: mask`",
+        "r.yaml:5:30: tasks.it.target: other.csv:row 5: no label in column 'x'; set `missing: mask`",
     ),
     "a label that is no class": (
         [{"u": i, "v": i, "x": 7 if i in (4, 6) else 1} for i in range(9)],

@@ -13,7 +13,8 @@ import pytest
 import mtl
 
 NAMES = """
-Recipe load_recipe run resume UserError StitchedMultiTower CrossStitch SeparateTowers __version__
+Recipe load_recipe run resume UserError StitchedMultiTower CrossStitch SeparateTowers
+Trunk TaskModule Weighting __version__
 register_task register_source register_backbone register_sharing register_weighting
 TaskSpec SourceSpec BackboneSpec SharingSpec WeightingSpec
 """

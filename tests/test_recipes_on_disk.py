@@ -10,8 +10,8 @@ from mtl.experiment.run import prepare
 from mtl.model.stitch import CrossStitch
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import built_in_names, load_recipe, to_yaml
-from mtl.training.loop import fit
 from mtl.training.trainer import Trainer
+from tests.support.listening import epochs_of
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -78,7 +78,7 @@ def test_a_recipe_takes_a_step(path: Path) -> None:
     trainer, _ = prepare(small(path))
     assert isinstance(trainer, Trainer)
     before = {name: value.detach().clone() for name, value in trainer.built.model.named_parameters()}
-    (epoch,) = fit(trainer)
+    (epoch,) = epochs_of(trainer)
     assert trainer.progress.step == 1
     (train,) = (row for row in epoch.rows if row["split"] == "train")
     for task in trainer.recipe.tasks:
@@ -101,7 +101,7 @@ def test_the_dense_recipe_is_dense_when_it_is_small() -> None:
     (path,) = (path for path in RECIPES if path.stem == "fashion_stitch_dense")
     trainer, _ = prepare(small(path))
     sizes = {}
-    for site, stitch in trainer.built.model.stitches.items():
+    for site, stitch in trainer.built.model.trunk.stitches.items():
         assert isinstance(stitch, CrossStitch)
         sizes[site] = tuple(stitch.alpha.shape)
     assert sizes == {"pool1": (2 * 196, 2 * 196), "pool2": (2 * 98, 2 * 98), "fc3": (16, 16)}

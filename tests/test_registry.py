@@ -13,7 +13,7 @@ from mtl.errors import UserError, quoted
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import FAMILIES, SHARING, TASKS
 from mtl.registry import PLUGIN_GROUP, Registry, fault_of_plugin, load_plugin
-from tests.test_errors import plugins_undone
+from tests.support.assertions import plugins_undone
 
 FOOTWEAR = '''
 import mtl
@@ -122,7 +122,12 @@ def test_plugins_are_undone(folder: Path) -> None:
 def test_every_file_of_a_familys_folder_is_loaded() -> None:
     package = Path(sys.modules[SHARING["none"].__module__].__file__ or "").parent
     files = {path.stem for path in package.glob("*.py")} - {"__init__"}
-    assert {SHARING[name].__module__.split(".")[-1] for name in SHARING.names()} == files
+    folders = {path.parent.name for path in package.glob("*/spec.py")}
+    modules = {SHARING[name].__module__ for name in SHARING.names()}
+    assert {
+        module.removeprefix("mtl.sharing.").removesuffix(".spec") for module in modules
+    } == files | folders
+    assert len(folders) >= 2
 
 
 def test_the_families() -> None:

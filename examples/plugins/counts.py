@@ -1,6 +1,6 @@
 """A new kind of task: counts, with a Poisson loss.
 
-Shapes: B batch, T tasks of a group, O = 1 output per task, the logarithm of the rate.
+Shapes: B batch, T tasks of a group, O = 1 output per task, z = log(rate / mean).
 """
 
 from __future__ import annotations
@@ -9,15 +9,62 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, Metric
+from torchmetrics.regression import TweedieDevianceScore
 
 import mtl
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from torchmetrics import Metric
-
     from mtl.data.types import Array, Header, Labels
+    from mtl.model.tasks.heads import GroupedHead
+
+
+class Poisson(mtl.TaskModule):
+    """Head, loss and prediction of T counts. Constants: mean (T,)."""
+
+    mean: Tensor
+
+    def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
+        log_rate_BT = logits_BTO.squeeze(-1) + self.mean.log()
+        return log_rate_BT.exp() - target.to(log_rate_BT.dtype) * log_rate_BT
+
+    def metric(self, names: frozenset[str]) -> Metric:
+        return CountMetric(self.mean)
+
+    def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
+        """`rate` (B, T), the expected count, and `p_none` (B, T), the probability that it is 0."""
+        rate_BT = self.mean * logits_BTO.squeeze(-1).exp()
+        return {"rate": rate_BT, "p_none": (-rate_BT).exp()}
+
+
+class CountMetric(Metric):
+    """Two metrics of torchmetrics, one of each per task, over the rows that have a label."""
+
+    full_state_update = False
+
+    def __init__(self, mean_T: Tensor) -> None:
+        super().__init__()
+        self.mean_T = mean_T
+        self.deviance = nn.ModuleList(TweedieDevianceScore(power=1.0) for _ in mean_T)
+        self.mae = nn.ModuleList(MeanAbsoluteError() for _ in mean_T)
+
+    def update(self, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor) -> None:
+        rate_BT = self.mean_T * logits_BTO.squeeze(-1).exp()
+        for t, there_B in enumerate(present_BT.T):
+            if there_B.any():
+                pair = (rate_BT[there_B, t], target_BT[there_B, t].float())
+                self.deviance[t].update(*pair)
+                self.mae[t].update(*pair)
+
+    def compute(self) -> dict[str, Tensor]:
+        nan = torch.tensor(torch.nan)
+        return {
+            name: torch.stack([metric.compute().cpu() if metric.update_called else nan for metric in own])
+            for name, own in (("deviance", self.deviance), ("mae", self.mae))
+        }
 
 
 @mtl.register_task("count")
@@ -46,65 +93,13 @@ class Count(mtl.TaskSpec):
         return values
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        return {"mean": (max(float(np.mean(targets)), 1e-6),)}
+        return {"mean": (max(float(targets.mean()), 1e-6),)}
 
-    def group(self, n_outputs: int) -> tuple[str | int | float | None, ...]:
+    def group(self, n_outputs: int) -> tuple[str, ...]:
         return ("count",)
 
-    def losses(
-        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
-    ) -> Tensor:
-        from mtl.model.losses import masked_mean
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> Poisson:
+        return Poisson(head, constants)
 
-        log_rate_BT = logits_BTO.squeeze(-1) + constants["mean"].log()
-        return masked_mean(log_rate_BT.exp() - target_BT.to(log_rate_BT.dtype) * log_rate_BT, weight_BT)
-
-    def meter(
-        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
-    ) -> Metric:
-        import torch
-        from torch import nn
-        from torchmetrics import MeanAbsoluteError, Metric
-        from torchmetrics.regression import TweedieDevianceScore
-
-        class PerTask(Metric):
-            """The metrics of torchmetrics, one of each per task, over the rows that have a label."""
-
-            full_state_update = False
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.mean = constants["mean"]
-                self.deviance = nn.ModuleList(TweedieDevianceScore(power=1.0) for _ in range(n_tasks))
-                self.mae = nn.ModuleList(MeanAbsoluteError() for _ in range(n_tasks))
-
-            def update(self, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor) -> None:
-                rate_BT = self.mean * logits_BTO.squeeze(-1).exp()
-                for t in range(n_tasks):
-                    there_B = present_BT[:, t]
-                    if there_B.any():
-                        pair = (rate_BT[there_B, t], target_BT[there_B, t].float())
-                        self.deviance[t].update(*pair)
-                        self.mae[t].update(*pair)
-
-            def compute(self) -> dict[str, Tensor]:
-                seen = [bool(metric.update_called) for metric in self.mae]
-                nan = torch.tensor(torch.nan)
-                return {
-                    name: torch.stack(
-                        [
-                            metric.compute().cpu() if any_ else nan
-                            for metric, any_ in zip(own, seen, strict=True)
-                        ]
-                    )
-                    for name, own in (("deviance", self.deviance), ("mae", self.mae))
-                }
-
-        return PerTask()
-
-    def decode(
-        self, logits_BO: Tensor, outputs: Sequence[str], constants: Mapping[str, Tensor]
-    ) -> dict[str, Array | list[Any]]:
-        rate_B = constants["mean"] * logits_BO[:, 0].exp()
-        p_none_B = (-rate_B).exp()
-        return {"": rate_B.cpu().numpy(), "_p_0": p_none_B.cpu().numpy()}
+    def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array | list[Any]]:
+        return {"": predicted["rate"], "_p_0": predicted["p_none"]}

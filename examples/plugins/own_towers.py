@@ -5,14 +5,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
+from torch import Tensor, nn
 
 import mtl
 
-if TYPE_CHECKING:
-    from torch import nn
+
+class Reader(nn.Module):
+    """(B, ...) -> (B, hidden), the last state over all numbers of a row."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(1, hidden, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        last: Tensor = self.gru(x.flatten(1).unsqueeze(-1))[0][:, -1]
+        return last
 
 
 @mtl.register_backbone("own_towers")
@@ -29,19 +39,6 @@ class OwnTowers(mtl.BackboneSpec):
     def build(
         self, n_towers: int, input_shape: tuple[int, ...], shared_input: bool = True
     ) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-        from torch import Tensor, nn
-
-        class Reader(nn.Module):
-            """(B, ...) -> (B, hidden), the last state over all numbers of a row."""
-
-            def __init__(self, hidden: int) -> None:
-                super().__init__()
-                self.gru = nn.GRU(1, hidden, batch_first=True)
-
-            def forward(self, x: Tensor) -> Tensor:
-                last: Tensor = self.gru(x.flatten(1).unsqueeze(-1))[0][:, -1]
-                return last
-
         readers = [Reader(self.hidden) for _ in range(n_towers)]
         layers = [nn.Sequential(nn.Linear(self.hidden, self.hidden), nn.Tanh()) for _ in range(n_towers)]
         return [

@@ -1,1 +1,1 @@
-"""Family: the shape of a tower. Every file here is loaded by the registry."""
+"""The family of backbones: the shape of a tower. The registry loads every file here."""

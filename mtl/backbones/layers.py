@@ -1,9 +1,10 @@
-"""A tower written out layer by layer."""
+"""A tower given layer by layer."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -27,9 +28,16 @@ class StageSpec(Spec):
     name: StageName = Field(description="what stitches and plots call it")
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
-        """The stage for `n_towers` towers of input `shape` each, and its output shape per tower.
+        """The stage for K = `n_towers` towers, (B, K*C, ...) -> (B, K*C', ...), and its output shape per tower.
 
-        `first`: all towers read one shared input. Raises UserError with a path relative to the stage.
+        Args:
+            backbone: the settings that the stage uses where it has none of its own.
+            n_towers: K.
+            shape: the input shape of one tower.
+            first: whether all towers read one shared input, (B, C, ...).
+
+        Raises:
+            UserError: the stage does not fit the input; its path is relative to the stage.
         """
         raise NotImplementedError
 
@@ -43,6 +51,7 @@ class Layers(BackboneSpec):
     """A chain of stages; after each conv and linear map come the norm and the activation."""
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"stages": ({"name": "fc1", "kind": "linear", "features": 4},)}
 
     activation: Activation = Field("relu", description="after each norm")
     stages: tuple[Annotated[StageSpec, Kind(STAGES)], ...] = Field(
@@ -85,6 +94,7 @@ class MappedStage(StageSpec):
     activation: Activation | None = Field(None, description="instead of the backbone's")
 
     def finish(self, backbone: Layers, n_towers: int, linear_map: nn.Module, shape: Shape) -> nn.Module:
+        """`linear_map`, followed by the norm and the activation, for towers of output `shape` each."""
         from torch import nn
 
         from mtl.model.layers import grouped_norm
@@ -114,6 +124,8 @@ class MappedStage(StageSpec):
 @STAGES.register("conv")
 class Conv(MappedStage):
     """Convolution, (C, H, W) -> (channels, H', W')."""
+
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "channels": 2, "kernel": 3}
 
     channels: int = Field(ge=1, le=65536, description="channels of each tower's output")
     kernel: int = Field(ge=1, le=255, description="height and width, in pixels")
@@ -149,6 +161,8 @@ class Conv(MappedStage):
 class Linear(MappedStage):
     """Fully connected layer, any shape -> (features,); an image is flattened first."""
 
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "features": 3}
+
     features: int = Field(ge=1, le=1_000_000, description="features of each tower's output")
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
@@ -173,6 +187,7 @@ class Pool(StageSpec):
     size: int = Field(ge=1, le=255, description="height and width of a square, in pixels")
 
     def module(self) -> nn.Module:
+        """The pooling of torch, (B, K*C, H, W) -> (B, K*C, H // size, W // size)."""
         raise NotImplementedError
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
@@ -189,6 +204,8 @@ class Pool(StageSpec):
 class MaxPool(Pool):
     """The largest value of each square."""
 
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "size": 2}
+
     def module(self) -> nn.Module:
         from torch import nn
 
@@ -199,6 +216,8 @@ class MaxPool(Pool):
 class AvgPool(Pool):
     """The mean of each square."""
 
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "size": 2}
+
     def module(self) -> nn.Module:
         from torch import nn
 
@@ -208,6 +227,8 @@ class AvgPool(Pool):
 @STAGES.register("global_avg_pool")
 class GlobalAvgPool(StageSpec):
     """The mean over all positions, (C, H, W) -> (C,)."""
+
+    example: ClassVar[Mapping[str, Any]] = {"name": "it"}
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
         from torch import nn
@@ -220,6 +241,8 @@ class GlobalAvgPool(StageSpec):
 @STAGES.register("dropout")
 class Dropout(StageSpec):
     """Sets each value to 0 with probability p in training, and scales the rest by 1 / (1 - p)."""
+
+    example: ClassVar[Mapping[str, Any]] = {"name": "it", "p": 0.5}
 
     p: float = Field(ge=0, lt=1, description="probability")
 

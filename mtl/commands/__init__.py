@@ -1,1 +1,1 @@
-"""The commands of `mtl`, a file for each thing they are about. Thin: torch is imported inside those that use it."""
+"""The commands of `mtl`, one file per subject. They are thin, and import torch only in the functions that use it."""

@@ -1,4 +1,4 @@
-"""`mtl doctor`: is this machine ready, and how fast is it?"""
+"""`mtl doctor` tells whether this machine is ready, and how fast it is."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PACKAGES = ("torch", "torchmetrics", "pydantic", "numpy", "safetensors", "pyarro
 
 
 def examine() -> None:
-    """Run every check, a line each.
+    """Run every check, and print a line for each.
 
     Raises:
-        EnvironmentFault: a check failed; all of them were run.
+        EnvironmentFault: a check failed; the other checks were run all the same.
     """
     checks: dict[str, Check] = {
         "versions": _versions,
@@ -100,21 +100,23 @@ def _recipes() -> str:
 
 
 def _training() -> str:
-    from mtl.experiment.run import Silent, run
+    from mtl.experiment.run import run
+    from mtl.training.events import Event, Stepped
 
-    class Clock(Silent):
-        """Times of the optimizer steps."""
+    class Clock:
+        """Records the times of the optimizer steps."""
 
         def __init__(self) -> None:
             self.times = [perf_counter()]
 
-        def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-            self.times.append(perf_counter())
+        def on(self, event: Event) -> None:
+            if isinstance(event, Stepped):
+                self.times.append(perf_counter())
 
     clock = Clock()
     sample = ("data.source={kind: fashion_mnist, sample: true}", "train={max_steps: 4, batch_size: 128}")
     with tempfile.TemporaryDirectory() as folder:
-        run("fashion_stitch", sample, out=Path(folder, "run"), console=clock)
+        run("fashion_stitch", sample, out=Path(folder, "run"), listeners=(clock,))
         gaps = [after - before for before, after in zip(clock.times[1:], clock.times[2:], strict=False)]
         cores = os.cpu_count()
     return f"4 steps of fashion_stitch, batch 128: {median(gaps) * 1e3:.0f} ms a step on {cores} cores"

@@ -1,4 +1,4 @@
-"""What several commands take: arguments, options, plug-ins."""
+"""Arguments, options and plug-ins that several commands have in common."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ trained_device_option = click.option(
 
 
 def is_override(text: str) -> bool:
-    """Whether an argument is `key=value` or `~key`, and no recipe."""
+    """Whether an argument is an override, `key=value` or `~key`, rather than a recipe."""
     return text.startswith("~") or ("=" in text and not Path(text).is_file())
 
 
 def load_plugins(names: Sequence[str]) -> list[str]:
-    """Load what --plugin names; what of it a run records."""
+    """Load the plug-ins that --plugin names; returns the text that a run records of each."""
     from mtl.registry import load_plugin
 
     return [load_plugin(name) for name in names]
@@ -42,7 +42,7 @@ def write(path: Path, content: bytes) -> None:
     """Write a file that the command line names.
 
     Raises:
-        EnvironmentFault: the disk refuses.
+        EnvironmentFault: the file cannot be written.
     """
     try:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""How a command ends: every outcome becomes an exit code, and whatever went wrong one line on stderr."""
+"""The end of a command: each outcome becomes an exit code, and each error one line on stderr."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mtl.console import complain, mute
+from mtl.data.files.opening import opened_once
 from mtl.errors import (
     BUG,
     ENVIRONMENT,
@@ -34,23 +35,23 @@ MACHINE_FAULTS = frozenset(
         *(errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
-"""What an OSError that nobody foresaw may say of the machine; any other is a bug."""
+"""Numbers of OSErrors that are faults of the machine; any other unforeseen OSError is a bug."""
 OLDEST_TORCH = "2.10"
-"""Older ones have CVE-2026-24747."""
+"""Older versions have CVE-2026-24747."""
 PACKAGES = {
     **{name: name for name in ("torch", "torchmetrics", "pydantic", "safetensors", "numpy", "scipy")},
     **{name: name for name in ("pyarrow", "pooch", "matplotlib", "rich")},
     "yaml": "pyyaml",
     "PIL": "pillow",
 }
-"""What is imported of other people's packages -> what pip calls it."""
+"""Imported name of another project's package -> its name for pip."""
 
 
 def require_torch() -> None:
-    """Look torch's version up, which takes milliseconds, before what needs it imports it, which takes seconds.
+    """Check the version of torch before an import needs torch: the check takes milliseconds, the import seconds.
 
     Raises:
-        EnvironmentFault: it is missing or too old.
+        EnvironmentFault: torch is missing or too old.
     """
     try:
         found = version("torch")
@@ -69,17 +70,18 @@ def _missing(module: str) -> EnvironmentFault:
 
 
 def guarded(command: Callable[[], Any], debug: bool) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command, and return its exit code."""
     try:
         return _outcome(command, debug)
-    except (KeyboardInterrupt, click.Abort) as error:  # also one that comes while an error is told
+    except (KeyboardInterrupt, click.Abort) as error:  # it may also come while an error is printed
         complain("interrupted")
         cause = (
             error.__cause__ if isinstance(error, click.Abort) else error
-        )  # cli.py turns one into the other
+        )  # cli.py turns an interrupt into an Abort
         return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
 
 
+@opened_once()
 def _outcome(command: Callable[[], Any], debug: bool) -> int:
     try:
         command()
@@ -96,7 +98,7 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
         return USER
     except click.Abort:
         raise
-    except (BrokenPipeError, SystemExit):  # click's own way out when nobody reads its output any more
+    except (BrokenPipeError, SystemExit):  # click exits so when nobody reads its output
         mute(sys.stdout)
         return OK
     except MemoryError:
@@ -104,7 +106,7 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
         return ENVIRONMENT
     except Exception as error:
         if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
-            mute(sys.stdout)  # it may be what cannot be written to
+            mute(sys.stdout)  # writing to it may be what failed
             place = "mtl" if error.filename is None else quoted(error.filename)
             complain(f"error: {place}: {(error.strerror or str(error)).lower()}")
             return ENVIRONMENT
@@ -114,7 +116,7 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
 
 
 def _unforeseen(error: Exception) -> int:
-    """A fault of a plug-in, a package that is not there, or a bug."""
+    """The exit code of a fault of a plug-in, of a missing package, or of a bug."""
     from mtl.registry import fault_of_plugin
 
     if (fault := fault_of_plugin(error)) is not None:

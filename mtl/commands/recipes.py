@@ -1,4 +1,4 @@
-"""Commands about recipes: they read no rows and train nothing."""
+"""Commands about recipes; they train nothing, and only `init` reads rows."""
 
 from __future__ import annotations
 
@@ -130,6 +130,11 @@ def summary(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...], d
 
 
 def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
+    """Print the summary of a recipe: shapes, parameters, FLOPs, and what is shared.
+
+    Raises:
+        UserError: the recipe has a fault, or its network cannot be built.
+    """
     from mtl.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
@@ -168,12 +173,10 @@ def init(
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="Tables of all keys instead, as in docs/recipe.md.")
 @plugin_option
-def schema(markdown: bool, plugins: tuple[str, ...]) -> None:
+def schema(plugins: tuple[str, ...]) -> None:
     """Print the JSON schema of recipes, for editors."""
     load_plugins(plugins)
     from mtl.recipe.json_schema import schema_text
-    from mtl.recipe.key_table import key_table
 
-    say((key_table() if markdown else schema_text()).rstrip())
+    say(schema_text().rstrip())

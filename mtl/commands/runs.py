@@ -1,4 +1,4 @@
-"""Commands about runs that are there: results, predictions, lists."""
+"""Commands about existing runs: results, predictions, lists."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from mtl.console import complain, number, results_table, say, table
 from mtl.errors import UserError
 
 if TYPE_CHECKING:
+    from mtl.inference.predict import TrainedModel
     from mtl.runs.checkpoint import Listed
     from mtl.runs.folder import RunFolder
 
 SHOWN_BROKEN = 5
-"""Broken run folders that `mtl runs` tells of one by one."""
+"""Most broken run folders that `mtl runs` names one by one."""
 
 
 @click.command("eval")
@@ -41,10 +42,7 @@ def evaluate(
 ) -> None:
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
-    require_torch()
-    from mtl.inference.predict import load
-
-    metrics = load(run_folder, device).evaluate(split, data)
+    metrics = _loaded(run_folder, device).evaluate(split, data)
     say(results_table(metrics, "test" if data is not None else split))
 
 
@@ -67,12 +65,22 @@ def predict(
 ) -> None:
     """Predict for every row of a file: a column per task, and probabilities beside it."""
     load_plugins(plugins)
-    require_torch()
-    from mtl.inference.predict import load
+    model = _loaded(run_folder, device)
     from mtl.inference.writing import write_predictions
 
-    n_rows = write_predictions(load(run_folder, device), data, output, keep)
+    n_rows = write_predictions(model, data, output, keep)
     say(f"{output}: {n_rows:,} rows")
+
+
+def _loaded(run_folder: str, device: str) -> TrainedModel:
+    """The run as a predictor; if the run is not finished, a line on stderr says which weights are used."""
+    require_torch()
+    from mtl.inference.predict import load
+
+    model = load(run_folder, device)
+    if model.notice is not None:
+        complain(f"warning: {model.notice}")
+    return model
 
 
 @click.command()
@@ -80,7 +88,7 @@ def predict(
 @debug_option
 def runs(root: str | None, debug: bool) -> None:
     """List the runs below ROOT (default: runs) with their status and mean result, the newest last."""
-    from mtl.runs.folder import list_runs
+    from mtl.runs.listing import list_runs
 
     if root is not None and not Path(root).is_dir():
         raise UserError(root, "is not a folder" if Path(root).exists() else "no such folder")
@@ -101,10 +109,10 @@ def _row_of(run: RunFolder) -> list[str]:
     status, step = run.standing()
     means = [
         f"{name.split('/')[-1]} {number(value)}"
-        for name, value in run.record.get("results", {}).items()
+        for name, value in run.record.results.items()
         if name.startswith("test/mean/")
     ]
-    return [str(run.path), run.record.get("name", ""), status, str(step), ", ".join(means)]
+    return [str(run.path), run.record.name, status, str(step), ", ".join(means)]
 
 
 @click.command()
@@ -118,11 +126,11 @@ def checkpoints(run_folder: str, debug: bool) -> None:
     run = RunFolder.open(Path(run_folder))
     found = listed(run.checkpoints)
     if found:
-        selected = run.record.get("selected", {}).get("step")
+        selected = run.record.selected.step if run.record.selected is not None else None
         rows = [
             [
                 f"step-{one.step:08d}",
-                _state_of(one, selected, run.record.get("id", "")),
+                _state_of(one, selected, run.record.id),
                 one.created,
                 f"{one.size / 2**20:,.2f}",
             ]
@@ -141,8 +149,8 @@ def _state_of(one: Listed, selected: int | None, own: str) -> str:
 
 
 def _remarks(run: RunFolder, found: list[Listed]) -> Iterator[str]:
-    """What goes on from here, and what only takes room."""
-    (status, _), own = run.standing(), run.record.get("id")
+    """Which checkpoint a resumed run starts from, and which ones only take up disk space."""
+    (status, _), own = run.standing(), run.record.id
     whole = [one for one in found if not one.fault and one.run_id == own]
     if status not in ("finished", "running"):
         start = f"step-{whole[-1].step:08d} is the newest whole one" if whole else "none is whole"

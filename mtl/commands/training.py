@@ -1,4 +1,4 @@
-"""`mtl run`: train, go on, or say what would be done."""
+"""`mtl run` trains a recipe, resumes a run, or says what it would do."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(
 
 
 def _run_to_resume(recipe: str | None, out: str | None, resume: str | None) -> str | None:
-    """The folder of the run that is to go on; None to begin one."""
+    """The folder of the run that is to be resumed; None for a new run."""
     if resume == "auto":
         if out is None:
             raise UserError("--resume auto", "needs the folder of the run", "add --out DIR")
@@ -101,24 +101,24 @@ def _train(
 ) -> None:
     from mtl.recipe.load import load_recipe
 
-    # the text is checked before torch is imported: its errors come at once
+    # the text is checked before torch is imported, so that its errors come at once
     loaded = load_recipe(recipe, overrides) if recipe is not None else None
     require_torch()
     from mtl.commands.watch import TrainingConsole
     from mtl.experiment import resume as resuming
     from mtl.experiment import run as experiment
+    from mtl.experiment.reopen import Resumption
 
     console = TrainingConsole(quiet)
     try:
-        if resume is not None and dry_run:
-            going = resuming.foretell(
-                resume, overrides, recipe=loaded, plugins=plugins, console=console, **options
-            )
-            say("\n".join(going))
-        elif resume is not None:
-            resuming.resume(resume, overrides, recipe=loaded, plugins=plugins, console=console, **options)
-        else:
+        if resume is None:
             assert loaded is not None
-            experiment.run(loaded, out=out, plugins=plugins, console=console)
+            experiment.run(loaded, out=out, plugins=plugins, listeners=(console,))
+            return
+        asked = Resumption(Path(resume), overrides, loaded, plugins, **options)
+        if dry_run:
+            say("\n".join(resuming.foretell(asked, (console,))))
+        else:
+            resuming.go_on(asked, (console,))
     finally:
         console.close()

@@ -1,4 +1,4 @@
-"""A hash by which a run knows that its data are still the same."""
+"""Hashes the data of a run, so that the run notices when they change."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def fingerprint(
     splits: Mapping[str, Rows],
     present: Mapping[str, Mask] | None = None,
 ) -> str:
-    """sha256, in hex, over names, dtypes, shapes and bytes of all that a source hands over.
+    """sha256, in hex, over names, dtypes, shapes and bytes of everything that a source gives.
 
-    The order of columns and splits does not matter.
+    The order of columns and of splits does not change the hash.
 
     Raises:
         UserError: an array holds Python objects.

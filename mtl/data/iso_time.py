@@ -1,4 +1,4 @@
-"""Dates and times in ISO form as numbers."""
+"""Reads dates and times in ISO form as numbers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 
 def iso_seconds(text: str) -> float:
-    """Seconds since 1970 of a date or time in ISO form, UTC unless it names a zone.
+    """Seconds since 1970 of a date or time in ISO form, in UTC unless the text names a zone.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no date or time in ISO form.
     """
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,4 +1,4 @@
-"""What is learned from the training rows before training begins: everything a model's shape depends on."""
+"""Numbers and names that are learned from the training rows before training; the shape of a model depends on them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ Constants = Mapping[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Learned:
-    """Args:
-    outputs: task -> the names of what is predicted.
-    constants: task -> numbers its loss, metrics and predictions need.
-    mean, std: of the training inputs, or None for inputs that are taken as they are.
-    layout: of a table's rows, with the values of its categories; else None.
-    fill: what stands in for each missing number of a table.
-    indicators: positions of the numbers with a 0/1 column that says whether they were missing.
+    """Everything that is learned from the training rows before training.
+
+    Args:
+        outputs: task -> the names of its outputs.
+        constants: task -> numbers that its loss, metrics and predictions need.
+        mean, std: of the training inputs, or None for inputs that are not scaled.
+        layout: the layout of a table's rows, with the values of its categories; None for other inputs.
+        fill: the number that replaces each missing number of a table.
+        indicators: positions of the numbers with a 0/1 column that says whether they were missing.
     """
 
     outputs: Mapping[str, tuple[str, ...]]
@@ -36,7 +38,7 @@ class Learned:
     indicators: tuple[int, ...] = ()
 
     def record(self, header: Header) -> dict[str, Any]:
-        """As plain values for run.json; the numbers by which inputs are scaled are the model's own."""
+        """The plain values for run.json; mean, std and fill are left out, because the model's file holds them."""
         return {
             "input_shape": list(header.input_shape),
             "outputs": {task: list(names) for task, names in self.outputs.items()},
@@ -48,13 +50,13 @@ class Learned:
         }
 
     def decided(self, constants: Mapping[str, Constants]) -> Learned:
-        """With further constants of some tasks, such as a threshold."""
+        """A copy with further constants of some tasks, such as a threshold."""
         merged = {task: {**self.constants.get(task, {}), **constants.get(task, {})} for task in self.outputs}
         return replace(self, constants=merged)
 
 
 def from_record(record: Mapping[str, Any]) -> tuple[Header, Learned]:
-    """The reverse of `Learned.record`; what is in the model's file stands as zeros and ones here."""
+    """The header and what was learned, out of a record; numbers that the model's file holds are zeros and ones."""
     layout = _layout(record["layout"]) if record["layout"] is not None else None
     shape = tuple(record["scale_shape"])
     scaled = bool(record["scaled"])

@@ -1,4 +1,4 @@
-"""How much memory is free, so that data too large for it are refused before the machine stops the process."""
+"""Measures free memory; data that do not fit are refused before the system stops the process."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from mtl.errors import EnvironmentFault
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-"""Where a container sees its own limits."""
+"""The folder in which a container sees its own limits."""
 VERSIONS = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
 )  # fmt: skip
-"""Of cgroups version 2 and version 1: what may be used, what is, and of that, files that can be dropped."""
+"""cgroups versions 2 and 1: the files of the limit, the use and its details, and the entry of droppable files."""
 UNKNOWN = 1 << 62
 
 
 def available_memory() -> int:
-    """Bytes that are free, as far as the system tells: of the machine, or of the container if that is less."""
+    """Free bytes according to the system: those of the machine, or those of the container if they are fewer."""
     return min(_of_machine(), *(_of_container(*names) for names in VERSIONS))
 
 
 def require_memory(needed: int, place: str, what: str, todo: str, free: int | None = None) -> None:
-    """Refuse what does not fit.
+    """Refuse what does not fit into memory.
 
     Args:
         needed: bytes.
-        what: what takes them, as the subject of a sentence in the plural.
-        free: bytes that are free; default: what the system tells.
+        place: the place in the message, such as a file.
+        what: the things that need the bytes, as a plural subject of a sentence.
+        todo: advice to the user.
+        free: free bytes; by default those that the system reports.
 
     Raises:
-        EnvironmentFault: more is needed than is free.
+        EnvironmentFault: more bytes are needed than are free.
     """
     free = available_memory() if free is None else free
     if needed > free:
@@ -53,7 +55,7 @@ def _of_machine() -> int:
 
 
 def _of_container(most: str, used: str, detail: str, droppable: str) -> int:
-    """No limit is the word `max` in version 2, and a number near 2^63 in version 1."""
+    """Free bytes of a container. Version 2 writes `max` where there is no limit, version 1 a number near 2^63."""
     try:
         limit, usage = (int((CGROUP / name).read_text(encoding="ascii")) for name in (most, used))
         return max(0, limit - usage + _entry(CGROUP / detail, droppable))

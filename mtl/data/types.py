@@ -1,4 +1,4 @@
-"""What a source hands over: the inputs, the raw labels by column, and the splits it gives."""
+"""The data that a source gives: inputs, raw labels by column, and splits."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ import numpy.typing as npt
 from mtl.errors import did_you_mean, quoted
 
 Array = npt.NDArray[np.generic]
+Names = tuple[str, ...] | None
+"""The names of the codes of a label column, or None if they have no names."""
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 DIGITS = 1000
-"""Most digits of a whole number that orders values: Python refuses to read those of more than 4300."""
+"""Texts with more digits are not ordered as whole numbers; Python refuses to read more than 4300 digits."""
 
 SHOWN = 20
-"""Names of columns that a message shows."""
+"""Most names of columns that a message shows."""
 
 How = Literal["classes", "numbers", "lists", "codes", "times"]
-"""How the values of a column are taken: as classes, numbers, several labels a row, groups, or seconds."""
+"""How the values of a column are read: as classes, numbers, several labels per row, groups (codes), or seconds."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a recipe asks of a source that can give many columns.
+    """The columns that a recipe asks of a source, which may have many more.
 
     Args:
-        labels: label column -> how its values are taken.
-        extra: further column (sample weights, groups, times, ids, the split) -> likewise.
+        labels: label column -> how its values are read.
+        extra: further column (sample weights, groups, times, ids, the split) -> how its values are read.
     """
 
     labels: Mapping[str, How] = field(default_factory=dict)
@@ -44,12 +46,12 @@ class Layout:
 
     Args:
         numeric: names of the numeric columns.
-        vectors: columns that hold a list of numbers each, with its length; after the numeric ones.
+        vectors: columns whose values are lists of numbers, each with its length; they follow the numeric columns.
         categorical: names of the categorical columns.
         values: categorical column -> its values in the order of their codes 1, 2, ...; empty before
-            rows were read. Code 0 is any other value, a missing one included.
-        missing: what stands in for a missing number: nothing (an error), or the training rows' mean or median.
-        indicator: whether a numeric column with missing values gets a 0/1 column that says so.
+            rows were read. Code 0 is any other value, or a missing one.
+        missing: the rule for a missing number: an error, or the mean or median of the training rows in its place.
+        indicator: whether a numeric column with missing values gets a 0/1 column that says which are missing.
         embedding: dimensions of the learned vector of a category; None for one-hot.
     """
 
@@ -63,34 +65,34 @@ class Layout:
 
     @property
     def n_numeric(self) -> int:
-        """Numbers in a raw row before the codes, those of vectors included."""
+        """Numbers in a raw row before the codes; those of vectors count too."""
         return len(self.numeric) + sum(self.vectors.values())
 
     @property
     def width(self) -> int:
-        """Numbers in a raw row."""
+        """Numbers in a raw row, codes included."""
         return self.n_numeric + len(self.categorical)
 
     def numeric_name(self, position: int) -> str:
-        """The column that a number of the raw row comes from."""
+        """The column from which a number of the raw row comes."""
         names = [*self.numeric, *(f"{v}[{i}]" for v, n in self.vectors.items() for i in range(n))]
         return names[position]
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of the data before a row is read; enough to build and check a model.
+    """Facts about the data that are known before a row is read; they suffice to build and check a model.
 
     Args:
         input_shape: shape of one row's input, `(C, H, W)` or `(F,)`.
-        labels: the label columns; each with the names of its classes, where class c is the raw
-            value c, or None where the source does not know them.
-        row_counts: rows per given split (`train`, `validation`, `test`), where known.
-        note: one line the user must see, such as that the data are generated.
-        text: those label columns whose values are text, so that a class is named by its value.
-        layout: how the inputs of a table are laid out; None for inputs that are taken as they are.
-        columns: every column that a task or a split may name; default: the label columns.
-        by_source: of several sources, what is known of each.
+        labels: label column -> the names of its classes, where class c is the raw
+            value c; None if the source does not know them.
+        row_counts: rows per given split (`train`, `validation`, `test`), if known.
+        note: one line that the user must see, such as that the data are generated.
+        text: the label columns whose values are text; their classes are named by the values.
+        layout: the layout of a table's inputs; None for inputs that are used unchanged.
+        columns: every column that a task or a split may name; by default the label columns.
+        by_source: for several sources, the header of each.
     """
 
     input_shape: tuple[int, ...]
@@ -108,23 +110,23 @@ class Header:
         return self.columns or tuple(self.labels)
 
     def of(self, source: str | None) -> Header:
-        """What a task sees that learns from one of several sources, or (None) from all of them."""
+        """The header for a task that learns from one of several sources; None means from all of them."""
         return self if source is None else self.by_source.get(source, self)
 
 
 def shown_columns(names: Sequence[str]) -> str:
-    """Names of columns as a message shows them, the first 20 of them."""
+    """Names of columns as a message shows them: the first 20."""
     shown = [name if name.isprintable() and len(name) <= 40 else quoted(name) for name in names[:SHOWN]]
     return ", ".join([*shown, *(["..."] if len(names) > SHOWN else [])])
 
 
 def no_column(column: str, known: Sequence[str], called: str = "column") -> str:
-    """The message on a column that is not there, with the nearest name and those that are."""
+    """The message on a missing column, with the nearest name and all known names."""
     return f"no {called} {quoted(column)}{did_you_mean(column, known)}; columns: {shown_columns(known)}"
 
 
 def stable_order(texts: Iterable[str]) -> tuple[str, ...]:
-    """Texts in the order of their codes: as numbers where all are whole numbers, else by code points."""
+    """Texts in the order of their codes: as numbers if all are whole numbers, else by code points."""
     found = set(texts)
     if all(v.removeprefix("-").isdecimal() and v.isascii() and len(v) <= DIGITS for v in found):
         return tuple(sorted(found, key=lambda v: (int(v), v)))
@@ -132,20 +134,20 @@ def stable_order(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def row_number(row: int) -> str:
-    """How a row is called where the source has no better name for it."""
+    """The name of a row in messages, for a source that has no better one."""
     return f"row {row}"
 
 
 @dataclass(frozen=True)
 class Labels:
-    """One label column as read, or several side by side.
+    """One label column as it was read, or several side by side.
 
     Args:
-        values: (n,) or (n, L) raw values; codes where `names` is given.
-        present: bool of the same shape.
-        names: what the raw values 0, 1, ... are called, if the source knows.
+        values: (n,) or (n, L) raw values; codes if `names` is given.
+        present: bool of the same shape: whether there is a label.
+        names: the names of the raw values 0, 1, ..., if the source knows them.
         text: whether the names are the column's own values.
-        place: row number -> what it is called in messages.
+        place: row number -> its name in messages.
     """
 
     values: Array
@@ -155,7 +157,7 @@ class Labels:
     place: Callable[[int], str] = row_number
 
     def any_present(self) -> Mask:
-        """(n,) whether a row has a label at all."""
+        """(n,) whether a row has any label."""
         if self.present.ndim == 1:
             return self.present
         return np.asarray(self.present.any(axis=1), dtype=bool)
@@ -163,23 +165,23 @@ class Labels:
 
 @dataclass(frozen=True)
 class Columns:
-    """The data, resident in memory, n rows.
+    """The data of n rows in memory.
 
     Args:
-        inputs: (n, *input_shape), any real dtype; kept as the source stores it (uint8 for images).
+        inputs: (n, *input_shape), any real dtype; the dtype is that of the source (uint8 for images).
         labels: column -> (n,) raw values, or (n, L) for a column of several labels.
-        present: column -> (n,) bool, for those columns only in which a label may be missing.
-        splits: `train`, `validation`, `test` -> row numbers, where the source gives them;
-            a source without any leaves this empty.
+        present: column -> (n,) bool, only for columns in which a label may be missing.
+        splits: `train`, `validation`, `test` -> row numbers, for the splits that the source gives;
+            empty if it gives none.
         fingerprint: sha256 over everything above, in hex.
         ceiling: label column -> the best accuracy that any predictor can reach on the test split;
             known for generated data only.
-        header: what is known now that rows were read; None: no more than before.
-        extra: further columns that were asked for -> (n,) numbers or codes (-1: missing).
-        extra_names: extra column read as codes -> what its codes are called.
-        units: (n,) codes; rows of one code always stay on one side of a split.
-        place: row number -> what it is called in messages.
-        notices: what the user should know about the data, one line each.
+        header: the header as it is known after rows were read; None if reading told nothing new.
+        extra: further wanted column -> (n,) numbers or codes (-1: missing).
+        extra_names: further column read as codes -> the names of its codes.
+        units: (n,) codes; rows of one code always stay in one split.
+        place: row number -> its name in messages.
+        notices: facts about the data that the user should know, one line each.
     """
 
     inputs: Array

@@ -1,1 +1,1 @@
-"""A recipe and its sources -> the rows that training reads."""
+"""A recipe and its sources become the rows that training reads."""

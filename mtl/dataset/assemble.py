@@ -1,4 +1,4 @@
-"""The rows of a recipe as tensors, resident on the device and addressed by row number."""
+"""Puts the rows of a recipe into tensors on the device, where row numbers address them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mtl.contracts import check_columns
 from mtl.data.columns.inputs import fit_layout
 from mtl.data.learned import Learned
 from mtl.data.types import Header, How, Mask, Rows, Wanted
+from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
 from mtl.dataset.split import split_rows
@@ -28,26 +29,20 @@ from mtl.task_groups import TaskGroup, known_outputs, task_groups
 
 @dataclass(frozen=True)
 class Dataset:
-    """n rows.
+    """n rows, and the known facts about them.
 
     Args:
-        inputs: (n, ...) as the source stores them; the model standardizes.
-        target: task group -> (n, T), or (n, T, O) for several labels a row; in the smallest type that fits.
-        present: task group -> (n, T) bool, whether the label is there.
-        weight: task group -> (n, T) weights of rows in the loss, for groups that have such a column.
+        rows: their inputs and labels.
         splits: split -> row numbers.
         streams: source -> its rows.
-        header: what is known of the data, now that they are read.
-        learned: what was learned from the training rows.
+        header: the header as it is known after the rows were read.
+        learned: numbers and names that were learned from the training rows.
         fingerprint: sha256 of the data.
-        ceiling: task -> the best accuracy that any predictor can reach, where known.
-        notices: what the user should know about the data, one line each.
+        ceiling: task -> the best accuracy that any predictor can reach, if known.
+        notices: facts about the data that the user should know, one line each.
     """
 
-    inputs: Tensor
-    target: dict[str, Tensor]
-    present: dict[str, Tensor]
-    weight: dict[str, Tensor]
+    rows: ResidentRows
     splits: dict[str, Rows]
     streams: dict[str, range]
     header: Header
@@ -58,38 +53,11 @@ class Dataset:
 
     def to(self, device: torch.device) -> Dataset:
         """The same rows on another device."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            half = device.type == "mps" and tensor.dtype == torch.float64  # which it does not have
-            return (tensor.float() if half else tensor).to(device)
-
-        def all_moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {group: moved(tensor) for group, tensor in tensors.items()}
-
-        return replace(
-            self,
-            inputs=moved(self.inputs),
-            target=all_moved(self.target),
-            present=all_moved(self.present),
-            weight=all_moved(self.weight),
-        )
-
-    def targets(self, group: str, index: Tensor) -> Tensor:
-        """(B, T) or (B, T, O) targets of these rows as the losses take them: int64, or float64 (MPS: float32)."""
-        target = self.target[group][index]
-        if not target.is_floating_point():
-            return target.long()
-        return target if target.device.type == "mps" else target.double()
-
-    def weights(self, group: str, index: Tensor) -> Tensor:
-        """(B, T) float weights of these rows in the loss: 0 where a label is missing."""
-        present = self.present[group][index]
-        own = self.weight.get(group)
-        return present.float() if own is None else torch.where(present, own[index], 0.0)
+        return replace(self, rows=self.rows.to(device))
 
 
 def wanted_of(recipe: Recipe, source: str | None = None) -> Wanted:
-    """Which columns a recipe asks of one source, or of all that it has, and how each is meant."""
+    """The columns that a recipe asks of one source, or of all sources, and how each is read."""
     labels: dict[str, How] = {}
     extra: dict[str, How] = {}
     for spec in recipe.tasks.values():
@@ -109,7 +77,7 @@ def _how(spec: TaskSpec) -> str:
 
 
 def read_sources(recipe: Recipe) -> Joined:
-    """The columns of all sources that the recipe asks for."""
+    """The wanted columns of all sources."""
     columns = {}
     for name, source in recipe.data.by_name.items():
         with recipe.at("data", *recipe.data.path_of(name)):
@@ -125,7 +93,7 @@ def read_sources(recipe: Recipe) -> Joined:
 
 
 def _held(wanted: Wanted, header: Header) -> Wanted:
-    """Of what is asked of all sources, what one of them has."""
+    """The part of `wanted` that one source has."""
     known = set(header.columns or header.labels)
     return Wanted(
         {c: how for c, how in wanted.labels.items() if c in known},
@@ -137,7 +105,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     """Read, split, encode and measure the data of a recipe.
 
     Raises:
-        UserError: labels are missing or not allowed, or a split is empty; the faults of all tasks at once.
+        UserError: labels are missing or not allowed, or a split is empty; the faults of all tasks come together.
     """
     joined = read_sources(recipe)
     notices = [notice for columns in joined.sources.values() for notice in columns.notices]
@@ -168,7 +136,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
 def assembled(
     recipe: Recipe, joined: Joined, header: Header, splits: Mapping[str, Rows], learned: Learned
 ) -> Dataset:
-    """Rows of other data, encoded by what a run has learned of its own."""
+    """The rows of other data, encoded with what a run has learned from its own."""
     header = _read_header(joined, header)
     tasks = {}
     for task, spec in recipe.tasks.items():
@@ -195,6 +163,7 @@ def _dataset(
     notices: Sequence[str],
 ) -> Dataset:
     target, present, weight = _stacked(task_groups(recipe, learned), tasks)
+    rows = ResidentRows(torch.from_numpy(joined.inputs), target, present, weight)
     ceiling = {
         task: columns.ceiling[spec.target]
         for columns in joined.sources.values()
@@ -202,10 +171,7 @@ def _dataset(
         if spec.target in columns.ceiling
     }
     return Dataset(
-        inputs=torch.from_numpy(joined.inputs),
-        target=target,
-        present=present,
-        weight=weight,
+        rows=rows,
         splits=splits,
         streams=joined.streams(),
         header=header,
@@ -217,7 +183,7 @@ def _dataset(
 
 
 def _read_header(joined: Joined, header: Header) -> Header:
-    """The header with what is known now that rows were read."""
+    """The header as it is known after the rows were read."""
     seen = {
         name: header.of(name)
         if columns.header is None
@@ -243,7 +209,7 @@ def _read_header(joined: Joined, header: Header) -> Header:
 
 
 def _with_labels(header: Header, read: Header, columns: Iterable[str]) -> Header:
-    """A source's header with what was read of its label columns."""
+    """A source's header with the classes that were found in its label columns."""
     names = {column: read.labels.get(column) for column in columns}
     return replace(header, labels={**header.labels, **names}, text=header.text | (read.text & set(names)))
 
@@ -262,13 +228,13 @@ def _learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], le
         return replace(learned, layout=layout, mean=mean, std=std, fill=fill, indicators=indicators)
     mean, std = fit_standardize(joined.inputs, splits["train"], scale, joined.place)
     for name, rows in splits.items():
-        if name != "train":  # whose rows have been looked at
+        if name != "train":  # the training rows were checked before
             check_finite(joined.inputs, rows, joined.place)
     return replace(learned, mean=mean, std=std) if scale != "none" else learned
 
 
 def _present(columns: Sequence[Mask]) -> Tensor:
-    """(n, T) which labels are there; a single row seen n times where all are."""
+    """(n, T) whether each label is there; if all are, one row in memory stands for all n."""
     if all(there.all() for there in columns):
         return torch.ones(1, len(columns), dtype=torch.bool).expand(len(columns[0]), -1)
     return torch.from_numpy(np.stack(columns, axis=1))

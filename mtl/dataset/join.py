@@ -1,4 +1,4 @@
-"""Several sources as one: rows one after the other, a label present only where its source has it."""
+"""Joins several sources: their rows follow one another, and a label is present only if the row's source has it."""
 
 from __future__ import annotations
 
@@ -8,77 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mtl.data.columns.labels import narrow
-from mtl.data.types import Array, Columns, Header, Labels, Layout, Mask, Rows, row_number, stable_order
+from mtl.data.columns.labels import called_together, narrow
+from mtl.data.types import Array, Columns, Header, Labels, Layout, Mask, Names, Rows, row_number, stable_order
 from mtl.errors import UserError, quoted
-
-Names = tuple[str, ...] | None
-"""What the codes 0, 1, ... of a column are called, if that is known."""
-
-
-def joined_header(headers: Mapping[str, Header]) -> Header:
-    """What is known of all sources together before rows are read.
-
-    Raises:
-        UserError: they do not give the same inputs.
-    """
-    (first_name, first), *others = headers.items()
-    if not others:
-        return first
-    for name, header in others:
-        different = _difference(header, first)
-        if different is not None:
-            raise UserError(
-                "",
-                f"source {quoted(name)} gives {different[0]}, source {quoted(first_name)} {different[1]}: "
-                "one network reads one kind of input",
-                path=("data", "sources", name),
-            )
-    found: dict[str, list[Names]] = {}
-    counts: dict[str, int] = {}
-    for header in headers.values():
-        for column, names in header.labels.items():
-            found.setdefault(column, []).append(names)
-        for split, count in header.row_counts.items():
-            counts[split] = counts.get(split, 0) + count
-    text = frozenset[str]().union(*(header.text for header in headers.values()))
-    notes = dict.fromkeys(header.note for header in headers.values() if header.note)
-    columns = dict.fromkeys(c for header in headers.values() for c in header.known)
-    return replace(
-        first,
-        labels={column: _together(names, column in text) for column, names in found.items()},
-        row_counts=counts,
-        note="; ".join(notes),
-        text=text,
-        columns=tuple(columns),
-        by_source=dict(headers),
-    )
-
-
-def _difference(header: Header, first: Header) -> tuple[str, str] | None:
-    """In what two sources' inputs differ, if they do."""
-    one, other = header.layout, first.layout
-    if one is not None and other is not None:
-        for key in ("numeric", "vectors", "categorical", "missing", "indicator", "embedding"):
-            values = getattr(one, key), getattr(other, key)
-            if values[0] != values[1]:
-                return f"inputs.{key} {_shown(values[0])}", _shown(values[1])
-    if header.input_shape != first.input_shape or (one is None) != (other is None):
-        return f"inputs of shape {header.input_shape}", f"{first.input_shape}"
-    return None
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(quoted, value)) or "none" if isinstance(value, tuple) else quoted(value)
-
-
-def _together(names: Sequence[Names], text: bool) -> Names:
-    """What the codes of several sources are called: texts in their stable order; else what all agree in."""
-    if None in names:
-        return None
-    if text:
-        return stable_order(name for own in names for name in own or ())
-    return names[0] if len(set(names)) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -86,12 +18,12 @@ class Joined:
     """The columns of all sources; row r of source s is row `start[s] + r` here.
 
     Args:
-        inputs: the rows of all.
-        layout: of a table's rows, with the values of all sources.
+        inputs: the rows of all sources.
+        layout: the layout of a table's rows, with the values of all sources.
         sources: source name -> its columns.
         start: source name -> its first row.
         splits: the splits that the sources give.
-        fingerprint: sha256 over those of the sources.
+        fingerprint: sha256 over the fingerprints of the sources.
     """
 
     inputs: Array
@@ -103,7 +35,7 @@ class Joined:
 
     @property
     def n_rows(self) -> int:
-        """Rows of all sources."""
+        """The number of rows of all sources."""
         return len(self.inputs)
 
     def streams(self) -> dict[str, range]:
@@ -117,7 +49,7 @@ class Joined:
         }
 
     def place(self, row: int) -> str:
-        """What a row is called in messages."""
+        """The name of a row in messages."""
         name = [name for name, start in self.start.items() if start <= row][-1]
         columns = self.sources[name]
         place = columns.place(row - self.start[name])
@@ -125,7 +57,7 @@ class Joined:
         return f"source {quoted(name)}, {place}" if plain else place
 
     def labels(self, columns: Sequence[str], source: str | None, header: Header) -> Labels:
-        """One label column over all rows, or several side by side; missing in sources without it."""
+        """One label column over all rows, or several side by side; a source without the column has no labels in it."""
         parts = [self._column(column, source, header) for column in columns]
         if len(parts) == 1:
             return parts[0]
@@ -133,12 +65,12 @@ class Joined:
         return Labels(values, np.stack([part.present for part in parts], axis=1), place=self.place)
 
     def called(self, column: str, source: str | None, header: Header) -> tuple[Names, bool]:
-        """What the codes of a label column are called over all sources, and whether these are its values."""
+        """The names of a label column's codes over all sources, and whether these names are the column's own values."""
         headers = {name: self._header(name, header) for name in self._holding(column, source)}
-        # a source in which every label is missing knows no names, and says nothing of the others'
+        # a source without any label knows no names, which says nothing about the names of the others
         known = [name for name, own in headers.items() if own.labels.get(column) != ()]
         text = any(column in headers[name].text for name in known or headers)
-        return _together([self._names(name, column, header, text) for name in known], text), text
+        return called_together([self._names(name, column, header, text) for name in known], text), text
 
     def _holding(self, column: str, source: str | None) -> dict[str, Columns]:
         held = {n: c for n, c in self.sources.items() if column in c.labels and source in (None, n)}
@@ -151,7 +83,7 @@ class Joined:
         return self.sources[name].header or header.of(name)
 
     def _names(self, name: str, column: str, header: Header, text: bool) -> Names:
-        """What one source calls its codes; its distinct numbers, where other sources have text."""
+        """The names of one source's codes; its distinct numbers if other sources have text."""
         names = self._header(name, header).labels.get(column)
         if names is None and text:
             return tuple(_number_text(value) for value in self._numbers(name, column).tolist())
@@ -195,18 +127,18 @@ class Joined:
             )  # fmt: skip
 
     def _coded(self, name: str, column: str, header: Header, called: Names, text: bool) -> Array:
-        """The values of one source as codes into the names of all, where these are text."""
+        """The values of one source as codes into the names of all sources, if these are text."""
         values = self.sources[name].labels[column]
         if not text:
             return values
         if self._header(name, header).labels.get(column) is None:
             numbers = self._numbers(name, column)
             values = np.searchsorted(numbers, values)
-            values[values == len(numbers)] = -1  # of a label that is missing
+            values[values == len(numbers)] = -1  # the value of a missing label
         return _renamed(values, self._names(name, column, header, text), called)
 
     def extra(self, column: str) -> tuple[Array, Names]:
-        """A further column over all rows and what its codes are called; -1 or NaN in sources without it."""
+        """A further column over all rows, and the names of its codes; a source without the column gets -1 or NaN."""
         held = {n: c for n, c in self.sources.items() if column in c.extra}
         if not held:
             raise UserError("", f"no column {quoted(column)} in the data")
@@ -226,20 +158,20 @@ class Joined:
         return codes, called
 
     def units(self) -> Rows | None:
-        """Rows that always stay together, or None where every row stands for itself."""
+        """(n,) codes of rows that always stay together; None if every row is a unit of its own."""
         if all(columns.units is None for columns in self.sources.values()):
             return None
         units = np.arange(self.n_rows)
         for name, columns in self.sources.items():
             if columns.units is not None:
-                # by their first rows: whatever a source calls its units, those of two sources differ
+                # units are numbered by their first rows, so that units of two sources always differ
                 _, first, unit = np.unique(columns.units, return_index=True, return_inverse=True)
                 units[self._rows[name]] = self.start[name] + first[unit]
         return units
 
 
 def _number_text(value: float) -> str:
-    """A number as a text column would hold it."""
+    """A number in the form in which a text column would hold it."""
     return str(int(value)) if float(value).is_integer() else str(value)
 
 
@@ -248,7 +180,7 @@ def _like(present: Mask, values: Array) -> Mask:
 
 
 def _renamed(codes: Array, own: Names, called: Names) -> Array:
-    """Codes into `own` as codes into `called`; a missing one stays -1. Lists of labels move their columns."""
+    """Turn codes into `own` into codes into `called`; a missing one stays -1. For lists of labels, columns move."""
     position = {name: i for i, name in enumerate(called or ())}
     lookup = narrow(np.array([position[name] for name in own or ()] + [-1], dtype=np.int64))
     if codes.ndim == 2:
@@ -259,10 +191,10 @@ def _renamed(codes: Array, own: Names, called: Names) -> Array:
 
 
 def join(sources: dict[str, Columns]) -> Joined:
-    """The rows of several sources, one after the other; of a single source, its own arrays.
+    """The rows of several sources, one after the other; a single source keeps its own arrays.
 
-    Where a source gives splits, rows of the others that are in none are for training. Inputs are not held
-    twice: in `sources` they become views of the rows of all, one source at a time.
+    If a source gives splits, rows of other sources that are in no split are for training. Inputs are not held
+    twice: in `sources` they become views into the joined rows, one source at a time.
     """
     start, n_rows = {}, 0
     for name, columns in sources.items():
@@ -300,7 +232,7 @@ def _completed(columns: Columns, any_given: bool) -> Mapping[str, Rows]:
 
 
 def _joined_layout(inputs: Array, layouts: Sequence[Layout], starts: Sequence[int]) -> Layout:
-    """The values of all sources in a stable order, and the codes in `inputs` renumbered by it."""
+    """The values of all sources in a stable order; the codes in `inputs` are renumbered to it."""
     ends = [*starts[1:], len(inputs)]
     values = {}
     for i, name in enumerate(layouts[0].categorical):

@@ -1,4 +1,4 @@
-"""The labels of one task: encoded, checked against what the recipe allows, and what is unusual about them."""
+"""Encodes the labels of one task, checks them against the recipe, and reports what is unusual about them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TaskSpec
 
 RARE = 1000
-"""Rows of the most frequent class per row of the rarest from which a user is told."""
+"""A notice is given if the most frequent class has this many times the rows of the rarest."""
 MANY_FRACTIONS = 20
-"""Classes that are numbers with fractions, above which they look like a quantity; half stars from 0 to 5 are 11."""
+"""More classes than these, if they are fractions, look like a quantity; half stars from 0 to 5 are 11 classes."""
 ENOUGH_ROWS = 50
-"""Rows of train from which classes of a single row each look like an id."""
+"""With this many training rows, classes of a single row each look like an id."""
 
 
 @dataclass(frozen=True)
 class TaskLabels:
-    """Targets (n,) or (n, O), which of them are there, weights (n,) if any, and what was learned of them."""
+    """Targets (n,) or (n, O), whether each is present, weights (n,) if any, and what was learned from them."""
 
     outputs: tuple[str, ...]
     targets: Array
@@ -44,7 +44,11 @@ def read_task(
     header: Header,
     splits: Mapping[str, Rows],
 ) -> TaskLabels:
-    """One task's labels, checked against what the recipe allows."""
+    """The labels of one task, checked against the recipe.
+
+    Raises:
+        UserError: a label has no class, is missing although the recipe does not allow it, or a split has no labels.
+    """
     labels = joined.labels(spec.target_columns(), spec.source, header)
     there = labels.any_present()
     _check_missing(task, spec, joined, labels, there, splits)
@@ -63,7 +67,7 @@ def read_task(
 
 
 def labelled(splits: Mapping[str, Rows], there: Mask) -> Rows:
-    """Rows of all splits that have a label."""
+    """The rows of all splits that have a label."""
     return np.concatenate([rows[there[rows]] for rows in splits.values()])
 
 
@@ -90,6 +94,11 @@ def _check_missing(
 
 
 def sample_weights(column: str, joined: Joined, used: Rows) -> npt.NDArray[np.float32]:
+    """(n,) the weights of rows, from a column of the data; only the weights of `used` rows are checked.
+
+    Raises:
+        UserError: a weight is missing, negative or too large; the message names the first such row.
+    """
     values, _ = joined.extra(column)
     weights = np.asarray(values, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -107,7 +116,7 @@ def sample_weights(column: str, joined: Joined, used: Rows) -> npt.NDArray[np.fl
 def _notices(
     task: str, spec: TaskSpec, outputs: Sequence[str], targets: Array, there: Mask, splits: Mapping[str, Rows]
 ) -> list[str]:
-    """What is unusual about the labels of one task."""
+    """Unusual facts about the labels of one task, one line each."""
     rows = {name: part[there[part]] for name, part in splits.items()}
     if spec.reads == "numbers":
         values = targets[rows["train"]]
@@ -140,7 +149,7 @@ def _notices(
 
 
 def _odd_classes(task: str, outputs: Sequence[str], train: Array) -> list[str]:
-    """Classes that may not be meant as such; `train` counts the rows of each."""
+    """Notices about classes that look like no classes; `train` holds the number of rows of each class."""
     called, notices = f"task {quoted(task)}", []
     alike: dict[str, str] = {}
     for name in outputs:
@@ -161,7 +170,7 @@ def _odd_classes(task: str, outputs: Sequence[str], train: Array) -> list[str]:
 
 
 def _are_fractions(names: Sequence[str]) -> bool:
-    """Whether every name is a number, and one of them not a whole one."""
+    """Whether every name is a number, and at least one is not whole."""
     try:
         return any(not float(name).is_integer() for name in names)
     except (ValueError, OverflowError):
@@ -169,7 +178,7 @@ def _are_fractions(names: Sequence[str]) -> bool:
 
 
 def _label_notices(task: str, outputs: Sequence[str], targets: Array) -> list[str]:
-    """Labels of which train has one side only; -1 in targets is unknown."""
+    """Notices about labels that are all 0 or all 1 in train; -1 in targets means unknown."""
     notices = []
     for value, said in ((1, "no row of train has"), (0, "every row of train has")):
         lacking = ~(targets == value).any(axis=0)

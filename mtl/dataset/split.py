@@ -1,4 +1,4 @@
-"""The splits of a recipe: what its sources give, and what its `data.split` asks for."""
+"""The splits of a recipe: those that its sources give, and those that its `data.split` asks for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mtl.recipe.keys.recipe import Recipe
 
 
 def split_rows(recipe: Recipe, joined: Joined, header: Header) -> tuple[dict[str, Rows], list[str]]:
-    """The rows of each split, and what the user should know of them.
+    """The rows of each split, and facts about them that the user should know.
 
     Raises:
-        UserError: a split is empty, or a row, id or group would be on two sides; the path is relative to
+        UserError: a split is empty, or a row, id or group would be in two splits; the path is relative to
             `data.split`.
     """
     split = recipe.data.split
@@ -55,7 +55,7 @@ def split_rows(recipe: Recipe, joined: Joined, header: Header) -> tuple[dict[str
 
 
 def _extra(joined: Joined, column: str, key: str) -> tuple[Array, tuple[str, ...] | None]:
-    """A column that `data.split` names under `key`."""
+    """The column that `data.split` names under `key`."""
     try:
         return joined.extra(column)
     except UserError as error:
@@ -68,7 +68,7 @@ def _codes(joined: Joined, column: str, key: str) -> tuple[Codes, tuple[str, ...
 
 
 def _strata(recipe: Recipe, joined: Joined, header: Header) -> Rows | None:
-    """The class of each row in the task to stratify by; -1 without one."""
+    """The class of each row in the task that `stratify` names; -1 for a row without one."""
     task = recipe.data.split.stratify
     if task is None:
         return None

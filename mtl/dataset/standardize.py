@@ -1,4 +1,4 @@
-"""Z-scores: inputs minus their mean, divided by their standard deviation, both of the training split."""
+"""Z-scores: inputs minus the mean of the training split, divided by its standard deviation."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def fit(
 
         mean = 1/n sum_i x_i        std = sqrt(1/n sum_i (x_i - mean)^2)
 
-    Computed in float64 over chunks of rows, so that memory does not grow with the data: means and
-    sums of squares of two parts are joined as in Chan, Golub, LeVeque 1983, eq. 2.1. Where all values are
+    They are computed in float64 over chunks of rows, so that memory does not grow with the data. Means and
+    sums of squares of two parts are joined as in Chan, Golub, LeVeque 1983, eq. 2.1. If all values are
     equal, std is 1.
 
     Args:
         inputs: (n, C, H, W) or (n, F), any real dtype.
         rows: the training rows.
-        kind: what one mean is taken over.
-        place: row number -> what it is called in messages.
+        kind: the values that share one mean.
+        place: row number -> its name in messages.
 
     Returns:
-        mean and std, float32, to be broadcast to one row: the row's shape (`per_feature`), (C, 1, 1)
-        (`per_channel`), or all ones in length (`none`: 0 and 1).
+        mean and std, float32, which broadcast to one row: the row's shape (`per_feature`), (C, 1, 1)
+        (`per_channel`), or all dimensions of length 1 (`none`: 0 and 1).
 
     Raises:
-        UserError: a value is NaN or infinite, or too large for float32; or vectors are scaled
+        UserError: a value is NaN, infinite, or too large for float32; or vectors are scaled
             per channel.
     """
     check_finite(inputs, rows, place)
@@ -70,8 +70,10 @@ def fit(
 
 
 def check_finite(inputs: Array, rows: Rows, place: Callable[[int], str] = _place) -> None:
-    """Raises:
-    UserError: one of these rows holds NaN or an infinite value; names the first.
+    """Refuse inputs that are NaN or infinite.
+
+    Raises:
+        UserError: one of these rows holds such a value; the message names the first such row.
     """
     if not np.issubdtype(inputs.dtype, np.floating):
         return
@@ -104,7 +106,7 @@ def _moments(inputs: Array, rows: Rows, axes: tuple[int, ...]) -> tuple[Float64,
             squares = squares + x.sum(axis=axes, keepdims=True) + gap * gap * (count * n / total)
             mean = mean + gap * (n / total)
             count = total
-        # equality is tested on the values: rounding leaves a tiny deviation to a constant such as 0.1
+        # equality is tested on the values, because rounding leaves a tiny deviation to a constant such as 0.1
         std = np.where(low == high, 1.0, np.sqrt(squares / count))
     return np.asarray(mean)[0], std[0]
 

@@ -1,28 +1,26 @@
-"""Thresholds and temperatures, fitted on the validation split once training is over."""
+"""Thresholds and temperatures, which are fitted on the validation split after training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mtl.build import Built
-from mtl.data.types import Rows
 from mtl.dataset.assemble import Dataset
-from mtl.evaluation.evaluate import BATCH, evaluation_mode
+from mtl.evaluation.evaluate import evaluation_mode, passes
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TaskSpec
-from mtl.task_groups import TaskGroup
 
 Decisions = dict[str, dict[str, tuple[float, ...]]]
 
 
 def wants_decisions(spec: TaskSpec) -> bool:
-    """Whether something of a task is to be fitted on validation."""
+    """Whether a task asks for a temperature or a threshold that is fitted on validation."""
     return bool(getattr(spec, "temperature", False) or getattr(spec, "fit_threshold", None))
 
 
@@ -30,37 +28,54 @@ def fit_decisions(recipe: Recipe, built: Built, dataset: Dataset) -> Decisions:
     """Task -> `temperature` and `threshold`, for the tasks that ask for them.
 
     The temperature minimizes the negative log likelihood of logits / temperature (Guo et al. 2017,
-    arXiv:1706.04599); the threshold maximizes its metric over the probabilities that rows have. Rows count
-    alike, as in the metrics: sample weights are for the loss alone.
+    arXiv:1706.04599). The threshold maximizes its metric over the probabilities of the rows. All rows count alike, as
+    in the metrics; sample weights affect the loss alone.
     """
+    asking = {
+        name: [t for t, task in enumerate(module.tasks) if wants_decisions(recipe.tasks[task])]
+        for name, module in built.model.modules_of_tasks().items()
+    }
     found: Decisions = {}
-    for group in built.groups:
-        asking = [t for t, task in enumerate(group.tasks) if wants_decisions(recipe.tasks[task])]
-        if not asking:
-            continue
-        rows = dataset.splits["validation"]
-        logits_NTO = group_logits(built, group, dataset, rows, asking)
-        index = torch.from_numpy(rows).to(dataset.inputs.device)
-        target, present = dataset.targets(group.name, index).cpu(), dataset.present[group.name][index].cpu()
-        for position, t in enumerate(asking):
-            there = present[:, t]
-            spec = recipe.tasks[group.tasks[t]]
-            found[group.tasks[t]] = decide(spec, logits_NTO[there, position], target[there, t])
+    if any(asking.values()):
+        for name, (logits_NAO, target_NA, present_NA) in _on_validation(built, dataset, asking).items():
+            module = built.model.modules_of_tasks()[name]
+            for a, t in enumerate(asking[name]):
+                task, there = module.tasks[t], present_NA[:, a]
+                found[task] = decide(recipe.tasks[task], module, logits_NAO[there, a], target_NA[there, a])
     return {task: found[task] for task in recipe.tasks if task in found}
 
 
-def decide(spec: TaskSpec, logits_BO: Tensor, target: Tensor) -> dict[str, tuple[float, ...]]:
-    """The temperature and the threshold of each output, as far as a task asks for them.
+@torch.inference_mode()
+def _on_validation(
+    built: Built, dataset: Dataset, asking: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Task group -> logits (n, A, O), targets and presence (n, A) of its A asking tasks, on the CPU."""
+    parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in asking if asking[name]}
+    with evaluation_mode(built.model):
+        for batch, logits in passes(built.model, dataset, dataset.splits["validation"]):
+            for name, kept in parts.items():
+                whole = (logits.groups[name].float(), batch.target[name], batch.present[name])
+                logits_BAO, target_BA, present_BA = (part[:, list(asking[name])].cpu() for part in whole)
+                kept.append((logits_BAO, target_BA, present_BA))
+    joined = {name: [torch.cat(pieces) for pieces in zip(*kept, strict=True)] for name, kept in parts.items()}
+    return {name: (logits, target, present) for name, (logits, target, present) in joined.items()}
+
+
+def decide(
+    spec: TaskSpec, module: TaskModule, logits_BO: Tensor, target: Tensor
+) -> dict[str, tuple[float, ...]]:
+    """The temperature and the threshold of each output, if the task asks for them.
 
     Args:
         spec: the task.
-        logits_BO: of the rows that have a label.
-        target: (B,) or (B, O), -1 where one of several labels is not known.
+        module: the module of its task group.
+        logits_BO: the logits of the rows that have a label.
+        target: (B,) or (B, O), where -1 marks an unknown label of a multilabel task.
     """
     decision: dict[str, tuple[float, ...]] = {}
     temperature = torch.ones(1)
     if getattr(spec, "temperature", False):
-        decision["temperature"] = (fitted_temperature(spec, logits_BO, target),)
+        decision["temperature"] = (fitted_temperature(module, logits_BO, target),)
         temperature = torch.tensor(decision["temperature"])
     metric = getattr(spec, "fit_threshold", None)
     if metric is not None:
@@ -74,23 +89,21 @@ def decide(spec: TaskSpec, logits_BO: Tensor, target: Tensor) -> dict[str, tuple
     return decision
 
 
-def fitted_temperature(spec: TaskSpec, logits_BO: Tensor, target: Tensor) -> float:
+def fitted_temperature(module: TaskModule, logits_BO: Tensor, target: Tensor) -> float:
     """The temperature, between 0.05 and 20, that makes the labels most likely."""
     logits_BO = logits_BO.double()
 
     def loss(log_temperature: float) -> float:
-        nll = spec.nll(logits_BO / math.exp(log_temperature), target)
-        assert nll is not None
-        return float(nll)
+        return float(module.negative_log_likelihood(logits_BO / math.exp(log_temperature), target))
 
     return math.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
 
 
 def best_threshold(p_B: Tensor, target_B: Tensor, metric: str, default: float = 0.5) -> float:
-    """The probability from which on `yes` gives the highest f1, balanced accuracy or accuracy.
+    """The threshold that gives the highest f1, balanced accuracy or accuracy; the answer is yes from it upwards.
 
-    It lies half way between two neighbouring probabilities of the rows, in float32 as they are; of several
-    that are as good, the highest. Without both answers among the rows nothing can be chosen: `default`.
+    The threshold lies half way between two neighbouring probabilities of the rows, in float32. If several thresholds
+    are equally good, the highest one is taken. If all rows have the same answer, the result is `default`.
     """
     p, order = p_B.float().sort(descending=True)
     yes = target_B[order].double()
@@ -115,31 +128,8 @@ def best_threshold(p_B: Tensor, target_B: Tensor, metric: str, default: float = 
     return float(middle if middle > below else lowest_yes)
 
 
-@torch.inference_mode()
-def group_logits(
-    built: Built, group: TaskGroup, dataset: Dataset, rows: Rows, asking: Sequence[int]
-) -> Tensor:
-    """(N, A, O) logits on some rows of A tasks of one group, by their positions there, on the CPU."""
-    device = next(built.model.parameters()).device
-    parts: list[Tensor] = []
-    with evaluation_mode(built.model):
-        for start in range(0, len(rows), BATCH):
-            index = torch.from_numpy(rows[start : start + BATCH]).to(device)
-            logits_BTO = built.model.forward_groups(dataset.inputs[index])[group.name]
-            parts.append(logits_BTO[:, list(asking)].float().cpu())
-    return torch.cat(parts)
-
-
-def with_decisions(groups: Sequence[TaskGroup], decisions: Decisions) -> tuple[TaskGroup, ...]:
-    """The groups with the fitted numbers among their constants; a task without one has 1, as a temperature."""
-    changed = []
-    for group in groups:
-        constants = dict(group.constants)
-        for name in dict.fromkeys(n for task in group.tasks for n in decisions.get(task, {})):
-            column = constants.get(name, torch.ones(len(group.tasks))).clone()
-            for t, task in enumerate(group.tasks):
-                if name in decisions.get(task, {}):
-                    column[t] = torch.tensor(decisions[task][name]).view(column[t].shape)
-            constants[name] = column
-        changed.append(replace(group, constants=constants))
-    return tuple(changed)
+def apply(built: Built, decisions: Decisions) -> None:
+    """Write the fitted numbers into the task modules."""
+    for module in built.model.modules_of_tasks().values():
+        for t, task in enumerate(module.tasks):
+            module.decide(t, decisions.get(task, {}))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
 
 from mtl.data.types import Rows
 from mtl.dataset.assemble import Dataset
+from mtl.dataset.batch import Batch
 from mtl.evaluation.meter import Meter, Values
-from mtl.model.stitched import StitchedMultiTower
+from mtl.model.stitched import Logits, StitchedMultiTower
 from mtl.recipe.specs import TaskSpec
-from mtl.task_groups import TaskGroup
 
 BATCH = 500
 """Rows per forward pass."""
@@ -21,31 +21,43 @@ BATCH = 500
 @torch.inference_mode()
 def evaluate(
     model: StitchedMultiTower,
-    groups: Sequence[TaskGroup],
-    tasks: dict[str, TaskSpec],
+    tasks: Mapping[str, TaskSpec],
     dataset: Dataset,
     rows: Rows,
     split: str,
     between: Callable[[], None] = lambda: None,
 ) -> Values:
-    """Metrics over `rows` in evaluation mode; the model's mode is put back. `between` is called after each batch."""
-    device = next(model.parameters()).device
-    meter = Meter(groups, tasks, device)
+    """`<split>/<task>/<metric>` -> value over `rows`, measured in evaluation mode; the model's mode is restored.
+
+    Args:
+        model: the network.
+        tasks: task -> its spec, in the order of results.
+        dataset: holds the rows and their labels.
+        rows: the rows of the split.
+        split: its name.
+        between: called after each batch; an exception of it ends the evaluation.
+    """
+    modules = model.modules_of_tasks()
+    meter = Meter(modules, tasks, next(model.parameters()).device)
     with evaluation_mode(model):
-        for start in range(0, len(rows), BATCH):
-            index = torch.from_numpy(rows[start : start + BATCH]).to(device)
-            logits = model.forward_groups(dataset.inputs[index])
-            for group in groups:
-                target, present = dataset.targets(group.name, index), dataset.present[group.name][index]
-                weight = dataset.weights(group.name, index)
-                loss_T = group.spec.losses(logits[group.name], target, weight, group.constants)
-                meter.update(group.name, logits[group.name], target, present, loss_T, weight.sum(0))
+        for batch, logits in passes(model, dataset, rows):
+            for group, module in modules.items():
+                logits_BTO = logits.groups[group]
+                found = module.loss(logits_BTO, batch.target[group], batch.weight[group])
+                meter.update(group, logits_BTO, batch, *found)
             between()
     return meter.values(split)
 
 
+def passes(model: StitchedMultiTower, dataset: Dataset, rows: Rows) -> Iterator[tuple[Batch, Logits]]:
+    """Yield batches of the rows, in order, each with the model's logits."""
+    for start in range(0, len(rows), BATCH):
+        batch = dataset.rows.batch(rows[start : start + BATCH])
+        yield batch, model(batch.inputs)
+
+
 class evaluation_mode:
-    """`with evaluation_mode(model)`: dropout off, running statistics of norms used and left alone."""
+    """`with evaluation_mode(model)` turns dropout off; norms use their running statistics and leave them unchanged."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -12,38 +12,48 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from mtl.dataset.batch import Targets
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TaskSpec, mean_metric
-from mtl.task_groups import TaskGroup
 
 Values = dict[str, float | None]
 PENDING, PENDING_NUMBERS = 2048, 2**22
-"""Rows, and logits, that are counted at once: a metric's update costs more in calls than in arithmetic."""
+"""A metric takes up to this many rows, or logits, in one update, since the calls of an update cost most of its time."""
 
 
 class Meter:
-    """Mean loss and metrics per task over everything it has seen.
+    """Loss and metrics of each task over all batches that `update` took in.
 
-    The loss is the mean over batches, weighted by their labels or by the rows' weights: exactly the mean over
-    rows, but for class weights, which differ from batch to batch.
+    The loss is the sum over rows of weight * loss, divided by the sum of the weights, so it does not depend on how rows
+    were split into batches.
 
     Args:
-        groups: the task groups.
+        modules: task group -> its module.
         tasks: task -> its spec, in the order of results.
-        device: where logits are.
+        device: the device of the logits.
     """
 
-    def __init__(self, groups: Sequence[TaskGroup], tasks: dict[str, TaskSpec], device: torch.device) -> None:
-        self.groups, self.tasks, self.device = tuple(groups), tasks, device
-        self.metrics = {g.name: self._meter(g).to(device) for g in groups}
-        self.loss_sum = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
-        self.weight = {g.name: torch.zeros(len(g.tasks), device=device) for g in groups}
-        self.count = {g.name: torch.zeros(len(g.tasks), dtype=torch.long, device=device) for g in groups}
-        self.pending: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {g.name: [] for g in groups}
+    def __init__(
+        self, modules: Mapping[str, TaskModule], tasks: Mapping[str, TaskSpec], device: torch.device
+    ) -> None:
+        self.modules, self.tasks, self.device = dict(modules), tasks, device
+        exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        self.metrics = {name: self._metric(module).to(device) for name, module in modules.items()}
 
-    def _meter(self, group: TaskGroup) -> Metric:
-        names = frozenset(name for task in group.tasks for name in self.tasks[task].metric_names)
-        metric = group.spec.meter(len(group.tasks), group.n_outputs, names, group.constants)
-        if self.device.type == "mps":  # which has no float64
+        def zeros(dtype: torch.dtype) -> dict[str, Tensor]:
+            return {
+                name: torch.zeros(len(module.tasks), dtype=dtype, device=device)
+                for name, module in modules.items()
+            }
+
+        self.loss_sum, self.weight, self.count = zeros(exact), zeros(exact), zeros(torch.long)
+        self.loss_weight = torch.zeros(2, len(tasks), dtype=exact, device=device)
+        self.pending: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in modules}
+
+    def _metric(self, module: TaskModule) -> Metric:
+        names = frozenset(name for task in module.tasks for name in self.tasks[task].metric_names)
+        metric = module.metric(names)
+        if self.device.type == "mps":  # MPS has no float64
             for part in metric.modules():
                 if isinstance(part, Metric):
                     part.set_dtype(torch.float32)
@@ -51,29 +61,28 @@ class Meter:
 
     @torch.no_grad()
     def update(
-        self,
-        group: str,
-        logits_BTO: Tensor,
-        target_BT: Tensor,
-        present_BT: Tensor,
-        loss_T: Tensor,
-        weight_T: Tensor | None = None,
+        self, group: str, logits_BTO: Tensor, targets: Targets, sum_T: Tensor, weight_T: Tensor
     ) -> None:
-        """Take in one batch of one group; `weight_T` is what its mean losses count, by default their labels."""
-        count_T = present_BT.sum(0)
-        weight_T = count_T if weight_T is None else weight_T
-        self.loss_sum[group] += loss_T * weight_T
+        """Take in one batch of one task group; `sum_T` and `weight_T` are the results of its module's `loss`."""
+        present_BT = targets.present[group]
+        self.loss_sum[group] += sum_T
         self.weight[group] += weight_T
-        self.count[group] += count_T
+        self.count[group] += present_BT.sum(0)
         pending = self.pending[group]
-        pending.append((logits_BTO, target_BT, present_BT))
+        pending.append((logits_BTO, targets.target[group], present_BT))
         n_rows = sum(len(present) for *_, present in pending)
         if n_rows >= PENDING or n_rows * logits_BTO[0].numel() >= PENDING_NUMBERS:
             self._count(group)
 
     @torch.no_grad()
+    def weigh(self, weights_N: Tensor, seen_N: Tensor) -> None:
+        """Add the weights (N,) of the losses in one step; `seen_N` marks the tasks that had one."""
+        self.loss_weight[0] += torch.where(seen_N, weights_N, 0.0)
+        self.loss_weight[1] += seen_N
+
+    @torch.no_grad()
     def _count(self, group: str) -> None:
-        """Hand what is pending to the metric."""
+        """Hand the pending batches to the metric."""
         if self.pending[group]:
             self.metrics[group].update(
                 *(torch.cat(parts) for parts in zip(*self.pending[group], strict=True))
@@ -81,8 +90,8 @@ class Meter:
             self.pending[group].clear()
 
     def state(self) -> dict[str, Tensor]:
-        """Everything seen so far, for a checkpoint within an epoch; what is pending stays so."""
-        tensors: dict[str, Tensor] = {}
+        """The whole state, for a checkpoint within an epoch; pending batches stay pending."""
+        tensors: dict[str, Tensor] = {"loss_weight": self.loss_weight}
         for name in self.metrics:
             sums = {"loss_sum": self.loss_sum, "weight": self.weight, "count": self.count}
             tensors |= {f"{name}/{key}": values[name] for key, values in sums.items()}
@@ -98,7 +107,8 @@ class Meter:
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+        """Restore a result of `state`."""
+        self.loss_weight.copy_(tensors["loss_weight"])
         for name in self.metrics:
             for key, values in (("loss_sum", self.loss_sum), ("weight", self.weight), ("count", self.count)):
                 values[name].copy_(tensors[f"{name}/{key}"])
@@ -115,31 +125,47 @@ class Meter:
                         n = sum(other.startswith(stem) for other in tensors)
                         setattr(metric, key, [tensors[f"{stem}{i}"].to(self.device) for i in range(n)])
 
-    def values(self, split: str) -> Values:
-        """`<split>/<task>/<metric>` and `<split>/mean/<metric>`; None where it is not defined.
+    def losses(self) -> tuple[Tensor, Tensor]:
+        """(N,) the mean loss of each task in the order of results, or 0; and (N,) whether the task has a loss."""
+        place = {
+            task: (name, t) for name, module in self.modules.items() for t, task in enumerate(module.tasks)
+        }
+        total = {name: (self.loss_sum[name], self.weight[name]) for name in self.modules}
+        sums = torch.stack([total[place[task][0]][0][place[task][1]] for task in self.tasks])
+        weights = torch.stack([total[place[task][0]][1][place[task][1]] for task in self.tasks])
+        seen_N = weights > 0
+        return torch.where(seen_N, sums / torch.where(seen_N, weights, 1.0), 0.0).float(), seen_N
 
-        The mean over tasks is of the headline metric that they have in common, or else of their losses,
-        weighted by `weight`: sum_i w_i L_i / sum_i w_i.
+    def values(self, split: str) -> Values:
+        """`<split>/<task>/<metric>` and `<split>/mean/<metric>` -> value; None where the metric is undefined.
+
+        If all tasks have the same headline metric, the mean over tasks is its plain mean. Otherwise it is the mean of
+        their losses, weighted by `weight`: sum_i w_i L_i / sum_i w_i.
         """
         per_task: dict[str, Values] = {}
-        for group in self.groups:
-            self._count(group.name)
-            count_T = self.count[group.name]
-            with warnings.catch_warnings():  # no update at all is no fault: every step may have been skipped
+        for group, module in self.modules.items():
+            self._count(group)
+            count_T = self.count[group]
+            with (
+                warnings.catch_warnings()
+            ):  # a metric may have no update, since every step may have been skipped
                 warnings.filterwarnings("ignore", "The ``compute`` method of metric", UserWarning)
                 metrics = {
-                    "loss": self.loss_sum[group.name] / self.weight[group.name],
-                    **self.metrics[group.name].compute(),
+                    "loss": self.loss_sum[group] / self.weight[group],
+                    **self.metrics[group].compute(),
                 }
-            # torchmetrics squeezes the results of a group of one task to scalars
+            # torchmetrics squeezes the results of a group with one task to scalars
             columns = {name: values.reshape(-1).tolist() for name, values in metrics.items()}
-            counts, broken = count_T.tolist(), self.loss_sum[group.name].isnan().tolist()
-            for t, task in enumerate(group.tasks):
+            counts, broken = count_T.tolist(), self.loss_sum[group].isnan().tolist()
+            for t, task in enumerate(module.tasks):
                 chosen = ("loss", *self.tasks[task].metric_names)
-                # where a loss is NaN, predictions are, and no metric of theirs is true
+                # if a loss is NaN, its predictions are NaN too, so their metrics mean nothing
                 per_task[task] = {name: None if broken[t] else _finite(columns[name][t]) for name in chosen}
                 if self.tasks[task].missing == "mask":
                     per_task[task]["labels"] = counts[t]
+        for task, total, steps in zip(self.tasks, *self.loss_weight.tolist(), strict=True):
+            if steps:
+                per_task[task]["loss_weight"] = total / steps
         row = {
             f"{split}/{task}/{name}": value for task in self.tasks for name, value in per_task[task].items()
         }
@@ -152,7 +178,7 @@ class Meter:
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    """The weighted mean; None if nothing counts, or something that counts has no value."""
+    """The weighted mean; None if the weights sum to 0, or if a value with a positive weight is None."""
     counted = [(weight, value) for weight, value in zip(weights, values, strict=True) if weight > 0]
     total = 0.0
     for weight, value in counted:
@@ -163,7 +189,7 @@ def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | N
 
 
 def _parts(metric: Metric) -> list[tuple[str, Metric]]:
-    """A metric and those that it is made of, by name."""
+    """A metric and its inner metrics, by name."""
     return [(name, part) for name, part in metric.named_modules() if isinstance(part, Metric)]
 
 

@@ -1,1 +1,1 @@
-"""One recipe -> one run: begin, go on, end."""
+"""One recipe becomes one run: this folder begins, resumes and finishes it."""

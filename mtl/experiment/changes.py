@@ -1,4 +1,4 @@
-"""What of a recipe may change when a run goes on: nothing that would make it another run."""
+"""The keys of a recipe that may change when a run is resumed; no other key may."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ FREE: tuple[KeyPath, ...] = (
     ("train", "init_from"),
     ("train", "threads"),
 )
-"""Keys that change nothing of what is learned, but for the last bits on another device or number of threads."""
+"""These keys do not affect the result, except its last bits on another device or with other threads."""
 EXTENDABLE: tuple[KeyPath, ...] = (("train", "epochs"), ("train", "max_steps"))
-"""Keys that may grow."""
+"""The values of these keys may grow."""
 SHOWN = 5
 
 
 def require_same(run: str, before: Recipe, now: Recipe) -> list[str]:
-    """The keys that changed and may, as `train.epochs 30 -> 40`.
+    """The permitted changes as texts, such as `train.epochs 30 -> 40`.
 
     Raises:
-        UserError: other keys changed; names them.
+        UserError: other keys changed; the message names them.
     """
     old, new = dict(_leaves(before.plain())), dict(_leaves(now.plain()))
     refused: list[str] = []

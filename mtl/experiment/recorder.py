@@ -1,111 +1,102 @@
-"""What a run writes down while it trains: logs, checkpoints, its record."""
+"""The recorder writes the logs, checkpoints and record of a run while it trains."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from mtl.errors import EnvironmentFault, NotFinite
 from mtl.runs import checkpoint, retention, state
 from mtl.runs.disk import lacks_space, write_whole
-from mtl.runs.folder import DIVERGED, TIMINGS, RunFolder
-from mtl.runs.logs import ALPHAS, METRICS
-from mtl.signals import StopSignals
-from mtl.training.loop import Epoch, Evaluation
+from mtl.runs.folder import DIVERGED, RunFolder
+from mtl.runs.logs import METRICS, SHARING, TIMINGS
+from mtl.runs.record import Status
+from mtl.training.events import EpochEnded, Evaluated, Event, Saved, Started, Stepped, Stream, Warned
 from mtl.training.trainer import Trainer
 
 
-class Watcher(Protocol):
-    """Who is told."""
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-
 class Recorder:
-    """Keeps the folder of one run up to date.
+    """The listener that keeps the folder of one run up to date.
 
     Args:
-        trainer: what trains; its `on_step` and `between` are set.
-        folder: the run, held.
-        console: who is told.
-        stop: the signals that have come.
-        parent: the step that the run was resumed from, if it was.
+        trainer: the trainer of the run.
+        folder: the run, which this process holds.
+        others: the listeners that hear of checkpoints and of refusals by the disk.
+        parent: the step that the run was resumed from, or None.
+        save_first: commit the state before the first step, since recipe and data alone do not reproduce it.
     """
 
     def __init__(
-        self, trainer: Trainer, folder: RunFolder, console: Watcher, stop: StopSignals, parent: int | None
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        others: Stream,
+        parent: int | None = None,
+        save_first: bool = False,
     ) -> None:
-        self.trainer, self.folder, self.console, self.stop, self.parent = (
-            trainer,
-            folder,
-            console,
-            stop,
-            parent,
-        )
-        self.rows = folder.rows()
-        self._alpha_step = next((row["step"] for row in reversed(folder.rows(ALPHAS))), None)
+        self.trainer, self.folder, self.others = trainer, folder, others
+        self.parent, self.save_first = parent, save_first
+        self.rows = folder.logs.rows()
+        self._sharing_step = next((row["step"] for row in reversed(folder.logs.rows(SHARING))), None)
         self._unwritten: dict[str, list[Mapping[str, Any]]] = {}
         self._due, self._last_save, self._last_size = False, monotonic(), 0
         self._told: set[str] = set()
-        trainer.on_step, trainer.between = self.stepped, stop.check
 
-    def begin(self, save_first: bool = False) -> None:
-        """Before the first step.
+    def on(self, event: Event) -> None:
+        """Log the measurements of an event, and save a checkpoint if one is due."""
+        match event:
+            case Started():
+                self._start()
+            case Stepped():
+                self._stepped(event)
+            case Evaluated():
+                self._measured(event.rows)
+                if event.is_best or self._due:
+                    self.save()
+            case EpochEnded():
+                self._epoch_ended(event)
 
-        Args:
-            save_first: commit the state as it is, since the recipe and the data alone would not give it again.
-        """
+    def _start(self) -> None:
         progress = self.trainer.progress
-        if self.folder.record["step"] != progress.step:  # a kill came between a checkpoint and its record
-            self._record(step=progress.step, epoch=progress.epoch)
+        if (
+            self.folder.record.step != progress.step
+        ):  # the process was killed between a checkpoint and its record
+            self._record_position()
         if self.parent is not None:
-            self._retain()  # which a kill may have kept from its end
-        if self._alpha_step is None:
-            self._log_alpha()
-        if save_first:
+            self._retain()  # a killed process may have left checkpoints to delete
+        if self._sharing_step is None:
+            self._log_sharing()
+        if self.save_first:
             self.save()
         self._check_space()
-        self.stop.check()
 
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-        """After each optimizer step."""
-        self.console.stepped(epoch, step, n_steps)
+    def _stepped(self, event: Stepped) -> None:
         every = self.trainer.recipe.train.checkpoint.every
         by_steps = every.steps is not None and self.trainer.progress.step % every.steps == 0
         by_time = every.minutes is not None and monotonic() - self._last_save >= 60 * every.minutes
         self._due = self._due or by_steps or by_time
-        if self._due and step < n_steps and not self.trainer.evaluation_is_due():
-            self.save()  # or else after the evaluation, as at the end of an epoch
-        self.stop.check()
+        if self._due and event.step < event.n_steps and not self.trainer.evaluation_is_due():
+            self.save()  # otherwise the save follows the evaluation, as at the end of an epoch
 
-    def evaluation(self, evaluation: Evaluation) -> None:
-        """After each evaluation within an epoch."""
-        self._measured(evaluation.rows)
-        if evaluation.is_best or self._due:
-            self.save()
-
-    def epoch(self, epoch: Epoch) -> None:
-        """After each epoch."""
+    def _epoch_ended(self, event: EpochEnded) -> None:
         progress, every = self.trainer.progress, self.trainer.recipe.train.checkpoint.every.epochs
-        self._measured(epoch.rows)
+        self._measured(event.rows)
         began = perf_counter()
         by_epochs = every is not None and progress.epoch % every == 0
-        if epoch.is_best or epoch.is_last or by_epochs or self._due:
+        if event.is_best or event.is_last or by_epochs or self._due:
             self.save()
-        self.log(TIMINGS, [self._timing(epoch, perf_counter() - began)])
-        self._record(step=progress.step, epoch=progress.epoch)
+        self.log(TIMINGS, [self._timing(event, perf_counter() - began)])
+        self._record_position()
 
     def _measured(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
         self.log(METRICS, rows)
-        self._log_alpha()
+        self._log_sharing()
 
     def save(self) -> None:
-        """Commit a checkpoint of the state as it is.
+        """Commit a checkpoint of the current state.
 
         Raises:
             EnvironmentFault: the disk refused.
@@ -115,81 +106,88 @@ class Recorder:
         if not checkpoints.exists() and self._last_size:
             self._warn_once(f"{checkpoints}: was deleted; it is made again")
         self.log_again()
-        files = state.capture(self.trainer, self.folder.offsets())
-        path = checkpoint.commit(checkpoints, progress.step, files, self.folder.record["id"], self.parent)
+        files = state.capture(self.trainer, self.folder.logs.synced_lengths())
+        path = checkpoint.commit(checkpoints, progress.step, files, self.folder.record.id, self.parent)
         self._due, self._last_save, self._last_size = False, monotonic(), checkpoint.size_of(path)
         self._retain()
+        self.others.on(Saved(progress.step, path))
 
     def _retain(self) -> None:
-        """Delete old checkpoints, but not the one that the run was resumed from, nor any that is the best by
-        validation, be it for one of those that stay: to go back to it takes that too.
+        """Delete old checkpoints.
+
+        The checkpoint that the run was resumed from stays. The best one by validation stays too. For each checkpoint
+        that stays, the best one at its time also stays, since a run that resumes from the former needs both.
         """
         folder, keep = self.folder.checkpoints, self.trainer.recipe.train.checkpoint.keep
         stay = [*checkpoint.steps(folder)[-keep:], *([] if self.parent is None else [self.parent])]
         bests = [self.trainer.progress.best_step, *(state.best_step_at(folder, step) for step in stay)]
         protect = [step for step in (*bests, self.parent) if step is not None]
-        warning = retention.retain(self.folder.checkpoints, self.folder.record["id"], keep, protect)
+        warning = retention.retain(self.folder.checkpoints, self.folder.record.id, keep, protect)
         if warning:
             self._warn_once(warning)
 
     def stopped(self) -> None:
-        """A stop signal came at the edge of a step: save, unless the end of the run was being written."""
+        """Save after a stop signal between two steps, unless the training had ended."""
         progress = self.trainer.progress
-        if self.folder.record["status"] == "finished":
-            self.console.warn(
-                f"stopped after the end of the run at step {progress.step}; its results are saved"
-            )
+        if self.folder.record.status == "finished":
+            self._warn(f"stopped after the end of the run at step {progress.step}; its results are saved")
             return
         if not self.trainer.finished:
             try:
                 self.save()
-            except KeyboardInterrupt:  # another one, from somebody who does not wait for the disk
+            except KeyboardInterrupt:  # a second signal: the user does not wait for the disk
                 self.broken_off()
                 raise
-        self._record(status="interrupted", step=progress.step, epoch=progress.epoch)
-        self.console.warn(
+        self._record_position("interrupted")
+        self._warn(
             f"stopped at step {progress.step}, which is saved; `mtl run --resume {self.folder.path}` goes on"
         )
 
     def broken_off(self) -> None:
-        """The run was interrupted within a step: the last checkpoint stands."""
-        self._record(status="interrupted")
+        """Record that the run was interrupted within a step; the last checkpoint stays the newest."""
+        self._record_status("interrupted")
         saved = checkpoint.steps(self.folder.checkpoints)
         kept = f"step {saved[-1]} is saved" if saved else "nothing is saved yet"
-        self.console.warn(
+        self._warn(
             f"stopped at step {self.trainer.progress.step}; {kept}; "
             f"`mtl run --resume {self.folder.path}` goes on"
         )
 
     def diverged(self, fault: NotFinite) -> None:
-        """A loss or gradient was not finite: what is known of that step goes into diverged.json."""
-        self._record(status="diverged")
+        """Record that a loss or gradient was infinite or NaN, and write the facts of that step to diverged.json."""
+        self._record_status("diverged")
         text = json.dumps({"what": fault.what, **(fault.facts or {})}, indent=1) + "\n"
         self._unless_refused(lambda: write_whole(self.folder.path / DIVERGED, text.encode()), so="")
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append to a log; a disk that refuses is told once, for training and checkpoints go on.
+        """Append rows to a log; if the disk refuses, one warning tells it, and training and checkpoints go on.
 
-        What it refused is tried again with the next rows and at each save, so that the log is complete once there is
-        room; unless the run ends before.
+        The next rows and each save try the refused rows again. So the log is complete again once the disk has room,
+        if the run has not ended before.
         """
         waiting = self._unwritten.setdefault(name, [])
         waiting += rows
 
         def write() -> None:
             while waiting:
-                self.folder.log(name, waiting[:1])
+                self.folder.logs.append(name, waiting[:1])
                 del waiting[0]
 
         self._unless_refused(write)
 
     def log_again(self) -> None:
-        """Try to write what the disk has refused."""
+        """Try again to write the rows that the disk has refused."""
         for name in self._unwritten:
             self.log(name, [])
 
-    def _record(self, **facts: Any) -> None:
-        self._unless_refused(lambda: self.folder.save_record(**facts))
+    def _record_position(self, status: Status | None = None) -> None:
+        record, progress = self.folder.record, self.trainer.progress
+        record.step, record.epoch = progress.step, progress.epoch
+        self._record_status(status or record.status)
+
+    def _record_status(self, status: Status) -> None:
+        self.folder.record.status = status
+        self._unless_refused(self.folder.save_record)
 
     def _unless_refused(self, write: Callable[[], object], so: str = "; training goes on without it") -> None:
         try:
@@ -203,23 +201,33 @@ class Recorder:
         if warning:
             self._warn_once(warning, f"{self.folder.checkpoints}: space")
 
+    def _warn(self, text: str) -> None:
+        self.others.on(Warned(text))
+
     def _warn_once(self, text: str, what: str = "") -> None:
-        """One warning for each thing that goes on going wrong."""
+        """Warn once for each lasting problem; `what` names it, by default the text."""
         key = what or text
         if key not in self._told:
             self._told.add(key)
-            self.console.warn(text)
+            self._warn(text)
 
-    def _log_alpha(self) -> None:
-        """Every site's alpha now, as one line, unless there is one of this step."""
-        progress, alphas = self.trainer.progress, self.trainer.built.model.alphas()
-        if alphas and progress.step != self._alpha_step:
+    def _log_sharing(self) -> None:
+        """Log the current sharing matrices as one line, unless this step has a line already."""
+        progress, shared = self.trainer.progress, self.trainer.built.model.sharing()
+        if shared and progress.step != self._sharing_step:
             epoch = progress.epoch + (progress.step_in_epoch > 0)
-            values = {site: alpha.tolist() for site, alpha in alphas.items()}
-            self.log(ALPHAS, [{"epoch": epoch, "step": progress.step, "alpha": values}])
-            self._alpha_step = progress.step
+            places = {
+                place: {
+                    "targets": list(found.targets),
+                    "sources": list(found.sources),
+                    "values": found.values.tolist(),
+                }
+                for place, found in shared.items()
+            }
+            self.log(SHARING, [{"epoch": epoch, "step": progress.step, "sharing": places}])
+            self._sharing_step = progress.step
 
-    def _timing(self, epoch: Epoch, saving: float) -> dict[str, Any]:
+    def _timing(self, epoch: EpochEnded, saving: float) -> dict[str, Any]:
         trainer, train = self.trainer, self.trainer.recipe.train
         n_rows = min(len(trainer.dataset.splits["train"]), epoch.steps * train.batch_size * train.accumulate)
         seconds = {**epoch.seconds, "save": saving}

@@ -1,4 +1,4 @@
-"""A few rows through everything that a plug-in may have written, before anything is written to disk.
+"""A few rows pass through every part that a plug-in may define, before a run writes to the disk.
 
 Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 """
@@ -14,44 +14,65 @@ import numpy as np
 import torch
 from torch import nn
 
-from mtl.contracts import broken, check_decoded, check_losses, check_metrics
+from mtl.contracts import (
+    broken,
+    check_decoded,
+    check_losses,
+    check_metrics,
+    check_predicted,
+    check_row_loss,
+    of_module,
+)
+from mtl.dataset.batch import Batch
 from mtl.errors import UserError, quoted
 from mtl.evaluation.evaluate import evaluation_mode
+from mtl.model.tasks.module import TaskModule
+from mtl.task_groups import TaskGroup
 from mtl.training.trainer import Trainer
+from mtl.training.weighting_contract import check_combined, check_objective
 
 ROWS = 8
 
 
 def rehearse(trainer: Trainer) -> None:
-    """Losses, metrics, predictions and the weighting on the first training rows; changes nothing.
+    """Compute losses, metrics, predictions and the weighting on the first training rows; the trainer stays unchanged.
 
     Raises:
-        UserError: a part does not give what its family promises.
+        UserError: the result of a part breaks the contract of its family.
     """
-    index = torch.from_numpy(trainer.dataset.splits["train"][:ROWS].copy()).to(trainer.device)
+    first = trainer.dataset.splits["train"][:ROWS].copy()
     if trainer.sampler.smallest == 1:
-        _rehearse_single_row(trainer, index[:1])
+        _rehearse_single_row(trainer, trainer.dataset.rows.batch(first[:1]))
+    batch = trainer.dataset.rows.batch(first)
     with evaluation_mode(trainer.built.model):
-        logits = trainer.built.model.forward_groups(trainer.dataset.inputs[index])
-    losses = [_rehearse_group(trainer, number, logits, index) for number in range(len(trainer.built.groups))]
-    losses_N = torch.cat(losses).index_select(0, trainer._to_results)
+        logits = trainer.built.model(batch.inputs)
+    sums = [
+        _rehearse_group(trainer, group, logits.groups[group.name], batch) for group in trainer.built.groups
+    ]
+    _rehearse_weighting(trainer, trainer.in_order(sums))
+
+
+def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
     with trainer.recipe.at("weighting"):
-        weighting = copy.deepcopy(trainer.weighting)  # one that keeps losses must not see these
-        before = unsaved(weighting)
-        total = weighting(losses_N)
-        if getattr(total, "shape", None) != ():
-            got = tuple(total.shape) if hasattr(total, "shape") else type(total).__name__
-            raise broken(trainer.recipe.weighting, "build", f"weighs the losses to {got}, not to one number")
-        for name, value in unsaved(weighting).items():
+        weighting = copy.deepcopy(trainer.weighting)  # a weighting that keeps losses must not keep these
+        before = _unsaved(weighting)
+        seen_N = torch.ones_like(losses_N, dtype=torch.bool)
+        if weighting.needs == "gradients":
+            n_shared = trainer.slices.n_shared if trainer.slices is not None else 0
+            jacobian_SP = losses_N.new_ones(len(losses_N), n_shared)
+            check_combined(weighting, weighting.combine(jacobian_SP, losses_N.detach(), seen_N), jacobian_SP)
+        else:
+            check_objective(weighting, losses_N, seen_N)
+        for name, value in _unsaved(weighting).items():
             if before.get(name) != value:
                 what = f"gives a module that remembers {quoted(name)} where no checkpoint holds it: use register_buffer"
                 raise broken(trainer.recipe.weighting, "build", what)
 
 
-def unsaved(module: nn.Module) -> dict[str, str]:
-    """Attribute of a module, or of one inside it -> its value as text, of all that its state_dict leaves out.
+def _unsaved(module: nn.Module) -> dict[str, str]:
+    """Attribute of a module or of an inner module -> its value as text, for all attributes outside the state_dict.
 
-    Buffers with `persistent=False` do not count: whoever says so means it.
+    Buffers with `persistent=False` are left out, since their author chose that.
     """
     own = vars(nn.Module())
     return {
@@ -63,7 +84,7 @@ def unsaved(module: nn.Module) -> dict[str, str]:
 
 
 def _as_text(value: object, depth: int = 4) -> str:
-    """Numbers, texts, tensors, arrays, random generators, and what holds them; of anything else the type."""
+    """The text of numbers, texts, tensors, arrays, random generators and their containers; otherwise a type name."""
     if isinstance(value, torch.Tensor | np.ndarray):
         return repr(value.tolist())
     if isinstance(value, int | float | str | None):
@@ -84,12 +105,12 @@ def _as_text(value: object, depth: int = 4) -> str:
     return f"{type(value).__name__}({', '.join(_as_text(part, depth - 1) for part in inner)})"
 
 
-def _rehearse_single_row(trainer: Trainer, index: torch.Tensor) -> None:
-    """Batch norm has no variance of one value."""
+def _rehearse_single_row(trainer: Trainer, batch: Batch) -> None:
+    """Refuse a batch of one row if the network has a batch norm, which has no variance of one value."""
     model = copy.deepcopy(trainer.built.model).train()
     with trainer.recipe.at("train", "batch_size"):
         try:
-            model.forward_groups(trainer.dataset.inputs[index])
+            model(batch.inputs)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -100,28 +121,34 @@ def _rehearse_single_row(trainer: Trainer, index: torch.Tensor) -> None:
 
 
 def _rehearse_group(
-    trainer: Trainer, number: int, logits: dict[str, torch.Tensor], index: torch.Tensor
+    trainer: Trainer, group: TaskGroup, logits_BTO: torch.Tensor, batch: Batch
 ) -> torch.Tensor:
-    group, dataset = trainer.built.groups[number], trainer.dataset
-    spec, n_tasks = group.spec, len(group.tasks)
+    spec, n_tasks, module = group.spec, len(group.tasks), trainer.modules[group.name]
     with trainer.recipe.at("tasks", group.tasks[0]):
-        logits_BTO = logits[group.name].float()
-        target, present = dataset.targets(group.name, index), dataset.present[group.name][index]
-        loss_T = spec.losses(logits_BTO, target, dataset.weights(group.name, index), group.constants)
-        check_losses(spec, loss_T, n_tasks, logits_BTO)
+        logits_BTO = logits_BTO.float()
+        target, present = batch.target[group.name], batch.present[group.name]
+        if (
+            type(module).row_loss is not TaskModule.row_loss
+        ):  # a module with its own `loss` needs no `row_loss`
+            check_row_loss(module, module.row_loss(logits_BTO, target), tuple(present.shape))
+        found = module.loss(logits_BTO, target, batch.weight[group.name])
+        check_losses(module, found, n_tasks, logits_BTO)
         names = tuple(
             dict.fromkeys(m for task in group.tasks for m in trainer.recipe.tasks[task].metric_names)
         )
         with torch.no_grad():
-            meter = spec.meter(n_tasks, group.n_outputs, frozenset(names), group.constants)
-            if not callable(getattr(meter, "update", None)):
-                raise broken(spec, "meter", f"gives an object of type {type(meter).__name__}, not a Metric")
-            if trainer.device.type == "mps":  # which has no float64
-                meter = meter.set_dtype(torch.float32)
-            meter = meter.to(trainer.device)
-            meter.update(logits_BTO.detach(), target, present)
-            check_metrics(spec, meter.compute(), names, n_tasks)
+            metric = module.metric(frozenset(names))
+            if not callable(getattr(metric, "update", None)):
+                raise of_module(
+                    module, "metric", f"gives an object of type {type(metric).__name__}, not a Metric"
+                )
+            if trainer.device.type == "mps":  # MPS has no float64
+                metric = metric.set_dtype(torch.float32)
+            metric = metric.to(trainer.device)
+            metric.update(logits_BTO.detach(), target, present)
+            check_metrics(module, metric.compute(), names, n_tasks)
+            predicted = check_predicted(module, module.predict(logits_BTO.detach()), n_tasks, len(batch.rows))
             for t in range(n_tasks):
-                found = spec.decode(logits_BTO[:, t].detach(), group.outputs[t], group.constants_of(t))
-                check_decoded(spec, found, len(index))
-    return loss_T
+                own = {name: values[:, t].cpu().numpy() for name, values in predicted.items()}
+                check_decoded(spec, spec.decode(own, group.outputs[t]), len(batch.rows))
+    return found[0]

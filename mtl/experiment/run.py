@@ -1,22 +1,25 @@
-"""One recipe to one run folder: the verb `run`, for the command line and for Python alike."""
+"""The verb `run` turns one recipe into one run folder, for the command line and for Python alike."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from mtl import stages
 from mtl.build import build
+from mtl.data.files.opening import opened_once
 from mtl.dataset.assemble import load_dataset
-from mtl.errors import EnvironmentFault, NotFinite, UserError
-from mtl.evaluation.decisions import fit_decisions, with_decisions
+from mtl.errors import EnvironmentFault, NotFinite
+from mtl.experiment.facts import first_record
+from mtl.experiment.finish import finish, selected_of
 from mtl.experiment.recorder import Recorder
 from mtl.experiment.rehearsal import rehearse
 from mtl.experiment.trial import build_and_try
@@ -26,48 +29,13 @@ from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.report.plots import plot_run
-from mtl.runs import checkpoint, state
-from mtl.runs.folder import RunFolder, environment
+from mtl.runs.folder import RunFolder
+from mtl.runs.record import RunRecord
 from mtl.signals import StopAsked, StopSignals
-from mtl.training import devices, failpoints
-from mtl.training.loop import Epoch, Evaluation, evaluate_split, fit, row_of
+from mtl.training import devices
+from mtl.training.events import Ended, Listener, Noted, Started, Stream, Warned
+from mtl.training.loop import fit
 from mtl.training.trainer import Trainer
-
-
-class Console(Protocol):
-    """What a run tells the person who watches it."""
-
-    def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None: ...
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
-
-    def evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None: ...
-
-    def epoch(self, trainer: Trainer, epoch: Epoch) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-
-class Silent:
-    """Says nothing; what `mtl.run` uses in Python unless told otherwise."""
-
-    def started(self, trainer: Trainer, run: RunFolder, notices: Sequence[str]) -> None: ...
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None: ...
-
-    def evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None: ...
-
-    def epoch(self, trainer: Trainer, epoch: Epoch) -> None: ...
-
-    def finished(self, result: Result) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,23 +43,24 @@ class Result:
     """A finished run.
 
     Args:
-        path: its folder.
+        path: the run folder.
         metrics: the last row of each split: `test/garment/accuracy` -> value.
         record: the content of run.json.
     """
 
     path: Path
     metrics: dict[str, float | None]
-    record: dict[str, Any]
+    record: RunRecord
 
 
+@opened_once()
 def run(
     recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
     overrides: Sequence[str] = (),
     *,
     out: str | os.PathLike[str] | None = None,
     plugins: Sequence[str] = (),
-    console: Console | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Result:
     """Train a recipe and write its run folder.
 
@@ -100,50 +69,54 @@ def run(
         overrides: `key.sub=value`, as on the command line; not with a checked recipe.
         out: the run folder; default `runs/<recipe>/<utc>-<suffix>`.
         plugins: the plug-ins that were loaded, for the record.
-        console: who is told what happens; by default nobody.
+        listeners: the listeners that receive each event after it was written down; by default none.
 
     Raises:
-        UserError: the recipe or the data are at fault; before anything was written.
+        UserError: the recipe or the data are at fault; nothing was written then.
         NotFinite: a loss or gradient became infinite or NaN.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
     elif overrides:
         raise ValueError("overrides are applied while a recipe is loaded: give them to load_recipe")
-    console = console or Silent()
+    stream = Stream(listeners)
     with devices.settings(recipe.train.deterministic, recipe.train.threads):
-        trainer, device = prepare(recipe)
-        warm_start(recipe, trainer, console)
-        facts = _facts(recipe, trainer, device, plugins)
-        with StopSignals():  # one that comes while the folder is made is obeyed once it is whole
-            folder = RunFolder.create(Path(out) if out is not None else None, recipe, facts)
-            return train(trainer, folder, console, save_first=recipe.train.init_from is not None)
+        trainer, _ = prepare(recipe)
+        warm_start(recipe, trainer, stream)
+        record = first_record(trainer, plugins)
+        with StopSignals():  # a signal during the making of the folder is obeyed after it
+            folder = RunFolder.create(Path(out) if out is not None else None, recipe, record)
+            return train(trainer, folder, stream, save_first=recipe.train.init_from is not None)
 
 
-def warm_start(recipe: Recipe, trainer: Trainer, console: Console) -> None:
-    """The weights that `train.init_from` names, in place of those drawn."""
+def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
+    """Replace the drawn weights by those of the runs in `train.init_from`."""
     given = recipe.train.init_from
     if given is None:
         return
     with recipe.at("train", "init_from"):
         paths = {"": given} if isinstance(given, str) else given
-        matched = take_weights(trainer.built, {name: load(path).built for name, path in paths.items()})
+        models = {name: load(path) for name, path in paths.items()}
+        for notice in filter(None, (model.notice for model in models.values())):
+            stream.on(Warned(notice))
+        matched = take_weights(trainer.built, {name: model.built for name, model in models.items()})
     for line in matched.lines():
-        console.note(f"init_from: {line}")
+        stream.on(Noted(f"init_from: {line}"))
 
 
 def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
-    """Check a recipe, read its data, and build what trains it.
+    """Check a recipe, read its data, and build its trainer; the second result is the device.
 
     Raises:
         UserError: shapes, device or data are at fault.
     """
-    failpoints.hit("load")
-    devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # for what a plug-in may draw
+    stages.reached("load")
+    devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # a plug-in may draw
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
-    _, header = build_and_try(recipe)
-    dataset = load_dataset(recipe, header)
+    with opened_once():
+        _, header = build_and_try(recipe)
+        dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned).to(device)
     built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
     trainer = Trainer.create(recipe, built, dataset.to(device))
@@ -152,109 +125,71 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     return trainer, device
 
 
-def _facts(recipe: Recipe, trainer: Trainer, device: torch.device, plugins: Sequence[str]) -> dict[str, Any]:
-    """What run.json records beside identity and status."""
-    dataset = trainer.dataset
-    return {
-        "description": recipe.description,
-        "seeds": recipe.seeds.model_dump(),
-        "plugins": list(plugins),
-        "plugin_sha256": digests_of(plugins),
-        "environment": environment(),
-        "device": str(device),
-        "threads": recipe.train.threads or torch.get_num_threads(),
-        "data": {
-            "sha256": dataset.fingerprint,
-            "generated": any(source.generated_now() for source in recipe.data.by_name.values()),
-            "rows": {split: len(rows) for split, rows in dataset.splits.items()},
-            "labels": _label_counts(trainer),
-            "best_possible_accuracy": dataset.ceiling,
-        },
-        "model": dataset.learned.record(dataset.header),
-        "parameters": sum(p.numel() for p in trainer.built.model.parameters()),
-        "classes": {task: list(dataset.learned.outputs[task]) for task in recipe.tasks},
-        "towers": {tower: list(tasks) for tower, tasks in recipe.towers.items()},
-        "step": 0,
-        "results": {},
-    }
-
-
-def digests_of(plugins: Sequence[str]) -> dict[str, str]:
-    """Plug-in file -> its sha256; an installed plug-in has none."""
-    files = [name for name in plugins if Path(name).suffix == ".py" and Path(name).is_file()]
-    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
-
-
-def _label_counts(trainer: Trainer) -> dict[str, dict[str, int]]:
-    """Task -> split -> labels that are there, of tasks in which some may be missing."""
-    dataset, counts = trainer.dataset, {}
-    for group in trainer.built.groups:
-        present = dataset.present[group.name].cpu().numpy()
-        for t, task in enumerate(group.tasks):
-            if trainer.recipe.tasks[task].missing == "mask":
-                counts[task] = {split: int(present[rows, t].sum()) for split, rows in dataset.splits.items()}
-    return {task: counts[task] for task in trainer.recipe.tasks if task in counts}
-
-
 def train(
     trainer: Trainer,
     folder: RunFolder,
-    console: Console,
+    stream: Stream,
     parent: int | None = None,
     save_first: bool = False,
 ) -> Result:
-    """The loop around `fit`: logs, checkpoints, the record, and the last look at the test split.
+    """Run `fit` with logs, checkpoints and the record, and evaluate the test split at the end.
 
-    A stop signal (SIGINT, SIGTERM, SIGHUP) is obeyed at the next edge of a step, after a checkpoint.
+    A stop signal (SIGINT, SIGTERM, SIGHUP) is obeyed at the end of the current step, after a checkpoint.
 
     Args:
-        trainer: at the beginning, or where a checkpoint was.
+        trainer: a new trainer, or one that was restored from a checkpoint.
         folder: the run.
-        console: who is told.
-        parent: the step that the run goes on from, if it does.
-        save_first: commit a checkpoint before the first step, of what the recipe alone would not give again.
+        stream: the listeners.
+        parent: the step that the run was resumed from, or None.
+        save_first: commit a checkpoint before the first step, since the recipe alone does not reproduce the state.
     """
     folder.hold()
     try:
         with StopSignals() as stop:
-            recorder = Recorder(trainer, folder, console, stop, parent)
-            try:
-                console.started(trainer, folder, trainer.dataset.notices)
-                recorder.begin(save_first)
-                for measured in fit(trainer):
-                    if isinstance(measured, Epoch):
-                        recorder.epoch(measured)
-                        console.epoch(trainer, measured)
-                    else:
-                        recorder.evaluation(measured)
-                        console.evaluation(trainer, measured)
+            recorder = Recorder(trainer, folder, stream, parent, save_first)
+            everyone = Stream((recorder, stream))
+            with _broken_off_in_order(trainer, recorder):
+                everyone.on(Started(trainer, folder.path))
+                for notice in trainer.dataset.notices:
+                    everyone.on(Warned(notice))
+                stop.check()
+                for event in fit(trainer, stop.check):
+                    everyone.on(event)
                     stop.check()
-                _finish(trainer, folder, recorder)
-                failpoints.hit("plot")
+                finish(trainer, folder, recorder, stop.check)
+                stages.reached("plot")
                 plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
                 stop.check()
-            except StopAsked as asked:
-                recorder.stopped()
-                raise asked.as_interrupt() from None
-            except NotFinite as fault:
-                recorder.diverged(fault)
-                raise
-            except KeyboardInterrupt:
-                recorder.broken_off()
-                raise
-            except (MemoryError, RuntimeError) as error:
-                if out_of_memory(error):
-                    raise _memory_fault(trainer, error) from error
-                raise
     finally:
         folder.release()
     result = result_of(folder)
-    console.finished(result)
+    selected = selected_of(trainer.progress)
+    stream.on(Ended(result.metrics, selected.epoch, selected.step))
     return result
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is not enough; torch's CPU allocator raises a plain RuntimeError."""
+@contextmanager
+def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]:
+    """Record an exception that ends the training early, and raise it in the form that the caller expects."""
+    try:
+        yield
+    except StopAsked as asked:
+        recorder.stopped()
+        raise asked.as_interrupt() from None
+    except NotFinite as fault:
+        recorder.diverged(fault)
+        raise
+    except KeyboardInterrupt:
+        recorder.broken_off()
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if _out_of_memory(error):
+            raise _memory_fault(trainer, error) from error
+        raise
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -270,65 +205,6 @@ def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
     )
 
 
-def _finish(trainer: Trainer, folder: RunFolder, recorder: Recorder) -> None:
-    """Evaluate the test split once, with the epoch that validation chose or else the last one."""
-    failpoints.hit("finish")
-    recorder.log_again()
-    progress = trainer.progress
-    selected = progress.best_step if progress.best_step is not None else progress.step
-    if selected != progress.step:
-        path = folder.checkpoints / f"step-{selected:08d}"
-        try:
-            state.load_weights(trainer.built.model, checkpoint.verified(path, folder.record["id"]))
-        except checkpoint.Damaged as reason:
-            raise UserError(
-                str(path), f"the best by validation is damaged ({reason})",
-                f"mtl run --resume {folder.path} trains it again from an older one",
-            ) from None  # fmt: skip
-    decisions = fit_decisions(trainer.recipe, trainer.built, trainer.dataset)
-    if decisions:
-        groups = with_decisions(trainer.built.groups, decisions)
-        trainer.built = replace(trainer.built, groups=groups)
-        learned = trainer.dataset.learned.decided(decisions)
-        folder.save_record(model=learned.record(trainer.dataset.header), decisions=decisions)
-    rows = recorder.rows
-    seen = [row for row in rows if row["split"] == "test" and row["step"] == selected]
-    if not seen or decisions:
-        row = row_of(progress, "test", evaluate_split(trainer, "test"))
-        row["epoch"] = progress.best_epoch if selected != progress.step else progress.epoch
-        row["step"] = selected
-        recorder.log("metrics.jsonl", [row])
-        rows.append(row)
-        seen = [row]
-    folder.write_csv(rows)
-    last_of = {row["split"]: row for row in rows if row["step"] == selected}
-    if decisions:  # what was logged of validation knew nothing of thresholds and temperatures
-        last_of["validation"] = row_of(progress, "validation", evaluate_split(trainer, "validation"))
-    results = {
-        name: value
-        for split in ("train", "validation", "test")
-        for name, value in last_of.get(split, {}).items()
-        if "/" in name
-    }
-    folder.save_record(
-        status="finished",
-        selected={"step": selected, "epoch": seen[0]["epoch"]},
-        stopped_early=progress.stopped,
-        skipped_steps=progress.skipped,
-        results=results,
-    )
-
-
 def result_of(folder: RunFolder) -> Result:
-    return Result(folder.path, dict(folder.record["results"]), dict(folder.record))
-
-
-def evaluate_run(
-    path: str | os.PathLike[str], split: str = "test", data: str | os.PathLike[str] | None = None
-) -> dict[str, float | None]:
-    """Metrics of a run's selected weights on one split of its data, or on another file with labels.
-
-    Raises:
-        UserError: there is no such run, split or file.
-    """
-    return load(path).evaluate(split, data)
+    """The result of a finished run."""
+    return Result(folder.path, dict(folder.record.results), folder.record.model_copy(deep=True))

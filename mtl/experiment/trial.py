@@ -1,28 +1,36 @@
-"""How far a recipe goes without data: its columns are there, its network is built and tried once."""
+"""A recipe is tried without data: its columns are looked up, and its network is built and run once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mtl.build import Built, build
-from mtl.contracts import check_activation, check_alphas
+from mtl.contracts import check_activation, check_sharing
 from mtl.data.types import Header, no_column
 from mtl.dataset.header import header_of
 from mtl.errors import KeyPath, UserError, gathered, quoted, raise_all
+from mtl.model.stitched import Logits
+from mtl.model.towers import Towers
+from mtl.model.trunk import StitchedTowers
+from mtl.recipe.base import Shape, Spec
 from mtl.recipe.keys.recipe import Recipe
+from mtl.training.trainer import shared_slices
 
 TRIED_IN_MEMORY = 1 << 23
-"""Parameters up to which a network is tried on the CPU: the meta device's own start takes 1.4 s and 84 MB."""
+"""A network with at most this many parameters is tried on the CPU; the meta device takes 1.4 s and 84 MB to start."""
 
 
 def build_and_try(recipe: Recipe) -> tuple[Built, Header]:
-    """Build without data, and try one forward and backward pass.
+    """Build the network of a recipe without data, and try one forward and backward pass.
 
     Returns:
-        The network on the meta device, where it takes no memory, and what the sources say of themselves.
+        The network on the meta device, where it takes no memory, and the header of the sources.
 
     Raises:
         UserError: a column or a split is missing, shapes do not chain, heads do not fit, or no task reaches a
@@ -41,45 +49,88 @@ def build_and_try(recipe: Recipe) -> tuple[Built, Header]:
 
 
 def _try(recipe: Recipe, tried: Built, header: Header) -> None:
-    """One forward and backward pass, on the device where the network is."""
+    """Make one forward and backward pass on the device of the network."""
     x = torch.zeros(2, *header.input_shape, device=next(tried.model.parameters()).device)
     tried.model.train()
     with recipe.at("model"):
         logits = _forward_checked(recipe, tried, x)
-        torch.stack([output.sum() for output in logits.values()]).sum().backward()
+        torch.stack([output.sum() for output in logits.groups.values()]).sum().backward()
+        grouped = [part for part in tried.model.trunk.modules() if isinstance(part, Towers)]
+        of_towers = {id(parameter) for part in grouped for parameter in part.parameters()}
         for name, parameter in tried.model.named_parameters():
             if parameter.grad is None:
-                raise UserError("", f"{name} gets no gradient from any task", path=("backbone",))
+                path = (
+                    "sharing" if name.startswith("trunk.") and id(parameter) not in of_towers else "backbone"
+                )
+                raise UserError("", f"{name} gets no gradient from any task", path=(path,))
     with recipe.at("model", "sharing"):
-        for unit in tried.model.stitches.values():
-            check_alphas(recipe.model.sharing, unit, len(recipe.towers))
+        check_sharing(recipe.model.sharing, tried.model.trunk)
+    if recipe.weighting.needs == "gradients":
+        with recipe.at("weighting"):
+            shared_slices(recipe, tried.model)
 
 
-def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> dict[str, Tensor]:
-    """The forward pass; each stage and unit must give the shape that was announced."""
-    model, n_towers = built.model, len(recipe.towers)
-    path, what = "backbone", "the input"
+def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> Logits:
+    """Make the forward pass, and check that each stage, each unit and the trunk gives its announced shape."""
+    model, doing = built.model, Doing()
+    hooks = [hook for part in model.trunk.modules() for hook in _watched(recipe, part, doing, len(x))]
     try:
-        h = model.standardize(x)
-        for name, stage in model.towers.stages.items():
-            wanted = (len(x), n_towers * built.shapes[name][0], *built.shapes[name][1:])
-            path, what = "backbone", f"stage {quoted(name)}"
-            h = stage(h)
-            check_activation(recipe.model.backbone, what, h, wanted, path)
-            if name in model.stitches:
-                path, what = "sharing", f"the unit after {quoted(name)}"
-                h = model.stitches[name](h)
-                check_activation(recipe.model.sharing, what, h, wanted, path)
-        path, what = "backbone", "the heads"
-        logits: dict[str, Tensor] = model.heads(h)
-        return logits
+        h = model.trunk(model.inputs(x))
+        doing.path, doing.what = "sharing", "the trunk"
+        wanted = (len(x), model.trunk.n_readings, *model.trunk.shape)
+        check_activation(recipe.model.sharing, doing.what, h, wanted, doing.path)
+        doing.path, doing.what = "backbone", "the heads"
+        return model.logits_of(h)
     except (RuntimeError, ValueError) as error:
         first_line = str(error).splitlines()[0]
-        raise UserError("", f"shapes do not chain: {what}: {first_line}", path=(path,)) from error
+        raise UserError("", f"shapes do not chain: {doing.what}: {first_line}", path=(doing.path,)) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass
+class Doing:
+    """The current part of the forward pass: its key in `model`, to which an error points, and its name in words."""
+
+    path: str = "backbone"
+    what: str = "the input"
+
+
+def _watched(recipe: Recipe, part: nn.Module, doing: Doing, n_rows: int) -> Iterator[RemovableHandle]:
+    """Add hooks to the stages of towers and to the units between them, and yield their handles."""
+    if isinstance(part, Towers):
+        for name, stage in part.stages.items():
+            wanted = (n_rows, len(part.names) * part.shapes[name][0], *part.shapes[name][1:])
+            yield from _hooks(
+                recipe.model.backbone, stage, "backbone", f"stage {quoted(name)}", wanted, doing
+            )
+    if isinstance(part, StitchedTowers):
+        for name, unit in part.stitches.items():
+            shape = part.towers.shapes[name]
+            wanted = (n_rows, len(part.copies) * shape[0], *shape[1:])
+            what = f"the unit after {quoted(name)}"
+            yield from _hooks(recipe.model.sharing, unit, "sharing", what, wanted, doing)
+
+
+def _hooks(
+    maker: Spec, module: nn.Module, path: str, what: str, wanted: Shape, doing: Doing
+) -> Iterator[RemovableHandle]:
+    def begin(*_: object) -> None:
+        doing.path, doing.what = path, what
+
+    def end(_module: nn.Module, _given: object, h: Any) -> None:
+        folded = (
+            isinstance(h, Tensor) and h.ndim > 0 and len(h) > wanted[0]
+        )  # attention folds tasks into rows
+        check_activation(maker, what, h, (len(h), *wanted[1:]) if folded else wanted, path)
+
+    yield module.register_forward_pre_hook(begin)
+    yield module.register_forward_hook(end)
 
 
 def _check_columns(recipe: Recipe, header: Header) -> None:
-    """The columns that are neither labels nor inputs."""
+    """Require the columns that are neither labels nor inputs."""
     faults: list[UserError] = []
     for path, column, source in _further_columns(recipe):
         known = header.of(source).known
@@ -90,7 +141,7 @@ def _check_columns(recipe: Recipe, header: Header) -> None:
 
 
 def _further_columns(recipe: Recipe) -> Iterator[tuple[KeyPath, str, str | None]]:
-    """Where a column of splits, weights or ids is named, its name, and the source that must have it, if it is one."""
+    """For each column of splits, weights or ids: its key in the recipe, its name, and the source that must have it."""
     for key in ("column", "group", "by_time"):
         column = getattr(recipe.data.split, key)
         if column is not None:
@@ -105,7 +156,7 @@ def _further_columns(recipe: Recipe) -> Iterator[tuple[KeyPath, str, str | None]
 
 
 def _check_validation(recipe: Recipe, header: Header) -> None:
-    """What is fitted on validation or stops by it needs a validation split."""
+    """Require a validation split if the recipe fits a number on it or stops by it."""
     split = recipe.data.split
     given = (split.validation, split.validation_from, split.column)
     has_validation = any(value is not None for value in given) or "validation" in header.row_counts

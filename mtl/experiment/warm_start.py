@@ -1,4 +1,4 @@
-"""Initial weights taken from other runs, by the names of towers, stages and tasks."""
+"""A warm start takes initial weights from other runs, by the names of towers, stages and tasks."""
 
 from __future__ import annotations
 
@@ -10,94 +10,127 @@ from torch import Tensor, nn
 
 from mtl.build import Built
 from mtl.errors import UserError, did_you_mean, quoted
-from mtl.model.towers import SeparateTowers
+from mtl.model.towers import SeparateTowers, Towers
 
 
 @dataclass
 class Matched:
-    """What was taken over: tower -> its stages, tasks whose heads were, sites whose alphas were; and what was not."""
+    """The result of a warm start.
+
+    Args:
+        towers: tower -> its stages whose weights were taken.
+        heads: the tasks whose heads were taken.
+        sharing: the sharing parameters that were taken.
+        left: the stages and heads that kept their drawn weights.
+    """
 
     towers: dict[str, list[str]] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
-    sites: list[str] = field(default_factory=list)
+    sharing: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For the person who watches."""
+        """The result in lines for the person who watches."""
         said = [f"tower {quoted(tower)}: stages {', '.join(stages)}" for tower, stages in self.towers.items()]
         said += [f"heads of {', '.join(map(quoted, self.heads))}"] if self.heads else []
-        said += [f"alphas after {', '.join(self.sites)}"] if self.sites else []
+        said += [f"what is shared: {', '.join(self.sharing)}"] if self.sharing else []
         said += [f"as the recipe begins: {', '.join(self.left)}"] if self.left else []
         return said
 
 
 def take_weights(target: Built, runs: Mapping[str, Built]) -> Matched:
-    """Copy each tower, head and alpha that a run has under the same name and in the same shape; heads also need the
-    same classes.
+    """Copy each stage, head and sharing parameter that a run has with the same name and shape.
+
+    A head also needs the same classes.
 
     Args:
         target: the network that is about to be trained.
-        runs: `""` -> one trained network for all towers, or tower -> the network that its tower of this name, and the
-            heads of its tasks, are taken from. If that has a single tower, it is taken whatever it is called.
+        runs: `""` -> one trained network for all towers; or tower -> the trained network for this tower and the heads
+            of its tasks. Such a network needs a tower of the same name, unless it has a single tower.
 
     Raises:
         UserError: nothing matches; the path is relative to `train.init_from`.
     """
-    found = Matched()
-    names = target.model.towers.names
+    found, known = Matched(), list(_copies(target))
     for tower in runs:
-        if tower and tower not in names:
-            raise UserError("", f"no tower {quoted(tower)}{did_you_mean(tower, names)}", path=(tower,))
-    for k, tower in enumerate(names):
+        if tower and tower not in known:
+            raise UserError("", f"no tower {quoted(tower)}{did_you_mean(tower, known)}", path=(tower,))
+    for tower in known:
         source = runs.get(tower, runs.get(""))
         if source is not None:
-            _take_tower(target, k, source, tower in runs, found)
-    if "" in runs and runs[""].model.towers.names == names:
-        for site, unit in target.model.stitches.items():
-            if site in runs[""].model.stitches and _copy(unit, 0, 1, runs[""].model.stitches[site], 0, 1):
-                found.sites.append(site)
+            _take_tower(target, tower, source, tower in runs, found)
+            _take_heads(target, tower, source, tower in runs, found)
+    if "" in runs and list(_copies(runs[""])) == known:
+        _take_sharing(target, runs[""], found)
     if not found.towers and not found.heads:
         raise UserError("", "no tower, stage or head has the same name and shape", "compare them by mtl show")
-    stages = target.model.towers.stage_names
     found.left = [
         f"{tower}.{stage}"
-        for tower in names
-        for stage in stages
-        if any(True for _ in target.model.towers.stages[stage].parameters())
-        and stage not in found.towers.get(tower, [])
+        for tower, (towers, _) in _copies(target).items()
+        for stage, module in towers.stages.items()
+        if any(True for _ in module.parameters()) and stage not in found.towers.get(tower, [])
     ]
     found.left += [f"head of {t}" for g in target.groups for t in g.tasks if t not in found.heads]
     return found
 
 
-def _take_tower(target: Built, k: int, source: Built, given: bool, found: Matched) -> None:
-    """Tower k of the target, with the heads that read it, from the tower of that name."""
-    tower, theirs = target.model.towers.names[k], source.model.towers
-    if tower in theirs.names:
-        j = theirs.names.index(tower)
-    elif given and len(theirs.names) == 1:
-        j = 0
-    else:
+def _copies(built: Built) -> dict[str, tuple[Towers, int]]:
+    """Tower or expert -> the grouped towers that hold it, and its number among them."""
+    grouped = [part for part in built.model.trunk.modules() if isinstance(part, Towers)]
+    return {name: (towers, k) for towers in grouped for k, name in enumerate(towers.names)}
+
+
+def _source_of(tower: str, source: Built, given: bool) -> tuple[Towers, int] | None:
+    """The grouped towers of a run with this tower, and its number; if `given`, a single tower may have any name."""
+    theirs = _copies(source)
+    if tower not in theirs and given and len(theirs) == 1:
+        return next(iter(theirs.values()))
+    return theirs.get(tower)
+
+
+def _take_tower(target: Built, tower: str, source: Built, given: bool, found: Matched) -> None:
+    place = _source_of(tower, source, given)
+    if place is None:
         return
-    n, m = len(target.model.towers.names), len(theirs.names)
-    for stage, module in target.model.towers.stages.items():
-        if stage in theirs.stages and _copy(module, k, n, theirs.stages[stage], j, m):
+    (own, k), (theirs, j) = _copies(target)[tower], place
+    for stage, module in own.stages.items():
+        if stage in theirs.stages and _copy(
+            module, k, len(own.names), theirs.stages[stage], j, len(theirs.names)
+        ):
             found.towers.setdefault(tower, []).append(stage)
+
+
+def _take_heads(target: Built, tower: str, source: Built, given: bool, found: Matched) -> None:
+    """Take the heads of a tower's tasks from the run that has this tower."""
+    if _source_of(tower, source, given) is None:
+        return
     for group in target.groups:
         for t, task in enumerate(group.tasks):
             place = [(g, g.tasks.index(task)) for g in source.groups if task in g.tasks]
-            if group.towers[t] != k or not place:
+            if group.towers[t] != tower or not place:
                 continue
             other, i = place[0]
-            if group.outputs[t] != other.outputs[i]:  # as many classes may be other ones
+            if group.outputs[t] != other.outputs[i]:  # an equal number of classes may be different classes
                 continue
-            heads, those = target.model.heads.groups[group.name], source.model.heads.groups[other.name]
-            if _copy(heads, t, len(group.tasks), those, i, len(other.tasks)):
+            own = target.model.modules_of_tasks()[group.name].head
+            theirs = source.model.modules_of_tasks()[other.name].head
+            if _copy(own, t, len(group.tasks), theirs, i, len(other.tasks)):
                 found.heads.append(task)
 
 
+def _take_sharing(target: Built, source: Built, found: Matched) -> None:
+    """Take the sharing parameters with the same name and shape."""
+    theirs = dict(source.model.named_parameters())
+    roles = target.model.parameter_roles()
+    for name, parameter in target.model.named_parameters():
+        if roles[name] == "sharing" and name in theirs and theirs[name].shape == parameter.shape:
+            with torch.no_grad():
+                parameter.copy_(theirs[name])
+            found.sharing.append(name.removeprefix("trunk."))
+
+
 def _copy(own: nn.Module, k: int, n: int, other: nn.Module, j: int, m: int) -> bool:
-    """Copy part j of m of one module into part k of n of another, if all of it fits; False if nothing was copied."""
+    """Copy part j of m of `other` into part k of n of `own` if all shapes agree, and return whether they do."""
     mine, theirs = _part(own, k, n), _part(other, j, m)
     if not mine or mine.keys() != theirs.keys():
         return False
@@ -117,6 +150,6 @@ def _part(module: nn.Module, k: int, n: int) -> dict[str, Tensor]:
     for name, tensor in module.state_dict().items():
         if tensor.ndim and tensor.shape[0] % n == 0:
             tensors[name] = tensor.unflatten(0, (n, -1))[k]
-        else:  # a counter of batches, which all have in common
+        else:  # all towers share a counter of batches
             tensors[name] = tensor
     return tensors

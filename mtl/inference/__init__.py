@@ -1,1 +1,1 @@
-"""A run as a model: load it, predict, evaluate again."""
+"""Uses a run as a model: loads it, predicts, and evaluates again."""

@@ -1,4 +1,4 @@
-"""What a trained model is fed: raw input rows out of arrays, tables and files, a batch at a time."""
+"""Feeds a trained model: arrays, tables and files become raw input rows, a batch at a time."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 Float32 = npt.NDArray[np.float32]
 Image = tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]]
 Batch = tuple[dict[str, Any], Float32]
-"""Columns that are carried through, and raw input rows."""
+"""Columns to keep in the output, and raw input rows."""
 
 ROWS = 4096
 """Most rows of a forward pass."""
 NUMBERS, PIXELS = 1 << 22, 1 << 20
-"""Most input numbers of a forward pass: of plain rows, and of images, whose activations are larger than they."""
+"""Most input numbers of a forward pass: of plain rows, and of images, which have larger activations."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """How raw rows reach a model.
+    """Turns data into the raw rows that a model takes.
 
     Args:
-        source: the form of the run's own data.
-        header: the shape of one row.
+        source: the source of the run's own data; new data have its form.
+        header: the header of the run's data, with the shape of one row.
         learned: the columns of a table and the values of its categories.
     """
 
@@ -48,20 +48,20 @@ class Feed:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one row."""
+        """The shape of one row."""
         return tuple(self.header.input_shape)
 
     @property
     def rows(self) -> int:
-        """Rows of one batch."""
+        """The number of rows in one batch."""
         most = NUMBERS if len(self.shape) == 1 else PIXELS
         return max(1, min(ROWS, most // max(1, math.prod(self.shape))))
 
     def batches(self, data: Any, keep: Sequence[str] = ()) -> Iterator[Batch]:
-        """Raw rows of a path, a table or an array, and the columns of it to carry through.
+        """Raw rows of a path, a table or an array; each batch comes with its values of the `keep` columns.
 
         Raises:
-            UserError: a column or array is missing, has another shape, or holds what it should not.
+            UserError: a column or array is missing, has another shape, or holds a wrong value.
         """
         if isinstance(data, str | os.PathLike):
             path = Path(data)
@@ -83,15 +83,16 @@ class Feed:
             yield {}, self._numbers(array[start : start + self.rows], start)
 
     def _npz(self, path: Path, keep: Sequence[str]) -> Iterator[Batch]:
-        from mtl.data.files.npz import names
+        from mtl.data.files.npz import archive
         from mtl.data.files.npz_stream import stream
 
         name, start = self.source.input_array(), 0
         with without_paths():
-            known = names(path)
+            file = archive(path)
+            known = file.headers
         if name in known:
             self._check_shape(known[name][0], path.name)
-        for arrays in stream(path, list(dict.fromkeys([name, *keep])), self.rows):
+        for arrays in stream(file, list(dict.fromkeys([name, *keep])), self.rows):
             yield {n: arrays[n] for n in keep}, self._numbers(arrays[name], start, path.name)
             start += len(arrays[name])
 
@@ -104,7 +105,7 @@ class Feed:
             raise UserError(place, f"shape {tuple(shape)}, the run takes {wanted}")
 
     def _numbers(self, part: Array, start: int, place: str = "inputs") -> Float32:
-        """float32 rows of an array, refused where they are not what the run was trained on."""
+        """float32 rows of an array; other shapes and values than in training are refused."""
         if part.dtype.kind not in "fiub":
             raise UserError(place, f"holds {part.dtype} values, not numbers")
         with np.errstate(over="ignore"):
@@ -146,7 +147,7 @@ class Feed:
 
 
 class _TableRows:
-    """Batches of a table as raw rows, with the codes that the run gave to categories."""
+    """Turns batches of a table into raw rows, with the run's own codes of categories."""
 
     def __init__(self, file: TableFile, layout: Layout) -> None:
         from mtl.data.columns.inputs import Known
@@ -156,6 +157,7 @@ class _TableRows:
         self.coders = {name: Known(values) for name, values in layout.values.items()}
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        """(n, layout.width) the raw rows of a batch; its first row is row `first` of the table."""
         from mtl.data.columns.inputs import input_block
 
         rows = np.empty((batch.num_rows, self.layout.width), np.float32)
@@ -172,13 +174,14 @@ class _TableRows:
 
 
 class _ImageRows:
-    """The images that a batch of a table names; their paths are relative to the table's folder."""
+    """Reads the images that a batch of a table names; their paths start from the table's folder."""
 
     def __init__(self, file: TableFile, shape: tuple[int, ...], image: Image) -> None:
         self.file, self.shape, self.image = file, shape, image
         self.columns = [image[0]]
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        """(n, C, H, W) the images of a batch; its first row is row `first` of the table."""
         from mtl.data.columns.values import texts
         from mtl.data.files.images import read_images
 
@@ -197,26 +200,27 @@ class _ImageRows:
 
 
 class _VectorRows:
-    """A column that lists the numbers of each row, for a run that was trained on an array of that name."""
+    """Reads a column of lists of numbers, for a run that was trained on an array of the same name."""
 
     def __init__(self, file: TableFile, width: int, column: str) -> None:
         self.file, self.width, self.columns = file, width, [column]
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
+        """(n, ...) the numbers of a batch; its first row is row `first` of the table."""
         from mtl.data.columns.values import vectors
 
         return vectors(self.file, self.columns[0], first, batch.column(self.columns[0]), self.width)
 
 
 def in_memory(data: Any) -> TableFile:
-    """A table that is in memory already, behind the interface of a file.
+    """Give a table in memory the interface of a table file.
 
     Args:
         data: a pyarrow Table; a mapping of column -> sequence; or a data frame, known by
             `__arrow_c_stream__` or by `to_dict(orient="list")`.
 
     Raises:
-        UserError: it is none of these, or a column's values are of several kinds.
+        UserError: the data are none of these, or a column has values of several types.
     """
     import pyarrow as pa
 

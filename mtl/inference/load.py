@@ -1,4 +1,4 @@
-"""A run's network with its selected weights, out of its folder."""
+"""Loads a run's network with its selected weights from its folder."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtl.build import Built, build
-from mtl.console import complain
 from mtl.data.learned import Learned, from_record
 from mtl.data.types import Header
 from mtl.errors import UserError, quoted, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs import checkpoint, state
-from mtl.runs.folder import RECORD, RunFolder, recipe_of
-from mtl.runs.record import PUT_BACK, digest_of_model
+from mtl.runs.folder import RECORD, RunFolder
+from mtl.runs.record import PUT_BACK
 from mtl.training import devices
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network with its selected weights, and all that is needed to feed and read it.
+    """A run's network with its selected weights, and everything that is needed to use it.
 
     Args:
         recipe: the run's recipe.
         built: the network and its task groups.
-        header: the shape of its inputs.
+        header: the header of its data, with the shape of inputs.
         learned: classes, scales and other numbers from training.
         folder: the run.
+        notice: if the run is not finished, a sentence that says which weights are used.
     """
 
     recipe: Recipe
@@ -38,10 +38,11 @@ class Trained:
     header: Header
     learned: Learned
     folder: RunFolder
+    notice: str | None = None
 
 
 def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
-    """The network of a finished run (or one with a checkpoint); its data are not needed.
+    """Load the network of a finished run, or of a run with a checkpoint; its data are not needed.
 
     Raises:
         UserError: there is no such run or device, or the run has no whole checkpoint.
@@ -52,34 +53,30 @@ def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
     except UserError as error:
         raise UserError("--device", error.what, error.todo) from None
     recipe = _recipe(folder)
-    if "model" not in folder.record:
-        raise UserError(
-            str(folder.path), "was made by an earlier mtl that did not record its inputs", "train it again"
-        )
     _require_whole(folder)
-    header, learned = from_record(folder.record["model"])
+    header, learned = from_record(folder.record.model.model_dump())
     _require_tasks(folder, recipe, learned)
     built = build(recipe, header, learned)
-    state.load_weights(built.model, selected_files(folder))
-    return Trained(recipe, built.to(target), header, learned, folder)
+    files, notice = selected_files(folder)
+    state.load_weights(built.model, files)
+    return Trained(recipe, built.to(target), header, learned, folder, notice)
 
 
 def _require_whole(folder: RunFolder) -> None:
-    """The record says of the model what the run wrote; older runs have no digest of it.
+    """Refuse a record whose facts about the model are not those that the run wrote.
 
     Raises:
-        UserError: it does not.
+        UserError: they are not.
     """
-    record = folder.record
-    if record.get("model_sha256", "") not in ("", digest_of_model(record)):
+    if folder.record.model_sha256 != folder.record.model.sha256():
         raise UserError(str(folder.path / RECORD), "model is not as the run wrote it", PUT_BACK)
 
 
 def _require_tasks(folder: RunFolder, recipe: Recipe, learned: Learned) -> None:
-    """What was learned is of the recipe's tasks.
+    """Refuse a record that was learned with other tasks than the recipe's.
 
     Raises:
-        UserError: the record is not that of this recipe.
+        UserError: the tasks differ.
     """
     for name, of in (("outputs", learned.outputs), ("constants", learned.constants)):
         for task in recipe.tasks.keys() ^ of.keys():
@@ -88,26 +85,27 @@ def _require_tasks(folder: RunFolder, recipe: Recipe, learned: Learned) -> None:
 
 
 def _recipe(folder: RunFolder) -> Recipe:
-    """The run's recipe; if it names parts of plug-ins that are not loaded, the message says which to add."""
+    """The run's recipe; if it names parts of plug-ins that are not loaded, the error says which to load."""
     try:
-        return load_recipe(recipe_of(folder))
+        return load_recipe(folder.recipe())
     except UserError as error:
-        plugins = " ".join(f"--plugin {name}" for name in folder.record.get("plugins", []))
+        plugins = " ".join(f"--plugin {name}" for name in folder.record.plugins)
         if plugins:
             todo = f"the run began with plug-ins; add {plugins}"
             raise_all([UserError(e.place, e.what, todo, path=e.path) for e in error.errors])
         raise
 
 
-def selected_files(folder: RunFolder) -> Mapping[str, Path]:
-    """The checkpoint that the run selected; of a run that is not finished, the best one so far by validation.
+def selected_files(folder: RunFolder) -> tuple[Mapping[str, Path], str | None]:
+    """The files of the checkpoint that the run selected, and a sentence about it; None if the run is finished.
 
-    Where validation chose none, or the best one is not whole, it is the newest. Stderr says which it is.
+    An unfinished run gives its best checkpoint so far by validation. If validation chose none, or if the best one is
+    not whole, the run gives its newest one. The sentence says which checkpoint it is.
 
     Raises:
-        UserError: there is no whole checkpoint, or the one selected is damaged.
+        UserError: there is no whole checkpoint, or the selected one is damaged.
     """
-    run_id, selected = folder.record["id"], folder.record.get("selected", {}).get("step")
+    run_id, selected = folder.record.id, folder.record.selected
     if selected is None:
         step, files, _ = checkpoint.newest(folder.checkpoints, run_id)
         best = state.best_step(files)
@@ -115,12 +113,11 @@ def selected_files(folder: RunFolder) -> Mapping[str, Path]:
             with suppress(checkpoint.Damaged):
                 files = checkpoint.verified(_at(folder, best), run_id)
                 step = best
-        complain(f"warning: {folder.path} is not finished: weights of step {step} are used")
-        return files
+        return files, f"{folder.path} is not finished: weights of step {step} are used"
     try:
-        return checkpoint.verified(_at(folder, selected), run_id)
+        return checkpoint.verified(_at(folder, selected.step), run_id), None
     except checkpoint.Damaged as reason:
-        raise UserError(str(folder.path), f"step-{selected:08d} is damaged ({reason})") from None
+        raise UserError(str(folder.path), f"step-{selected.step:08d} is damaged ({reason})") from None
 
 
 def _at(folder: RunFolder, step: int) -> Path:

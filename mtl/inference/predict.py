@@ -1,4 +1,4 @@
-"""A trained run as a predictor: raw rows in, classes, values and probabilities out."""
+"""Predicts with a trained run: raw rows become classes, values and probabilities."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Predictions = dict[str, Array | list[Any]]
 
 @dataclass(frozen=True)
 class TrainedModel(Trained):
-    """A trained run that predicts and is evaluated."""
+    """A trained run that predicts and can be evaluated."""
 
     @cached_property
     def feed(self) -> Feed:
-        """How raw rows reach the network; of several sources, those of the first one's form."""
+        """The feed that turns data into rows for the network; of several sources, the first one gives the form."""
         return Feed(next(iter(self.recipe.data.by_name.values())), self.header, self.learned)
 
     def predict(self, data: Any) -> Predictions:
-        """Predictions for all rows at once.
+        """Predict for all rows at once.
 
         Args:
             data: an array of raw inputs (n, ...); a path of a CSV, Parquet or npz file; a pyarrow Table; a
@@ -45,7 +45,7 @@ class TrainedModel(Trained):
             probability of yes, `<task>_p_<class>` that of each class or label.
 
         Raises:
-            UserError: a column is missing, or a value is not what its column should hold.
+            UserError: a column is missing, or holds a wrong value.
         """
         parts = [part for _, part in self.batches(data)]
         parts = parts or [self._predict(np.empty((0, *self.feed.shape), np.float32))]
@@ -59,7 +59,7 @@ class TrainedModel(Trained):
         return joined
 
     def batches(self, data: Any, keep: Sequence[str] = ()) -> Iterator[tuple[dict[str, Any], Predictions]]:
-        """Predictions batch by batch, with the columns of the input that are carried through."""
+        """Predict batch by batch; each batch comes with its values of the `keep` columns."""
         for kept, inputs in self.feed.batches(data, keep):
             yield kept, self._predict(inputs)
 
@@ -67,8 +67,8 @@ class TrainedModel(Trained):
     def _predict(self, inputs: Array) -> Predictions:
         device = next(self.built.model.parameters()).device
         with evaluation_mode(self.built.model):
-            logits = self.built.model.forward_groups(torch.from_numpy(inputs).to(device))
-        return decoded(self.recipe, self.built, logits)
+            logits = self.built.model(torch.from_numpy(inputs).to(device))
+        return decoded(self.recipe, self.built, logits.groups)
 
     def evaluate(
         self, split: str = "test", data: str | os.PathLike[str] | None = None
@@ -76,7 +76,7 @@ class TrainedModel(Trained):
         """Metrics on a split of the run's data, or on all rows of another file that has labels.
 
         Raises:
-            UserError: there is no such split, or the file is not like the run's.
+            UserError: there is no such split, or the file has another form than the run's data.
         """
         return rescore(self, split, data)
 
@@ -87,11 +87,16 @@ def decoded(recipe: Recipe, built: Built, logits: Mapping[str, Tensor]) -> Predi
     Raises:
         UserError: two tasks give a column of the same name.
     """
+    predicted = {
+        group.name: built.model.modules_of_tasks()[group.name].predict(logits[group.name].float())
+        for group in built.groups
+    }
     place = {task: (group, t) for group in built.groups for t, task in enumerate(group.tasks)}
     columns: Predictions = {}
     for task, spec in recipe.tasks.items():
         group, t = place[task]
-        found = spec.decode(logits[group.name][:, t].float(), group.outputs[t], group.constants_of(t))
+        own = {name: values[:, t].cpu().numpy() for name, values in predicted[group.name].items()}
+        found = spec.decode(own, group.outputs[t])
         for suffix, values in found.items():
             if task + suffix in columns:
                 raise UserError(
@@ -103,7 +108,7 @@ def decoded(recipe: Recipe, built: Built, logits: Mapping[str, Tensor]) -> Predi
 
 
 def check_columns(recipe: Recipe, built: Built) -> None:
-    """Refuse, before training begins, tasks whose predictions could not stand in one table.
+    """Refuse tasks whose predictions would have equal column names; this is checked before training begins.
 
     Raises:
         UserError: two tasks give a column of the same name.
@@ -117,10 +122,12 @@ def check_columns(recipe: Recipe, built: Built) -> None:
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> TrainedModel:
-    """A finished run (or one with a checkpoint) as a predictor; its data are not needed.
+    """Load a finished run, or a run with a checkpoint, as a predictor; its data are not needed.
+
+    Nothing is printed. If the run is not finished, `notice` says which weights are used.
 
     Raises:
         UserError: there is no such run or device, or the run has no whole checkpoint.
     """
     found = load_trained(path, device)
-    return TrainedModel(found.recipe, found.built, found.header, found.learned, found.folder)
+    return TrainedModel(found.recipe, found.built, found.header, found.learned, found.folder, found.notice)

@@ -1,4 +1,4 @@
-"""Metrics of a trained model again: on a split of its own data, or on another file."""
+"""Evaluates a trained model again: on a split of its own data, or on another file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl.data.files.opening import opened_once
 from mtl.data.types import Layout, Wanted
 from mtl.dataset.assemble import Dataset, assembled, load_dataset, wanted_of
 from mtl.dataset.header import header_of
@@ -20,50 +21,53 @@ from mtl.recipe.keys.recipe import Recipe
 from mtl.training import devices
 
 
+@opened_once()
 def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> dict[str, float | None]:
-    """Metrics of `split` of the run's data, or of all rows of `data`.
+    """Metrics of `split` of the run's data, or of all rows of the file `data`.
 
     Raises:
-        UserError: there is no such split, the run's data are not what they were, or the file is not like them.
+        UserError: there is no such split, the run's data have changed, or the file has another form.
     """
     recipe = model.recipe
-    with devices.settings(recipe.train.deterministic, model.folder.record["threads"]):
+    with devices.settings(recipe.train.deterministic, model.folder.record.threads):
         if data is not None:
             dataset, split = other_data(model, Path(data)), "test"
         else:
             dataset = own_data(model, split)
         device = next(model.built.model.parameters()).device
         dataset = dataset.to(device)
-        return evaluate(
-            model.built.model, model.built.groups, recipe.tasks, dataset, dataset.splits[split], split
-        )
+        return evaluate(model.built.model, recipe.tasks, dataset, dataset.splits[split], split)
 
 
 def own_data(model: Trained, split: str) -> Dataset:
-    """The data of the run, which must be those it was trained on: other rows would be split otherwise."""
-    record = model.folder.record["data"]
+    """The run's own data; changed data are refused, because their rows would be split differently.
+
+    Raises:
+        UserError: the data have changed, or have no such split.
+    """
+    record = model.folder.record.data
     place = str(model.folder.path)
-    if split not in record["rows"]:
-        near, known = did_you_mean(split, record["rows"]), ", ".join(record["rows"])
+    if split not in record.rows:
+        near, known = did_you_mean(split, record.rows), ", ".join(record.rows)
         raise UserError(place, f"no split {quoted(split)}{near}", f"one of {known}")
     dataset = load_dataset(model.recipe, header_of(model.recipe))
-    if dataset.fingerprint != record["sha256"]:
+    if dataset.fingerprint != record.sha256:
         raise UserError(
             place,
             f"data changed since this run began (sha256 {dataset.fingerprint[:12]}..., "
-            f"was {record['sha256'][:12]}...)",
+            f"was {record.sha256[:12]}...)",
             "to evaluate on other rows, give them by --data",
         )
     return dataset
 
 
 def other_data(model: Trained, path: Path) -> Dataset:
-    """All rows of another file as one split, encoded as the run's own rows were.
+    """All rows of another file as one split, encoded like the run's own rows.
 
-    Of a run with several sources, the file has the form of the first and the label columns of all tasks.
+    If the run has several sources, the file needs the form of the first one and the label columns of all tasks.
 
     Raises:
-        UserError: the run's source is no file, or this one lacks columns or labels.
+        UserError: the run's source reads no file, or this file lacks columns or labels.
     """
     recipe = _without_sources(model.recipe)
     own = next(iter(recipe.data.by_name.values())).elsewhere(str(path), model.learned.layout)
@@ -85,13 +89,13 @@ def other_data(model: Trained, path: Path) -> Dataset:
 
 
 def _without_sources(recipe: Recipe) -> Recipe:
-    """The recipe with tasks that take their labels from whatever file is given."""
+    """The recipe, with tasks that name no source; their labels come from any file."""
     tasks = {task: spec.model_copy(update={"source": None}) for task, spec in recipe.tasks.items()}
     return recipe.model_copy(update={"tasks": tasks})
 
 
 def _recoded(joined: Joined, layout: Layout, model: Trained) -> np.ndarray:
-    """The file's own codes of categories as those that the run learned; 0 for values it does not know."""
+    """The inputs with the run's codes of categories instead of the file's; an unknown value becomes 0."""
     known, inputs = model.learned.layout, joined.inputs
     assert known is not None
     lacking = np.isnan(inputs[:, : layout.n_numeric])

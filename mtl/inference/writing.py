@@ -1,4 +1,4 @@
-"""Predictions into a CSV, Parquet or npz file, batch by batch: memory does not grow with the rows."""
+"""Writes predictions into a CSV, Parquet or npz file, batch by batch; memory does not grow with the rows."""
 
 from __future__ import annotations
 
@@ -15,35 +15,40 @@ from tempfile import mkdtemp
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
 
-from mtl.data.files.table import is_bytes, is_list, is_text
+from mtl.data.files.column_types import is_bytes, is_list, is_text
 from mtl.errors import EnvironmentFault, UserError, quoted
+from mtl.signals import undoing
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from mtl.inference.predict import TrainedModel
 
 
 class Writer(Protocol):
-    """Takes in one batch of columns after the other."""
+    """Writes columns, one batch after the other."""
 
     def __init__(self, path: Path) -> None: ...
 
-    def write(self, columns: dict[str, Any]) -> None: ...
+    def write(self, columns: dict[str, Any]) -> None:
+        """Write one batch of columns; every batch has the same columns."""
 
     def finish(self) -> None:
-        """Make the file whole."""
+        """Complete the file."""
 
     def close(self) -> None:
-        """Let go of everything, whether the file is whole or not."""
+        """Release everything, whether or not the file is complete."""
 
 
+@undoing()
 def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequence[str] = ()) -> int:
-    """Predict for every row of a file; returns their number. `output` appears only when it is whole.
+    """Predict for every row of a file, and return the number of rows; `output` appears only when it is complete.
 
     Raises:
-        UserError: the input is not like the run's, or the output's name has another suffix or is taken.
+        UserError: the input has another form than the run's data, or the output's name is taken or has an unknown
+            suffix.
         EnvironmentFault: the output cannot be written.
     """
     target = Path(output)
@@ -81,7 +86,7 @@ def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequenc
 
 
 class _Tables:
-    """Batches as tables into one file, by a writer that is made for the first one's columns."""
+    """Writes batches as tables into one file; the first batch decides the columns of the writer."""
 
     def __init__(self, path: Path) -> None:
         self.file: IO[bytes] = path.open("wb")
@@ -97,8 +102,6 @@ class _Tables:
 
 class _Csv(_Tables):
     def write(self, columns: dict[str, Any]) -> None:
-        import pyarrow.csv as pc
-
         table = _table(columns, flat=True)
         if self.writer is None:
             header = io.StringIO(newline="")
@@ -111,15 +114,18 @@ class _Csv(_Tables):
 
 class _Parquet(_Tables):
     def write(self, columns: dict[str, Any]) -> None:
-        import pyarrow.parquet as pq
-
         table = _table(columns, flat=False)
         self.writer = self.writer or pq.ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)
 
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.is_open = False  # an open writer would warn that its file is not complete
+        super().close()
+
 
 class _Npz:
-    """Each column grows in a file of its own, block after block; the archive is put together at the end."""
+    """Appends each column to a file of its own, block after block; the end joins them in an archive."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,9 +152,7 @@ WRITERS: dict[str, type[Writer]] = {".csv": _Csv, ".parquet": _Parquet, ".npz": 
 
 
 def _table(columns: dict[str, Any], flat: bool) -> pa.Table:
-    """The columns as a table; `flat`, as in a CSV: a list is one text."""
-    import pyarrow as pa
-
+    """The columns as a table; with `flat`, as a CSV needs it, each list is one text."""
     arrays = {name: _column(values) for name, values in columns.items()}
     if flat:
         arrays = {name: _flat(name, array) for name, array in arrays.items()}
@@ -156,9 +160,7 @@ def _table(columns: dict[str, Any], flat: bool) -> pa.Table:
 
 
 def _column(values: Any) -> pa.Array:
-    """Values as Arrow has them; of one type in every batch."""
-    import pyarrow as pa
-
+    """Values as an Arrow array, with the same type in every batch."""
     if isinstance(values, list):
         return pa.array([[str(value) for value in row] for row in values], pa.list_(pa.string()))
     if not isinstance(values, np.ndarray):
@@ -172,8 +174,6 @@ def _column(values: Any) -> pa.Array:
 
 
 def _flat(name: str, array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-
     kind = array.type
     if is_list(kind):
         texts = is_text(kind.value_type)
@@ -191,9 +191,7 @@ def _text(row: list[Any] | None, texts: bool) -> str | None:
 
 
 def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
-    """A column as an array without objects: "" for a missing text, NaN for a missing number."""
-    import pyarrow as pa
-
+    """A column as an array without objects: a missing text becomes "", a missing number NaN."""
     if isinstance(values, np.ndarray):
         return values.astype(str) if values.dtype == object else values
     array = _column(values)
@@ -210,7 +208,7 @@ def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
 
 
 def _join_blocks(path: Path, member: IO[bytes]) -> None:
-    """One .npy out of several that stand in one file, a block at a time."""
+    """Join the blocks of a file, each an .npy of its own, into one .npy, a block at a time."""
     dtypes, n_rows, tail = [], 0, ()
     for block in _blocks(path):
         dtypes.append(block.dtype)

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 
 class TableInputs(nn.Module):
-    """Raw rows (B, N + C) -> what the first stage reads.
+    """This layer turns raw rows (B, N + C) into the numbers that the first stage reads.
 
     A missing number (NaN) becomes `fill`; then x = (x - mean) / std. Each indicator is 1 where its number was
-    missing. A category with code 1..c is one-hot of c, or a learned vector of each tower; code 0, any other value,
-    is all zeros, so that a value first seen later shifts nothing.
+    missing. A category with code 1..c becomes a one-hot vector of c numbers, or a vector that each tower learns. Code
+    0 stands for every other value and becomes zeros, so a value that training never saw adds nothing.
 
     Args:
         mean, std, fill: (N,) of the numeric columns.
@@ -26,7 +26,7 @@ class TableInputs(nn.Module):
         embedding: D, or None for one-hot.
         n_towers: K.
 
-    The result is (B, F), shared by all towers, or with embeddings (B, K*F), tower-major.
+    The result is (B, F), which all towers share. With embeddings it is (B, K*F), tower-major.
     """
 
     mean: Tensor
@@ -61,16 +61,17 @@ class TableInputs(nn.Module):
 
     @property
     def per_tower(self) -> bool:
-        """Whether towers read inputs of their own."""
+        """Whether each tower reads an input of its own."""
         return self.embedding is not None
 
     @property
     def width(self) -> int:
-        """F: what one tower reads."""
+        """F, the number of features that one tower reads."""
         categories = self.n_codes if self.embedding is None else self.embedding * len(self.n_values)
         return self.n_numeric + len(self.indicators) + categories
 
     def forward(self, x: Tensor) -> Tensor:
+        """Raw rows (B, N + C) -> (B, F), or (B, K*F) with embeddings."""
         x = x.to(self.mean.dtype)
         numbers = x[:, : self.n_numeric]
         missing = numbers.isnan()
@@ -88,13 +89,13 @@ class TableInputs(nn.Module):
         return rows_BKF.flatten(1)
 
     def _one_hot(self, codes_BC: Tensor) -> Tensor:
-        """(B, V); the place of code 0 is one past the end, and cut off."""
+        """Codes (B, C) -> (B, V). Code 0 takes the place after the last one, which is then cut off."""
         place_BC = torch.where(codes_BC > 0, self.offsets + codes_BC - 1, self.n_codes)
         hot = torch.zeros(len(codes_BC), self.n_codes + 1, dtype=self.mean.dtype, device=codes_BC.device)
         return hot.scatter(1, place_BC, 1.0)[:, :-1]
 
     def _embedded(self, codes_BC: Tensor) -> Tensor:
-        """(B, K, C * D)."""
+        """Codes (B, C) -> (B, K, C * D)."""
         known_BC = codes_BC > 0
         place_BC = torch.where(known_BC, self.offsets + codes_BC - 1, 0)
         tower_K = torch.arange(self.n_towers, device=codes_BC.device) * self.n_codes

@@ -1,8 +1,8 @@
 """Layers for K towers at once: each tower is one group of channels.
 
 Shapes: B batch, K towers, C channels and F features of one tower, H W positions. An activation is
-(B, K*C, H, W) or (B, K*F), tower-major. Every parameter has K*out as its first dimension, so that
-tower k owns the k-th of K equal slices, whatever the layer.
+(B, K*C, H, W) or (B, K*F), tower-major. Every parameter has K*out as its first dimension, so tower k owns the k-th of
+K equal slices in every layer.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class GroupedLinear(nn.Module):
         n_towers: K.
         in_features: features of one tower's input.
         out_features: features of one tower's output.
-        shared_input: whether all towers read the same x, (B, in), instead of each its own, (B, K*in).
-        bias: whether b is there.
+        shared_input: whether all towers read the same x, (B, in). Otherwise each tower reads its own, (B, K*in).
+        bias: whether the layer adds b.
     """
 
     def __init__(
@@ -46,12 +46,17 @@ class GroupedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_towers * out_features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, K*in), or (B, in) for a shared input -> (B, K*out)."""
         if self.shared_input or self.n_towers == 1:
             return F.linear(x, self.weight, self.bias)
-        x_KBF = x.unflatten(1, (self.n_towers, self.in_features)).transpose(0, 1)
-        weight_KFG = self.weight.unflatten(0, (self.n_towers, self.out_features)).transpose(1, 2)
-        y = torch.bmm(x_KBF, weight_KFG).transpose(0, 1).flatten(1)
+        y = self.mapped(x, self.weight)
         return y if self.bias is None else y + self.bias
+
+    def mapped(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(B, K*in) -> (B, K*out), where slice k of the weight (K*out, in) maps the input of tower k."""
+        x_KBF = x.unflatten(1, (self.n_towers, self.in_features)).transpose(0, 1)
+        weight_KFG = weight.unflatten(0, (self.n_towers, self.out_features)).transpose(1, 2)
+        return torch.bmm(x_KBF, weight_KFG).transpose(0, 1).flatten(1)
 
     def extra_repr(self) -> str:
         shared = ", shared_input=True" if self.shared_input else ""
@@ -68,9 +73,9 @@ def grouped_conv(
     padding: int,
     shared_input: bool,
 ) -> nn.Conv2d:
-    """K convolutions as one: `groups` keeps the towers apart; a shared input is read once.
+    """One convolution computes those of K towers: `groups` keeps the towers apart, and a shared input is read once.
 
-    Args are per tower; no bias, since a norm follows.
+    The arguments describe one tower. The convolution has no bias, since a norm follows.
     """
     return nn.Conv2d(
         channels_in if shared_input else n_towers * channels_in,
@@ -86,20 +91,21 @@ def grouped_conv(
 class _Debiased(nn.modules.batchnorm._BatchNorm):
     """Batch norm whose running statistics are corrected for their start, as Adam corrects its moments.
 
-    The moving average r_t = (1 - m) r_{t-1} + m x_t, begun at 0 and divided by 1 - (1 - m)^t, so that early
-    averages hold no part of the start; computed by the momentum m_t = m / (1 - (1 - m)^t). With a small m
-    and few steps, plain batch norm evaluates with statistics that are still mostly the start's.
+    The moving average r_t = (1 - m) r_{t-1} + m x_t starts at 0 and is divided by 1 - (1 - m)^t, so that no average
+    holds a part of the start. The momentum m_t = m / (1 - (1 - m)^t) gives the same numbers. Plain batch norm with
+    a small m still evaluates mostly with its initial statistics after few steps.
     """
 
     settled = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """Input -> normalized input of the same shape."""
         if not self.training or self.settled or x.is_meta:
             return super().forward(x)
         momentum = self.momentum or 0.0
         assert self.num_batches_tracked is not None
         rest = (1 - momentum) ** (int(self.num_batches_tracked) + 1)
-        # from here on the correction is below the rounding of float32, and need not wait for the device
+        # from here on the correction is smaller than the rounding of float32, so the code skips the wait for the device
         self.settled = rest < 1e-8
         self.momentum = momentum / (1 - rest)
         try:
@@ -121,8 +127,8 @@ def grouped_norm(
 ) -> nn.Module | None:
     """A norm that treats each of `n_groups` groups of `width` channels on its own.
 
-    batch: statistics per channel over the batch (and positions). layer: per row over one group's
-    channels (and positions), which is a group norm with one group per tower. none: no module.
+    batch: statistics per channel over the batch (and positions). layer: statistics per row over the channels (and
+    positions) of one group, which is a group norm with one group per tower. none: the result is None.
     """
     channels = n_groups * width
     if kind == "batch":
@@ -142,16 +148,16 @@ def derived_seed(*parts: object) -> int:
 
 @contextmanager
 def drawn_from(*parts: object) -> Iterator[None]:
-    """Random draws inside come from a seed of their own, whatever was drawn before; after it, nothing has changed.
+    """Random draws inside the context come from a seed made of `parts`; afterwards the CPU generator is as before.
 
-    For modules that draw their parameters when they are made, as torch's own do.
+    This serves modules that draw their parameters when they are made, as torch's own do.
     """
     with torch.random.fork_rng(devices=[]):  # parameters are made on the CPU
         torch.manual_seed(derived_seed(*parts))
         yield
 
 
-# the standard deviation of a standard normal that is cut at 2: the draw is divided by it
+# the standard deviation of a standard normal that is cut at 2; each draw is divided by it
 _CUT_AT_2 = 0.8796256610342398
 
 
@@ -183,10 +189,10 @@ def init_weight(weight: Tensor, init: str, seed: int) -> None:
 def init_weights(
     module: nn.Module, names: tuple[str, ...], init: str, *key: object, prefix: str = ""
 ) -> None:
-    """Fill every weight of `module` group by group: the k-th slice from (*key, names[k], parameter).
+    """Fill every weight of `module` group by group, the k-th slice from the seed of (*key, names[k], parameter).
 
-    One-dimensional parameters (scales, shifts, biases) keep the start their modules gave them. Separate
-    towers draw their start by their own rules, each from (*key, its name).
+    One-dimensional parameters (scales, shifts, biases) keep the values that their modules gave them. Separate towers
+    draw their weights by their own rules, each from the seed of (*key, its name).
     """
     if isinstance(module, SeparateTowers):
         module.reset([derived_seed(*key, name, prefix) for name in names])

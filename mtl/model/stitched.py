@@ -1,22 +1,26 @@
-"""The network for N tasks: K towers, cross-stitch units between their stages, N heads."""
+"""The network for N tasks: inputs, a trunk, and the heads and losses of its task groups.
+
+Shapes: B batch, R readings, T tasks of a group, O outputs per task, N all tasks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mtl.model.heads import Heads
-from mtl.model.towers import Towers
+from mtl.model.tasks.module import TaskModule
+from mtl.model.trunk import SharingMatrix, Trunk, along
 
 
 class Standardize(nn.Module):
     """z-score of the raw input, (x - mean) / std, with the training split's mean and std.
 
     Args:
-        mean: broadcastable to one row's input.
-        std: likewise; nowhere 0.
+        mean: broadcasts to the input of one row.
+        std: broadcasts likewise; every entry is positive.
     """
 
     mean: Tensor
@@ -28,71 +32,110 @@ class Standardize(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Raw input (B, ...) -> standardized input of the same shape."""
         return (x.to(self.mean.dtype) - self.mean) / self.std
 
     def extra_repr(self) -> str:
         return f"shape={tuple(self.mean.shape)}"
 
 
-class StitchedMultiTower(nn.Module):
-    """Towers that exchange activations at stitch sites, and heads that read them.
-
-    With x_k the activation of tower k, every stage computes x_k = stage_k(x_k); after a stage that is a
-    site, (x_1, ..., x_K) = stitch(x_1, ..., x_K). Task t's head reads the last x of its tower.
+@dataclass(frozen=True)
+class Logits(Mapping[str, Tensor]):
+    """The output of the network: task -> logits (B, O), each a view of the logits of its task group.
 
     Args:
-        towers: the K towers.
-        stitches: stage name -> the unit that mixes the towers after it, (B, K*C, ...) to the same.
-        heads: the heads of all N tasks.
-        tasks: the N tasks, in the order in which results are shown.
-        standardize: applied to the raw input first, `Standardize` or `TableInputs`; none if left out.
+        groups: task group -> (B, T, O).
+        places: task -> its group and its position in that group.
+    """
 
-    Raises:
-        ValueError: a site is not a stage of the towers.
+    groups: Mapping[str, Tensor]
+    places: Mapping[str, tuple[str, int]]
+
+    def __getitem__(self, task: str) -> Tensor:
+        group, t = self.places[task]
+        return self.groups[group][:, t]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+class StitchedMultiTower(nn.Module):
+    """A network for N tasks: x -> inputs -> trunk -> one task module per task group.
+
+    Args:
+        trunk: from the input to R readings; `StitchedTowers` is K towers with cross-stitch units between them.
+        task_modules: task group -> head, loss and prediction of its tasks.
+        inputs: the first layer, `Standardize` or `TableInputs`; without it the trunk reads the raw input.
+        dropout: probability that training drops a value of a reading, for heads that have no rate of their own.
     """
 
     def __init__(
         self,
-        towers: Towers,
-        stitches: Mapping[str, nn.Module],
-        heads: Heads,
-        tasks: Sequence[str],
-        standardize: nn.Module | None = None,
+        trunk: Trunk,
+        task_modules: Mapping[str, TaskModule],
+        inputs: nn.Module | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        unknown = set(stitches) - set(towers.stage_names)
-        if unknown:
-            raise ValueError(f"stitches after unknown stages {sorted(unknown)}; stages: {towers.stage_names}")
-        self.tasks = tuple(tasks)
-        self.standardize = standardize if standardize is not None else nn.Identity()
-        self.towers = towers
-        self.stitches = nn.ModuleDict(stitches)
-        self.heads = heads
+        self.inputs = inputs if inputs is not None else nn.Identity()
+        self.trunk = trunk
+        self.dropout = nn.Dropout(dropout)
+        self.task_modules = nn.ModuleDict(task_modules)
+        self.places = {
+            task: (name, t) for name, module in task_modules.items() for t, task in enumerate(module.tasks)
+        }
 
-    def forward_groups(self, x: Tensor) -> dict[str, Tensor]:
-        """Input (B, ...) -> task group -> logits (B, T, O)."""
-        h: Tensor = self.standardize(x)
-        for name, stage in self.towers.stages.items():
-            h = stage(h)
-            if name in self.stitches:
-                h = self.stitches[name](h)
-        logits: dict[str, Tensor] = self.heads(h)
-        return logits
+    def modules_of_tasks(self) -> dict[str, TaskModule]:
+        """Task group -> its module."""
+        return {name: module for name, module in self.task_modules.items() if isinstance(module, TaskModule)}
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Input (B, ...) -> task -> logits (B, O)."""
-        logits = self.forward_groups(x)
-        places = {task: self.heads.place(task) for task in self.tasks}
-        return {task: logits[group][:, t] for task, (group, t) in places.items()}
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All N tasks, group by group."""
+        return tuple(self.places)
+
+    def forward(self, x: Tensor) -> Logits:
+        """Input (B, ...) -> logits of every task, (B, O) each, and of every task group, (B, T, O)."""
+        return self.logits_of(self.trunk(self.inputs(x)))
+
+    def logits_of(self, h: Tensor) -> Logits:
+        """Readings (B, R, *shape) -> logits."""
+        dropped = self.dropout(h)
+        groups = {
+            name: module(dropped if module.head.dropout is None else module.head.dropout(h))
+            for name, module in self.modules_of_tasks().items()
+        }
+        return Logits(groups, self.places)
 
     @torch.no_grad()
-    def alphas(self) -> dict[str, Tensor]:
-        """Site -> alpha as (K, K); for finer granularities, the mean over channels or units."""
-        return {site: stitch.alpha_KK() for site, stitch in self.stitches.items()}  # type: ignore[operator]
+    def sharing(self) -> dict[str, SharingMatrix]:
+        """Place in the network -> the current sharing matrix of that place."""
+        return self.trunk.readings()
 
     def parameter_roles(self) -> dict[str, str]:
-        """Parameter name -> `alpha` (in a stitch), `weight` (two dimensions or more) or `scale`."""
-        return {
-            name: "alpha" if name.startswith("stitches.") else "weight" if parameter.ndim > 1 else "scale"
-            for name, parameter in self.named_parameters()
-        }
+        """Parameter -> its role: `weight` (two dimensions or more), `scale`, or `sharing`, which the trunk names."""
+        roles = {name: "weight" if p.ndim > 1 else "scale" for name, p in self.named_parameters()}
+        roles.update({f"trunk.{name}": role for name, role in self.trunk.roles().items()})
+        return roles
+
+    def reach(self, tasks: tuple[str, ...]) -> dict[str, Tensor]:
+        """Parameter -> the tasks that its parts serve, as a bool tensor that broadcasts to (*shape, N).
+
+        The trunk gives the entries of its own parameters. Slice t of a task module serves task t.
+
+        Args:
+            tasks: all N tasks in the order of the trunk's plan, which is the recipe's.
+        """
+        reach = {f"trunk.{name}": served for name, served in self.trunk.reach().items()}
+        for name, module in self.modules_of_tasks().items():
+            rows = [[task == other for other in tasks] for task in module.tasks]
+            own_TN = torch.tensor(rows, device="cpu")
+            reach.update(
+                {f"task_modules.{name}.{key}": along(own_TN, p) for key, p in module.named_parameters()}
+            )
+        copies_KN = self.trunk.reach_of_copies()
+        reach.update({f"inputs.{name}": along(copies_KN, p) for name, p in self.inputs.named_parameters()})
+        return reach

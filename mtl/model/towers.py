@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 
 class Towers(nn.Module):
-    """An ordered chain of named stages; each maps (B, K*C, ...) to (B, K*C', ...).
+    """An ordered chain of named stages, each of which maps (B, K*C, ...) to (B, K*C', ...).
 
-    The first stage reads the input that all towers share, (B, C, ...).
+    The first stage reads the input (B, C, ...) that all towers share.
 
     Args:
-        names: the towers, K of them, in the order of their channel groups.
+        names: the K towers, in the order of their channel groups.
         stages: name and module of each stage, in order.
+        shapes: stage -> the shape of one tower's output, (F,) or (C, H, W).
 
     Raises:
-        ValueError: a stage has a name that nn.ModuleDict keeps for itself, such as `train`.
+        ValueError: a stage has a name that nn.ModuleDict reserves, such as `train`.
     """
 
-    def __init__(self, names: Sequence[str], stages: Sequence[tuple[str, nn.Module]]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        stages: Sequence[tuple[str, nn.Module]],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> None:
         super().__init__()
-        self.names = tuple(names)
+        self.names, self.shapes = tuple(names), dict(shapes)
         self.stage_names = tuple(name for name, _ in stages)
         keeper = nn.ModuleDict()  # an object, not the class: `training` is set on objects only
         reserved = [name for name in self.stage_names if hasattr(keeper, name)]
@@ -31,19 +37,30 @@ class Towers(nn.Module):
             raise ValueError(f"a stage cannot be called {reserved[0]!r}: choose another name")
         self.stages = nn.ModuleDict(dict(stages))
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Input (B, C, ...) -> output of the last stage (B, K*C', ...)."""
+        for stage in self.stages.values():
+            x = stage(x)
+        return x
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one tower's output."""
+        return self.shapes[self.stage_names[-1]]
+
     def extra_repr(self) -> str:
         return f"towers={list(self.names)}, stages={list(self.stage_names)}"
 
 
 class SeparateTowers(nn.Module):
-    """K modules of one tower each behind the interface of a stage, for backbones not written as groups.
+    """K modules, one for each tower, behind the interface of a stage; they serve backbones without grouped layers.
 
-    Slower than a grouped stage, as each module launches its own kernels.
+    Such a stage is slower than a grouped one, since each module launches its own kernels.
 
     Args:
         towers: one module per tower, from (B, C, ...) to (B, C', ...).
-        shared_input: whether all of them read the same input.
-        pretrained: whether the modules keep the weights that they come with.
+        shared_input: whether all modules read the same input.
+        pretrained: whether the modules keep the weights that they were given with.
     """
 
     def __init__(self, towers: Sequence[nn.Module], *, shared_input: bool, pretrained: bool = False) -> None:
@@ -52,7 +69,7 @@ class SeparateTowers(nn.Module):
         self.shared_input, self.pretrained = shared_input, pretrained
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Draw each tower's start anew by its modules' own `reset_parameters`, from its own seed."""
+        """Draw the initial weights of tower k from seed k, by the `reset_parameters` of its modules."""
         if self.pretrained:
             return
         for tower, seed in zip(self.towers, seeds, strict=True):
@@ -63,6 +80,7 @@ class SeparateTowers(nn.Module):
                         reset()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, K*C, ...), or (B, C, ...) for a shared input -> (B, K*C', ...)."""
         n = len(self.towers)
         parts = [x] * n if self.shared_input else x.chunk(n, dim=1)
         return torch.cat([tower(part) for tower, part in zip(self.towers, parts, strict=True)], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -17,6 +18,7 @@ class Adam(OptimizerSpec):
     """Adam; `l2` adds l2 * w to the gradient of conv and linear weights, the penalty l2/2 * sum w^2."""
 
     reference: ClassVar[str] = "Kingma and Ba 2015, arXiv:1412.6980"
+    example: ClassVar[Mapping[str, Any]] = {"lr": 0.1, "l2": 0.01}
 
     l2: float = Field(0.0, ge=0, le=1e3, description="factor of the penalty")
     betas: tuple[Beta, Beta] = Field(

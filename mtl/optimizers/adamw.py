@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -17,6 +18,7 @@ class AdamW(OptimizerSpec):
     """Adam whose `weight_decay` shrinks conv and linear weights directly, by lr * weight_decay * w."""
 
     reference: ClassVar[str] = "Loshchilov and Hutter 2019, arXiv:1711.05101"
+    example: ClassVar[Mapping[str, Any]] = {"lr": 0.1, "weight_decay": 0.1}
 
     weight_decay: float = Field(0.01, ge=0, le=1e3, description="factor of the shrinking")
     betas: tuple[Beta, Beta] = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +18,7 @@ class SGD(OptimizerSpec):
     """Stochastic gradient descent with momentum; `l2` as for adam."""
 
     reference: ClassVar[str] = "Robbins and Monro 1951; Sutskever et al. 2013"
+    example: ClassVar[Mapping[str, Any]] = {"lr": 0.1, "momentum": 0.9, "nesterov": True}
 
     l2: float = Field(0.0, ge=0, le=1e3, description="factor of the penalty")
     momentum: float = Field(0.0, ge=0, lt=1, description="what stays of the last step")

@@ -32,11 +32,11 @@ MAX_TASKS = 256
 
 
 class IsPath:
-    """Mark of a field that holds a path on disk."""
+    """Marks a field that holds a path on disk."""
 
 
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1000), IsPath]
-"""A path on disk; one that is relative is relative to the folder of the recipe that holds it."""
+"""A path on disk. A relative path starts from the folder of the recipe that holds it."""
 
 
 class Model(BaseModel):
@@ -49,12 +49,12 @@ class Model(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _name_unknown_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Let pydantic validate, and put the near miss into its message on unknown keys."""
+        """Let pydantic validate, then name the nearest known key in its message on each unknown key."""
         try:
             return handler(data)
         except ValidationError as error:
             found: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
-            # a key that is missing because it is misspelt is one fault, not two
+            # a misspelt key is also a missing key: the user gets one fault for both
             unknown = [e["loc"][0] for e in found if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
             meant = {(nearest(key, cls.model_fields),) for key in unknown[:MAX_NEAR]}
             details = [cls._detail(e) for e in found[:MAX_NEAR] if not _is_meant(e, meant)]
@@ -84,29 +84,29 @@ class Model(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """None is written only where it is not the default."""
+        """Leave out each key whose value is None, unless its default is something else."""
         fields = type(self).model_fields
         values: dict[str, Any] = handler(self)
         return {k: v for k, v in values.items() if v is not None or fields[k].default is not None}
 
 
 MAX_NEAR = 50
-"""Unknown keys of one mapping for which a near name is looked for, which takes 0.3 ms each."""
+"""The first 50 unknown keys of a mapping get the nearest known name; finding it takes 0.3 ms each."""
 _OWN = ("unknown_key", "recipe")
 
 
 def _is_meant(error: Mapping[str, Any], meant: Collection[tuple[str | None]]) -> bool:
-    """Whether a key is missing because it is misspelt."""
+    """Whether a key is missing only because the user misspelt it."""
     return error["type"] == "missing" and error["loc"] in meant
 
 
 def _custom(kind: LiteralString, what: str) -> PydanticCustomError:
-    # the text goes in as a value: it may hold braces that belong to the user
+    # the text goes in as a value, because it may hold braces that belong to the user
     return PydanticCustomError(kind, "{what}", {"what": what})
 
 
 def recipe_errors(title: str, errors: list[tuple[KeyPath, str]]) -> ValidationError:
-    """Own findings, each with its path, in the form in which pydantic collects them."""
+    """Faults that mtl itself found, each with its path, as the error that pydantic raises."""
     details = [
         InitErrorDetails(type=_custom("recipe", what), loc=tuple(path), input=None) for path, what in errors
     ]
@@ -116,10 +116,12 @@ def recipe_errors(title: str, errors: list[tuple[KeyPath, str]]) -> ValidationEr
 class Spec(Model):
     """The checked settings of one member of a family.
 
-    `kind` is the registered name; `reference` cites where the member comes from.
+    `kind` is the registered name; `reference` cites where the member comes from; `example` has the settings of a small
+    instance, by which the tests try every member.
     """
 
     reference: ClassVar[str] = ""
+    example: ClassVar[Mapping[str, Any]] = {}
     registry: ClassVar[Registry[Any]]
 
     kind: str = ""
@@ -138,7 +140,7 @@ class Spec(Model):
 
 
 class Kind:
-    """Annotation of a field that holds a member of a family: `kind` is looked up in its registry."""
+    """Annotates a field that holds a member of a family: the registry turns its `kind` into the Spec."""
 
     def __init__(self, registry: Registry[Any]) -> None:
         self.registry = registry
@@ -152,7 +154,7 @@ class Kind:
         )
 
     def resolve(self, value: Any) -> Any:
-        """A mapping with `kind` -> the Spec registered under that name."""
+        """Turn a mapping with `kind` into the Spec that is registered under that name."""
         if isinstance(value, self.registry.base):
             return value
         family = self.registry.family
@@ -200,5 +202,5 @@ class Norm(Model):
 
 
 def fault(what: str) -> PydanticCustomError:
-    """What a validator raises: its text goes to the user as it is."""
+    """The error that a validator raises; its text reaches the user unchanged."""
     return PydanticCustomError("recipe", "{what}", {"what": what})

@@ -9,10 +9,10 @@ from mtl.recipe.keys.recipe import Recipe
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Draft 2020-12 schema of a recipe file; `kind` is one of the registered names.
+    """Draft 2020-12 schema of a recipe file; the schema lists the registered names for each `kind`.
 
-    A recipe stands alone and fits `whole`, or leaves out what its `base` or `task_defaults` give: then any
-    key may be missing, and what is there must be right.
+    A recipe without `base` and `task_defaults` must fit `whole`. A recipe with one of them may leave out any
+    key, but each key that it gives must be right.
     """
     whole = Recipe.model_json_schema()
     definitions = whole.pop("$defs")
@@ -27,7 +27,7 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def _partial(schema: Any) -> Any:
-    """The schema of a part of what `schema` describes: no key is required, of a member not even its kind."""
+    """The same schema, but without required keys; even the `kind` of a member may be missing."""
     if isinstance(schema, list):
         return [_partial(item) for item in schema]
     if not isinstance(schema, dict):
@@ -44,5 +44,5 @@ def _partial(schema: Any) -> Any:
 
 
 def schema_text() -> str:
-    """The schema as the text that is committed as recipes/recipe.schema.json."""
+    """The text of recipes/recipe.schema.json."""
     return json.dumps(recipe_schema(), indent=1, sort_keys=True) + "\n"

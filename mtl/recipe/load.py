@@ -1,4 +1,4 @@
-"""A recipe's text, its base and its overrides -> one checked Recipe, every error at once; and back to text."""
+"""Loads a recipe: its text, its base and its overrides become one checked Recipe. Also writes one as text."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ MAX_BASES = 8
 
 
 def built_in_names() -> tuple[str, ...]:
-    """The recipes that ship with mtl."""
+    """The names of the recipes that ship with mtl."""
     return tuple(sorted(path.stem for path in BUILT_IN.glob("*.yaml")))
 
 
 def find(name: str) -> Path:
-    """The file of a recipe given as a path or as the name of a built-in one.
+    """The file of a recipe, which is given as a path or as the name of a built-in recipe.
 
     Raises:
-        UserError: it is no path and no built-in recipe is called that.
+        UserError: there is no such file, and no built-in recipe has this name.
     """
-    if name in built_in_names() and not os.path.isfile(name):  # a run folder may be called like its recipe
+    # a run folder may have the name of its recipe, so that only a file hides a built-in recipe
+    if name in built_in_names() and not os.path.isfile(name):
         return BUILT_IN / f"{name}.yaml"
     if name.endswith((".yaml", ".yml")) or os.sep in name or os.path.exists(name):
         return Path(name)
@@ -55,7 +56,7 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
         overrides: `key.sub=value` and `~key`, as on the command line.
 
     Raises:
-        UserError: with every fault that was found (`ManyErrors` if there are several).
+        UserError: the recipe has a fault; several faults come together as `ManyErrors`.
     """
     written = _read(source)
     document = override_texts.apply(_merge_bases(written), overrides)
@@ -80,7 +81,7 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
 
 
 def _as_read(value: Any, path: KeyPath) -> Any:
-    """A mapping's values as the reader of files gives them: lists are tuples, and keys are text."""
+    """A mapping's values in the form that the reader of files gives: lists become tuples, and keys become text."""
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
@@ -92,7 +93,10 @@ def _as_read(value: Any, path: KeyPath) -> Any:
 
 
 def _merge_bases(document: Document, depth: int = 0, above: int = 0) -> Document:
-    """The document on top of the recipe that its `base` names, and so on down; `above` counts values so far."""
+    """Merge the document onto the recipe that its `base` names, and that one onto its own base, to the last.
+
+    `depth` counts the bases so far, `above` their values.
+    """
     base = document.value.get("base")
     if base is None:
         return document
@@ -115,7 +119,7 @@ def _merge_bases(document: Document, depth: int = 0, above: int = 0) -> Document
 
 
 def _base_file(base: str, place: Place | str) -> Path:
-    """The recipe that `base` names: a built-in one, or a file in the folder of the recipe that names it."""
+    """The file of the recipe that `base` names: a built-in recipe, or a path relative to the naming recipe's folder."""
     if base in built_in_names():
         return BUILT_IN / f"{base}.yaml"
     folder = folder_of(place)
@@ -153,14 +157,14 @@ def _validate(document: Document) -> Recipe:
 
 
 class _Flow(yaml.SafeDumper):
-    """Numbers as the reader takes them, and no aliases."""
+    """Writes numbers in the form that our reader takes, and writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _text(dumper: _Flow, text: str) -> yaml.Node:
-    """Quoted wherever our reader would not take it as this text: `y` is a word to YAML 1.1 and to us."""
+    """Put text into quotes where our reader would take it for something else; YAML 1.1 reads `y` as a truth value."""
     try:
         plain = scalar(text, Place(""), plain=True) == text
     except UserError:
@@ -172,5 +176,5 @@ _Flow.add_representer(str, _text)
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML text that loads to the same recipe."""
+    """The recipe as YAML text, which loads to the same recipe."""
     return yaml.dump(recipe.plain(), Dumper=_Flow, sort_keys=False, default_flow_style=None, width=110)

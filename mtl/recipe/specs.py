@@ -1,16 +1,14 @@
-"""The Spec base of each family: what a member must say and do, and the registries of all members.
+"""The Spec base of each family says what a member must give; each family's registry holds its members.
 
 Shapes: B batch, T tasks of a group, O outputs per task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from mtl.errors import did_you_mean, quoted
 from mtl.recipe.base import FilePath as FilePath
 from mtl.recipe.base import Kind as Kind
 from mtl.recipe.base import Model as Model
@@ -21,21 +19,20 @@ from mtl.recipe.base import Spec as Spec
 from mtl.recipe.base import Text as Text
 from mtl.recipe.base import fault as fault
 from mtl.recipe.base import recipe_errors as recipe_errors
+from mtl.recipe.task_spec import TaskSpec as TaskSpec
+from mtl.recipe.task_spec import mean_metric as mean_metric
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
-    from torchmetrics import Metric
+    from torch import nn
 
     from mtl.data.files.table import TableFile
-    from mtl.data.types import Array, Columns, Header, Labels, Layout, Wanted
-
-    Tensors = Mapping[str, Tensor]
-    """The numbers that a task group needs, by name: (T,) or (T, ...); for one task its part of them."""
-    Decoded = dict[str, Array | list[Any]]
-    """The suffix of a column of predictions -> a value for every row."""
-    GroupKey = tuple[str | int | float | None, ...]
+    from mtl.data.types import Columns, Header, Layout, Wanted
+    from mtl.model.trunk import Plan, Trunk
+    from mtl.model.weighting import Weighting
+    from mtl.recipe.task_spec import Decoded as Decoded
+    from mtl.recipe.task_spec import GroupKey as GroupKey
 
 
 class SourceSpec(Spec):
@@ -47,175 +44,48 @@ class SourceSpec(Spec):
     generated: ClassVar[bool] = False
 
     def header(self) -> Header:
-        """Shapes and label columns, without reading rows."""
+        """Shapes and label columns; no row is read for them.
+
+        Raises:
+            UserError: the source cannot be found, or is not what it should be.
+        """
         raise NotImplementedError
 
     def columns(self, seed: int) -> Columns:
-        """The data. `seed` is used by generated sources only."""
+        """The data; only a source of generated data uses `seed`."""
         raise NotImplementedError
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
-        """The data, by a source that must be told which columns are asked for and how each is meant."""
+        """The data, with the columns that `wanted` names; a source that has many columns overrides this."""
         return self.columns(seed)
 
     def generated_now(self) -> bool:
-        """Whether the rows are made up, with these settings."""
+        """Whether these settings give made-up rows."""
         return self.generated
 
     def table(self, path: str | None = None) -> TableFile | None:
-        """The table that is read, or another one of the same form; None for a source of arrays."""
+        """The table that the source reads, or the table at `path` in the same form; None for a source of arrays."""
         return None
 
     def image_column(self) -> tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]] | None:
-        """Of a table whose inputs are images: the column of paths, height and width, and the mode."""
+        """For a table of images: the column of paths, (height, width) or None, and the mode; else None."""
         return None
 
     def input_array(self) -> str:
-        """What the array of inputs is called in an .npz file of the same form."""
+        """The name of the array of inputs in an .npz file of the same form."""
         return "inputs"
 
     def elsewhere(self, path: str, layout: Layout | None) -> SourceSpec | None:
-        """The same source with its rows in another file; None if it reads no file of the user's.
+        """The same source with its rows in another file; None if the source reads no file of the user's.
 
-        `layout` names the columns that a run on a table has read, whatever patterns would find in the file.
+        A run on a table has read the columns in `layout`, and reads the same ones again: patterns of names are not
+        matched against the new file.
         """
         return None
 
     def row_ids(self) -> str | None:
-        """A column that names rows, no id of which may be in two splits."""
+        """The column that holds an id of each row, or None; an id may not appear in two splits."""
         return None
-
-
-class TaskHead(Model):
-    """The output layers of one task."""
-
-    hidden: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
-        (), max_length=16, description="features of each hidden layer between the tower and the output"
-    )
-    dropout: float | None = Field(
-        None, ge=0, lt=1, description="on what the head reads; default: as in model.head"
-    )
-
-
-class TaskSpec(Spec):
-    """What is learned from one label column. Members: `tasks/`.
-
-    A member says which metrics it knows, with the direction that is better, and which of them are
-    measured unless the recipe names others; the first one is the headline.
-    """
-
-    known_metrics: ClassVar[Mapping[str, bool | None]]
-    """Metric -> whether higher is better; None: neither is, so that it can be measured but select nothing."""
-    default_metrics: ClassVar[tuple[str, ...]]
-    reads: ClassVar[Literal["classes", "numbers", "lists"]] = "classes"
-    """How values of a table's label column are taken."""
-
-    weight: float = Field(1.0, ge=0, le=1e6, description="factor of the task's loss")
-    target: str = Field(max_length=200, description="the label column")
-    source: str | None = Field(
-        None,
-        max_length=64,
-        description="the one of data.sources that has the label column; default: all that do",
-    )
-    missing: Literal["error", "mask"] = Field(
-        "error", description="a row without this label: an error, or left out of this task's loss and metrics"
-    )
-    sample_weight: str | None = Field(
-        None, max_length=200, description="column with each row's weight in this task's loss"
-    )
-    metrics: tuple[Text, ...] | None = Field(
-        None, min_length=1, max_length=50, description="what is measured; the first is the headline"
-    )
-    head: TaskHead = TaskHead()
-    strict_classes: bool = Field(
-        False, description="a class that no training row has is an error, not a warning"
-    )
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        for name in value or ():
-            if name not in cls.known_metrics:
-                known = ", ".join(cls.known_metrics)
-                raise fault(
-                    f"unknown metric {quoted(name)}; known: {known}{did_you_mean(name, cls.known_metrics)}"
-                )
-        return value
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What is measured."""
-        return tuple(dict.fromkeys(self.metrics or self.default_metrics))
-
-    @property
-    def headline(self) -> str:
-        """The metric that stands for the task."""
-        return self.metric_names[0]
-
-    @property
-    def higher_is_better(self) -> bool:
-        """The direction of the headline metric."""
-        return bool(self.known_metrics[self.headline])
-
-    def target_columns(self) -> tuple[str, ...]:
-        """The label columns."""
-        return (self.target,)
-
-    def outputs(self, header: Header) -> tuple[str, ...] | None:
-        """Names of what is predicted (classes, labels, or the value); None: known once labels are read.
-
-        Raises UserError (path relative to the task) if they cannot be known.
-        """
-        raise NotImplementedError
-
-    def found_outputs(self, labels: Labels) -> tuple[str, ...]:
-        """Names of what is predicted, from the labels themselves, where `outputs` gave None."""
-        raise NotImplementedError
-
-    def n_outputs(self, outputs: Sequence[str]) -> int:
-        """O: numbers that the head gives per row."""
-        return len(outputs)
-
-    def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
-        """Targets (n,) or (n, O) as the loss takes them; anything valid where no label is present."""
-        raise NotImplementedError
-
-    def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
-        """Numbers that the loss, metrics and predictions need, from the training targets that are present."""
-        return {}
-
-    def group(self, n_outputs: int) -> GroupKey:
-        """Tasks that agree in this are computed together; the first part names the group."""
-        raise NotImplementedError
-
-    def losses(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Tensors) -> Tensor:
-        """(T,) weighted mean loss of each task; exactly 0, with zero gradient, for a task whose weights are all 0.
-
-        weight_BT is 0 where a label is missing and the sample's weight (1 unless given) elsewhere;
-        `constants` holds each number of `constants()` for the T tasks, (T,) or (T, ...).
-        """
-        raise NotImplementedError
-
-    def meter(self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Tensors) -> Metric:
-        """A torchmetrics Metric that measures `names`.
-
-        `update(logits_BTO, target_BT, present_BT)`; `compute()` gives name -> (T,), NaN where undefined.
-        """
-        raise NotImplementedError
-
-    def decode(self, logits_BO: Tensor, outputs: Sequence[str], constants: Tensors) -> Decoded:
-        """Predictions of one task by the suffix of their column: "" is the class or value itself."""
-        raise NotImplementedError
-
-    def nll(self, logits_BO: Tensor, target_B: Tensor) -> Tensor | None:
-        """Mean negative log likelihood, for tasks whose logits a temperature can calibrate."""
-        return None
-
-
-def mean_metric(tasks: Mapping[str, TaskSpec]) -> str:
-    """The metric whose mean stands for all tasks: the headline that they have in common, or else the loss."""
-    names = {task.headline for task in tasks.values()}
-    return names.pop() if len(names) == 1 else "loss"
 
 
 class BackboneSpec(Spec):
@@ -227,60 +97,73 @@ class BackboneSpec(Spec):
     )
 
     def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages that `build` gives, in their order."""
         raise NotImplementedError
 
     def build(
         self, n_towers: int, input_shape: Shape, shared_input: bool = True
     ) -> list[tuple[str, nn.Module, Shape]]:
-        """Each stage: name, module for all towers at once, output shape per tower.
+        """Each stage: its name, one module for all K towers, and its output shape per tower.
 
-        The first stage takes the input that all towers share, (B, *input_shape), or with `shared_input`
-        false, as where categories are embedded for each tower, (B, K*F); every other stage takes
-        (B, K*C, H, W) or (B, K*F). Raises UserError with a path relative to the backbone.
+        With `shared_input` the first stage takes (B, *input_shape), one input that all towers read. Without it the
+        first stage takes (B, K*F), an input for each tower, such as embedded categories. Every other stage takes
+        (B, K*C, H, W) or (B, K*F).
+
+        Raises:
+            UserError: the stages do not fit the input; its path is relative to the backbone.
         """
         raise NotImplementedError
 
 
 class SharingSpec(Spec):
-    """Where towers mix, and with what. Members: `mtl/sharing/`."""
+    """What tasks share between the input and their heads. Members: `mtl/sharing/`."""
 
-    def sites(self) -> tuple[str, ...]:
-        """The stages after which the towers are mixed."""
-        raise NotImplementedError
+    def build(self, plan: Plan) -> Trunk:
+        """The trunk: towers made by `plan.stages`, and the modules that join them.
 
-    def build(self, n_towers: int, shape: Shape) -> nn.Module:
-        """The unit of one site, from (B, K*C, ...) to the same; `shape` is one tower's, (C, H, W) or (F,).
-
-        Its parameters are the alphas: never weight-decayed, their learning rate is `lr * lr_scale`. It has
-        `alpha_KK()`, their summary as one (K, K) matrix.
+        Raises:
+            UserError: the settings do not fit the plan; its path is relative to the sharing.
         """
         raise NotImplementedError
 
-    def alpha_lr_scale(self) -> float:
-        """Factor of the alphas' learning rate."""
+    def sites(self) -> tuple[str, ...]:
+        """The stages that the recipe names in `after`; each must be a stage of the backbone. The default is none."""
+        return ()
+
+    def sharing_lr_scale(self) -> float:
+        """The factor of the learning rate of parameters whose role is `sharing`."""
         return 1.0
 
     def keeps_equal_towers_equal(self, n_towers: int) -> bool:
-        """Whether towers with the same initial weights would get the same gradients for ever."""
+        """Whether towers with equal initial weights would get equal gradients in every step, and so stay equal."""
         return False
 
 
 class WeightingSpec(Spec):
-    """Losses per task -> one scalar. Members: `mtl/weightings/`."""
+    """How the losses of the tasks become one gradient. Members: `mtl/weightings/`."""
 
-    def build(self, task_weights: tuple[float, ...]) -> nn.Module:
-        """`forward(losses_N) -> scalar`; its state is part of every checkpoint."""
+    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "losses"
+    """What the built module needs in each step; see `Weighting`."""
+
+    def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
+        """The weighting's module. The optimizer trains its parameters, and every checkpoint holds its state.
+
+        Args:
+            task_weights: the `weight` of each task.
+            is_quantity: whether the labels of each task are numbers rather than classes.
+        """
         raise NotImplementedError
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
-"""What stays of a running mean at each step."""
+"""The part of a running mean that each step keeps."""
 
 
 def decayed(groups: list[dict[str, Any]], factor: float) -> list[dict[str, Any]]:
-    """The groups with torch's `weight_decay` set where `decay` is true.
+    """The groups with torch's `weight_decay`: `factor` where `decay` is true, else 0.
 
-    Groups that then agree are joined: each costs a call a step, 0.1 ms of 2.5 for 100 small tasks.
+    Groups with equal settings are joined, because each group costs a call per step: 0.1 ms of 2.5 ms for 100
+    small tasks.
     """
     joined: dict[tuple[float, float], dict[str, Any]] = {}
     for group in groups:
@@ -298,7 +181,7 @@ class OptimizerSpec(Spec):
     lr: float = Field(gt=0, le=10, description="learning rate")
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimizer over parameter groups; a group's `decay` says if weights in it are decayed."""
+        """The optimizer over parameter groups; it decays the weights of a group whose `decay` is true."""
         raise NotImplementedError
 
 
@@ -306,11 +189,15 @@ class ScheduleSpec(Spec):
     """The learning rate's factor. Members: `mtl/schedules/`."""
 
     def factor(self, step: int, total: int) -> float:
-        """Factor of the learning rate at optimizer step `step` of `total`; a pure function."""
+        """The factor of the learning rate at optimizer step `step` of `total`; a pure function."""
         raise NotImplementedError
 
     def check(self, total: int) -> None:
-        """Raise UserError (path relative to the schedule) if it cannot serve a run of `total` steps."""
+        """Check that the schedule fits a run of `total` steps.
+
+        Raises:
+            UserError: it does not fit; the path is relative to the schedule.
+        """
 
 
 SOURCES: Registry[SourceSpec] = Registry("source", SourceSpec, "mtl.sources", ("header", "columns"))
@@ -318,12 +205,12 @@ TASKS: Registry[TaskSpec] = Registry(
     "task",
     TaskSpec,
     "mtl.tasks",
-    ("known_metrics", "default_metrics", "outputs", "encode", "group", "losses", "meter", "decode"),
+    ("known_metrics", "default_metrics", "outputs", "encode", "group", "build", "decode"),
 )
 BACKBONES: Registry[BackboneSpec] = Registry(
     "backbone", BackboneSpec, "mtl.backbones", ("stage_names", "build")
 )
-SHARING: Registry[SharingSpec] = Registry("sharing", SharingSpec, "mtl.sharing", ("sites",))
+SHARING: Registry[SharingSpec] = Registry("sharing", SharingSpec, "mtl.sharing", ("build",))
 WEIGHTINGS: Registry[WeightingSpec] = Registry("weighting", WeightingSpec, "mtl.weightings", ("build",))
 OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer", OptimizerSpec, "mtl.optimizers", ("build",))
 SCHEDULES: Registry[ScheduleSpec] = Registry("schedule", ScheduleSpec, "mtl.schedules", ("factor",))

@@ -1,4 +1,4 @@
-"""Learning curves and alpha heat maps as PNG."""
+"""The plots of a run: learning curves, and what was shared."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mtl.errors import UserError, quoted
+from mtl.report.sharing_plots import require_one_form, sharing_maps, sharing_paths
 from mtl.runs.disk import write_whole
 from mtl.runs.folder import RunFolder
-from mtl.runs.logs import ALPHAS
-from mtl.runs.record import PUT_BACK
+from mtl.runs.logs import SHARING
 
 GENERATED = "the data are generated, not measured"
 SPLIT_COLOURS = {"train": "#8a8a8a", "validation": "#d95f02", "test": "#1b6ca8"}
 
-MAX_PANEL, MAX_TICKS = 12.0, 25
-"""Inches of one alpha map, and towers named on its sides."""
 MAX_PIXELS = 2**14
-"""On the longer side of a picture; matplotlib refuses 2**16."""
+"""Most pixels on the longer side of a picture; matplotlib refuses 2**16."""
 
 
-MAX_PANELS, MAX_PATHS = 12, 4
-"""Tasks that have a panel each, and towers whose alphas have a line each; of more, all lines are in one panel."""
+MAX_PANELS = 12
+"""Most tasks that have a panel each; the lines of more tasks are drawn in one panel."""
 
 
 def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[Path]:
@@ -36,45 +34,47 @@ def plot_run(folder: RunFolder, metrics: Collection[str] | None = None) -> list[
 
     Args:
         folder: the run.
-        metrics: whose curves are drawn beside those of the loss; default: all that were measured.
+        metrics: the metrics with curves besides those of the loss; by default all that were measured.
 
     Raises:
-        UserError: `plots` is a link, or the alphas are not those of the run's towers.
-        EnvironmentFault: the disk refused.
+        UserError: `plots` is a link, or the lines of what was shared do not fit together.
+        EnvironmentFault: the files cannot be written.
     """
-    if folder.plots.is_symlink():  # pictures would land outside the run
+    if folder.plots.is_symlink():  # pictures would be written outside the run
         raise UserError(str(folder.plots), "is a link, not a folder", "remove it")
     folder.plots.mkdir(exist_ok=True)
-    rows, alphas = folder.rows(), folder.rows(ALPHAS)
-    note = GENERATED if folder.record.get("data", {}).get("generated") else ""
+    rows, shared = folder.logs.rows(), folder.logs.rows(SHARING)
+    note = GENERATED if folder.record.data.generated else ""
     paths = []
     for metric in dict.fromkeys(key.split("/")[-1] for row in rows for key in row if "/" in key):
-        if metric != "labels" and (metrics is None or metric in (*metrics, "loss")):
+        if metric == "loss_weight" and not varies(rows, metric):
+            continue
+        if metric != "labels" and (metrics is None or metric in (*metrics, "loss", "loss_weight")):
             paths.append(_save(learning_curves(rows, metric), folder.plots / f"curves_{metric}.png", note))
-    if alphas:
-        towers = list(folder.record["towers"])
-        require_alphas_of(towers, alphas, folder.path / ALPHAS)
-        selected = folder.record.get("selected", {}).get("step")
-        shown = next((row for row in reversed(alphas) if row["step"] == selected), alphas[-1])
-        paths.append(_save(alpha_maps(shown, towers), folder.plots / "alpha.png", note))
-        paths.append(_save(alpha_paths(alphas, towers), folder.plots / "alpha_history.png", note))
+    if shared:
+        require_one_form(shared, folder.path / SHARING)
+        selected = folder.record.selected
+        step = selected.step if selected is not None else None
+        shown = next((row for row in reversed(shared) if row["step"] == step), shared[-1])
+        paths.append(_save(sharing_maps(shown), folder.plots / "sharing.png", note))
+        paths.append(
+            _save(sharing_paths(shared, abscissa(shared)), folder.plots / "sharing_history.png", note)
+        )
     return paths
 
 
-def require_alphas_of(towers: Sequence[str], alphas: Sequence[dict[str, Any]], path: Path) -> None:
-    """Each line has the same sites, and one row per tower.
-
-    Raises:
-        UserError: one has not.
-    """
-    sites = alphas[0]["alpha"].keys()
-    for number, row in enumerate(alphas, start=1):
-        if row["alpha"].keys() != sites or {len(alpha) for alpha in row["alpha"].values()} != {len(towers)}:
-            raise UserError(f"{path}:{number}", "the alphas are not those of the run's towers", PUT_BACK)
+def varies(rows: Sequence[dict[str, Any]], metric: str) -> bool:
+    """Whether a metric of any task differs between the rows that have it."""
+    values: dict[str, set[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.endswith(f"/{metric}"):
+                values.setdefault(key, set()).add(value)
+    return any(len(found) > 1 for found in values.values())
 
 
 def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
-    """One panel per task (and for their mean) with a line per split; of many tasks, one per split.
+    """One panel per task (and one for their mean) with a line per split; for many tasks, one panel per split.
 
     Raises:
         UserError: no row has the metric.
@@ -86,10 +86,10 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
         raise UserError("", f"no row has a metric {quoted(metric)}")
     if len(tasks) > MAX_PANELS:
         return _curves_of_many(rows, metric, tasks)
-    columns, place = min(len(tasks), 4), _abscissa(rows)
+    columns, place = min(len(tasks), 4), abscissa(rows)
     lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=metric == "loss_weight").ravel()
     for axis, task in zip(axes, tasks, strict=False):
         for split, colour in SPLIT_COLOURS.items():
             key = f"{split}/{task}/{metric}"
@@ -113,10 +113,10 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
 
 
 def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence[str]) -> Figure:
-    """A panel per split: a thin line per task, and their median."""
+    """A panel per split, with a thin line per task and the median of the tasks."""
     tasks = [task for task in tasks if task != "mean"]
     counts = Counter(row["split"] for row in rows)
-    splits, place = [split for split in SPLIT_COLOURS if counts[split] > 1] or list(counts), _abscissa(rows)
+    splits, place = [split for split in SPLIT_COLOURS if counts[split] > 1] or list(counts), abscissa(rows)
     figure = Figure(figsize=(5.2 * len(splits), 4.2), layout="constrained")
     axes = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
     for axis, split in zip(axes, splits, strict=True):
@@ -139,72 +139,14 @@ def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence
     return figure
 
 
-def alpha_maps(logged: dict[str, Any], towers: Sequence[str]) -> Figure:
-    """The alpha of each site at one step: row i says what goes into tower i's new activation."""
-    sites = logged["alpha"]
-    size = min(max(2.6, 0.45 * len(towers) + 1.4), MAX_PANEL)
-    ticks = range(0, len(towers), -(-len(towers) // MAX_TICKS))
-    names = [towers[k] for k in ticks]
-    figure = Figure(figsize=(size * len(sites) + 0.8, size + 1.2), layout="constrained")
-    axes = figure.subplots(1, len(sites), squeeze=False)[0]
-    limit = max(1.0, *(abs(v) for alpha in sites.values() for line in alpha for v in line))
-    for axis, (site, alpha) in zip(axes, sites.items(), strict=True):
-        image = axis.imshow(alpha, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axis.set_title(f"after {site}")
-        axis.set_xticks(ticks, names, rotation=45, ha="right")
-        axis.set_yticks(ticks, names if axis is axes[0] else [""] * len(names))
-        axis.set_xlabel("from tower")
-        if len(towers) <= 8:
-            for i, line in enumerate(alpha):
-                for j, value in enumerate(line):
-                    colour = "white" if abs(value) > 0.6 * limit else "black"
-                    axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
-    axes[0].set_ylabel("into tower")
-    figure.colorbar(image, ax=list(axes), shrink=0.8, label="alpha")
-    figure.suptitle(f"step {logged['step']}")
-    return figure
-
-
-def alpha_paths(history: Sequence[dict[str, Any]], towers: Sequence[str]) -> Figure:
-    """How each alpha moved, a panel per site."""
-    sites = list(history[0]["alpha"])
-    figure = Figure(figsize=(4.2 * len(sites) + 1.6, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(sites), squeeze=False, sharey=True)[0]
-    place, n = _abscissa(history), len(towers)
-    at = [row[place] for row in history]
-    for axis, site in zip(axes, sites, strict=True):
-        values = np.array([row["alpha"][site] for row in history])
-        if n > MAX_PATHS:
-            own = np.eye(n, dtype=bool)
-            others = values[:, ~own]
-            axis.plot(at, values[:, own], color="#1b6ca8", alpha=0.35, linewidth=0.8)
-            axis.fill_between(at, others.min(1), others.max(1), color="#d95f02", alpha=0.2, linewidth=0)
-            axis.plot(
-                at, others.mean(1), color="#d95f02", linestyle="--", label="other towers: mean and range"
-            )
-        for i, j in np.ndindex(n, n) if n <= MAX_PATHS else ():
-            style = {"label": f"{towers[i]} from {towers[j]}"} if n <= 3 else {"alpha": 0.5}
-            axis.plot(at, values[:, i, j], linestyle="-" if i == j else "--", linewidth=1.3, **style)
-        axis.set_title(f"after {site}")
-        axis.set_xlabel(place)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.25)
-    axes[0].set_ylabel("alpha (full lines: own tower)")
-    if n <= 3 or n > MAX_PATHS:
-        figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
-        )
-    return figure
-
-
-def _abscissa(rows: Sequence[dict[str, Any]]) -> str:
-    """Curves run over epochs if all that was measured of an epoch was measured at one step; else over steps."""
+def abscissa(rows: Sequence[dict[str, Any]]) -> str:
+    """The unit of the x axis: epochs if each epoch was measured at a single step, else steps."""
     steps = {(row["epoch"], row["step"]) for row in rows}
     return "epoch" if len(steps) == len({epoch for epoch, _ in steps}) else "step"
 
 
 def _save(figure: Figure, path: Path, note: str = "") -> Path:
-    """Write a picture, with a note below it if there is one; a link of its name is replaced, not followed."""
+    """Write a picture, with `note` below it; if its name is a link, the link is replaced, not followed."""
     if note:
         figure.set_figheight(figure.get_figheight() + 0.3)
         figure.supxlabel(note, fontsize=9, color="#555555")

@@ -1,4 +1,4 @@
-"""What a recipe builds: shapes, parameters, FLOPs, and what is shared with what."""
+"""The summary of a recipe: shapes, parameters, FLOPs, and what is shared with what."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from torch.utils.flop_counter import FlopCounterMode
 from mtl.build import Built
 from mtl.console import table
 from mtl.data.types import Header
+from mtl.model.towers import Towers
 from mtl.recipe.keys.recipe import Recipe
 
 MANY_TASKS = 20
-"""Tasks that have a line each; of more, those that are alike have one together."""
+"""Most tasks that have a line each; with more tasks, equal ones have one line together."""
 ROWS = 2
-"""Rows of the counted forward pass: batch norm in training needs more than one."""
+"""Rows of the counted forward pass; batch norm in training needs more than one."""
 
 
 def summarize(recipe: Recipe, built: Built, header: Header) -> str:
-    """The summary as text; built without memory, so that any size can be looked at.
+    """The summary as text; the network is built without memory, so that its size has no limit.
 
     FLOPs are those of matrix products and convolutions in one forward pass of one row; a multiplication
     and an addition count as two.
     """
     flops = count_flops(built, header)
     model, towers = built.model, recipe.towers
-    sizes = {name: parameter_count(part) for name, part in _parts(built).items()}
+    sizes = _sizes(built)
     lines = [
         f"{recipe.name}: {len(recipe.tasks)} tasks, {len(towers)} tower{'s' if len(towers) != 1 else ''}, "
         f"{parameter_count(model):,} parameters",
         f"input {_shape(header.input_shape)} per row",
         "",
-        _stage_table(recipe, built, header, flops),
+        _stage_table(built, flops),
         "",
         _task_table(recipe, built),
         "",
@@ -49,45 +50,61 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Trained numbers in a module."""
+    """The number of trained numbers in a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _parts(built: Built) -> dict[str, nn.Module]:
-    return {"towers": built.model.towers, "stitches": built.model.stitches, "heads": built.model.heads}
+def _sizes(built: Built) -> dict[str, int]:
+    """Parameters of the towers, of the modules that join them, of the heads, and of embeddings if there are any."""
+    model = built.model
+    towers = sum(parameter_count(part) for part in model.trunk.modules() if isinstance(part, Towers))
+    sizes = {
+        "towers": towers,
+        "sharing": parameter_count(model.trunk) - towers,
+        "heads": parameter_count(model.task_modules),
+    }
+    embeddings = parameter_count(model.inputs)
+    return {"embeddings": embeddings, **sizes} if embeddings else sizes
 
 
 def count_flops(built: Built, header: Header) -> dict[str, int]:
-    """FLOPs of one row's forward pass by part and by stage (`towers.conv1`, `stitches.pool1`)."""
+    """FLOPs of one row's forward pass, by part as in `_sizes`, and by stage (`towers.conv1`)."""
     counter = FlopCounterMode(display=False)
     with counter, torch.device("meta"), torch.no_grad():
         built.model(torch.empty(ROWS, *header.input_shape))
     counts = {name: sum(ops.values()) // ROWS for name, ops in counter.get_flop_counts().items()}
     root = type(built.model).__name__
-    flops = {name: counts.get(f"{root}.{name}", 0) for name in ("towers", "heads")}
-    stages = {name: counts.get(f"{root}.towers.stages.{name}", 0) for name in built.model.towers.stage_names}
-    sites = {name: counts.get(f"{root}.stitches.{name}", 0) for name in built.model.stitches}
-    flops["towers"], flops["stitches"] = sum(stages.values()), sum(sites.values())
-    flops.update({f"towers.{name}": value for name, value in stages.items()})
-    flops.update({f"stitches.{name}": value for name, value in sites.items()})
+    flops = {"embeddings": counts.get(f"{root}.inputs", 0)}
+    for place, towers in built.model.trunk.named_modules():
+        if isinstance(towers, Towers):
+            for stage in towers.stage_names:
+                spent = counts.get(f"{root}.trunk.{place}.stages.{stage}", 0)
+                flops[f"{place}.{stage}"] = spent
+                flops["towers"] = flops.get("towers", 0) + spent
+    flops["heads"] = counts.get(f"{root}.task_modules", 0) or sum(
+        counts.get(f"{root}.task_modules.{name}", 0) for name in built.model.task_modules
+    )
+    flops["sharing"] = counts.get(f"{root}.trunk", 0) - flops.get("towers", 0)
     return flops
 
 
-def _stage_table(recipe: Recipe, built: Built, header: Header, flops: dict[str, int]) -> str:
+def _stage_table(built: Built, flops: dict[str, int]) -> str:
     rows = []
-    n_towers = len(recipe.towers)
-    for name, stage in built.model.towers.stages.items():
-        stitched = name in built.model.stitches
-        stitch = built.model.stitches[name] if stitched else None
-        rows.append(
-            [
-                name,
-                _shape(built.shapes[name]),
-                f"{parameter_count(stage) // n_towers:,}",
-                f"{flops[f'towers.{name}'] / n_towers / 1e6:,.3f}",
-                f"{parameter_count(stitch):,}" if stitch is not None else "",
-            ]
-        )
+    for place, towers in built.model.trunk.named_modules():
+        if not isinstance(towers, Towers):
+            continue
+        stitches = dict(getattr(built.model.trunk, "stitches", nn.ModuleDict()).items())
+        for name, stage in towers.stages.items():
+            stitch = stitches.get(name)
+            rows.append(
+                [
+                    name if place == "towers" else f"{place}.{name}",
+                    _shape(towers.shapes[name]),
+                    f"{parameter_count(stage) // len(towers.names):,}",
+                    f"{flops[f'{place}.{name}'] / len(towers.names) / 1e6:,.3f}",
+                    f"{parameter_count(stitch):,}" if stitch is not None else "",
+                ]
+            )
     return table(
         ["stage", "shape per tower", "parameters per tower", "MFLOPs per tower", "stitch parameters"], rows
     )
@@ -97,7 +114,7 @@ def _task_table(recipe: Recipe, built: Built) -> str:
     tower_of = {task: tower for tower, tasks in recipe.towers.items() for task in tasks}
     size_of, group_of = {}, {}
     for group in built.groups:
-        head = built.model.heads.groups[group.name]
+        head = built.model.modules_of_tasks()[group.name].head
         for task in group.tasks:
             size_of[task] = parameter_count(head) // len(group.tasks)
             group_of[task] = group.n_outputs
@@ -106,7 +123,7 @@ def _task_table(recipe: Recipe, built: Built) -> str:
         for task, spec in recipe.tasks.items()
     }
     alike: dict[tuple[object, ...], list[str]] = {}
-    for task, own in facts.items():  # one line for all that are alike, where there are many
+    for task, own in facts.items():  # many equal tasks have one line together
         alike.setdefault(own if len(facts) > MANY_TASKS else (task,), []).append(task)
     rows = []
     for tasks in alike.values():
@@ -125,14 +142,14 @@ def _sharing(recipe: Recipe, built: Built) -> list[str]:
         for tower, tasks in towers.items()
         if len(tasks) > 1
     ]
-    sites = list(built.model.stitches)
-    if sites:
+    places, holds = ", ".join(built.model.sharing()), _sizes(built)["sharing"]
+    if places or holds:
         names = ", ".join(list(towers)[:8]) + (f" and {len(towers) - 8} more" if len(towers) > 8 else "")
         lines.append(
-            f"towers {names} mix after {', '.join(sites)}; the stitches hold "
-            f"{parameter_count(built.model.stitches):,} parameters"
+            f"{recipe.model.sharing.kind} joins tower{'s' if len(towers) != 1 else ''} {names}"
+            f"{f' at {places}' if places else ''}; it holds {holds:,} parameters"
         )
-    elif len(towers) > 1:
+    elif len(towers) > 1 and len(built.model.trunk.copies) > 1:
         lines.append("towers share nothing with each other")
     return lines
 

@@ -1,9 +1,9 @@
 """Checkpoints on disk: a directory committed by one rename, with a manifest of sha256 digests.
 
-No file is ever overwritten. A save makes `.tmp-<step>-<pid>-<random>`, writes and syncs each file, the
-manifest last, syncs the directory, renames it to `step-<8 digits>` and syncs the parent. Whatever interrupts
-it, each `step-*` folder that exists is whole, and loading checks every byte of it. Neither has a file in memory:
-what is written comes in pieces, and what is read is read by whoever needs it once its digest was found good.
+No file is ever overwritten. A save makes `.tmp-<step>-<pid>-<random>`, writes and syncs each file, the manifest last,
+syncs the directory, renames it to `step-<8 digits>` and syncs the parent. So each `step-*` folder is whole even if
+the save was interrupted, and loading checks every byte of it. Files are written and hashed in pieces, so that memory
+never holds a whole file. `verified` returns paths, and the caller reads their content.
 """
 
 from __future__ import annotations
@@ -21,40 +21,39 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mtl import __version__
+from mtl import __version__, stages
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.runs.disk import Content, make_folder, pieces, plain_size, sync_folder, write_new
 from mtl.runs.json_text import canonical_json, strict_json
-from mtl.training import failpoints
 
-SCHEMA_VERSION = 2
-"""Of the manifest and the state: 2 since a checkpoint may lie within an epoch."""
+SCHEMA_VERSION = 1
+"""The version of the manifest and of the state."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20
-"""Bytes that a manifest may have: one of ours has about 700."""
+"""A manifest has at most this many bytes; one that mtl writes has about 700."""
 _NAME = re.compile(r"step-([0-9]{8})")
 
 
 class Damaged(Exception):
-    """A checkpoint that is not as it was written, and why."""
+    """A checkpoint differs from what was written; the text says how."""
 
 
 def commit(
     folder: Path, step: int, files: Mapping[str, Content], run_id: str, parent: int | None = None
 ) -> Path:
-    """Write one checkpoint; it is there whole or not at all.
+    """Write one checkpoint, which then exists whole or not at all.
 
     Args:
-        folder: the run's `checkpoints`, made if it is not there.
-        step: optimizer steps done.
-        files: name -> content, which is gone through once to write it and once to hash it.
-        run_id: the run it belongs to.
-        parent: the step that this process resumed from, if any.
+        folder: the run's `checkpoints`; it is made if it does not exist.
+        step: the number of optimizer steps done.
+        files: name -> content, which is read twice, to write it and to hash it.
+        run_id: the run of the checkpoint.
+        parent: the step that this process resumed from, or None.
 
     Returns:
-        The committed directory; the one that is there already if the same was saved before. Another one of this
-        step is replaced: one that has been damaged, or one that was saved before the epoch's evaluation.
-        Between the two renames of that, `clean` can put the old one back.
+        The committed directory. If it exists already with the same content, it stays. A different checkpoint of this
+        step is replaced: it is damaged, or was saved before the epoch's evaluation. If the process dies between the
+        two renames of a replacement, `retention.clean` puts the old checkpoint back.
 
     Raises:
         EnvironmentFault: the disk refused.
@@ -62,9 +61,9 @@ def commit(
     path, aside, renamed = folder / f"step-{step:08d}", None, False
     temporary = folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        failpoints.hit("save")
+        stages.reached("save")
         make_folder(folder)
-        with ThreadPoolExecutor(1) as pool:  # sha256 lets other threads run: it goes on beside the disk
+        with ThreadPoolExecutor(1) as pool:  # sha256 lets other threads run, so it overlaps with writing
             digests = {name: pool.submit(_entry, content) for name, content in files.items()}
             if is_folder(path):
                 health = _health(path)
@@ -89,7 +88,7 @@ def commit(
             if aside is not None and aside.exists() and not path.exists():
                 os.rename(aside, path)
         what = f"cannot write checkpoint at step {step}: {(error.strerror or str(error)).lower()}"
-        # one that was renamed but not synced may be gone after a power cut
+        # a checkpoint that was renamed but not synced may be lost in a power cut
         raise EnvironmentFault(
             str(folder), f"{what}; {_last_good(folder, step if renamed else None)}"
         ) from error
@@ -99,7 +98,7 @@ def commit(
 
 
 def _entry(content: Content) -> dict[str, Any]:
-    """What a manifest says of a file."""
+    """The entry of a file in the manifest."""
     size, digest = 0, hashlib.sha256()
     for piece in pieces(content):
         size += len(piece)
@@ -132,12 +131,12 @@ def _last_good(folder: Path, but: int | None) -> str:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is one, and not a link to one."""
+    """Whether a path is a folder itself, and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def _health(path: Path) -> dict[str, Any] | None:
-    """The manifest of a checkpoint that is whole; None for a damaged one."""
+    """The manifest of a whole checkpoint; None for a damaged one."""
     try:
         verified(path)
         return manifest_of(path)
@@ -146,7 +145,7 @@ def _health(path: Path) -> dict[str, Any] | None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of all committed checkpoints, ascending; other names and links are ignored."""
+    """The steps of all committed checkpoints in ascending order; links and other names are ignored."""
     if not folder.is_dir():
         return []
     found = [
@@ -158,10 +157,10 @@ def steps(folder: Path) -> list[int]:
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
-    """The manifest of one checkpoint, brought up to this schema in memory.
+    """The manifest of one checkpoint.
 
     Raises:
-        Damaged: it is missing or is not a manifest.
+        Damaged: the manifest is missing or malformed.
         UserError: a newer mtl wrote it.
     """
     try:
@@ -197,14 +196,14 @@ def _shown(text: str) -> str:
 
 
 def verified(path: Path, run_id: str | None = None) -> dict[str, Path]:
-    """The files of one checkpoint by name, after each was read and found to be what the manifest says.
+    """File name -> path for one checkpoint, after every file was read and agreed with the manifest.
 
     Args:
         path: the checkpoint.
-        run_id: the run that it must be of; None: of whichever.
+        run_id: the run that the checkpoint must belong to; None accepts any run.
 
     Raises:
-        Damaged: a file is missing, is too many, or differs by a single bit; or it is of another run.
+        Damaged: a file is missing, differs or is not in the manifest, or the checkpoint belongs to another run.
         UserError: a newer mtl wrote it.
     """
     manifest = manifest_of(path)
@@ -231,7 +230,7 @@ def verified(path: Path, run_id: str | None = None) -> dict[str, Path]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of the files of one checkpoint, its manifest included; 0 for one that was deleted meanwhile."""
+    """The bytes of the files of one checkpoint with its manifest; 0 if it was deleted meanwhile."""
     try:
         return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path))
     except OSError:
@@ -240,7 +239,7 @@ def size_of(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Listed:
-    """One checkpoint on disk; `fault` is what is wrong with it, if anything, `run_id` the run that it says it is of."""
+    """One checkpoint on disk; `fault` says how it is damaged or is empty; `run_id` is the run in its manifest."""
 
     step: int
     size: int
@@ -250,7 +249,7 @@ class Listed:
 
 
 def listed(folder: Path) -> list[Listed]:
-    """Every checkpoint of a run with its health, ascending; every byte is read."""
+    """Every checkpoint of a run in ascending order of steps, with its health; this reads every byte."""
     found = []
     for step in steps(folder):
         path, fault, created, run_id = folder / f"step-{step:08d}", "", "", ""
@@ -267,10 +266,10 @@ def listed(folder: Path) -> list[Listed]:
 
 
 def newest(folder: Path, run_id: str) -> tuple[int, dict[str, Path], list[str]]:
-    """The newest whole checkpoint of a run: its step, its files, and a line for each damaged one passed over.
+    """The step and the files of the newest whole checkpoint of a run, and a warning for each newer, damaged one.
 
     Raises:
-        UserError: there is none.
+        UserError: the run has no whole checkpoint.
     """
     warnings: list[str] = []
     all_steps = steps(folder)

@@ -1,4 +1,4 @@
-"""Files and folders that a power cut cannot take back, and what else is asked of a disk."""
+"""Files and folders that survive a power cut, and further questions to a disk."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from stat import S_ISREG
 from mtl.errors import EnvironmentFault, UserError
 
 Content = bytes | Iterable[bytes | memoryview]
-"""What a file is to hold; pieces come one after the other, the same ones whenever they are gone through."""
+"""The content of a file: bytes, or pieces in order. Each iteration over it must give the same pieces."""
 
 
 def pieces(content: Content) -> Iterable[bytes | memoryview]:
+    """The pieces of a content; plain bytes are one piece."""
     return (content,) if isinstance(content, bytes) else content
 
 
 def write_new(path: Path, content: Content) -> None:
-    """Write a file that is not there yet, and sync it.
+    """Write a new file, and sync it.
 
     Raises:
-        OSError: the disk refused, or the file is there.
+        OSError: the disk refused, or the file exists.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         for piece in pieces(content):
             view = memoryview(piece)
-            while view:  # a disk that fills up takes a part
+            while view:  # a disk that fills up may write only a part
                 view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     finally:
@@ -39,7 +40,7 @@ def write_new(path: Path, content: Content) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk for good."""
+    """Sync a folder, so that the names of its files survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,7 +49,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and what is missing above it, so that a power cut leaves them there."""
+    """Make a folder and its missing parents, and sync them, so that they survive a power cut."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -56,7 +57,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a small file so that a reader sees the old bytes or the new ones, never a part."""
+    """Replace a small file in one step, so that a reader sees either all old bytes or all new bytes."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         write_new(temporary, data)
@@ -71,10 +72,10 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def plain_size(path: Path) -> int:
-    """Bytes of a file that is no link, pipe or device: reading one of those may never end.
+    """The bytes of a regular file. A read of a pipe or a device may never end, so they are refused.
 
     Raises:
-        OSError: it is one of them, or is not there.
+        OSError: the path is a link, a pipe or a device, or does not exist.
     """
     info = path.lstat()
     if not S_ISREG(info.st_mode):
@@ -83,31 +84,31 @@ def plain_size(path: Path) -> int:
 
 
 def require_own(path: Path, is_right: Callable[[int], bool] = S_ISREG) -> None:
-    """What a run writes to is a file of its own, or with `S_ISDIR` a folder; or is not there yet.
+    """Require that a path is a regular file (with `S_ISDIR` a folder) or does not exist.
 
     Raises:
-        UserError: it is a link, which may lead out of the run, or something else, which may never end.
+        UserError: the path is a link, which may lead out of the run, or a pipe or device, which may never end.
     """
     try:
         mode = path.lstat().st_mode
-    except OSError:  # whoever opens it is told
+    except OSError:  # the same error meets the caller when it opens the path
         return
     if not is_right(mode):
         raise _not_own(path, "a regular file" if is_right is S_ISREG else "a folder of the run's own")
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file that a run writes; a link is not followed, and no pipe is waited for.
+    """Open a file that a run writes, without following a link and without waiting for a pipe.
 
     Raises:
-        UserError: it is no regular file.
-        OSError: the disk refused, or it is not there.
+        UserError: the path is not a regular file.
+        OSError: the disk refused, or the file does not exist.
     """
     require_own(path)
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError:
-        require_own(path)  # it may just have become something else
+        require_own(path)  # another process may have replaced the file meanwhile
         raise
     if not S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -120,7 +121,7 @@ def _not_own(path: Path, kind: str) -> UserError:
 
 
 def lacks_space(folder: Path, size: int) -> str | None:
-    """A warning if the disk has less room than twice the last checkpoint's bytes; nothing is deleted to make room."""
+    """A warning if the free space is less than twice the bytes of the last checkpoint, otherwise None."""
     try:
         free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
     except OSError:

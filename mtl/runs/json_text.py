@@ -1,4 +1,4 @@
-"""JSON of one form: what is written is canonical, what is read is strict."""
+"""Canonical JSON for writing, and strict JSON for reading."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def canonical_json(value: Any) -> bytes:
 
 
 def strict_json(data: bytes) -> Any:
-    """Parse JSON, refusing NaN, infinity, numbers too large for a float and keys given twice.
+    """Parse JSON that has no NaN, no infinity, no number too large for a float, and no key twice.
 
     Raises:
-        ValueError: the bytes are not such JSON.
+        ValueError: the bytes are no such JSON.
     """
 
     def finite(text: str) -> float:

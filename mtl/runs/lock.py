@@ -1,4 +1,4 @@
-"""The lock of a run folder: one process at a time writes to it."""
+"""The lock of a run folder lets one process at a time write to it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mtl.runs.disk import open_own, require_own
 
 LOCK = ".lock"
 PATIENCE = 0.25
-"""Seconds to wait for a lock: a look at a run's status holds it for microseconds."""
+"""Seconds to wait for a lock, since a look at a run's status holds the lock for microseconds."""
 
 
 class RunLock:
-    """`.lock` in a run folder, locked by flock(2): it goes with the process that holds it, however that ends.
+    """The file `.lock` in a run folder, locked by flock(2); the kernel releases it when the holding process ends.
 
     Args:
-        run: the folder.
+        run: the run folder.
     """
 
     def __init__(self, run: Path) -> None:
@@ -30,18 +30,18 @@ class RunLock:
         self._file: FileIO | None = None
 
     def require_own(self) -> None:
-        """The lock lies in the folder.
+        """Require that the lock is a file in the folder, or does not exist.
 
         Raises:
-            UserError: it is a link, or no file.
+            UserError: the lock is a link or something else.
         """
         require_own(self.path)
 
     def take(self) -> None:
-        """Hold the lock until `release` or the end of the process; nothing if it is held already.
+        """Take the lock until `release` or the end of the process; if this object has it, nothing happens.
 
         Raises:
-            UserError: another process has it.
+            UserError: another process has the lock.
             EnvironmentFault: the disk refused.
         """
         if self._file is not None:
@@ -60,28 +60,28 @@ class RunLock:
             why = (error.strerror or str(error)).lower()
             raise EnvironmentFault(str(self.run), f"cannot be locked: {why}") from error
         self._file = file
-        with suppress(OSError):  # who holds it is for people only
+        with suppress(OSError):  # the holder's name is for people only
             file.truncate(0)
             file.write(f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def require_free(self) -> None:
-        """No other process has the lock, as far as can be seen without making anything.
+        """Require that no other process has the lock; this makes no file.
 
         Raises:
-            UserError: one has.
+            UserError: another process has the lock.
         """
         with suppress(OSError), FileIO(open_own(self.path, os.O_RDONLY)) as file:
             if _is_locked(file):
                 raise self._in_use(file)
 
     def taken(self) -> bool | None:
-        """Whether another process has the lock; None where that cannot be known."""
+        """Whether another process has the lock; None if the file system does not tell."""
         try:
             with FileIO(open_own(self.path, os.O_RDONLY)) as file:
                 return _is_locked(file)
@@ -97,7 +97,7 @@ class RunLock:
 
 
 def _is_locked(file: FileIO) -> bool:
-    """Whether another process has a lock; a shared one is taken for a moment, which needs no right to write."""
+    """Whether another process has the lock: this takes a shared lock for a moment, which needs no right to write."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -106,10 +106,10 @@ def _is_locked(file: FileIO) -> bool:
 
 
 def _lock(file: FileIO) -> None:
-    """Take a lock, or find after PATIENCE that another process has it.
+    """Take the lock, and wait for it up to PATIENCE seconds.
 
     Raises:
-        BlockingIOError: it has.
+        BlockingIOError: another process still has it.
     """
     end = monotonic() + PATIENCE
     while True:

@@ -1,4 +1,4 @@
-"""The logs of a run: lines of JSON that are appended, relied on by checkpoints, and cut back to where one was."""
+"""The logs of a run: a run appends lines of JSON; a resumed run cuts them back to the length at its checkpoint."""
 
 from __future__ import annotations
 
@@ -10,37 +10,225 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
+from pydantic import Field, ValidationError, model_validator
+
+from mtl import stages
 from mtl.errors import EnvironmentFault, UserError
-from mtl.runs.disk import open_own, require_own, write_whole
+from mtl.runs.disk import open_own, plain_size, require_own, write_whole
 from mtl.runs.json_text import strict_json
-from mtl.runs.record import read_lines
-from mtl.training import failpoints
+from mtl.runs.record import (
+    PUT_BACK,
+    Count,
+    MetricName,
+    Number,
+    Shape,
+    Step,
+    Word,
+    fault_in,
+    shown,
+    unreadable,
+)
 
-METRICS, ALPHAS = LOGS = ("metrics.jsonl", "alpha.jsonl")
-TIMINGS = "timings.jsonl"  # has clocks in it, so its length is no part of a state that repeats
+METRICS, SHARING = LOGS = ("metrics.jsonl", "sharing.jsonl")
+TIMINGS = "timings.jsonl"  # it holds clock times, so its length is not part of a repeatable state
 
 
-def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append lines to a log, each in a single write (or more, if the disk takes less).
+class _Metrics(Shape):
+    """A line of metrics.jsonl; every other key is a metric."""
+
+    __pydantic_extra__: dict[MetricName, Number] = Field(init=False)
+
+    split: Word
+    epoch: Count
+    step: Step
+
+
+class _Matrix(Shape):
+    """How much each target takes from each source, at one place of the network."""
+
+    targets: list[Word]
+    sources: list[Word]
+    values: list[list[float]]
+
+    @model_validator(mode="after")
+    def _fits_its_names(self) -> Self:
+        if len(self.values) != len(self.targets) or {len(r) for r in self.values} != {len(self.sources)}:
+            raise ValueError("the values are not a row for each target and a column for each source")
+        return self
+
+
+class _Sharing(Shape):
+    """A line of sharing.jsonl: place in the network -> its matrix."""
+
+    epoch: Count
+    step: Step
+    sharing: Annotated[dict[Word, _Matrix], Field(min_length=1)]
+
+
+LINES: Mapping[str, type[Shape]] = {METRICS: _Metrics, SHARING: _Sharing}
+
+
+class RunLogs:
+    """The logs in the folder of one run.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append lines to a log, each in a single write, or in several if the disk accepts only a part.
+
+        Raises:
+            UserError: the log is not a regular file.
+            EnvironmentFault: the disk refused.
+        """
+        path = self.folder / name
+        try:
+            with FileIO(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
+                stages.reached("log")
+                for row in rows:
+                    _append_line(file, json.dumps(row, allow_nan=False).encode() + b"\n")
+        except OSError as error:
+            what = f"cannot write: {(error.strerror or str(error)).lower()}"
+            raise EnvironmentFault(str(path), what) from error
+
+    def rows(self, name: str = METRICS) -> list[dict[str, Any]]:
+        """The lines of a log, without a last line that a crash has cut.
+
+        Raises:
+            UserError: another line is not what a run writes.
+        """
+        return read_lines(self.folder / name)
+
+    def synced_lengths(self) -> dict[str, int]:
+        """Sync all logs, and return the length of each in bytes, on which a checkpoint then relies.
+
+        Raises:
+            UserError: a log is not a regular file.
+            EnvironmentFault: the disk cannot sync a log.
+        """
+        lengths = {}
+        for name in LOGS:
+            try:
+                with FileIO(open_own(self.folder / name, os.O_RDONLY)) as file:
+                    os.fsync(file.fileno())
+                    lengths[name] = os.fstat(file.fileno()).st_size
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                what = f"cannot be synced: {(error.strerror or str(error)).lower()}"
+                raise EnvironmentFault(str(self.folder / name), what) from error
+        return lengths
+
+    def require_own(self) -> None:
+        """Require that every log is a regular file or does not exist.
+
+        Raises:
+            UserError: a log is a link, a pipe or something else.
+        """
+        for name in (*LOGS, TIMINGS):
+            require_own(self.folder / name)
+
+    def require_whole(self, offsets: Mapping[str, int]) -> None:
+        """Require that each log still has the lines that it had at a checkpoint.
+
+        Raises:
+            UserError: a log has lost lines, or has a line that no run writes.
+        """
+        self._require_lengths(offsets)
+        for name in LOGS:
+            read_lines(self.folder / name, offsets.get(name, 0))
+
+    def _require_lengths(self, offsets: Mapping[str, int]) -> None:
+        for name in LOGS:
+            path = self.folder / name
+            length = path.stat().st_size if path.exists() else 0
+            if length < offsets.get(name, 0):
+                raise UserError(
+                    str(self.folder),
+                    f"{name} is shorter than the checkpoint says ({length} bytes, {offsets[name]} expected)",
+                    "put it back, or start a new run",
+                )
+
+    def cut(self, offsets: Mapping[str, int], epoch: int) -> None:
+        """Cut the logs to their lengths at a checkpoint, since the run will repeat the epochs of later lines.
+
+        Raises:
+            UserError: a log is shorter than at the checkpoint, or is not a regular file; then no log is changed.
+        """
+        self.require_own()
+        self._require_lengths(offsets)
+        for name in LOGS:
+            path = self.folder / name
+            with suppress(FileNotFoundError), FileIO(open_own(path, os.O_RDWR), "r+") as file:
+                file.seek(offsets.get(name, 0))
+                _keep(path, file.read())
+                file.truncate(offsets.get(name, 0))
+        _cut_timings(self.folder / TIMINGS, epoch)
+
+    def write_csv(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.csv, with a row for each evaluation of a split and a column for each metric of each task."""
+        fixed = ("split", "epoch", "step")
+        table = [
+            {key if key in fixed else key.split("/", 1)[1]: value for key, value in row.items()}
+            for row in rows
+        ]
+        columns = list(dict.fromkeys([*fixed, *(key for row in table for key in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+        write_whole(self.folder / "metrics.csv", text.getvalue().encode())
+
+
+def read_lines(path: Path, length: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a log, or of its first `length` bytes, without a last line that a crash has cut; [] without a file.
 
     Raises:
-        UserError: it is no regular file.
-        EnvironmentFault: the disk refused.
+        UserError: another line is not what a run writes.
     """
     try:
-        with FileIO(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
-            failpoints.hit("log")
-            for row in rows:
-                _append_line(file, json.dumps(row, allow_nan=False).encode() + b"\n")
+        plain_size(path)
+        lines = path.read_bytes()[:length].split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
     except OSError as error:
-        what = f"cannot write: {(error.strerror or str(error)).lower()}"
-        raise EnvironmentFault(str(path), what) from error
+        raise unreadable(path, error) from None
+    shape, rows = LINES.get(path.name), []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(_row(line, shape))
+        except _NoRow as fault:
+            raise UserError(f"{path}:{number}", str(fault), PUT_BACK) from None
+    return rows
+
+
+class _NoRow(Exception):
+    """A line of a log is malformed; the text says how."""
+
+
+def _row(line: bytes, shape: type[Shape] | None) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise _NoRow(f"cannot be read: {shown(str(error))}") from None
+    if not isinstance(row, dict):
+        raise _NoRow("is no object")
+    try:
+        if shape is not None:
+            shape.model_validate(row)
+    except ValidationError as error:
+        raise _NoRow(fault_in(error)) from None
+    return row
 
 
 def _append_line(file: FileIO, line: bytes) -> None:
-    """One line, whole or not at all, although a disk that fills up takes a part of what is written."""
+    """Append one line, whole or not at all: if a full disk takes only a part of it, that part is removed."""
     length = os.fstat(file.fileno()).st_size
     rest = memoryview(line)
     try:
@@ -52,82 +240,8 @@ def _append_line(file: FileIO, line: bytes) -> None:
         raise
 
 
-def synced_lengths(folder: Path) -> dict[str, int]:
-    """The length of each log in bytes, all of them on the disk.
-
-    Raises:
-        UserError: one is no regular file.
-        EnvironmentFault: the disk cannot say that they are.
-    """
-    lengths = {}
-    for name in LOGS:
-        try:
-            with FileIO(open_own(folder / name, os.O_RDONLY)) as file:
-                os.fsync(file.fileno())
-                lengths[name] = os.fstat(file.fileno()).st_size
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            what = f"cannot be synced: {(error.strerror or str(error)).lower()}"
-            raise EnvironmentFault(str(folder / name), what) from error
-    return lengths
-
-
-def require_lengths(folder: Path, offsets: Mapping[str, int]) -> None:
-    """Each log is at least as long as a checkpoint says.
-
-    Raises:
-        UserError: one has lost lines.
-    """
-    for name in LOGS:
-        length = (folder / name).stat().st_size if (folder / name).exists() else 0
-        if length < offsets.get(name, 0):
-            raise UserError(
-                str(folder),
-                f"{name} is shorter than the checkpoint says ({length} bytes, {offsets[name]} expected)",
-                "put it back, or start a new run",
-            )
-
-
-def require_own_logs(folder: Path) -> None:
-    """No log leads out of the run, or is without end.
-
-    Raises:
-        UserError: one is no regular file.
-    """
-    for name in (*LOGS, TIMINGS):
-        require_own(folder / name)
-
-
-def require_whole(folder: Path, offsets: Mapping[str, int]) -> None:
-    """What a checkpoint counts on is there, and is what a run writes.
-
-    Raises:
-        UserError: a log has lost lines, or has others.
-    """
-    require_lengths(folder, offsets)
-    for name in LOGS:
-        read_lines(folder / name, offsets.get(name, 0))
-
-
-def cut(folder: Path, offsets: Mapping[str, int], epoch: int) -> None:
-    """Put the logs back to where a checkpoint was.
-
-    Raises:
-        UserError: one has lost lines that the checkpoint counts on, or is no regular file; none is touched then.
-    """
-    require_own_logs(folder)
-    require_lengths(folder, offsets)
-    for name in LOGS:
-        with suppress(FileNotFoundError), FileIO(open_own(folder / name, os.O_RDWR), "r+") as file:
-            file.seek(offsets.get(name, 0))
-            _keep(folder / name, file.read())
-            file.truncate(offsets.get(name, 0))
-    _cut_timings(folder / TIMINGS, epoch)
-
-
 def _cut_timings(path: Path, epoch: int) -> None:
-    """Nothing depends on the timings and nobody synced them: a line that a power cut spoiled is left out."""
+    """Drop the timings after an epoch, and lines that a power cut damaged: timings are not synced."""
     if not path.exists():
         return
     kept = []
@@ -139,23 +253,9 @@ def _cut_timings(path: Path, epoch: int) -> None:
 
 
 def _keep(path: Path, rest: bytes) -> None:
-    """Keep what is about to be cut off a log in `<name>.discarded-<n>.jsonl`, for people."""
+    """Save the bytes that a cut removes from a log in `<name>.discarded-<n>.jsonl`, for people."""
     if rest:
         n = 1
         while (kept := path.with_name(f"{path.stem}.discarded-{n}.jsonl")).exists():
             n += 1
         write_whole(kept, rest)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows of metrics as a table: one row per evaluation, a column per metric without its split."""
-    fixed = ("split", "epoch", "step")
-    table = [
-        {key if key in fixed else key.split("/", 1)[1]: value for key, value in row.items()} for row in rows
-    ]
-    columns = list(dict.fromkeys([*fixed, *(key for row in table for key in row)]))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    write_whole(path, text.getvalue().encode())

@@ -1,42 +1,65 @@
-"""The shapes of what a run folder holds as JSON: run.json, and the lines of the logs. Checked when they are read."""
+"""The content of run.json, as pydantic models that check it on reading."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from mtl.errors import EnvironmentFault, UserError, dotted, quoted
 from mtl.runs.disk import plain_size
 from mtl.runs.json_text import canonical_json, strict_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 PUT_BACK = "put back the one that the run wrote"
 MOST_INPUTS = 2**28
-"""Numbers in a row of inputs, 1 GB: what a record may make us allocate before its weights are looked at."""
+"""A row of inputs has at most this many numbers (1 GB), since reading allocates them before it checks the weights."""
 
 Word = Annotated[str, StringConstraints(max_length=1000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 40)]
 Step = Annotated[int, Field(ge=0, lt=10**8)]
 MetricName = Annotated[str, StringConstraints(pattern=r"^[^/]+/[^/]+/[^/]+$", max_length=200)]
-Number = float | None
-ABSENT: Any = None
-"""The default of keys that need not be there; what is given is checked, and None is no value of theirs."""
 Status = Literal["running", "interrupted", "diverged", "finished"]
 
 
-class _Shape(BaseModel):
-    """Keys that a later release adds are let pass; those that are here have the type that is given."""
+def _as_it_is(value: Any, check: Callable[[Any], object]) -> Any:
+    """Check a value and return it unconverted, so that a whole number stays whole."""
+    check(value)
+    return value
+
+
+Number = Annotated[float | None, WrapValidator(_as_it_is)]
+
+
+class Shape(BaseModel):
+    """A section of a file that a run writes: known keys are checked, and keys of a later release are kept."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class _Data(_Shape):
+class DataRecord(Shape):
+    """The data of a run.
+
+    Args:
+        sha256: the fingerprint of all data that were read.
+        generated: whether the rows are synthetic.
+        rows: split -> its number of rows.
+        labels: task with missing labels -> split -> its number of labels.
+        best_possible_accuracy: task -> the best accuracy that any predictor can reach, where known.
+    """
+
     sha256: Word
     generated: bool
     rows: dict[Word, Count]
@@ -44,7 +67,9 @@ class _Data(_Shape):
     best_possible_accuracy: dict[Word, float]
 
 
-class _Layout(_Shape):
+class LayoutRecord(Shape):
+    """The input columns of a table, and how their values become numbers."""
+
     model_config = ConfigDict(extra="forbid")
 
     numeric: list[Word]
@@ -62,13 +87,15 @@ class _Layout(_Shape):
         return self
 
 
-class _Model(_Shape):
+class ModelRecord(Shape):
+    """The values that a run learned beside its weights; `mtl.data.learned` writes and reads them."""
+
     input_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
     outputs: dict[Word, Annotated[list[str], Field(min_length=1)]]
     constants: dict[Word, dict[Word, list[float]]]
     scaled: bool
     scale_shape: list[Count]
-    layout: _Layout | None
+    layout: LayoutRecord | None
     indicators: list[Count]
 
     @model_validator(mode="after")
@@ -77,100 +104,81 @@ class _Model(_Shape):
             raise ValueError(f"more than {MOST_INPUTS} inputs")
         return self
 
+    def sha256(self) -> str:
+        """The digest that run.json keeps of this section, since a wrong scale or class gives wrong predictions."""
+        return hashlib.sha256(canonical_json(self.model_dump())).hexdigest()
 
-class _Selected(_Shape):
+
+class Selected(Shape):
+    """The step whose weights are the result of the run, and its epoch."""
+
     step: Step
     epoch: Count
 
 
-class _Change(_Shape):
+class Change(Shape):
+    """The keys of the recipe that changed when the run was resumed, and the step at which it was resumed."""
+
     step: Step
     changed: list[str]
 
 
-class _Record(_Shape):
-    """Every key of run.json. None has to be there: a run adds some when it ends, and `Record` names a missing one."""
+class RunRecord(Shape):
+    """The content of run.json; a key with the value None is not in the file yet.
+
+    Args:
+        status: the status that the run wrote last; `RunFolder.standing` gives the current one.
+        resolved_sha256: the digests of recipe.resolved.yaml; the last one is that of the current recipe.
+        threads: the number of threads of torch.
+        classes: task -> the names of its outputs.
+        towers: tower -> its tasks, in the order of the recipe.
+        step, epoch: the position of the run when the record was written.
+        results: the last row of each split with the selected weights; a finished run has it.
+        selected: a finished run has it; the same holds for `decisions`, `stopped_early` and `skipped_steps`.
+        decisions: task -> its thresholds and temperatures, which were fitted on validation.
+    """
 
     schema_version: Literal[1]
-    id: Word = ABSENT
-    name: Word = ABSENT
-    status: Status = ABSENT
-    started: Word = ABSENT
-    recipe_sha256: Word = ABSENT
-    resolved_sha256: list[Word] = ABSENT
-    description: Word = ABSENT
-    seeds: dict[Word, Count] = ABSENT
-    plugins: list[str] = ABSENT
-    plugin_sha256: dict[str, Word] = ABSENT
-    environment: dict[Word, Word] = ABSENT
-    device: Word = ABSENT
-    threads: Annotated[int, Field(ge=1, le=1024)] = ABSENT
-    data: _Data = ABSENT
-    model: _Model = ABSENT
-    model_sha256: Word = ABSENT
-    parameters: Count = ABSENT
-    classes: dict[Word, list[str]] = ABSENT
-    towers: dict[Word, list[Word]] = ABSENT
-    step: Step = ABSENT
-    epoch: Count = ABSENT
-    results: dict[MetricName, Number] = ABSENT
-    changes: list[_Change] = ABSENT
-    decisions: dict[Word, dict[Word, list[float]]] = ABSENT
-    selected: _Selected = ABSENT
-    stopped_early: bool = ABSENT
-    skipped_steps: Count = ABSENT
-
-
-class _Metrics(_Shape):
-    """A line of metrics.jsonl; what is not named here is a metric."""
-
-    __pydantic_extra__: dict[MetricName, Number] = Field(init=False)
-
-    split: Word
-    epoch: Count
+    id: Word
+    name: Word
+    status: Status
+    started: Word
+    recipe_sha256: Word
+    resolved_sha256: list[Word]
+    description: Word
+    seeds: dict[Word, Count]
+    plugins: list[str]
+    plugin_sha256: dict[str, Word]
+    environment: dict[Word, Word]
+    device: Word
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    data: DataRecord
+    model: ModelRecord
+    parameters: Count
+    classes: dict[Word, list[str]]
+    towers: dict[Word, list[Word]]
     step: Step
+    results: dict[MetricName, Number]
+    model_sha256: Word
+    epoch: Count | None = None
+    changes: list[Change] | None = None
+    decisions: dict[Word, dict[Word, list[float]]] | None = None
+    selected: Selected | None = None
+    stopped_early: bool | None = None
+    skipped_steps: Count | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The content of run.json as plain values, without the keys that are None."""
+        absent = {key for key in type(self).model_fields if getattr(self, key) is None}
+        return self.model_dump(exclude=absent)
 
 
-class _Alphas(_Shape):
-    """A line of alpha.jsonl: site -> K x K."""
-
-    epoch: Count
-    step: Step
-    alpha: dict[Word, list[list[float]]]
-
-    @model_validator(mode="after")
-    def _square(self) -> Self:
-        sizes = {n for rows in self.alpha.values() for n in (len(rows), *map(len, rows))}
-        if len(sizes) != 1 or sizes == {0}:
-            raise ValueError("the alphas are not square matrices of one size")
-        return self
-
-
-LINES: Mapping[str, type[BaseModel]] = {"metrics.jsonl": _Metrics, "alpha.jsonl": _Alphas}
-
-
-class Record(dict[str, Any]):
-    """The content of a run.json that was read: a key that it should have is named when it is missed."""
-
-    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
-        super().__init__(values)
-        self.path = path
-
-    def __missing__(self, key: str) -> Any:
-        raise UserError(str(self.path), f"has no {quoted(key)}", PUT_BACK)
-
-
-def digest_of_model(record: Mapping[str, Any]) -> str:
-    """sha256 of what a run has learned beside its weights: a wrong scale or class would give wrong predictions."""
-    return hashlib.sha256(canonical_json(record["model"])).hexdigest()
-
-
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> RunRecord:
     """The content of run.json.
 
     Raises:
-        UserError: it cannot be read, or is not what a run writes.
-        FileNotFoundError, NotADirectoryError: it is not there.
+        UserError: the file cannot be read, or its content is not what a run writes.
+        FileNotFoundError, NotADirectoryError: the file does not exist.
     """
     try:
         plain_size(path)
@@ -180,66 +188,40 @@ def read_record(path: Path) -> Record:
     except OSError as error:
         raise unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(str(path), f"cannot be read: {_shown(str(error))}") from None
+        raise UserError(str(path), f"cannot be read: {shown(str(error))}") from None
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
         raise UserError(str(path), f"is not a run record of schema {SCHEMA_VERSION}")
-    if fault := _fault(_Record, values):
-        raise UserError(str(path), fault, PUT_BACK)
-    return Record(values, path)
-
-
-def read_lines(path: Path, length: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a log, or of its first `length` bytes; none without the file. A last line that a crash has cut is
-    left out.
-
-    Raises:
-        UserError: another line is not what a run writes.
-    """
+    for key in RunRecord.model_fields:
+        if values.get(key, "absent") is None:
+            raise UserError(str(path), f"{key} is None, which no run writes", PUT_BACK)
     try:
-        plain_size(path)
-        lines = path.read_bytes()[:length].split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise unreadable(path, error) from None
-    shape, rows = LINES.get(path.name), []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line.decode())
-            fault = "is no object" if not isinstance(row, dict) else _fault(shape, row) if shape else ""
-        except (ValueError, RecursionError) as error:
-            fault = f"cannot be read: {_shown(str(error))}"
-        if fault:
-            raise UserError(f"{path}:{number}", fault, PUT_BACK)
-        rows.append(row)
-    return rows
+        return RunRecord.model_validate(values)
+    except ValidationError as error:
+        raise UserError(str(path), fault_in(error), PUT_BACK) from None
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """Permissions are the machine's; anything else that keeps a file of a run from being read is not as it was."""
+    """The error for a run's file that cannot be read: missing permission is a fault of the environment."""
     kind = EnvironmentFault if isinstance(error, PermissionError) else UserError
     return kind(str(path), f"cannot be read: {(error.strerror or str(error)).lower()}")
 
 
-def _fault(shape: type[BaseModel], values: dict[str, Any]) -> str:
-    """The first thing that is not of this shape, in words; nothing if all is."""
-    try:
-        shape.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        *above, last = first["loc"] or ("",)
-        where = f"{dotted(first['loc'])}: " if first["loc"] else ""
-        if first["type"] == "missing":
-            return f"{dotted(tuple(above))} has no {quoted(last)}".lstrip()
-        if first["type"] == "value_error":
-            return f"{where}{first['ctx']['error']}"
-        is_extra = first["type"].startswith("string_") and first["loc"] == (first["input"],)
-        if last == "[key]" or is_extra:
-            place = dotted(tuple(above[:-1])) if last == "[key]" else ""
-            return f"{place} has a key {quoted(first['input'])}, which no run writes".lstrip()
-        return f"{where.removesuffix(': ')} is {quoted(first['input'])}, which no run writes"
-    return ""
+def fault_in(error: ValidationError) -> str:
+    """The first finding of a validation, in words."""
+    first = error.errors(include_url=False)[0]
+    *above, last = first["loc"] or ("",)
+    where = f"{dotted(first['loc'])}: " if first["loc"] else ""
+    if first["type"] == "missing":
+        return f"{dotted(tuple(above))} has no {quoted(last)}".lstrip()
+    if first["type"] == "value_error":
+        return f"{where}{first['ctx']['error']}"
+    is_extra = first["type"].startswith("string_") and first["loc"] == (first["input"],)
+    if last == "[key]" or is_extra:
+        place = dotted(tuple(above[:-1])) if last == "[key]" else ""
+        return f"{place} has a key {quoted(first['input'])}, which no run writes".lstrip()
+    return f"{where.removesuffix(': ')} is {quoted(first['input'])}, which no run writes"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """The text of a parser; it is quoted if it is long or unprintable."""
     return text if text.isprintable() and len(text) <= 200 else quoted(text)

@@ -1,4 +1,4 @@
-"""A trainer's state as files of a checkpoint, and back. Safetensors and JSON; nothing is unpickled."""
+"""A trainer's state becomes the files of a checkpoint, and back: safetensors and JSON, without pickle."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from mtl.training.progress import Progress
 from mtl.training.trainer import Trainer
 
 POSITION = {"epoch": "epoch", "step_in_epoch": "step_in_epoch", "global_step": "step"}
-"""What state.json calls the three numbers of a position -> what `Progress` does."""
+"""Key in state.json -> attribute of `Progress`, for the three numbers of a position."""
 SHOWN = 5
-"""Tensors of one kind of fault that a message names."""
+"""A message names at most this many tensors with the same fault."""
 MODEL, OPTIMIZER, WEIGHTING, METER, STATE = (
     "model.safetensors",
     "optim.safetensors",
@@ -36,13 +36,14 @@ MODEL, OPTIMIZER, WEIGHTING, METER, STATE = (
 
 
 def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, Content]:
-    """Everything that the rest of the run depends on, as it is when the files are written.
+    """File name -> content, for everything that the rest of the run depends on.
 
-    Tensors are not copied: no step may come before that. Dropout draws and the order of rows are functions of (seed,
-    position), so no generator state is here. What has been measured of an epoch under way is in `meter.safetensors`.
+    Tensors are not copied, so no step may be taken before the files are written. Dropout draws and the order of rows
+    are functions of (seed, position), so no generator state is saved. The measurements of an epoch under way go into
+    `meter.safetensors`.
 
     Args:
-        trainer: at the edge of a step.
+        trainer: the trainer, between two steps.
         offsets: log file -> its length in bytes.
     """
     progress = asdict(trainer.progress)
@@ -64,42 +65,27 @@ def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, Content]:
     return files
 
 
-def migrated(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of an older schema as one of this schema; pure, and the file stays as it is."""
-    if (
-        state["schema_version"] == 1
-    ):  # at the edge of an epoch only, and the schedule's horizon beside the position
-        old, now = state["position"], set(POSITION.values())
-        position = {key: old[key] for key in POSITION}
-        progress = {key: value for key, value in state["progress"].items() if key not in now}
-        progress["horizon"] = old["total_steps"]
-        state = {
-            **state, "schema_version": 2, "position": position, "progress": progress, "order_sha256": None
-        }  # fmt: skip
-    return state
-
-
 def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool = False) -> dict[str, int]:
-    """Put a trainer where a checkpoint was; returns the lengths of the log files then.
+    """Restore a trainer from a checkpoint, and return the lengths of the log files at that time.
 
-    Everything is read and checked before anything of the trainer changes.
+    All files are read and checked before the trainer changes.
 
     Args:
-        trainer: of the same recipe.
-        files: name -> the file, whose digest was found good.
-        allow_nonfinite: take infinite and NaN weights too.
+        trainer: a trainer of the same recipe.
+        files: name -> the file, whose digest was verified.
+        allow_nonfinite: accept infinite and NaN weights.
 
     Raises:
         UserError: the checkpoint is for another model, or holds infinite or NaN weights.
     """
-    progress, offsets, order_sha256 = read_state(files)
+    progress, offsets, order_sha256 = _read_state(files)
     weights = _weights(trainer.built.model, files)
     if not allow_nonfinite:
         _require_finite(weights)
     moments = _moments(trainer, progress, _load(files, OPTIMIZER))
     weighting = _load(files, WEIGHTING)
     _require_same_tensors(WEIGHTING, weighting, trainer.weighting.state_dict())
-    if order_sha256 not in (None, trainer.order_sha256(progress.epoch)):
+    if order_sha256 != trainer.order_sha256(progress.epoch):
         raise UserError(STATE, "the order of rows is not the one that the run began with", "start a new run")
     meter = _meter(trainer, files) if METER in files else None
     _put(trainer.built.model, weights)
@@ -113,14 +99,16 @@ def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool =
     return offsets
 
 
-def read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], str | None]:
-    """state.json: the progress, the lengths of the logs, and the digest of the order of rows.
+def _read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], str]:
+    """The content of state.json: the progress, the lengths of the logs, and the digest of the order of rows.
 
     Raises:
-        UserError: it is not such a state. Whoever could write the manifest's digests could write anything here.
+        UserError: the file holds no such state; a good digest does not prove that a run wrote the file.
     """
     try:
-        state = migrated(strict_json(files[STATE].read_bytes()))
+        state = strict_json(files[STATE].read_bytes())
+        if state["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"is of schema {state['schema_version']}")
         position = {name: state["position"][key] for key, name in POSITION.items()}
         progress = Progress(**position, **state["progress"])
         offsets, order_sha256 = dict(state["offsets"]), state["order_sha256"]
@@ -140,28 +128,28 @@ _PROGRESS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter({int: _Count, int | None: _Count | None}.get(hint, hint))
     for name, hint in get_type_hints(Progress).items()
 }
-_REST = TypeAdapter(tuple[dict[str, _Count], str | None])
+_REST = TypeAdapter(tuple[dict[str, _Count], str])
 
 
 def best_step(files: Mapping[str, Path]) -> int | None:
-    """The step of the best epoch by validation so far, at which a checkpoint of its weights lies."""
-    return read_state(files)[0].best_step
+    """The best step by validation at a checkpoint, or None; the run keeps a checkpoint of the best step."""
+    return _read_state(files)[0].best_step
 
 
 def best_step_at(folder: Path, step: int) -> int | None:
-    """`best_step` of one checkpoint of a run, whose bytes are not verified; None where it cannot be read."""
+    """`best_step` of one checkpoint of a run, without verification of its bytes; None if it cannot be read."""
     with suppress(UserError):
         return best_step({STATE: folder / f"step-{step:08d}" / STATE})
     return None
 
 
 def _meter(trainer: Trainer, files: Mapping[str, Path]) -> Meter:
-    """What had been measured of the epoch under way.
+    """The measurements of the epoch under way.
 
     Raises:
-        UserError: it is of other tasks or metrics.
+        UserError: they belong to other tasks or metrics.
     """
-    meter, tensors = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device), _load(files, METER)
+    meter, tensors = Meter(trainer.modules, trainer.recipe.tasks, trainer.device), _load(files, METER)
     own = meter.state()
     _require_same_tensors(METER, {name: t for name, t in tensors.items() if name in own}, own)
     try:
@@ -183,10 +171,10 @@ def _require_finite(tensors: Mapping[str, Tensor]) -> None:
 def _moments(
     trainer: Trainer, progress: Progress, tensors: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
-    """Parameter name -> what the optimizer remembers of it at `progress`; nothing before the first step.
+    """Parameter name -> the optimizer's state of it at `progress`; empty before the first step.
 
     Raises:
-        UserError: that is not what this optimizer remembers.
+        UserError: the tensors are not the state of this optimizer.
     """
     parameters = {
         name: parameter
@@ -204,8 +192,9 @@ def _moments(
 
 
 def _remembered(trainer: Trainer) -> dict[str, tuple[Tensor, bool]]:
-    """What the optimizer remembers of a parameter, and whether that has the parameter's shape: found by one step of
-    another optimizer of the recipe.
+    """Name of a state tensor -> an example, and whether it has the parameter's shape.
+
+    A second optimizer of the same recipe takes one step to show this.
     """
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.zeros(2)
@@ -218,7 +207,7 @@ def _remembered(trainer: Trainer) -> dict[str, tuple[Tensor, bool]]:
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A moment in the memory layout of its parameter, copied only if it is not; the step count as it is."""
+    """A moment in the memory layout of its parameter, copied only if its layout differs; a step count is unchanged."""
     if value.ndim == 0:
         return value
     if value.stride() == parameter.stride():
@@ -227,7 +216,7 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def load_weights(model: nn.Module, files: Mapping[str, Path]) -> None:
-    """Replace a model's weights and buffers by those of a checkpoint, all of them or none.
+    """Replace all of a model's weights and buffers by those of a checkpoint; after an error, the model is unchanged.
 
     Raises:
         UserError: names, shapes or types differ.
@@ -269,7 +258,7 @@ def _require_same_tensors(file: str, tensors: Mapping[str, Tensor], own: Mapping
 
 
 def _named(name: str) -> str:
-    """The name of a tensor, whose end tells most."""
+    """The quoted name of a tensor, uncut up to 120 characters, since the end of the name identifies the tensor."""
     return repr(name) if name.isprintable() and len(name) <= 120 else quoted(name)
 
 
@@ -278,7 +267,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in optimizer.state.get(parameter, {}).items():
-                assert value is None or isinstance(value, Tensor)  # else a resumed run would lack it
+                assert value is None or isinstance(value, Tensor)  # a resumed run would lack anything else
                 if value is not None:
                     tensors[f"{name}::{key}"] = value
     return tensors

@@ -1,4 +1,4 @@
-"""Tensors as safetensors files that are written and read one tensor after the other, never in memory as a whole."""
+"""Safetensors files are written and read one tensor after the other, so that memory never holds a whole file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 PIECE = 16 << 20
-"""Bytes that are written, hashed or moved from a device in one go."""
+"""This many bytes are written, hashed or moved from a device at once."""
 NAMES = {
     torch.uint64: "U64",
     torch.int64: "I64",
@@ -30,15 +30,16 @@ NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""What safetensors calls a type, in the order in which it puts them: the widest first, so that all are aligned."""
+"""torch's type -> its name in safetensors, in the order of the file: the widest first, so that all are aligned."""
 _RANK = {dtype: rank for rank, dtype in enumerate(NAMES)}
 
 
 class TensorFile:
-    """A safetensors file in pieces; together they are the bytes of `safetensors.torch.save`.
+    """A safetensors file in pieces, which together equal the bytes of `safetensors.torch.save`.
 
-    Format: 8 bytes of the header's length, the header as JSON, padded to 8 bytes, and the tensors' bytes in row-major
-    order. A piece is a view of its tensor where that is possible: until the file is written, no step may change them.
+    The format has three parts: the header's length in 8 bytes, the header as JSON padded to 8 bytes, and the tensors'
+    bytes in row-major order. A piece is a view of its tensor if possible, so no step may change the tensors before
+    the file is written.
 
     Args:
         tensors: name -> tensor, on any device and in any layout.
@@ -67,7 +68,7 @@ class TensorFile:
 
 
 def _pieces(tensor: Tensor) -> Iterator[memoryview]:
-    """The bytes of a tensor, row after row; one that is not contiguous, or on a device, is copied by the piece."""
+    """The bytes of a tensor, row after row; a tensor in another layout or on a device is copied piece by piece."""
     if tensor.nbytes == 0:
         return
     rows = tensor.view(-1) if tensor.is_contiguous() else tensor
@@ -78,10 +79,10 @@ def _pieces(tensor: Tensor) -> Iterator[memoryview]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Name -> a tensor with memory of its own; the file is mapped while they are copied.
+    """Name -> a tensor with its own memory; the file is mapped into memory only during the copy.
 
     Raises:
-        SafetensorError, OSError: it is no such file.
+        SafetensorError, OSError: the path is not a safetensors file.
     """
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118

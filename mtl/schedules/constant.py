@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from mtl.recipe.specs import SCHEDULES
 from mtl.schedules.warm_up import WarmedUp
@@ -13,6 +14,7 @@ class Constant(WarmedUp):
     """factor = 1."""
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"warmup_steps": 5}
 
     def after_warmup(self, step: int, total: int) -> float:
         return 1.0

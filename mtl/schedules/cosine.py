@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ class Cosine(WarmedUp):
     """factor = m + (1 - m) * (1 + cos(pi * s / S)) / 2, with m the last factor."""
 
     reference: ClassVar[str] = "Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5"
+    example: ClassVar[Mapping[str, Any]] = {"warmup_steps": 4}
 
     min_factor: float = Field(0.0, ge=0, le=1, description="the last factor, m")
 

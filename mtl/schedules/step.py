@@ -22,5 +22,5 @@ class Step(WarmedUp):
     gamma: float = Field(0.1, gt=0, le=1, description="factor at each of them")
 
     def after_warmup(self, step: int, total: int) -> float:
-        # rounded: 0.07 * 100 is a bit above 7
+        # the product is rounded, since 0.07 * 100 is a bit above 7
         return self.gamma ** sum(step >= round(fraction * total, 6) for fraction in self.at)

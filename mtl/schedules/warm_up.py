@@ -1,6 +1,6 @@
-"""A schedule that may begin with a linear warm-up: the base of most members.
+"""A schedule that may begin with a linear warm-up is the base of most members of this family.
 
-The factor is a pure function of the step: nothing to save, nothing to resume.
+The factor is a pure function of the step, so a checkpoint holds no state of a schedule.
 s: the optimizer step, 0 <= s < S; S: all steps of the run.
 """
 
@@ -13,7 +13,7 @@ from mtl.recipe.specs import ScheduleSpec
 
 
 class WarmedUp(ScheduleSpec):
-    """A schedule that may begin with a linear warm-up: factor (s + 1) / W for s < W."""
+    """A schedule that may begin with a linear warm-up of W steps: factor = (s + 1) / W for s < W."""
 
     warmup_steps: int = Field(0, ge=0, lt=10**8, description="optimizer steps of linear warm-up, W")
 
@@ -23,7 +23,7 @@ class WarmedUp(ScheduleSpec):
         return self.after_warmup(step - self.warmup_steps, max(total - self.warmup_steps, 1))
 
     def after_warmup(self, step: int, total: int) -> float:
-        """The factor with both counted from the end of the warm-up."""
+        """The factor after the warm-up; `step` and `total` count from its end."""
         raise NotImplementedError
 
     def check(self, total: int) -> None:

@@ -1,1 +1,1 @@
-"""Family: which activations towers exchange. Every file here is loaded by the registry."""
+"""Family: which activations towers exchange. The registry loads every file here."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from mtl.errors import quoted
-from mtl.recipe.specs import SHARING, Model, Shape, SharingSpec, recipe_errors
+from mtl.recipe.specs import SHARING, Model, SharingSpec, recipe_errors
 
 if TYPE_CHECKING:
-    from torch import nn
+    from mtl.model.trunk import Plan, Trunk
 
 
 class Convex(Model):
@@ -31,6 +32,7 @@ class CrossStitchSharing(SharingSpec):
     """After each named stage, y_i = sum_j alpha[i, j] * x_j over towers; alpha is learned."""
 
     reference: ClassVar[str] = "Misra et al. 2016, eq. 1, arXiv:1604.03539"
+    example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",)}
 
     after: tuple[str, ...] = Field(
         min_length=1, max_length=200, description="the stages after which towers mix"
@@ -51,19 +53,27 @@ class CrossStitchSharing(SharingSpec):
     def sites(self) -> tuple[str, ...]:
         return self.after
 
-    def alpha_lr_scale(self) -> float:
+    def sharing_lr_scale(self) -> float:
         return self.lr_scale
 
     def keeps_equal_towers_equal(self, n_towers: int) -> bool:
         return math.isclose(self.diagonal(n_towers), 1 / n_towers)
 
-    def build(self, n_towers: int, shape: Shape) -> nn.Module:
+    def build(self, plan: Plan) -> Trunk:
         from mtl.model.stitch import CrossStitch
+        from mtl.model.trunk import StitchedTowers
 
-        return CrossStitch(n_towers, shape, granularity=self.granularity, start=self.diagonal(n_towers))
+        n_towers, towers = len(plan.towers), plan.stages(tuple(plan.towers))
+        units = {
+            site: CrossStitch(
+                n_towers, towers.shapes[site], granularity=self.granularity, start=self.diagonal(n_towers)
+            )
+            for site in self.after
+        }
+        return StitchedTowers(towers, units, plan.tasks_of_towers(), plan.reading_of())
 
     def diagonal(self, n_towers: int) -> float:
-        """The initial alpha[i, i]."""
+        """The initial value of each alpha[i, i]."""
         if isinstance(self.init, Convex):
             return self.init.convex
         starts: dict[Any, float] = {"identity": 1.0, "uniform": 1 / n_towers}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mtl.recipe.specs import SHARING, SharingSpec
+
+if TYPE_CHECKING:
+    from mtl.model.trunk import Plan, Trunk
 
 
 @SHARING.register("none")
@@ -13,5 +16,7 @@ class NoSharing(SharingSpec):
 
     reference: ClassVar[str] = "ours"
 
-    def sites(self) -> tuple[str, ...]:
-        return ()
+    def build(self, plan: Plan) -> Trunk:
+        from mtl.model.trunk import StitchedTowers
+
+        return StitchedTowers(plan.stages(tuple(plan.towers)), {}, plan.tasks_of_towers(), plan.reading_of())

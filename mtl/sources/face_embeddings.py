@@ -1,4 +1,4 @@
-"""Face embeddings with gender and age labels: the user's own, or generated vectors of the same form."""
+"""Face embeddings with labels of gender and age: the user's own vectors, or generated ones of the same form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NORM_TOLERANCE = 0.01
 EMBEDDINGS = ("embedding", "mirrored")
 REQUIRED, OPTIONAL = ("embedding", "gender", "young"), ("mirrored", "person")
 MAX_IMAGES = 1_000_000
-"""Generated ones; their vectors and those of their mirror images take 1 GB."""
+"""Most generated images; their vectors and those of their mirror images take 1 GB."""
 SPELLINGS = {
     "gender": {"f": 0, "female": 0, "0": 0, "m": 1, "male": 1, "1": 1},
     "young": {"no": 0, "n": 0, "false": 0, "0": 0, "yes": 1, "y": 1, "true": 1, "1": 1},
@@ -49,6 +49,7 @@ class FaceEmbeddings(SourceSpec):
     """
 
     reference: ClassVar[str] = "Cao et al. 2018, VGGFace2, arXiv:1710.08092"
+    example: ClassVar[Mapping[str, Any]] = {"people": 4, "images": 4}
 
     path: FilePath | None = Field(None, description="an .npz or Parquet file; default: generated vectors")
     people: int = Field(100, ge=4, le=100_000, description="generated: people, half of each gender")
@@ -106,7 +107,7 @@ class FaceEmbeddings(SourceSpec):
         )
 
     def _generated(self, seed: int) -> _Faces:
-        """What a file holds, made up."""
+        """Generated arrays, in the form in which a file holds them."""
         draw = np.random.Generator(generator_bits(seed, 0, "face embeddings")).standard_normal
         n = self.people * self.images
         person = np.repeat(np.arange(self.people), self.images)
@@ -132,11 +133,11 @@ class FaceEmbeddings(SourceSpec):
 
 @dataclass(frozen=True)
 class _Faces:
-    """The arrays of a file, as they are.
+    """The arrays of a file, unchanged.
 
     Args:
-        name: what messages call the file.
-        row: row number -> what it is called.
+        name: the file's name in messages.
+        row: row number -> its name in messages.
     """
 
     name: str
@@ -170,7 +171,7 @@ def _check_form(file: str, name: str, shape: tuple[int, ...], dtype: np.dtype[An
 
 
 def _norm_notice(faces: _Faces, name: str, rows: npt.NDArray[np.float32]) -> str:
-    """What to tell of vectors that are not as long as a face network's are."""
+    """A warning if the lengths of the vectors differ from those that a face network gives; else ""."""
     with np.errstate(over="ignore"):
         norms = np.sqrt(np.einsum("nf,nf->n", rows, rows))
     far = np.flatnonzero(np.abs(norms - 1) > NORM_TOLERANCE)
@@ -182,7 +183,7 @@ def _norm_notice(faces: _Faces, name: str, rows: npt.NDArray[np.float32]) -> str
 
 
 def _labels(faces: _Faces, task: str, n: int) -> npt.NDArray[np.int64]:
-    """0 and 1 from any of the spellings that are known, -1 where the label is missing."""
+    """Codes 0 and 1 of any known spelling; -1 for a missing label."""
     values, known = faces.arrays[task], SPELLINGS[task]
     require_one_each(faces.name, task, values, n)
     codes, names = coded(faces.name, task, values)
@@ -195,11 +196,11 @@ def _labels(faces: _Faces, task: str, n: int) -> npt.NDArray[np.int64]:
 
 
 def _checked_columns(path: Path) -> tuple[str, ...]:
-    """The label columns and `person` if it is there, after a look at the names (of an .npz, the shapes too)."""
+    """The label columns, and `person` if the file has it; names are checked, and for an .npz the shapes too."""
     if path.suffix.lower() == ".npz":
-        from mtl.data.files.npz import names, require_array
+        from mtl.data.files.npz import archive, require_array
 
-        headers = names(path)
+        headers = archive(path).headers
         for name in REQUIRED:
             require_array(path.name, name, headers)
         for name in EMBEDDINGS:
@@ -214,15 +215,13 @@ def _checked_columns(path: Path) -> tuple[str, ...]:
 
 
 def _from_file(path: Path) -> _Faces:
-    """`embedding`, `gender`, `young`, and `mirrored` and `person` where they are there."""
+    """`embedding`, `gender` and `young` of a file, and `mirrored` and `person` if it has them."""
     if path.suffix.lower() == ".npz":
-        from mtl.data.files.npz import arrays, names
+        from mtl.data.files.npz import archive
 
-        there = names(path)
-        return _Faces(
-            path.name, arrays(path, [*REQUIRED, *(n for n in OPTIONAL if n in there)]),
-            lambda i: f"{path.name}:row {i}",
-        )  # fmt: skip
+        opened = archive(path)
+        wanted = [*REQUIRED, *(name for name in OPTIONAL if name in opened.headers)]
+        return _Faces(path.name, opened.arrays(wanted), lambda i: f"{path.name}:row {i}")
     from mtl.data.columns.values import texts, vectors
 
     file = _table(path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ CLASSES = (
     "Ankle boot",
 )
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-"""Where the Debian package dataset-fashion-mnist puts the files."""
+"""The folder into which the Debian package dataset-fashion-mnist puts the files."""
 MIRRORS = (
     "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
     "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
@@ -49,9 +49,9 @@ Folder = Path | Traversable
 
 @dataclass(frozen=True)
 class _File:
-    """One of the four files: its split, what it holds, and the hash of its unpacked bytes.
+    """One of the four files: its split, its contents, and the hash of its unpacked bytes.
 
-    The hash is of the unpacked bytes because packages compress the same file differently; `remote`
+    Packages compress the same file differently, so that only the unpacked bytes have one hash; `remote`
     is the gz as it was published.
     """
 
@@ -116,6 +116,7 @@ class FashionMnist(SourceSpec):
     """
 
     reference: ClassVar[str] = "Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747"
+    example: ClassVar[Mapping[str, Any]] = {"sample": True}
 
     path: FilePath | None = Field(None, description="a folder with the four files, gzipped or not")
     sample: bool = Field(False, description="the 400 images that come with mtl, for trying things out")
@@ -129,7 +130,11 @@ class FashionMnist(SourceSpec):
         return self
 
     def header(self) -> Header:
-        """Shapes and classes; of a given `path` it checks that the four files are there."""
+        """Shapes and classes; if `path` is given, it must hold the four files.
+
+        Raises:
+            UserError: one of them is missing.
+        """
         if self.path is not None:
             for file in FILES:
                 _find(Path(self.path), file)
@@ -149,10 +154,10 @@ class FashionMnist(SourceSpec):
 
 
 def fetch() -> Path:
-    """Make sure that the four files are on this machine and undamaged, and print where they are.
+    """Make sure that the four files are on this machine and undamaged, and print their folder.
 
     Raises:
-        EnvironmentFault: they had to be downloaded, and could not be.
+        EnvironmentFault: the files had to be downloaded, but could not be.
     """
     folder = _locate()[0]
     print(f"Fashion-MNIST is in {folder} (4 files, sha256 checked)")
@@ -160,7 +165,7 @@ def fetch() -> Path:
 
 
 def _locate() -> tuple[Path, dict[str, Images]]:
-    """The folder with the files, and what they hold, by name."""
+    """The folder of the files, and the contents of each file by its name."""
     cache = download.cache_folder() / "fashion_mnist"
     for folder in (cache, DEBIAN):
         try:
@@ -175,7 +180,7 @@ def _locate() -> tuple[Path, dict[str, Images]]:
 
 def _read_or_download(cache: Path, file: _File) -> Images:
     with contextlib.suppress(MissingFileError, DamagedFileError):
-        return _read_file(cache, file, COUNTS)  # it is whole, or another process fetched it meanwhile
+        return _read_file(cache, file, COUNTS)  # another process may have downloaded it meanwhile
     download.download(file.remote, MIRRORS, cache, f"put the 4 files in {cache}")
     try:
         return _read_file(cache, file, COUNTS)
@@ -186,11 +191,11 @@ def _read_or_download(cache: Path, file: _File) -> Images:
 
 
 class MissingFileError(UserError):
-    """A file is not in the folder."""
+    """The folder lacks a file."""
 
 
 class DamagedFileError(UserError):
-    """A file is there, and is not what was published."""
+    """A file exists, but differs from the published one."""
 
 
 def _find(folder: Folder, file: _File) -> Folder:

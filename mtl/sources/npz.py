@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -24,6 +25,7 @@ class Npz(SourceSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"path": "four.npz"}
 
     path: FilePath = Field(description="the .npz file")
     inputs: ArrayName = Field("inputs", description="the array of inputs")
@@ -42,10 +44,10 @@ class Npz(SourceSpec):
 
     def header(self) -> Header:
         from mtl.data.columns.arrays import require_numbers
-        from mtl.data.files.npz import names, require_array
+        from mtl.data.files.npz import archive, require_array
 
         file = Path(self.path).name
-        found = names(Path(self.path))
+        found = archive(Path(self.path)).headers
         require_array(file, self.inputs, found, path=("inputs",))
         shape, dtype = found[self.inputs]
         what = f"array {quoted(self.inputs)} has shape {shape}"
@@ -58,20 +60,21 @@ class Npz(SourceSpec):
         return Header(tuple(shape[1:]), dict.fromkeys(columns), columns=columns)
 
     def columns(self, seed: int) -> Columns:
-        from mtl.data.files.npz import names
+        from mtl.data.files.npz import archive
 
-        found = names(Path(self.path))
+        found = archive(Path(self.path)).headers
         n_rows = found[self.inputs][0][:1] if self.inputs in found else ()
         labels = [name for name, (shape, _) in found.items() if name != self.inputs and shape == n_rows]
         return self.read(seed, Wanted(dict.fromkeys(labels, "classes")))
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
         from mtl.data.columns import arrays as array_columns
-        from mtl.data.files.npz import arrays
+        from mtl.data.files.npz import archive
 
-        file, header = Path(self.path).name, self.header()
+        opened, header = archive(Path(self.path)), self.header()
+        file = opened.name
         needed = dict.fromkeys([self.inputs, *wanted.labels, *wanted.extra])
-        found = dict(arrays(Path(self.path), list(needed)))
+        found = dict(opened.arrays(list(needed)))
         inputs, notice = array_columns.input_rows(file, self.inputs, found.pop(self.inputs))
         for name, values in found.items():
             array_columns.require_one_each(file, name, values, len(inputs))

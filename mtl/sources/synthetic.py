@@ -1,4 +1,4 @@
-"""Generated tasks of known relatedness and a known best accuracy, for finding out when sharing helps.
+"""Generated tasks of known relatedness and known best accuracy; they show when sharing helps.
 
 Shape letters: N rows, F features, T tasks, K latent dimensions of a task.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,11 @@ Float64 = npt.NDArray[np.float64]
 MAX_BYTES = 4_000_000_000
 """Most bytes of inputs, labels and masks."""
 N_QUANTILES = 20_000
-"""Draws from which the class borders are taken; a class then has its share of rows within 1%."""
+"""Draws that give the class borders; a class then has its share of rows within 1%."""
 
 
 def _fractions(value: object) -> object:
-    """One message for the three forms of `labelled`, in place of one per form."""
+    """Give one error for the three forms of `labelled`, instead of one per form."""
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
     for part in parts:
         if isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1:
@@ -70,6 +70,7 @@ class Synthetic(SourceSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {"rows": 20, "test_rows": 10, "features": 8}
     generated: ClassVar[bool] = True
 
     tasks: int = Field(2, ge=1, le=256, description="number of tasks")
@@ -121,11 +122,11 @@ class Synthetic(SourceSpec):
         return []
 
     def names(self) -> tuple[str, ...]:
-        """The label columns, one per task."""
+        """The names of the label columns, one per task."""
         return tuple(f"task{t}" for t in range(self.tasks))
 
     def labelled_counts(self) -> tuple[int, ...]:
-        """Labelled training rows of each task."""
+        """The number of labelled training rows of each task."""
         return tuple(_rounded(self._fraction(name) * self.rows) for name in self.names())
 
     def _fraction(self, name: str) -> float:
@@ -143,7 +144,7 @@ class Synthetic(SourceSpec):
         )
 
     def columns(self, seed: int) -> Columns:
-        """Training rows, then test rows; a label that is missing is -1."""
+        """Training rows, then test rows; a missing label is -1."""
         seed = seed if self.seed is None else self.seed
         n, n_train = self.rows + self.test_rows, self.rows
         inputs = np.empty((n, self.features), dtype=np.float32)
@@ -167,7 +168,7 @@ class Synthetic(SourceSpec):
         return Columns(inputs, labels, splits, mark, present, dict.fromkeys(self.names(), ceiling))
 
     def _teach(self, inputs: Array, seed: int) -> npt.NDArray[np.int64]:
-        """(T, N) classes without noise."""
+        """(T, N) the classes that the teacher gives, without noise."""
         K, T = self.latent, self.tasks
         a_TK = _normal(seed, "readouts").standard_normal((T, K))
         a_TK /= np.linalg.norm(a_TK, axis=1, keepdims=True)
@@ -185,7 +186,7 @@ class Synthetic(SourceSpec):
         return classes_TN
 
     def _add_noise(self, label_N: npt.NDArray[np.int64], seed: int, stream: str) -> None:
-        """Replace the label of some rows, in place, by one of the other classes."""
+        """Replace the labels of some rows, in place, by other classes."""
         n = len(label_N)
         rows = order(n, seed, 0, f"synthetic {stream} rows")[: _rounded(self.noise * n)]
         raw = generator_bits(seed, 0, f"synthetic {stream} classes").random_raw(n)[rows]
@@ -194,7 +195,7 @@ class Synthetic(SourceSpec):
 
 
 def subspaces(n_tasks: int, features: int, latent: int, relatedness: float, seed: int) -> Float64:
-    """P_t of every task, (F, T, K): sqrt(r) C + sqrt(1 - r) U_t as in `Synthetic`."""
+    """P_t of every task, (F, T, K): sqrt(r) C + sqrt(1 - r) U_t, as in `Synthetic`."""
     per_group = features // latent - 1
     common, own = _normal(seed, "common subspace"), _normal(seed, "own subspaces")
     common_KF = common.standard_normal((latent, features))
@@ -203,7 +204,7 @@ def subspaces(n_tasks: int, features: int, latent: int, relatedness: float, seed
         tasks = min(per_group, n_tasks - first)
         own_F = own.standard_normal((tasks * latent, features))
         Q, R = np.linalg.qr(np.concatenate([common_KF, own_F]).T)
-        # the signs of Gram-Schmidt: more tasks leave the first ones as they are
+        # the signs of Gram-Schmidt: more tasks then leave the first ones unchanged
         Q *= np.sign(np.diag(R))
         shared, owned = Q[:, :latent], Q[:, latent:].reshape(features, tasks, latent)
         P_FTK[:, first : first + tasks] = math.sqrt(relatedness) * shared[:, np.newaxis]

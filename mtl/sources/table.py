@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -68,6 +69,10 @@ class Table(SourceSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    example: ClassVar[Mapping[str, Any]] = {
+        "path": "four.csv",
+        "inputs": {"numeric": ("x",), "categorical": ("city",)},
+    }
 
     path: FilePath = Field(description="the file: .csv, .tsv, .txt, .parquet or .pq")
     validation: FilePath | None = Field(None, description="a file of validation rows, with the same columns")
@@ -92,15 +97,15 @@ class Table(SourceSpec):
         return TableFile(Path(path or self.path), delimiter=self.delimiter, na_values=self.na_values)
 
     def files(self) -> dict[str, TableFile]:
-        """Split -> its file; the rows of the first are for training and whatever `split` takes from them."""
+        """Split -> its file; the first file has the training rows, from which `split` may take other splits."""
         given = {"train": self.path, "validation": self.validation, "test": self.test}
         return {split: self.table(path) for split, path in given.items() if path is not None}
 
     def layout(self, file: TableFile) -> Layout:
-        """The raw input row, from the names of columns (and the first row of vectors).
+        """The raw input row, from the names of columns and, for vectors, from the first row.
 
         Raises:
-            UserError: a column is missing, is text throughout, or is named twice.
+            UserError: a column is missing, holds only text, or is named twice.
         """
         inputs = self.inputs
         taken: dict[str, str] = {}
@@ -187,7 +192,7 @@ class Table(SourceSpec):
 
 
 def _matching(patterns: tuple[str, ...], file: TableFile, path: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns that a list of names and patterns means, in the order of the list and then of the file."""
+    """The columns that a list of names and patterns selects, in the order of the list, then of the file."""
     names: dict[str, None] = {}
     for i, pattern in enumerate(patterns):
         if pattern in file.column_names:

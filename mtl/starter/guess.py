@@ -1,4 +1,4 @@
-"""What the columns of a table may be for: which kind of task, which role among the inputs."""
+"""Guesses the purpose of a table's columns: the kind of task of a label, the role of an input."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mtl.errors import UserError, quoted
 from mtl.starter.look import MANY, Look
 
 FEW = 20
-"""Distinct whole numbers that may be classes; values that a column should have."""
+"""Most distinct whole numbers that may be classes, and fewest values that a column should have."""
 LONGEST = 200
-"""Characters of a column's name in a recipe."""
+"""Most characters of a column's name in a recipe."""
 SCALES = (
     ("very low", "low", "medium", "high", "very high"),
     ("none", "mild", "moderate", "severe", "critical"),
@@ -48,13 +48,13 @@ COUNTED = frozenset(
         "quantity",
     )
 )
-"""Words of a column's name by which its whole numbers are grades, or quantities."""
+"""Words in a column's name that tell whether its whole numbers are grades or quantities."""
 Kind = Literal["multiclass", "binary", "ordinal", "multilabel", "regression"]
 Role = Literal["numeric", "categorical", "vector", "image", "id", "none"]
 
 
 def is_time(seen: Look) -> bool:
-    """Whether the values can be read as times: dates in ISO form, or numbers."""
+    """Whether the values can be read as times: as dates in ISO form, or as numbers."""
     return seen.type == "time" or (seen.numeric and seen.numbers > 0) or _dates(seen.counts, _iso)
 
 
@@ -75,7 +75,7 @@ def _like_a_date(text: str) -> bool:
 
 
 def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
-    """The kind of task a label column is for, its options, and why.
+    """The kind of task for a label column, its options, and the reason.
 
     Raises:
         UserError: no kind fits.
@@ -128,7 +128,7 @@ def _numeric_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a table reads the text as a whole number rather than as a name."""
+    """Whether a table reads the text as a whole number, not as a name."""
     return re.fullmatch(r"0|-?[1-9][0-9]{0,16}", text) is not None
 
 
@@ -156,7 +156,7 @@ def _scale(seen: Look) -> list[str] | None:
 
 
 def guess_role(seen: Look) -> tuple[Role, str]:
-    """What an input column may be for, and why."""
+    """The role of an input column, and the reason."""
     unfit = _unfit(seen)
     if unfit is not None:
         return "none", unfit
@@ -183,7 +183,7 @@ def guess_role(seen: Look) -> tuple[Role, str]:
 
 
 def _unfit(seen: Look) -> str | None:
-    """Why a column can be no input."""
+    """The reason why a column cannot be an input, or None if it can."""
     if not seen.name.strip() or len(seen.name) > LONGEST:
         return f"its name has {len(seen.name)} characters, at most {LONGEST}"
     if not seen.there:

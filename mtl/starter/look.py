@@ -1,4 +1,4 @@
-"""What the columns of a table look like: their types, values and gaps, in the first rows."""
+"""Looks at the first rows of a table: the types, values and gaps of its columns."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.columns.values import texts
-from mtl.data.files.table import TableFile, is_list, is_text
+from mtl.data.files.column_types import is_list, is_text
+from mtl.data.files.table import TableFile
 from mtl.errors import UserError
 
 SEEN_ROWS = 200_000
-"""Rows that are looked at."""
+"""Most rows that are read."""
 MANY = 2000
-"""Distinct values from which text is taken to name rows rather than classes."""
+"""Text with more distinct values names rows rather than classes."""
 MARKERS = ("NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None", "none", "-", "?", ".", "missing")
-"""What stands for a missing number in a column of text that else holds numbers."""
+"""Texts that mean a missing number in a column whose other texts are numbers."""
 
 
 @dataclass
 class Look:
-    """What was seen of one column.
+    """What the first rows show of one column.
 
     Args:
         name: the column.
-        type: as the file says it; of a column of lists `texts` or `vector`.
-        n: rows looked at.
-        missing: of them without a value.
+        type: the type according to the file; for a column of lists, `texts` or `vector`.
+        n: rows that were read.
+        missing: rows without a value.
         counts: distinct value -> rows, up to `MANY` + 1 values.
-        numbers: rows with a finite number; `numeric`: every value is one, `whole`: a whole one.
-        markers: text that may stand for a missing value -> rows.
+        numbers: rows with a finite number.
+        numeric: whether every value is a finite number.
+        whole: whether every value is a whole number.
+        markers: text that may mean a missing value -> rows.
         lists: rows whose text holds the separator.
-        largest: the largest number without its sign.
+        largest: the largest absolute value of a number.
         widths: lengths of lists of numbers.
     """
 
@@ -56,38 +59,38 @@ class Look:
 
     @property
     def distinct(self) -> int:
-        """Distinct values seen, at most `MANY` + 1."""
+        """The number of distinct values that were seen, at most `MANY` + 1."""
         return len(self.counts)
 
     @property
     def there(self) -> int:
-        """Rows with a value."""
+        """The number of rows with a value."""
         return self.n - self.missing
 
     @property
     def words(self) -> set[str]:
-        """The words of the name: `riskLevel_2` has risk and level."""
+        """The words in the column's name: `riskLevel_2` holds risk and level."""
         return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", self.name)}
 
     @property
     def many(self) -> str:
-        """How many distinct values there are, in words."""
+        """The number of distinct values, in words."""
         return f"more than {MANY}" if self.distinct > MANY else str(self.distinct)
 
 
 @dataclass(frozen=True)
 class Looks:
-    """The columns of a table, and the texts that stand for a missing value in it."""
+    """The columns of a table, and the texts that mean a missing value in it."""
 
     columns: Mapping[str, Look]
     na_values: tuple[str, ...]
 
 
 def look(file: TableFile, separator: str = "|") -> Looks:
-    """Every column of a table's first rows.
+    """Look at every column of a table's first rows.
 
     Raises:
-        UserError: the file is not what it should be.
+        UserError: the file has a fault.
     """
     file.check()
     if file.n_rows == 0:
@@ -139,7 +142,7 @@ def _see(seen: Look, file: TableFile, first: int, array: pa.Array, separator: st
 
 
 def _see_list(seen: Look, array: pa.Array) -> None:
-    """A column of lists: of texts, or of numbers with their lengths."""
+    """Record a column of lists: either lists of texts, or lists of numbers with their lengths."""
     seen.numeric = seen.whole = False
     kind = array.type
     if not is_list(kind):
@@ -154,7 +157,7 @@ def _see_list(seen: Look, array: pa.Array) -> None:
 
 
 def _see_numbers(seen: Look, distinct: pa.Array, rows: pa.Array) -> None:
-    """Whether texts are numbers, by the parser that will read them."""
+    """Record whether texts are numbers, according to the parser that will read them."""
     try:
         cast = pc.cast(pc.utf8_trim_whitespace(distinct), pa.float64())
     except pa.ArrowInvalid:
@@ -170,7 +173,7 @@ def _see_numbers(seen: Look, distinct: pa.Array, rows: pa.Array) -> None:
 
 
 def _see_vectors(seen: Look) -> None:
-    """Texts such as `[1, 2.5]` are lists of numbers."""
+    """Record texts such as `[1, 2.5]` as lists of numbers."""
     widths: set[int] = set()
     for text in seen.counts:
         if not text.startswith("["):

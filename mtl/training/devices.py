@@ -1,4 +1,4 @@
-"""The one place that names devices, and the settings that make a run repeatable."""
+"""This module alone names devices; it also holds the settings that make a run repeatable."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import torch
 from mtl.errors import UserError, quoted
 
 _seeded: list[dict[torch.Generator, torch.Tensor]] = []
-"""For each `settings` that is open: the CUDA generators that were seeded inside, and how they were before."""
+"""For each open `settings` context: the CUDA generators that were seeded inside, and their states before."""
 
 NAME = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 
 
 def resolve(asked: str) -> torch.device:
-    """`auto` is the first CUDA device, else MPS, else the CPU.
+    """The device of a name; `auto` takes the first CUDA device, else MPS, else the CPU.
 
     Raises:
-        UserError: there is no such name, or the device is not there.
+        UserError: the name is unknown, or this machine does not have the device.
     """
     if NAME.fullmatch(asked) is None:
         raise UserError("", f"no device {quoted(asked)}", "one of auto, cpu, cuda, cuda:1, mps")
@@ -44,16 +44,15 @@ def resolve(asked: str) -> torch.device:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Channels last where convolutions run faster so: measured on CPU, documented for CUDA."""
+    """Channels last on devices whose convolutions are faster with it: measured on CPU, documented for CUDA."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def seed(device: torch.device, number: int) -> None:
-    """Seed the generators that a step draws from: the CPU's and the device's, and, for what a plug-in may draw,
-    Python's and numpy's (30 microseconds).
+    """Seed the generators of torch on the CPU and on the device, of Python, and of numpy (30 microseconds).
 
-    `torch.manual_seed` also seeds what is not in use, and formats a stack trace for each backend that has not
-    started: a tenth of a small step.
+    A plug-in may draw from the last two. `torch.manual_seed` would also seed unused backends and format a stack trace
+    for each backend that has not started, which costs a tenth of a small step.
     """
     random.seed(number)
     np.random.seed(number % 2**32)
@@ -69,17 +68,18 @@ def seed(device: torch.device, number: int) -> None:
 
 
 def _cuda_generator(device: torch.device) -> torch.Generator:
-    """The device's own: `torch.cuda.manual_seed` seeds that of the current device, which `cuda:1` need not be."""
-    torch.cuda.init()  # there are none before
+    """The generator of this device; `torch.cuda.manual_seed` would seed that of the current device instead."""
+    torch.cuda.init()  # the generators exist only after this call
     index = torch.cuda.current_device() if device.index is None else device.index
     return torch.cuda.default_generators[index]
 
 
 @contextmanager
 def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
-    """Determinism, threads and the global random state for one run; put back afterwards.
+    """Set determinism and threads for one run; on exit, they and the global random state are restored.
 
-    Of CUDA's generators only those that `seed` was asked for: reading one starts its device, which takes memory there.
+    Among CUDA's generators, only those that `seed` touched are restored, since reading one starts its device and
+    takes memory there.
     """
     drawn = random.getstate(), np.random.get_state()
     before = (
@@ -89,7 +89,7 @@ def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
         torch.get_num_threads(),
     )
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA reads this when it starts
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     if threads is not None:

@@ -1,54 +1,39 @@
-"""The training loop: one plain generator that yields what was measured, epoch by epoch.
+"""The training loop is one plain generator, which yields each event of the training.
 
 Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import islice
 from time import perf_counter
 from typing import Any
 
+from mtl import stages
 from mtl.evaluation.evaluate import evaluate
 from mtl.evaluation.meter import Meter, Values
 from mtl.model.layers import derived_seed
-from mtl.training import devices, failpoints
+from mtl.training import devices
+from mtl.training.events import EpochEnded, Evaluated, Stepped
 from mtl.training.progress import Progress
 from mtl.training.selection import select
 from mtl.training.step import train_step
 from mtl.training.trainer import Trainer
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured within an epoch: rows of metrics, seconds, and whether the step is the best so far."""
+def fit(
+    trainer: Trainer, between: Callable[[], None] = lambda: None
+) -> Iterator[Stepped | Evaluated | EpochEnded]:
+    """Train from `trainer.progress` to the end, and yield after each step, evaluation and epoch.
 
-    rows: list[dict[str, Any]]
-    seconds: float
-    is_best: bool
+    The loop evaluates the validation split, if there is one; this split also selects the best step and stops early.
+    With `monitor: test` the loop also evaluates the test split, which selects nothing. At each yield the state of the
+    run is complete: the caller may save it, and may leave the training for good.
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave: rows of metrics, optimizer steps, seconds, and whether its end is the best so far.
-
-    Steps and seconds count from where a resumed run went on.
-    """
-
-    rows: list[dict[str, Any]]
-    steps: int
-    seconds: dict[str, float]
-    is_best: bool
-    is_last: bool
-
-
-def fit(trainer: Trainer) -> Iterator[Epoch | Evaluation]:
-    """Train to the end from where `trainer.progress` is; yields after each epoch, and each evaluation within one.
-
-    Evaluates `validation` (if there is one, which also selects the best step and stops early) and, with
-    `monitor: test`, the test split, which selects nothing.
+    Args:
+        trainer: a new trainer, or one that was restored from a checkpoint.
+        between: called between the batches of an evaluation; an exception of it ends the evaluation.
 
     Raises:
         NotFinite: a loss or gradient is infinite or NaN and the recipe says to stop.
@@ -56,17 +41,18 @@ def fit(trainer: Trainer) -> Iterator[Epoch | Evaluation]:
     progress = trainer.progress
     while not trainer.finished:
         began, first_step, evaluating = perf_counter(), progress.step, 0.0
-        for evaluation in _train_epoch(trainer):
-            evaluating += evaluation.seconds
-            yield evaluation
+        for event in _train_epoch(trainer, between):
+            evaluating += event.seconds if isinstance(event, Evaluated) else 0.0
+            yield event
         assert trainer.meter is not None
         rows = [row_of(progress, "train", trainer.meter.values("train"), progress.epoch + 1)]
         trained = perf_counter() - began - evaluating
         is_last = progress.stopped or progress.epoch + 1 == trainer.epochs
         due = trainer.evaluation_is_due(ends_epoch=True, is_last=is_last)
-        at_end = _evaluate(trainer) if due else Evaluation([], 0.0, False)
+        at_end = _evaluate(trainer, between) if due else Evaluated([], 0.0, False)
+        trainer.weighting.after_epoch(*trainer.meter.losses())
         progress.epoch, progress.step_in_epoch, trainer.meter = progress.epoch + 1, 0, None
-        yield Epoch(
+        yield EpochEnded(
             rows + at_end.rows,
             progress.step - first_step,
             {"train": trained, "evaluate": evaluating + at_end.seconds},
@@ -75,32 +61,32 @@ def fit(trainer: Trainer) -> Iterator[Epoch | Evaluation]:
         )
 
 
-def _evaluate(trainer: Trainer) -> Evaluation:
-    """Evaluate the model as it is. Until the end this can be broken off and done again; only then it counts."""
+def _evaluate(trainer: Trainer, between: Callable[[], None]) -> Evaluated:
+    """Evaluate the current model. An interrupted evaluation changes nothing, so it can be repeated."""
     progress, began = trainer.progress, perf_counter()
     rows = [
-        row_of(progress, split, evaluate_split(trainer, split), progress.epoch + 1)
+        row_of(progress, split, evaluate_split(trainer, split, between), progress.epoch + 1)
         for split in trainer.watched
     ]
     progress.evaluated = progress.step
     is_best = any(row["split"] == "validation" and select(trainer, row) for row in rows)
-    return Evaluation(rows, perf_counter() - began, is_best)
+    return Evaluated(rows, perf_counter() - began, is_best)
 
 
-def evaluate_split(trainer: Trainer, split: str) -> Values:
-    """Metrics of the model as it is on one split."""
+def evaluate_split(trainer: Trainer, split: str, between: Callable[[], None] = lambda: None) -> Values:
+    """Metrics of the current model on one split; `between` is called between the batches."""
     built, dataset = trainer.built, trainer.dataset
-    failpoints.hit("evaluate")
-    # for what a user's part may draw: an evaluation that is done again after a resume must draw the same
+    stages.reached("evaluate")
+    # a user's part may draw random numbers, and an evaluation that is repeated after a resume must draw the same ones
     devices.seed(
         trainer.device, derived_seed(trainer.recipe.seeds.order, f"evaluate/{split}", trainer.progress.step)
     )
     rows, tasks = dataset.splits[split], trainer.recipe.tasks
-    return evaluate(built.model, built.groups, tasks, dataset, rows, split, trainer.between)
+    return evaluate(built.model, tasks, dataset, rows, split, between=between)
 
 
 def row_of(progress: Progress, split: str, values: Values, epoch: int | None = None) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
+    """One line of metrics.jsonl; `epoch` replaces that of the progress if it is given."""
     return {
         "split": split,
         "epoch": progress.epoch if epoch is None else epoch,
@@ -109,19 +95,19 @@ def row_of(progress: Progress, split: str, values: Values, epoch: int | None = N
     }
 
 
-def _train_epoch(trainer: Trainer) -> Iterator[Evaluation]:
-    """Train the rest of an epoch, from `progress.step_in_epoch` on, and yield each evaluation within it."""
+def _train_epoch(trainer: Trainer, between: Callable[[], None]) -> Iterator[Stepped | Evaluated]:
+    """Train an epoch from `progress.step_in_epoch` on, and yield each step and each evaluation within it."""
     recipe, progress, train = trainer.recipe, trainer.progress, trainer.recipe.train
     parts = trainer.sampler.batches(progress.epoch, start=progress.step_in_epoch * train.accumulate)
     before = progress.step - progress.step_in_epoch
     n_steps = min(trainer.steps_per_epoch, trainer.total_steps - before)
-    trainer.meter = trainer.meter or Meter(trainer.built.groups, recipe.tasks, trainer.device)
+    trainer.meter = trainer.meter or Meter(trainer.modules, recipe.tasks, trainer.device)
     trainer.built.model.train()
     while progress.step_in_epoch < n_steps and not progress.stopped:
         if progress.step_in_epoch and trainer.evaluation_is_due():
-            yield _evaluate(trainer)
+            yield _evaluate(trainer, between)
             continue
         train_step(trainer, list(islice(parts, train.accumulate)), trainer.meter)
         progress.step += 1
         progress.step_in_epoch += 1
-        trainer.on_step(progress.epoch, progress.step_in_epoch, n_steps)
+        yield Stepped(progress.epoch, progress.step_in_epoch, n_steps)

@@ -1,4 +1,4 @@
-"""Where a run is."""
+"""The position of a run in its training."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass
 class Progress:
-    """Where a run is; everything that a checkpoint needs beside tensors.
+    """The position of a run in its training, which is everything that a checkpoint needs beside tensors.
 
     Args:
-        epoch: epochs done.
-        step_in_epoch: steps done of the next one.
-        step: optimizer steps done.
-        horizon: the number of steps that the schedule was made for; 0: that of the recipe.
+        epoch: the number of complete epochs.
+        step_in_epoch: the number of steps done in the epoch under way.
+        step: the number of optimizer steps done.
+        horizon: the number of steps that the schedule was made for; 0 stands for that of the recipe.
         best: the best value of the selecting metric so far.
-        best_epoch, best_step: when that was.
-        stale: evaluations since.
+        best_epoch, best_step: the epoch and the step of the best value.
+        stale: the number of evaluations since the best value.
         evaluated: the step of the last evaluation.
-        skipped: steps left out because something was not finite.
-        skipped_in_a_row: how many of them were the last ones.
+        skipped: the number of steps that were skipped because a loss or gradient was infinite or NaN.
+        skipped_in_a_row: the number of skipped steps since the last step that was taken.
         stopped: whether early stopping ended the run.
     """
 

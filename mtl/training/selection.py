@@ -1,4 +1,4 @@
-"""Which step of a run is the best so far, by validation."""
+"""The selection of the best step of a run by validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtl.training.trainer import Trainer
 
 
 def selecting_metric(recipe: Recipe) -> tuple[str, bool]:
-    """The validation metric that chooses a step, and whether higher is better."""
+    """The validation metric that selects a step, and whether a higher value is better."""
     stopping = recipe.train.early_stopping
     named = stopping.metric if stopping is not None else None
     name = named or f"validation/mean/{mean_metric(recipe.tasks)}"
@@ -20,7 +20,7 @@ def selecting_metric(recipe: Recipe) -> tuple[str, bool]:
 
 
 def select(trainer: Trainer, row: dict[str, Any]) -> bool:
-    """Take note of a validation row; whether it is the best so far."""
+    """Update `trainer.progress` from a validation row, and return whether this row is the best so far."""
     recipe, progress = trainer.recipe, trainer.progress
     metric, higher = selecting_metric(recipe)
     value = row[metric]

@@ -6,27 +6,52 @@ Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtl import stages
 from mtl.data.types import Rows
+from mtl.dataset.batch import Batch, Targets
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.meter import Meter
 from mtl.model.layers import derived_seed
-from mtl.training import devices, failpoints
+from mtl.model.weighting import loss_weights
+from mtl.training import devices
 from mtl.training.trainer import Trainer
 
 MAX_SKIPS = 10
-"""Steps in a row that `on_nonfinite: skip` leaves out before it gives up."""
+"""`on_nonfinite: skip` skips at most this many steps in a row; the next one raises `NotFinite`."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Numbers of a step that are known before its first forward pass.
+
+    Args:
+        counted_N: the divisor of each task's sum of losses: the number of rows that count times their mean weight.
+        seen_N: bool, whether a task takes part: a row counts for it and its weight in the recipe is positive.
+    """
+
+    counted_N: Tensor
+    seen_N: Tensor
+
+
+@dataclass
+class Measured:
+    """Results of a step's forward passes: the loss of each task, and the updates that a finite step gives the meter."""
+
+    losses_N: Tensor
+    updates: list[tuple[str, Tensor, Targets, Tensor, Tensor]] = field(default_factory=list)
 
 
 def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
-    """One optimizer step on the mean gradient of `parts`, which are the batches of this step."""
+    """Take one optimizer step on `parts`, batches that count as one: each loss is divided by its total over them."""
     recipe, step, optimizer = trainer.recipe, trainer.progress.step, trainer.optimizer
-    # random draws (dropout) are a pure function of seed and step: there is no generator state to resume
+    # random draws (dropout) are a pure function of seed and step, so a checkpoint holds no generator state
     devices.seed(trainer.device, derived_seed(recipe.seeds.order, "step", step))
     horizon = trainer.progress.horizon
     factor = recipe.schedule.factor(min(step, horizon - 1), horizon)
@@ -36,56 +61,119 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     skips = recipe.train.on_nonfinite == "skip"
     buffers = [*trainer.built.model.buffers(), *trainer.weighting.buffers()] if skips else []
     before = [buffer.clone() for buffer in buffers]
-    losses: list[Tensor] = []
-    seen: list[Seen] = []
-    for part in parts:
-        poisoned = failpoints.hit("forward")
-        losses_N = _losses(trainer, part, seen)
-        losses_N = losses_N * math.nan if poisoned else losses_N
-        failpoints.hit("backward")
-        (trainer.weighting(losses_N) / len(parts)).backward()
-        losses.append(losses_N.detach())
+    whole = trainer.dataset.rows.batch(parts[0]) if len(parts) == 1 else None
+    labels = [whole] if whole is not None else [trainer.dataset.rows.targets(part) for part in parts]
+    totals = totals_of(trainer, labels)
+    measured = Measured(torch.zeros_like(totals.counted_N))
+    batches = [whole] if whole is not None else (trainer.dataset.rows.batch(part) for part in parts)
+    weights_N = _backward(trainer, batches, totals, measured)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if not _all_finite(trainer, torch.stack(losses), norm, parts):
+    if not _all_finite(trainer, measured.losses_N, norm, parts):
         with (
             torch.no_grad()
-        ):  # running statistics of norms, and what a weighting remembers, have seen the batch
+        ):  # the batch has already changed the norms' statistics and the weighting's buffers
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
         return
-    for batch in seen:
-        meter.update(*batch)
-    failpoints.hit("step")
+    for update in measured.updates:
+        meter.update(*update)
+    meter.weigh(weights_N, totals.seen_N)
+    stages.reached("step")
     if recipe.train.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
     optimizer.step()
 
 
-Seen = tuple[str, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""What `Meter.update` takes."""
+def totals_of(trainer: Trainer, labels: Sequence[Targets]) -> Totals:
+    """The totals of a step, which need only the labels of its parts."""
+    n_T: list[Tensor] = []
+    mean_T: list[Tensor] = []
+    for name, module in trainer.modules.items():
+        counts = [module.counted(part.target[name], part.weight[name]) for part in labels]
+        n_T.append(torch.stack(counts).sum(0))
+        mean_T.append(module.mean_weight)
+    counted_N = trainer.in_order(n_T) * trainer.in_order(mean_T)
+    return Totals(counted_N, (counted_N > 0) & (trainer.weighting.task_weights > 0))
 
 
-def _losses(trainer: Trainer, part: Rows, seen: list[Seen]) -> Tensor:
-    """(N,) the loss of each task on one batch, in the order of results; adds what was seen to `seen`."""
-    index = torch.from_numpy(part).to(trainer.device)
-    dataset, precision = trainer.dataset, trainer.recipe.train.precision
+def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measured: Measured) -> Tensor:
+    """Write the gradient of the step into the parameters, and return the weights (N,) of the losses."""
+    weighting = trainer.weighting
+    penalty = trainer.built.model.trunk.penalty()
+    if penalty is not None:
+        penalty.backward()
+    if weighting.needs == "gradients":
+        return _backward_by_task(trainer, batches, totals, measured)
+    if isinstance(batches, list):
+        losses_N = _losses(trainer, batches[0], totals, measured)
+        weights_N, own = loss_weights(weighting, losses_N, totals.seen_N)
+        stages.reached("backward")
+        losses_N.backward(weights_N)
+    else:  # the objective is linear, so its weights do not depend on the losses
+        weights_N, own = loss_weights(weighting, measured.losses_N, totals.seen_N)
+        for batch in batches:
+            losses_N = _losses(trainer, batch, totals, measured)
+            stages.reached("backward")
+            losses_N.backward(weights_N)
+        if own:
+            _, own = loss_weights(weighting, measured.losses_N, totals.seen_N)
+    for parameter, gradient in zip(weighting.parameters(), own, strict=True):
+        parameter.grad = gradient
+    return weights_N
+
+
+def _backward_by_task(
+    trainer: Trainer, batches: Iterable[Batch], totals: Totals, measured: Measured
+) -> Tensor:
+    """As `_backward`, for a weighting that combines the gradients of the tasks.
+
+    The shared slices take the combined gradient. A slice of one task takes the gradient of that task's loss times the
+    task's weight.
+    """
+    weighting, slices = trainer.weighting, trainer.slices
+    assert slices is not None
+    seen = totals.seen_N.nonzero().squeeze(1)
+    jacobian_SP: Tensor | None = None
+    for batch in batches:
+        losses_N = _losses(trainer, batch, totals, measured)
+        stages.reached("backward")
+        if len(seen):
+            rows = slices.jacobian(losses_N[seen].unbind())
+            jacobian_SP = rows if jacobian_SP is None else jacobian_SP + rows
+        torch.autograd.backward(losses_N, weighting.task_weights * totals.seen_N, inputs=slices.own)
+    weights_N = torch.where(totals.seen_N, weighting.task_weights, 0.0)
+    if jacobian_SP is not None:
+        own_P = weighting.task_weights[seen] @ jacobian_SP
+        shared_SP = slices.shared_part(jacobian_SP)
+        gradient, weights_S = weighting.combine(shared_SP, measured.losses_N[seen], totals.seen_N)
+        slices.add(gradient, own_P)
+        if weights_S is not None:
+            weights_N = weights_N.index_copy(0, seen, weights_S.to(weights_N.dtype))
+    return weights_N
+
+
+def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) -> Tensor:
+    """(N,) the share of a part in the loss of each task: the part's sum of losses divided by the step's total."""
+    stages.reached("forward")
+    precision = trainer.recipe.train.precision
     with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits = trainer.built.model.forward_groups(dataset.inputs[index])
-    losses = []
-    for group in trainer.built.groups:
-        logits_BTO = logits[group.name].float()
-        target, present = dataset.targets(group.name, index), dataset.present[group.name][index]
-        weight = dataset.weights(group.name, index)
-        loss_T = group.spec.losses(logits_BTO, target, weight, group.constants)
-        seen.append((group.name, logits_BTO.detach(), target, present, loss_T.detach(), weight.sum(0)))
-        losses.append(loss_T)
-    return torch.cat(losses).index_select(0, trainer._to_results)
+        logits = trainer.built.model(batch.inputs)
+    sums = []
+    labels = Targets(batch.target, batch.present, batch.weight)  # not the inputs: parts would add up
+    for name, module in trainer.modules.items():
+        logits_BTO = logits.groups[name].float()
+        sum_T, weight_T = module.loss(logits_BTO, batch.target[name], batch.weight[name])
+        measured.updates.append((name, logits_BTO.detach(), labels, sum_T.detach(), weight_T))
+        sums.append(sum_T)
+    losses_N: Tensor = trainer.in_order(sums) / torch.where(totals.counted_N > 0, totals.counted_N, 1.0)
+    measured.losses_N = measured.losses_N + losses_N.detach()
+    return losses_N
 
 
-def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor, parts: Sequence[Rows]) -> bool:
-    """Whether the step may be taken; raises or counts as `on_nonfinite` says."""
-    if bool(torch.isfinite(losses_PN.sum() + norm)):
+def _all_finite(trainer: Trainer, losses_N: Tensor, norm: Tensor, parts: Sequence[Rows]) -> bool:
+    """Whether losses and gradient are finite; if not, `on_nonfinite` decides whether this raises or counts a skip."""
+    if bool(torch.isfinite(losses_N.sum() + norm)):
         trainer.progress.skipped_in_a_row = 0
         return True
     progress, train = trainer.progress, trainer.recipe.train
@@ -94,7 +182,7 @@ def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor, parts: Sequen
     where = f"at step {progress.step} (epoch {progress.epoch + 1}, lr {lr:g}, batch of rows {shown})"
     bad = [
         f"task {quoted(task)}: loss is {loss:g}"
-        for task, loss in zip(trainer.recipe.tasks, losses_PN.sum(0).tolist(), strict=True)
+        for task, loss in zip(trainer.recipe.tasks, losses_N.tolist(), strict=True)
         if not math.isfinite(loss)
     ]
     what = "; ".join(bad) or f"the gradient's norm is {norm.item():g}"
@@ -104,7 +192,7 @@ def _all_finite(trainer: Trainer, losses_PN: Tensor, norm: Tensor, parts: Sequen
         fault = NotFinite(
             "", f"{what} {where}", "lower optimizer.lr, set train.clip_norm, or check the inputs"
         )
-        losses = dict(zip(trainer.recipe.tasks, map(str, losses_PN.sum(0).tolist()), strict=True))
+        losses = dict(zip(trainer.recipe.tasks, map(str, losses_N.tolist()), strict=True))
         fault.facts = {
             "step": progress.step,
             "epoch": progress.epoch + 1,

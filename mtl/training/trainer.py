@@ -1,59 +1,63 @@
-"""Everything that one run trains with."""
+"""The trainer holds the model, the data and the optimizer of one run."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from mtl.build import Built, parameter_groups
+from mtl.data.memory import require_memory
 from mtl.data.rows.sampling import Sampler
 from mtl.dataset.assemble import Dataset
 from mtl.errors import UserError
 from mtl.evaluation.meter import Meter
+from mtl.model.stitched import StitchedMultiTower
+from mtl.model.tasks.module import TaskModule
+from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
-from mtl.task_groups import TaskGroup
+from mtl.training.gradients import SharedSlices
 from mtl.training.progress import Progress
+from mtl.training.weighting_contract import check_weighting
 
+ROWS = 1 << 16
+"""Weights of this many rows are summed at once."""
 MAX_STEPS = 10**8
-"""Names of checkpoints have eight digits."""
+"""A run has fewer steps than this, since names of checkpoints have eight digits."""
 
 
 @dataclass
 class Trainer:
-    """Everything that one run trains with.
+    """The model, the data, the optimizer and the position of one run.
 
     Args:
         recipe: the checked recipe.
         built: the model and its task groups, on the device.
         dataset: the rows, on the device.
-        weighting: losses of N tasks -> one scalar.
-        optimizer: over `parameter_groups`.
-        progress: where the run is.
-        on_step: called after each optimizer step with (epoch, step in the epoch, steps of the epoch).
-        between: called between the batches of an evaluation, whose results a caller may still throw away.
-        meter: what has been measured of the epoch under way, if one is.
+        weighting: turns the losses of N tasks into one gradient.
+        optimizer: the optimizer of `parameter_groups`.
+        progress: the position of the run.
+        meter: the measurements of the epoch under way; None between epochs.
     """
 
     recipe: Recipe
     built: Built
     dataset: Dataset
-    weighting: nn.Module
+    weighting: Weighting
     optimizer: torch.optim.Optimizer
     progress: Progress = field(default_factory=Progress)
-    on_step: Callable[[int, int, int], None] = lambda epoch, step, n_steps: None
-    between: Callable[[], None] = lambda: None
     meter: Meter | None = None
 
     def __post_init__(self) -> None:
         train = self.recipe.train
+        self.modules = self.built.model.modules_of_tasks()
         with self.recipe.at():
-            self.sampler = sampler_of(self.recipe, self.built.groups, self.dataset)
+            self.sampler = _sampler_of(self.recipe, self.modules, self.dataset)
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
         if self.total_steps >= MAX_STEPS:
@@ -67,30 +71,40 @@ class Trainer:
             self.recipe.schedule.check(self.total_steps)
         self.device = next(self.built.model.parameters()).device
         self._order = (-1, "")
-        order_of_results = list(self.recipe.tasks)
-        grouped = [task for group in self.built.groups for task in group.tasks]
-        self._to_results = torch.tensor([grouped.index(t) for t in order_of_results], device=self.device)
+        grouped = {task: i for i, task in enumerate(self.built.model.tasks)}
+        self._to_results = torch.tensor([grouped[task] for task in self.recipe.tasks], device=self.device)
+        self.slices: SharedSlices | None = None
+        if self.weighting.needs == "gradients":
+            with self.recipe.at("weighting"):
+                self.slices = shared_slices(self.recipe, self.built.model).to(self.device)
+
+    def in_order(self, values_T: Sequence[Tensor]) -> Tensor:
+        """Values (T,) of each task group -> values (N,) in the order of results."""
+        return torch.cat(list(values_T)).index_select(0, self._to_results)
 
     @property
     def epochs(self) -> int:
-        """Those done and those left; `max_steps` may cut one short, also one before the last if it was raised."""
+        """The number of epochs, done and left.
+
+        `max_steps` may end the last epoch early. If `max_steps` was raised later, an earlier epoch may be short too.
+        """
         done = self.progress.step - self.progress.step_in_epoch
         return self.progress.epoch + math.ceil((self.total_steps - done) / self.steps_per_epoch)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to train; an epoch that early stopping cut short still has to be closed."""
+        """Whether the training is over; if early stopping ended an epoch early, this epoch has to be closed first."""
         progress = self.progress
         return progress.epoch >= self.epochs or (progress.stopped and progress.step_in_epoch == 0)
 
     @property
     def watched(self) -> list[str]:
-        """The splits that are evaluated while training."""
+        """The splits that are evaluated during training."""
         splits = ["validation", *(["test"] if self.recipe.train.monitor == "test" else [])]
         return [split for split in splits if split in self.dataset.splits]
 
     def evaluation_is_due(self, *, ends_epoch: bool = False, is_last: bool = False) -> bool:
-        """Whether the model as it is at this step is to be evaluated, and has not been."""
+        """Whether an evaluation is due at this step and was not made yet."""
         progress, every = self.progress, self.recipe.train.evaluate_every
         by_steps = every.steps is not None and progress.step % every.steps == 0
         by_epochs = ends_epoch and every.epochs is not None and (progress.epoch + 1) % every.epochs == 0
@@ -99,7 +113,7 @@ class Trainer:
         )
 
     def order_sha256(self, epoch: int) -> str:
-        """sha256 of the first batches of an epoch: no other numpy may deal other rows to a resumed run."""
+        """sha256 of the first two batches of an epoch, which shows if another numpy gives a resumed run other rows."""
         if self._order[0] != epoch:
             digest = hashlib.sha256()
             for rows in islice(self.sampler.batches(epoch), 2):
@@ -110,25 +124,64 @@ class Trainer:
     @classmethod
     def create(cls, recipe: Recipe, built: Built, dataset: Dataset) -> Trainer:
         """A trainer at the start of a run."""
-        weights = tuple(task.weight for task in recipe.tasks.values())
+        specs = recipe.tasks.values()
         device = next(built.model.parameters()).device
-        weighting = recipe.weighting.build(weights).to(device)
+        weights = tuple(spec.weight for spec in specs)
+        with recipe.at("weighting"):
+            built_weighting = recipe.weighting.build(
+                weights, tuple(spec.reads == "numbers" for spec in specs)
+            )
+            weighting = check_weighting(recipe.weighting, built_weighting).to(device)
+        _set_mean_weights(built.model, dataset)
         groups = parameter_groups(recipe, built.model, weighting)
         return cls(recipe, built, dataset, weighting, recipe.optimizer.build(groups))
 
 
-def sampler_of(recipe: Recipe, groups: Sequence[TaskGroup], dataset: Dataset) -> Sampler:
-    """What makes up each batch of a recipe.
+def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
+    """The shared slices, on which a weighting that combines gradients works.
 
     Raises:
-        UserError: no batch comes out, or a task has too few labels for what is asked.
+        UserError: no parameter is shared (the path is relative to the weighting).
+        EnvironmentFault: the gradients of all tasks do not fit into memory.
+    """
+    kind, n_tasks = recipe.weighting.kind, len(recipe.tasks)
+    slices = SharedSlices(model, tuple(recipe.tasks))
+    if not slices.n_shared:
+        what = f"{kind} combines the gradients of shared parameters, and no parameter is shared"
+        raise UserError("", what, "share something in model.sharing, or use kind: sum", path=("kind",))
+    size = n_tasks * sum(parameter.numel() for parameter in slices.shared) * 4
+    if next(model.parameters()).device.type == "cpu":
+        require_memory(size * 2, "", f"the gradients of {n_tasks} tasks by the shared parameters",
+                       "use a weighting of losses, or a smaller network")  # fmt: skip
+    return slices
+
+
+def _set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
+    """Set for each task the mean weight of its training rows that count: sample weight times class weight."""
+    rows = dataset.splits["train"]
+    for name, module in model.modules_of_tasks().items():
+        exact = torch.float32 if module.mean_weight.device.type == "mps" else torch.float64
+        total, n = module.mean_weight.to(exact) * 0, module.mean_weight.to(exact) * 0
+        for start in range(0, len(rows), ROWS):
+            labels = dataset.rows.targets(rows[start : start + ROWS])
+            weight_BT = module.row_weight(labels.target[name], labels.weight[name])
+            total += weight_BT.sum(0, dtype=exact)
+            n += (weight_BT > 0).sum(0)
+        module.mean_weight.copy_(torch.where(n > 0, total / n, 1.0))
+
+
+def _sampler_of(recipe: Recipe, modules: Mapping[str, TaskModule], dataset: Dataset) -> Sampler:
+    """The sampler, which chooses the rows of each batch.
+
+    Raises:
+        UserError: the rows do not fill a batch, or a task has fewer labels than the recipe asks for.
     """
     train, rows = recipe.train, dataset.splits["train"]
     asked, found = train.batches.min_labelled, {}
-    for group in groups:
-        for t, task in enumerate(group.tasks):
+    for name, module in modules.items():
+        for t, task in enumerate(module.tasks):
             if task in asked:
-                found[task] = rows[dataset.present[group.name][:, t].cpu().numpy()[rows]]
+                found[task] = rows[dataset.rows.present[name][:, t].cpu().numpy()[rows]]
     streams = {}
     if train.batches.temperature is not None:
         for name, own in dataset.streams.items():

@@ -1,1 +1,1 @@
-"""Family: how the losses of the tasks become one. Every file here is loaded by the registry."""
+"""Family: how the losses of the tasks become one. The registry loads every file here."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mtl.recipe.specs import WEIGHTINGS, WeightingSpec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from mtl.model.weighting import Weighting
 
 
 @WEIGHTINGS.register("sum")
@@ -16,7 +16,7 @@ class Sum(WeightingSpec):
 
     reference: ClassVar[str] = "ours"
 
-    def build(self, task_weights: tuple[float, ...]) -> nn.Module:
-        from mtl.model.losses import WeightedSum
+    def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
+        from mtl.model.weighting import WeightedSum
 
         return WeightedSum(task_weights)

@@ -21,8 +21,8 @@ from mtl.errors import ENVIRONMENT, USER
 from mtl.sources.fashion_mnist import FILES
 from tests.data.files.test_images import WHOLE, chunk, png
 from tests.data.files.test_npz import archive, bomb, header, lying, npy
-from tests.support.small_recipe import write_recipe
-from tests.test_errors import Capture, called
+from tests.support.assertions import Capture, called
+from tests.support.recipes import around, write
 
 MOST = 24 << 20
 """Bytes that Python may hold at once while it refuses a file that would unpack to 64 MiB or more."""
@@ -39,7 +39,7 @@ class Executed:
 def of_npz(make: Callable[[Path], object]) -> Callable[[Path], None]:
     def build(folder: Path) -> None:
         make(folder / "d.npz")
-        write_recipe(folder, {"kind": "npz", "path": "d.npz", "inputs": "x"})
+        write(folder, **around({"kind": "npz", "path": "d.npz", "inputs": "x"}))
 
     return build
 
@@ -60,7 +60,7 @@ def of_image(data: bytes) -> Callable[[Path], None]:
         (folder / "t.csv").write_text(
             "image,label\n" + "".join(f"{n},{i % 2}\n" for i, n in enumerate(names))
         )
-        write_recipe(folder, {"kind": "table", "path": "t.csv", "inputs": {"image": {"column": "image"}}})
+        write(folder, **around({"kind": "table", "path": "t.csv", "inputs": {"image": {"column": "image"}}}))
 
     return build
 
@@ -71,7 +71,7 @@ def of_idx(data: bytes) -> Callable[[Path], None]:
     def build(folder: Path) -> None:
         for file in FILES:
             (folder / file.remote.name).write_bytes(data)
-        write_recipe(folder, {"kind": "fashion_mnist", "path": "."})
+        write(folder, **around({"kind": "fashion_mnist", "path": "."}))
 
     return build
 

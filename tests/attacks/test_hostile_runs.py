@@ -14,9 +14,9 @@ import pytest
 
 from mtl.errors import USER
 from mtl.runs.json_text import canonical_json
-from tests.test_errors import Capture, called
+from tests.support.assertions import Capture, called
+from tests.support.records import record_values
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
 STEP = Path("run", "checkpoints", "step-00000008")
 
 
@@ -28,9 +28,9 @@ class Executed:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run with one checkpoint, `run` in the working directory."""
-    shutil.copytree(GOLDEN, tmp_path / "run")
+    shutil.copytree(small_run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "run"
@@ -140,19 +140,28 @@ def written(name: str, data: bytes) -> None:
     (Path("run") / name).write_bytes(data)
 
 
+def written_and_signed(name: str, data: bytes) -> None:
+    """As an attacker would, with the digest in run.json."""
+    written(name, data)
+    record = json.loads(Path("run/run.json").read_bytes())
+    written(
+        "run.json", json.dumps({**record, "resolved_sha256": [hashlib.sha256(data).hexdigest()]}).encode()
+    )
+
+
 RECIPE = "recipe.resolved.yaml"
 RUNS: dict[str, tuple[Callable[[], None], str]] = {
     "record without end": (lambda: replaced("run.json", "/dev/zero"), "is not a regular file"),
     "record is a pipe": (lambda: replaced("run.json"), "is not a regular file"),
     "record is a pickle": (lambda: written("run.json", EVIL), "cannot be read"),
     "deep record": (lambda: written("run.json", b"[" * 100_000), "cannot be read"),
-    "empty record": (lambda: written("run.json", b'{"schema_version": 1}'), "run"),
+    "empty record": (lambda: written("run.json", b'{"schema_version": 1}'), "run.json: has no 'id'"),
     "other types": (
-        lambda: written("run.json", b'{"schema_version": 1, "plugins": 5}'),
+        lambda: written("run.json", json.dumps(record_values(plugins=5)).encode()),
         "run.json: plugins is 5, which no run writes",
     ),
     "recipe": (
-        lambda: written(RECIPE, b"!!python/object/apply:os.mkdir [marker]"),
+        lambda: written_and_signed(RECIPE, b"!!python/object/apply:os.mkdir [marker]"),
         f"{RECIPE}:1:1: tags (tag:yaml.org,2002:python/...) are not allowed",
     ),
     "recipe without end": (lambda: replaced(RECIPE, "/dev/zero"), "has no 'recipe.resolved.yaml'"),
@@ -178,7 +187,7 @@ def test_a_run_folder_is_refused_without_harm(case: str, command: str, run: Path
 
 
 @pytest.mark.parametrize("target", ["../victim", "", "../new"])
-@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "alpha.jsonl", "timings.jsonl"])
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "sharing.jsonl", "timings.jsonl"])
 def test_nothing_outside_the_run_is_cut_or_waited_for(
     name: str, target: str, run: Path, capsys: Capture
 ) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from mtl import console
 from mtl.errors import OK, USER, printable
-from tests.support.small_recipe import write_recipe
-from tests.test_errors import Capture, called
+from tests.support.assertions import Capture, called
+from tests.support.recipes import around, write
 
 ESCAPES = {
     "colour": "\x1b[31m",
@@ -89,9 +89,9 @@ def test_names_of_a_tables_columns(evil: str, folder: Path, capsys: Capture) -> 
     body = [f"{i},{i},{i % 2}" for i in range(N)]
     (folder / "t.csv").write_bytes("\n".join([",".join(head), *body]).encode("utf-8", "surrogatepass"))
     source: dict[str, object] = {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["x"]}}
-    write_recipe(folder, source)
+    write(folder, **around(source))
     one_clean_line(capsys, "run", "r.yaml")
-    write_recipe(folder, source | {"inputs": {"numeric": ["y"]}})
+    write(folder, **around(source | {"inputs": {"numeric": ["y"]}}))
     one_clean_line(capsys, "run", "r.yaml")
 
 
@@ -99,31 +99,31 @@ def test_names_of_a_tables_columns(evil: str, folder: Path, capsys: Capture) -> 
 def test_values_of_a_table(evil: str, folder: Path, capsys: Capture) -> None:
     rows = [f'"{evil if i == 5 else i}",{i % 2}' for i in range(N)]
     (folder / "t.csv").write_text("\n".join(["x,label", *rows]), encoding="utf-8", newline="")
-    write_recipe(folder, {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["x"]}})
+    write(folder, **around({"kind": "table", "path": "t.csv", "inputs": {"numeric": ["x"]}}))
     one_clean_line(capsys, "run", "r.yaml")
     rows = [f'{i},"{evil if i == 5 else i % 2}"' for i in range(N)]
     (folder / "t.csv").write_text("\n".join(["x,label", *rows]), encoding="utf-8", newline="")
-    write_recipe(folder, {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["x"]}}, task={
+    write(folder, **around({"kind": "table", "path": "t.csv", "inputs": {"numeric": ["x"]}}, task={
         "kind": "multiclass", "target": "label", "classes": ["0", "1"],
-    })  # fmt: skip
+    }))  # fmt: skip
     one_clean_line(capsys, "run", "r.yaml")
 
 
 @escapes("nul", "half")
 def test_names_of_arrays(evil: str, folder: Path, capsys: Capture) -> None:
     np.savez(folder / "d.npz", **{"inputs": X, evil: Y})
-    write_recipe(folder, {"kind": "npz", "path": "d.npz"})
+    write(folder, **around({"kind": "npz", "path": "d.npz"}))
     assert "no label column 'label'" in one_clean_line(capsys, "run", "r.yaml")
-    write_recipe(folder, {"kind": "npz", "path": "d.npz", "inputs": "nothing"})
+    write(folder, **around({"kind": "npz", "path": "d.npz", "inputs": "nothing"}))
     assert "no array 'nothing'" in one_clean_line(capsys, "run", "r.yaml")
 
 
 @every_escape
 def test_labels_of_arrays(evil: str, folder: Path, capsys: Capture) -> None:
     np.savez(folder / "d.npz", inputs=X, label=np.array(["a", evil])[Y])
-    write_recipe(folder, {"kind": "npz", "path": "d.npz"}, task={
+    write(folder, **around({"kind": "npz", "path": "d.npz"}, task={
         "kind": "multiclass", "target": "label", "classes": ["a", "b"],
-    })  # fmt: skip
+    }))  # fmt: skip
     one_clean_line(capsys, "run", "r.yaml")
 
 
@@ -131,7 +131,7 @@ def test_labels_of_arrays(evil: str, folder: Path, capsys: Capture) -> None:
 def test_paths_of_images(evil: str, folder: Path, capsys: Capture) -> None:
     rows = [f'"{evil}",{i % 2}' for i in range(N)]
     (folder / "t.csv").write_text("\n".join(["x,label", *rows]), encoding="utf-8", newline="")
-    write_recipe(folder, {"kind": "table", "path": "t.csv", "inputs": {"image": {"column": "x"}}})
+    write(folder, **around({"kind": "table", "path": "t.csv", "inputs": {"image": {"column": "x"}}}))
     one_clean_line(capsys, "run", "r.yaml")
 
 
@@ -140,14 +140,14 @@ def test_a_path_in_a_recipe(evil: str, folder: Path, capsys: Capture) -> None:
     for kind in ("npz", "table", "fashion_mnist", "face_embeddings"):
         own: dict[str, object] = {"inputs": {"numeric": ["x"]}} if kind == "table" else {}
         suffix = {"npz": ".npz", "table": ".csv"}.get(kind, "")
-        write_recipe(folder, {"kind": kind, "path": evil + suffix, **own})
+        write(folder, **around({"kind": kind, "path": evil + suffix, **own}))
         one_clean_line(capsys, "run", "r.yaml")
 
 
 @escapes("half")
 def test_a_description_and_the_classes_of_a_good_run(evil: str, folder: Path, capsys: Capture) -> None:
     np.savez(folder / "d.npz", inputs=X, label=np.array(["a", evil])[Y])
-    path = write_recipe(folder, {"kind": "npz", "path": "d.npz"})
+    path = write(folder, **around({"kind": "npz", "path": "d.npz"}))
     path.write_text(path.read_text() + f"description: {json.dumps(evil)}\n")
     done = called(capsys, "run", "r.yaml", "--out", "out")
     assert done.returncode == OK, done.stderr

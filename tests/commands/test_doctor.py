@@ -12,7 +12,7 @@ import torch
 from mtl import __version__
 from mtl.commands import doctor
 from mtl.errors import ENVIRONMENT, EnvironmentFault, UserError
-from tests.test_errors import Capture, called
+from tests.support.assertions import Capture, called
 
 CHECKS = ["versions", "devices", "cache", "fashion_mnist", "recipes", "training"]
 

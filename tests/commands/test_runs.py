@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -11,25 +12,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mtl
 from mtl.errors import ENVIRONMENT, OK
-from tests.test_errors import Capture, called, contents, refused
+from mtl.runs.json_text import canonical_json
+from tests.support.assertions import Capture, called, contents, refused
+from tests.support.recipes import small, stitched
 
 ROOT = Path(__file__).parents[2]
-RECIPE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "tiny",
-    "data": {"source": {"kind": "synthetic", "rows": 40, "test_rows": 10}},
-    "tasks": {t: {"kind": "multiclass", "target": f"task{i}"} for i, t in enumerate("ab")},
-    "model": {
-        "backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 4}]},
-        "sharing": {"kind": "cross_stitch", "after": ["fc1"]},
-    },
-    "optimizer": {"kind": "adam", "lr": 0.1},
-    "train": {"epochs": 3, "batch_size": 20, "device": "cpu", "threads": 1},
-}
+RECIPE = small(
+    name="tiny",
+    data={"source": {"kind": "synthetic", "rows": 40, "test_rows": 10}},
+    model__sharing=stitched("fc1"),
+    optimizer={"kind": "adam", "lr": 0.1},
+    train={"epochs": 3, "batch_size": 20, "device": "cpu", "threads": 1},
+)
 """Two steps an epoch, a checkpoint after each: 2, 4 and 6."""
 
 
@@ -170,7 +169,7 @@ def test_a_root_that_is_no_folder(run: Path, capsys: Capture) -> None:
 
 def test_a_thousand_runs(run: Path, capsys: Capture) -> None:
     """L12: statuses are looked up too, and those of crashed runs take the longest."""
-    from tests.test_errors import cpu_seconds
+    from tests.support.assertions import cpu_seconds
 
     record = json.loads((run / "run.json").read_bytes())
     for i in range(1000):
@@ -297,6 +296,25 @@ def test_eval_takes_a_device(run: Path, capsys: Capture) -> None:
 # --- damage deep in a record ---
 
 
+def test_weights_of_a_run_that_is_not_finished_are_told_of(run: Path, capsys: Capture) -> None:
+    """On stderr by each command that uses them, and not in Python, where the model says it."""
+    crash(run)
+    warning = "run is not finished: weights of step 4 are used"
+    Path("r.yaml").write_text(json.dumps(RECIPE), encoding="utf-8")
+    np.savez("in.npz", inputs=np.zeros((2, 32), np.float32))
+    for command in (
+        ["eval", "run"],
+        ["predict", "run", "--input", "in.npz", "--output", "out.csv"],
+        ["run", "r.yaml", "train.init_from=run", "train.epochs=1", "--quiet", "--out", "second"],
+    ):
+        done = called(capsys, *command)
+        told = done.stderr.replace(f"{Path.cwd()}/", "")  # a recipe's paths are made absolute
+        assert (done.returncode, told) == (OK, f"warning: {warning}\n"), command
+    model = mtl.load("run")
+    assert capsys.readouterr() == ("", "")
+    assert model.notice == warning
+
+
 def damaged(run: Path, path: str, value: object) -> None:
     """Put a value deep into run.json; `path` has dots."""
     record = json.loads((run / "run.json").read_bytes())
@@ -342,19 +360,27 @@ def test_what_was_learned_is_that_of_the_run(run: Path, capsys: Capture) -> None
     place = "run/run.json: model"
     damaged(run, "model.outputs.a", ["0", "2"])
     refused(lambda: called(capsys, "eval", "run"), Path(), [f"{place} is not as the run wrote it; put back"])
-    says(run, model_sha256=None)  # as an older mtl wrote it
-    assert called(capsys, "eval", "run").returncode == OK
-    damaged(run, "model.outputs", {"a": ["0", "1"]})
-    refused(lambda: called(capsys, "eval", "run"), Path(), [f"{place}.outputs lacks 'b'; put back"])
-    damaged(run, "model.outputs", {"a": ["0", "1"], "b": ["0", "1"], "c": ["0", "1"]})
-    refused(lambda: called(capsys, "eval", "run"), Path(), [f"{place}.outputs has unknown 'c'; put back"])
+    for outputs, text in {
+        (("a", ("0", "1")),): "lacks 'b'",
+        (("a", ("0", "1")), ("b", ("0", "1")), ("c", ("0", "1"))): "has unknown 'c'",
+    }.items():
+        damaged(run, "model.outputs", dict(outputs))
+        signed(run)
+        refused(lambda: called(capsys, "eval", "run"), Path(), [f"{place}.outputs {text}; put back"])
+
+
+def signed(run: Path) -> None:
+    """Put the digest of what run.json says of the model beside it, as an attacker would."""
+    model = json.loads((run / "run.json").read_bytes())["model"]
+    says(run, model_sha256=hashlib.sha256(canonical_json(model)).hexdigest())
 
 
 # --- folders of others ---
 
 OTHERS = """
 import os, sys
-import mtl.cli, mtl.experiment.resume, mtl.runs.retention  # what is imported later could not be read any more
+# what is imported later could not be read any more
+import mtl.cli, mtl.experiment.resume, mtl.runs.listing, mtl.runs.retention
 from mtl.commands import runs
 from mtl.inference.predict import load
 load("run").evaluate()
@@ -389,7 +415,7 @@ def test_a_run_of_somebody_else(run: Path) -> None:
         check=False,
     )
     assert done.stderr.splitlines() == [
-        *(warning, "0", "0", warning, "0"),
+        *("0", "0", warning, "0"),
         "error: run: cannot be locked: permission denied",
         str(ENVIRONMENT),
         "error: run: cannot be written to",

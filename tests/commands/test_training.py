@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 import mtl
 from mtl.errors import OK
 from tests.commands.test_runs import RECIPE, crash, held, says
-from tests.test_errors import Capture, called, contents, refused
+from tests.support.assertions import Capture, called, contents, refused
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +144,9 @@ REFUSED = {
         "run/metrics.jsonl:2: has a key 'loss', which no run writes; put back",
     ),
     "no alpha": (
-        [], lambda run: damaged_line("alpha.jsonl", b'{"epoch": 1, "step": 2, "alpha": {"fc1": [[1, 2]]}}'),
-        "run/alpha.jsonl:2: the alphas are not square matrices of one size; put back",
+        [], lambda run: damaged_line("sharing.jsonl",
+            b'{"epoch": 1, "step": 2, "sharing": {"fc1": {"targets": ["a"], "sources": ["a"], "values": [[1, 2]]}}}'),
+        "run/sharing.jsonl:2: sharing.fc1: the values are not a row for each target and a column for each source",
     ),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from mtl.errors import USER, ManyErrors, UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.sources.synthetic import Synthetic
+from tests.support import recipes
 
 N = 12
 THREE, TWO = ("red", "green", "blue"), ("no", "yes")
@@ -35,19 +36,10 @@ def columns(**changes: Any) -> Columns:
 
 
 def recipe_of(missing: str = "error", **data: Any) -> Recipe:
-    return load_recipe(
-        {
-            "schema_version": 1,
-            "name": "small",
-            "data": {"source": {"kind": "synthetic"}, **data},
-            "task_defaults": {"kind": "multiclass", "missing": missing},
-            "tasks": {"a": {"target": "three"}, "b": {"target": "two"}, "c": {"target": "more"}},
-            "model": {
-                "backbone": {"kind": "layers", "stages": [{"name": "f", "kind": "linear", "features": 2}]}
-            },
-            "optimizer": {"kind": "adam", "lr": 0.01},
-            "train": {"epochs": 1},
-        }
+    return recipes.recipe(
+        data={"source": {"kind": "synthetic"}, **data},
+        task_defaults={"kind": "multiclass", "missing": missing},
+        tasks={"a": {"target": "three"}, "b": {"target": "two"}, "c": {"target": "more"}},
     )
 
 
@@ -93,23 +85,23 @@ def error_of(load: Load, *args: Any) -> UserError:
 def test_targets_and_masks_per_group(load: Load) -> None:
     present = np.arange(N) % 4 != 0
     dataset = load(columns(present={"more": present}), recipe_of("mask"))
-    assert dataset.inputs.dtype == torch.float32
-    assert {name: tuple(t.shape) for name, t in dataset.target.items()} == {
+    assert dataset.rows.inputs.dtype == torch.float32
+    assert {name: tuple(t.shape) for name, t in dataset.rows.target.items()} == {
         "multiclass_3": (N, 2),
         "multiclass_2": (N, 1),
     }
-    assert dataset.present.keys() == dataset.target.keys()
-    three = dataset.target["multiclass_3"]
+    assert dataset.rows.present.keys() == dataset.rows.target.keys()
+    three = dataset.rows.target["multiclass_3"]
     assert three.dtype == torch.int8  # the smallest that holds the classes
-    assert dataset.targets("multiclass_3", torch.arange(2)).dtype == torch.int64
+    assert dataset.rows.targets(np.arange(2)).target["multiclass_3"].dtype == torch.int64
     assert three[:, 0].tolist() == [i % 3 for i in range(N)]
     there = torch.from_numpy(present)
     assert three[:, 1][there].tolist() == [(i + 1) % 3 for i in range(N) if present[i]]
     assert ((three >= 0) & (three < 3)).all()  # whatever stands for a missing label, a loss can take it
-    assert dataset.present["multiclass_3"][:, 0].all()
-    assert torch.equal(dataset.present["multiclass_3"][:, 1], there)
-    assert dataset.present["multiclass_3"].dtype == torch.bool
-    assert dataset.target["multiclass_2"][:, 0].tolist() == [i % 2 for i in range(N)]
+    assert dataset.rows.present["multiclass_3"][:, 0].all()
+    assert torch.equal(dataset.rows.present["multiclass_3"][:, 1], there)
+    assert dataset.rows.present["multiclass_3"].dtype == torch.bool
+    assert dataset.rows.target["multiclass_2"][:, 0].tolist() == [i % 2 for i in range(N)]
     assert (dataset.notices, dataset.ceiling, dataset.fingerprint) == ((), {}, "f" * 64)
 
 
@@ -124,7 +116,7 @@ def test_splits_and_standardization(load: Load) -> None:
     mean, std = dataset.learned.mean, dataset.learned.std
     assert mean is not None
     assert std is not None
-    train = dataset.inputs[torch.from_numpy(dataset.splits["train"])].double()
+    train = dataset.rows.inputs[torch.from_numpy(dataset.splits["train"])].double()
     torch.testing.assert_close(torch.from_numpy(mean).double(), train.mean(0))
     torch.testing.assert_close(torch.from_numpy(std).double(), train.std(0, correction=0))
     assert load(columns(), recipe_of(standardize={"kind": "none"})).learned.mean is None
@@ -132,7 +124,7 @@ def test_splits_and_standardization(load: Load) -> None:
 
 def test_integers_stay_as_they_are_stored(load: Load) -> None:
     dataset = load(columns(inputs=np.arange(N * 4, dtype=np.uint8).reshape(N, 4)))
-    assert dataset.inputs.dtype == torch.uint8
+    assert dataset.rows.inputs.dtype == torch.uint8
 
 
 def test_ceiling_is_by_task(load: Load) -> None:
@@ -143,11 +135,11 @@ def test_ceiling_is_by_task(load: Load) -> None:
 def test_to_another_device_is_the_same_rows(load: Load) -> None:
     dataset = load(columns(present={"two": np.arange(N) > 0}), recipe_of("mask"))
     moved = dataset.to(torch.device("meta"))
-    assert moved.inputs.is_meta
-    tensors = (*moved.target.values(), *moved.present.values())
+    assert moved.rows.inputs.is_meta
+    tensors = (*moved.rows.target.values(), *moved.rows.present.values())
     assert all(tensor.is_meta for tensor in tensors)
     assert moved.splits is dataset.splits
-    assert moved.target.keys() == dataset.target.keys()
+    assert moved.rows.target.keys() == dataset.rows.target.keys()
 
 
 # --- labels that are missing ------------------------------------------------------------------------------
@@ -164,7 +156,7 @@ def test_a_missing_label_in_no_split_is_no_fault(load: Load) -> None:
     given = columns(
         splits={"train": np.arange(7), "test": np.arange(8, N)}, present={"two": np.arange(N) != 7}
     )
-    assert len(load(given).inputs) == N
+    assert len(load(given).rows.inputs) == N
 
 
 @pytest.mark.parametrize(("rows", "split"), [(range(8), "train"), (range(8, N), "test")])
@@ -186,8 +178,8 @@ def test_a_label_out_of_range(load: Load, value: int) -> None:
 
 def test_a_wrong_label_that_is_not_there_is_no_fault(load: Load) -> None:
     dataset = load(label("two", 6, -1, masked("two", 6)), recipe_of("mask"))
-    assert not dataset.present["multiclass_2"][6, 0]
-    assert dataset.target["multiclass_2"][6, 0] in (0, 1)
+    assert not dataset.rows.present["multiclass_2"][6, 0]
+    assert dataset.rows.target["multiclass_2"][6, 0] in (0, 1)
 
 
 def test_the_first_of_many_wrong_labels_is_named(load: Load) -> None:
@@ -232,9 +224,9 @@ def weighted(weights: list[float], missing: tuple[int, ...] = ()) -> tuple[Colum
 def test_weights_of_rows(load: Load) -> None:
     """A row without the label needs none; other tasks of its kind count their labels alike."""
     dataset = load(*weighted([0.5, 2, np.nan, *range(9)], missing=(2,)))
-    weight = dataset.weights("multiclass_2", torch.arange(5))
-    assert weight[:, 0].tolist() == [0.5, 2, 0, 0, 1]
-    assert dataset.weights("multiclass_3", torch.arange(3)).tolist() == [[1, 1]] * 3
+    weight = dataset.rows.targets(np.arange(5)).weight
+    assert weight["multiclass_2"][:, 0].tolist() == [0.5, 2, 0, 0, 1]
+    assert weight["multiclass_3"][:3].tolist() == [[1, 1]] * 3
 
 
 @pytest.mark.parametrize(

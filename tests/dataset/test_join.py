@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mtl.data.types import Columns, Header, Labels, Layout
-from mtl.dataset.join import join, joined_header
+from mtl.dataset.header import joined_header
+from mtl.dataset.join import join
 from mtl.errors import UserError
 
 HEADER = Header((2,), {"x": None, "y": None})

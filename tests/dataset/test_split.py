@@ -6,7 +6,6 @@ Every table has 40 rows: `u` is the row's number, `label` its number modulo 4, `
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
@@ -19,7 +18,10 @@ import pytest
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
-from tests.test_errors import Capture, called, refused
+from tests.support import recipes
+from tests.support.assertions import Capture, called, refused
+from tests.support.recipes import table
+from tests.support.tables import write_rows
 
 N = 40
 Row = dict[str, object]
@@ -37,31 +39,11 @@ def row(i: int) -> Row:
     }
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def recipe_in(folder: Path, split: Mapping[str, object], source: Mapping[str, object] | None = None) -> Path:
     """`r.yaml` over `t.csv`, or over other sources by name."""
-    one = {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u"]}}
-    sources = {"source": one} if source is None else source
-    lines = [
-        "schema_version: 1",
-        "name: small",
-        "data:",
-        *(f"  {key}: {json.dumps(value)}" for key, value in sources.items()),
-        f"  split: {json.dumps(split)}",
-        "tasks: {a: {kind: multiclass, target: label, missing: mask}}",
-        "model: {backbone: {kind: layers, stages: [{name: fc, kind: linear, features: 2}]}}",
-        "optimizer: {kind: sgd, lr: 0.1}",
-        "train: {epochs: 1, batch_size: 8, device: cpu}",
-    ]
-    path = folder / "r.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    sources = {"source": table("t.csv", "u")} if source is None else source
+    tasks = {"a": {"kind": "multiclass", "target": "label", "missing": "mask"}}
+    return recipes.write(folder, data={"split": split, **sources}, tasks=tasks)
 
 
 def data_of(folder: Path, split: Mapping[str, object], source: Mapping[str, object] | None = None) -> Dataset:
@@ -71,13 +53,13 @@ def data_of(folder: Path, split: Mapping[str, object], source: Mapping[str, obje
 
 def numbers(dataset: Dataset) -> dict[str, list[int]]:
     """Split -> the numbers `u` of its rows."""
-    return {name: dataset.inputs[rows, 0].int().tolist() for name, rows in dataset.splits.items()}
+    return {name: dataset.rows.inputs[rows, 0].int().tolist() for name, rows in dataset.splits.items()}
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "t.csv", [row(i) for i in range(N)])
+    write_rows(tmp_path / "t.csv", [row(i) for i in range(N)])
     return tmp_path
 
 
@@ -99,7 +81,7 @@ def test_stratified(folder: Path) -> None:
 
 def test_rows_without_the_label_are_a_stratum_of_their_own(folder: Path) -> None:
     """So that a task with few labels has some in every split."""
-    write(folder / "t.csv", [{**row(i), "label": row(i)["label"] if i < 10 else ""} for i in range(N)])
+    write_rows(folder / "t.csv", [{**row(i), "label": row(i)["label"] if i < 10 else ""} for i in range(N)])
     parts = numbers(data_of(folder, {"validation": 0.2, "test": 0.2, "stratify": "a"}))
     labelled = {name: sum(i < 10 for i in part) for name, part in parts.items()}
     assert labelled == {"train": 6, "validation": 2, "test": 2}
@@ -140,7 +122,7 @@ def test_by_time(
 
 def test_a_column_of_words(folder: Path) -> None:
     words = ["train", "Train", "val", "test", "valid", "dev", "train", "validation", "", "train"]
-    write(folder / "t.csv", [{**row(i), "part": words[i % 10]} for i in range(N)])
+    write_rows(folder / "t.csv", [{**row(i), "part": words[i % 10]} for i in range(N)])
     dataset = data_of(folder, {"column": "part"})
     assert {name: sorted({i % 10 for i in part}) for name, part in numbers(dataset).items()} == {
         "train": [0, 1, 6, 9],
@@ -151,16 +133,16 @@ def test_a_column_of_words(folder: Path) -> None:
 
 
 def test_a_column_without_a_test_split_may_have_one_held_out(folder: Path) -> None:
-    write(folder / "t.csv", [{**row(i), "part": "dev" if i < 8 else "train"} for i in range(N)])
+    write_rows(folder / "t.csv", [{**row(i), "part": "dev" if i < 8 else "train"} for i in range(N)])
     parts = numbers(data_of(folder, {"column": "part", "test": 0.25}))
     assert {name: len(part) for name, part in parts.items()} == {"train": 24, "validation": 8, "test": 8}
     assert sorted(parts["validation"]) == list(range(8))
 
 
 def test_given_files(folder: Path) -> None:
-    write(folder / "t.csv", [row(i) for i in range(20)])
-    write(folder / "v.csv", [row(i) for i in range(20, 25)])
-    write(folder / "s.csv", [row(i) for i in range(25, N)])
+    write_rows(folder / "t.csv", [row(i) for i in range(20)])
+    write_rows(folder / "v.csv", [row(i) for i in range(20, 25)])
+    write_rows(folder / "s.csv", [row(i) for i in range(25, N)])
     files = {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u"]}, "id": "id"}
     one = data_of(folder, {}, {"source": {**files, "validation": "v.csv", "test": "s.csv"}})
     expected = {"train": list(range(20)), "validation": list(range(20, 25)), "test": list(range(25, N))}
@@ -174,7 +156,7 @@ def test_people_in_several_files_are_on_one_side(folder: Path) -> None:
     """Each of three files has other rows of the same ten people; nothing else keeps them together."""
     sources = {}
     for k in range(3):
-        write(folder / f"{k}.csv", [row(i) for i in range(k, N, 3)])
+        write_rows(folder / f"{k}.csv", [row(i) for i in range(k, N, 3)])
         sources[f"s{k}"] = {"kind": "table", "path": f"{k}.csv", "inputs": {"numeric": ["u"]}}
     parts = numbers(data_of(folder, {"test": 0.3, "group": "who"}, {"sources": sources}))
     people = {name: {i // 4 for i in part} for name, part in parts.items()}
@@ -197,7 +179,7 @@ def test_the_seed_of_splits_is_one_of_its_own(folder: Path, capsys: Capture) -> 
 
 
 def two_files(folder: Path, test: list[Row], **more: object) -> dict[str, object]:
-    write(folder / "s.csv", test)
+    write_rows(folder / "s.csv", test)
     return {
         "source": {"kind": "table", "path": "t.csv", "test": "s.csv", "inputs": {"numeric": ["u"]}, **more}
     }
@@ -211,16 +193,16 @@ def plain(folder: Path) -> None:
 
 
 def tiny(folder: Path) -> None:
-    write(folder / "t.csv", [row(i) for i in range(3)])
+    write_rows(folder / "t.csv", [row(i) for i in range(3)])
 
 
 def misspelled(folder: Path) -> None:
-    write(folder / "t.csv", [{**row(i), "part": "holdout" if i == 5 else "train"} for i in range(N)])
+    write_rows(folder / "t.csv", [{**row(i), "part": "holdout" if i == 5 else "train"} for i in range(N)])
 
 
 def one_empty(column: str, at: tuple[int, ...] = (6,)) -> Make:
     def make(folder: Path) -> None:
-        write(folder / "t.csv", [{**row(i), column: ""} if i in at else row(i) for i in range(N)])
+        write_rows(folder / "t.csv", [{**row(i), column: ""} if i in at else row(i) for i in range(N)])
 
     return make
 
@@ -232,8 +214,8 @@ def overlapping(folder: Path) -> Mapping[str, object]:
 def overlapping_sources(folder: Path) -> Mapping[str, object]:
     """The same twelve rows are in two sources, and in each for something else."""
     mine = two_files(folder, [row(i) for i in range(N, N + 4)], id="id")["source"]
-    write(folder / "o.csv", [row(i) for i in range(N + 4, N + 10)])
-    write(folder / "o_test.csv", [row(i) for i in range(4, 16)])
+    write_rows(folder / "o.csv", [row(i) for i in range(N + 4, N + 10)])
+    write_rows(folder / "o_test.csv", [row(i) for i in range(4, 16)])
     other = {"kind": "table", "path": "o.csv", "test": "o_test.csv", "inputs": {"numeric": ["u"]}, "id": "id"}
     return {"sources": {"one": mine, "other": other}}
 
@@ -246,18 +228,18 @@ CASES: dict[str, tuple[Make, dict[str, object], str]] = {
     "D10 rounding to none": (
         tiny,
         {"validation": 0.1, "test": 0.4},
-        "r.yaml:5:25: data.split.validation: split 'validation' is empty (3 rows x 0.1); "
+        "r.yaml:3:28: data.split.validation: split 'validation' is empty (3 rows x 0.1); "
         "write validation: 0.33 or more, or bring more rows",
     ),
     "D10 a fraction of 0": (
         plain,
         {"validation": 0.0, "test": 0.2},
-        "r.yaml:5:25: data.split.validation: Input should be greater than 0",
+        "r.yaml:3:28: data.split.validation: Input should be greater than 0",
     ),
     "D10 no test split": (
         plain,
         {"validation": 0.2},
-        "r.yaml:5:10: data.split: the data have no test split; write data.split: {test: 0.2} to hold out a fifth",
+        "r.yaml:3:15: data.split: the data have no test split; write data.split: {test: 0.2} to hold out a fifth",
     ),
     "D10 nothing left for training": (
         tiny,
@@ -267,22 +249,22 @@ CASES: dict[str, tuple[Make, dict[str, object], str]] = {
     "D11 ids in two files": (
         overlapping,
         {},
-        "r.yaml:5:10: data.split: 12 ids are in both train and test, first 'img_004'",
+        "r.yaml:3:15: data.split: 12 ids are in both train and test, first 'img_004'",
     ),
     "D11 ids in two sources": (
         overlapping_sources,
         {},
-        "r.yaml:5:10: data.split: 12 ids are in both train and test, first 'img_004'",
+        "r.yaml:3:15: data.split: 12 ids are in both train and test, first 'img_004'",
     ),
     "D11 a group in two files": (
         same_people,
         {"group": "who"},
-        "r.yaml:5:20: data.split.group: 1 group is in both train and test, first 'p9'",
+        "r.yaml:3:23: data.split.group: 1 group is in both train and test, first 'p9'",
     ),
     "another word": (
         misspelled,
         {"column": "part"},
-        "r.yaml:5:21: data.split.column: t.csv:row 7: 'holdout' is none of train, validation, test",
+        "r.yaml:3:24: data.split.column: t.csv:row 7: 'holdout' is none of train, validation, test",
     ),
     "no word": (plain, {"column": "part"}, "data.split.column: split 'train' is empty: no row says train"),
     "a column beside given files": (
@@ -298,7 +280,7 @@ CASES: dict[str, tuple[Make, dict[str, object], str]] = {
     "a row without a group": (
         one_empty("who"),
         {"test": 0.2, "group": "who"},
-        "r.yaml:5:33: data.split.group: t.csv:row 8: no group in column 'who'",
+        "r.yaml:3:34: data.split.group: t.csv:row 8: no group in column 'who'",
     ),
     "rows without a group": (
         one_empty("who", (6, 3, 9)),
@@ -313,7 +295,7 @@ CASES: dict[str, tuple[Make, dict[str, object], str]] = {
     "a moment after all rows": (
         plain,
         {"by_time": "day", "test_from": "2030-01-01"},
-        "r.yaml:5:42: data.split.test_from: split 'test' is empty: no row is that late",
+        "r.yaml:3:41: data.split.test_from: split 'test' is empty: no row is that late",
     ),
     "too few groups": (
         tiny,
@@ -330,9 +312,9 @@ def test_refused(name: str, folder: Path, capsys: Capture) -> None:
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
 
 
-@pytest.mark.parametrize(("key", "column"), [("column", 21), ("group", 20), ("by_time", 22)])
+@pytest.mark.parametrize(("key", "column"), [("column", 24), ("group", 23), ("by_time", 25)])
 def test_a_column_that_no_source_has(key: str, column: int, folder: Path, capsys: Capture) -> None:
     sources = {name: {"kind": "table", "path": "t.csv", "inputs": {"numeric": ["u"]}} for name in ("a", "b")}
     recipe_in(folder, {key: "nosuch"}, {"sources": sources})
-    text = f"r.yaml:5:{column}: data.split.{key}: no column 'nosuch'; columns: "
+    text = f"r.yaml:3:{column}: data.split.{key}: no column 'nosuch'; columns: "
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])

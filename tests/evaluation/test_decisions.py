@@ -13,17 +13,15 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, MulticlassAccuracy
 
 import mtl
-from mtl.evaluation.decisions import (
-    best_threshold,
-    decide,
-    fitted_temperature,
-    wants_decisions,
-    with_decisions,
-)
-from mtl.recipe.specs import TASKS, TaskSpec
-from mtl.task_groups import TaskGroup
-from tests.support.task_samples import OPTIONS, example
-from tests.test_errors import Capture, called, refused
+from mtl.build import Built
+from mtl.evaluation.decisions import apply, best_threshold, decide, fitted_temperature, wants_decisions
+from mtl.model.stitched import StitchedMultiTower
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
+from mtl.model.trunk import Trunk
+from mtl.recipe.specs import TASKS
+from tests.support.assertions import Capture, called, refused
+from tests.support.task_samples import OPTIONS, encoded, example, module_of, outputs_of
 
 METRICS = ("f1", "balanced_accuracy", "accuracy")
 
@@ -87,7 +85,7 @@ def test_each_of_several_labels_has_its_own() -> None:
     spec = TASKS["multilabel"](targets=("a", "b", "c"), fit_threshold="accuracy", threshold=0.3)
     logits = torch.tensor([[1.0, -2.0, 0.0], [2.0, -1.0, 0.0], [3.0, 5.0, 0.0]])
     target = torch.tensor([[0, 0, 1], [1, 1, -1], [-1, 1, 1]])
-    found = decide(spec, logits, target)
+    found = decide(spec, module_of(spec, 3, {}), logits, target)
     halves = [(torch.tensor(z).sigmoid().sum() / 2).item() for z in ([1.0, 2.0], [-2.0, -1.0])]
     assert set(found) == {"threshold"}
     assert found["threshold"] == pytest.approx([*halves, 0.3])  # c has no `not there`
@@ -111,7 +109,8 @@ def test_a_known_scale_is_recovered(kind: str, scale: float) -> None:
         target = (
             target[:, 0] if kind == "binary" else np.where(generator.random(target.shape) < 0.2, -1, target)
         )
-    found = fitted_temperature(spec, torch.from_numpy(logits * scale), torch.from_numpy(target))
+    module = module_of(spec, logits.shape[1], {})
+    found = fitted_temperature(module, torch.from_numpy(logits * scale), torch.from_numpy(target))
     assert found == pytest.approx(scale, rel=0.05)
 
 
@@ -120,7 +119,7 @@ def test_the_threshold_is_one_of_the_calibrated_probabilities() -> None:
     target = torch.tensor([0, 1] * 50)
     logits = torch.where(target == 1, 1.0, -1.0).unsqueeze(-1) + torch.linspace(0, 0.5, 100)[:, None]
     logits[0], logits[1] = 3.0, -3.0  # two are wrong, so that the temperature has a finite best
-    found = decide(spec, logits, target)
+    found = decide(spec, module_of(spec, 1, {}), logits, target)
     calibrated = (logits[:, 0] / found["temperature"][0]).sigmoid()
     assert ((calibrated >= found["threshold"][0]).long() == target).float().mean() == pytest.approx(0.98)
 
@@ -130,7 +129,10 @@ def test_whoever_may_ask_for_a_temperature_has_a_likelihood(kind: str) -> None:
     spec = example(kind)
     assert not wants_decisions(spec)
     fields = type(spec).model_fields
-    assert ("temperature" in fields) == (type(spec).nll is not TaskSpec.nll)
+    outputs = outputs_of(spec)
+    module = module_of(spec, spec.n_outputs(outputs), spec.constants(encoded(spec), outputs))
+    own = type(module).negative_log_likelihood
+    assert ("temperature" in fields) == (own is not TaskModule.negative_log_likelihood)
     if "fit_threshold" in fields:
         assert wants_decisions(example(kind, fit_threshold="f1"))
         assert "threshold" in fields
@@ -141,12 +143,14 @@ def test_whoever_may_ask_for_a_temperature_has_a_likelihood(kind: str) -> None:
 
 def test_tasks_of_one_group_keep_their_own_numbers() -> None:
     spec = TASKS["binary"](target="x")
-    constants = {"threshold": torch.tensor([0.5, 0.4])}
-    group = TaskGroup("g", ("a", "b"), spec, (("no", "yes"),) * 2, (0, 1), constants)
-    (changed,) = with_decisions([group], {"a": {"threshold": (0.25,)}, "b": {"temperature": (2.0,)}})
-    assert changed.constants["threshold"].tolist() == pytest.approx([0.25, 0.4])
-    assert changed.constants["temperature"].tolist() == [1.0, 2.0]
+    constants = {"threshold": torch.tensor([0.5, 0.4]), "temperature": torch.ones(2)}
+    module = spec.build(GroupedHead(("a", "b"), (0, 0), 1, 1, 1), constants)
+    network = StitchedMultiTower(Trunk(("tower",), (1,), (0, 0)), {"g": module})
+    apply(Built(network, ()), {"a": {"threshold": (0.25,)}, "b": {"temperature": (2.0,)}})
+    assert module.get_buffer("threshold").tolist() == pytest.approx([0.25, 0.4])
+    assert module.get_buffer("temperature").tolist() == [1.0, 2.0]
     assert constants["threshold"].tolist() == pytest.approx([0.5, 0.4])
+    assert constants["temperature"].tolist() == [1.0, 1.0]
 
 
 def recipe(folder: Path, **task: Any) -> dict[str, Any]:
@@ -238,7 +242,7 @@ def test_test_rows_are_not_looked_at(tmp_path: Path) -> None:
         text["data"] = {"source": {**text["data"]["source"], "validation": str(tmp_path / "validation.csv"),
                                    "test": str(tmp_path / "test.csv")}}  # fmt: skip
         run = mtl.run(text, ["train.epochs=3"], out=tmp_path / f"run{turned}")
-        found.append((run.record["decisions"], run.metrics["test/plain/accuracy"]))
+        found.append((run.record.decisions, run.metrics["test/plain/accuracy"]))
     assert found[0][0] == found[1][0]
     assert found[0][1] != found[1][1]
 

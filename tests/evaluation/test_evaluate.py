@@ -39,7 +39,7 @@ def made() -> tuple[Recipe, Built, Dataset]:
 
 def values(made: tuple[Recipe, Built, Dataset], split: str) -> dict[str, float | None]:
     recipe, built, dataset = made
-    return evaluate(built.model, built.groups, recipe.tasks, dataset, dataset.splits[split], split)
+    return evaluate(built.model, recipe.tasks, dataset, dataset.splits[split], split)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -58,12 +58,12 @@ def test_nothing_is_touched(training: bool, made: tuple[Recipe, Built, Dataset])
 
 def test_the_mode_of_each_part_is_put_back(made: tuple[Recipe, Built, Dataset]) -> None:
     model = made[1].model.train()
-    model.towers.eval()
+    model.trunk.eval()
     with evaluation_mode(model):
         assert not any(part.training for part in model.modules())
     assert model.training
-    assert model.heads.training
-    assert not model.towers.training
+    assert model.task_modules.training
+    assert not model.trunk.training
     model.train()
     with pytest.raises(KeyError), evaluation_mode(model):
         raise KeyError("x")
@@ -85,13 +85,13 @@ def test_batch_boundaries_do_not_matter(
 def test_agrees_with_the_model_called_by_hand(made: tuple[Recipe, Built, Dataset]) -> None:
     _, built, dataset = made
     (group,) = built.groups
-    rows = torch.from_numpy(dataset.splits["train"])
+    batch = dataset.rows.batch(dataset.splits["train"])
     with evaluation_mode(built.model), torch.no_grad():
-        logits = built.model(dataset.inputs[rows])
+        logits = built.model(batch.inputs)
     given = values(made, "train")
     for t, task in enumerate("ab"):
-        there = dataset.present[group.name][rows, t]
-        ours, truth = logits[task][there], dataset.targets(group.name, rows)[:, t][there]
+        there = batch.present[group.name][:, t]
+        ours, truth = logits[task][there], batch.target[group.name][:, t][there]
         loss = torch.nn.functional.cross_entropy(ours, truth).item()
         assert given[f"train/{task}/labels"] == int(there.sum()) == (100, 30)[t]
         assert given[f"train/{task}/accuracy"] == pytest.approx(
@@ -102,5 +102,5 @@ def test_agrees_with_the_model_called_by_hand(made: tuple[Recipe, Built, Dataset
 
 def test_no_rows(made: tuple[Recipe, Built, Dataset]) -> None:
     recipe, built, dataset = made
-    given = evaluate(built.model, built.groups, recipe.tasks, dataset, dataset.splits["test"][:0], "test")
+    given = evaluate(built.model, recipe.tasks, dataset, dataset.splits["test"][:0], "test")
     assert {value for name, value in given.items() if not name.endswith("labels")} == {None}

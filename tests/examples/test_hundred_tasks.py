@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mtl.errors import OK
-from tests.test_errors import Capture, called
+from tests.support.assertions import Capture, called
 
 RECIPE = Path(__file__).parents[2] / "examples" / "hundred_tasks.yaml"
 

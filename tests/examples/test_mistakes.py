@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_errors import Capture, called, plugins_undone, refused
+from tests.support.assertions import Capture, called, plugins_undone, refused
 
 RECIPE = """\
 schema_version: 1
@@ -32,7 +32,9 @@ from torch import nn
 
 import mtl
 from mtl.data.types import Columns, Header
+from mtl.model.tasks.kinds import Classes
 from mtl.model.layers import GroupedLinear
+from mtl.model.trunk import StitchedTowers
 
 """
 FOLDER = Path(__file__).parents[2] / "examples" / "plugins"
@@ -82,14 +84,14 @@ class Mine(mtl.tasks.Multiclass):
         ),
         (
             '@mtl.register_sharing("mine")\nclass Mine(mtl.SharingSpec):\n    reference = "ours"\n',
-            "sharing 'mine': Mine has no method `sites`",
+            "sharing 'mine': Mine has no method `build`",
         ),
         (
             '@mtl.register_weighting("mine")\nclass Mine(mtl.WeightingSpec):\n    reference = "ours"\n',
             "weighting 'mine': Mine has no method `build`",
         ),
         (
-            '@mtl.register_sharing("mine")\nclass Mine(mtl.SharingSpec):\n    def sites(self): return ()\n',
+            '@mtl.register_sharing("mine")\nclass Mine(mtl.SharingSpec):\n    def build(self, plan): ...\n',
             "sharing 'mine': Mine has no `reference`: the paper that it comes from, or 'ours'",
         ),
         (
@@ -101,7 +103,7 @@ class Mine(mtl.tasks.Multiclass):
             "plugin 'p.py': raised PydanticUserError: ",
         ),
     ],
-    ids=["variable", "method", "signature", "sites", "weighting", "reference", "taken", "no-annotation"],
+    ids=["variable", "method", "signature", "sharing", "weighting", "reference", "taken", "no-annotation"],
 )
 def test_a_class_that_is_not_whole(code: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
     check(code, "", expected.replace("{tmp}", str(tmp_path)), tmp_path, capsys)
@@ -154,12 +156,29 @@ class Unit(nn.Module):
         super().__init__()
         self.case, self.n_towers = case, n_towers
         if case != "summary":
-            self.alpha_KK = lambda: torch.ones(n_towers) if case == "flat" else torch.eye(n_towers)
+            self.sharing_matrix = lambda: torch.ones(n_towers) if case == "flat" else torch.eye(n_towers)
 
     def forward(self, x):
         if self.case == "type":
             return x + "1"
         return x[:, :4] if self.case == "half" else x
+
+
+class Flat(mtl.Trunk):
+    def __init__(self, plan):
+        super().__init__(tuple(plan.towers), (4,), plan.reading_of())
+        self.towers = plan.stages(self.copies)
+
+    def forward(self, x):
+        return self.towers(x)
+
+    def readings(self):
+        return {"fc1": torch.eye(2)}
+
+
+class Whole(Flat):
+    def forward(self, x):
+        return super().forward(x).unflatten(1, (2, 4))
 
 
 @mtl.register_sharing("mine")
@@ -170,10 +189,15 @@ class Mine(mtl.SharingSpec):
     def sites(self):
         return ("fc1",)
 
-    def build(self, n_towers, shape):
+    def build(self, plan):
         if self.case == "raises":
             raise KeyError("width")
-        return None if self.case == "nothing" else Unit(self.case, n_towers)
+        if self.case in ("module", "matrix", "trunk"):
+            return nn.Identity() if self.case == "module" else {"matrix": Whole, "trunk": Flat}[self.case](plan)
+        readings = {"few": (0,), "order": (1, 0), "hole": (0, 2)}.get(self.case, plan.reading_of())
+        units = {("fc2" if self.case == "site" else "fc1"): Unit(self.case, len(plan.towers))}
+        trunk = StitchedTowers(plan.stages(tuple(plan.towers)), units, plan.tasks_of_towers(), readings)
+        return None if self.case == "nothing" else trunk
 """
 NO_BUILD = """
 @mtl.register_sharing("mine")
@@ -192,7 +216,7 @@ AS_BACKBONE = "model.backbone={kind: mine}"
     [
         (
             "raises",
-            "plugin 'p.py': Mine.build.<lambda> raised IndexError: 'list index out of range' at line 30",
+            "plugin 'p.py': Mine.build.<lambda> raised IndexError: 'list index out of range' at line 32",
         ),
         ("module", "Mine.build gives an object of type GroupedLinear, not a list of (name, module, shape)"),
         ("pairs", "Mine.build gives a list of other things, not a list of (name, module, shape)"),
@@ -218,11 +242,21 @@ def test_a_backbone(case: str, expected: str, tmp_path: Path, capsys: Capture) -
     ("case", "expected"),
     [
         ("raises", "plugin 'p.py': Mine.build raised KeyError: \"'width'\" at line "),
-        ("nothing", "Mine.build gives an object of type NoneType, not a module"),
+        ("nothing", "Mine.build gives an object of type NoneType, not a Trunk"),
+        ("module", "Mine.build gives an object of type Identity, not a Trunk"),
+        ("few", "Mine.build gives a trunk with readings for 1 tasks, not for 2"),
+        ("order", "Mine.build gives a trunk with readings (1, 0), which are not numbered tower by tower"),
+        ("hole", "Mine.build gives a trunk with readings (0, 2), which are not numbered tower by tower"),
+        ("site", "plugin 'p.py': Mine.build raised ValueError: \"stitches after unknown stages ['fc2..."),
+        ("trunk", "shapes do not chain: the trunk of Mine gives (B, 8), not (B, 2, 4)"),
+        (
+            "matrix",
+            "Whole, which Mine.build gives, gives an object of type Tensor at 'fc1', not a SharingMatrix",
+        ),
         ("half", "shapes do not chain: the unit after 'fc1' of Mine gives (B, 4), not (B, 8)"),
         ("type", "plugin 'p.py': Unit.forward raised TypeError: "),
-        ("summary", "Unit, which Mine.build gives, has no method alpha_KK"),
-        ("flat", "Unit, which Mine.build gives, has an alpha_KK of shape (2,), not (2, 2)"),
+        ("summary", "Unit, which Mine.build gives, has no method sharing_matrix"),
+        ("flat", "StitchedTowers, which Mine.build gives, gives values of shape (2,) at 'fc1', not (2, 2)"),
     ],
 )
 def test_a_sharing_scheme(case: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
@@ -230,7 +264,7 @@ def test_a_sharing_scheme(case: str, expected: str, tmp_path: Path, capsys: Capt
 
 
 def test_a_sharing_scheme_with_sites_and_nothing_to_put_there(tmp_path: Path, capsys: Capture) -> None:
-    expected = "Mine has sites but no method `build`"
+    expected = "sharing 'mine': Mine has no method `build`"
     check(NO_BUILD, "model.sharing={kind: mine}", expected, tmp_path, capsys)
 
 
@@ -327,6 +361,41 @@ class NoMetric:
     pass
 
 
+class Module(Classes):
+    case = ""
+
+    def row_loss(self, logits_BTO, target):
+        found = super().row_loss(logits_BTO, target)
+        if self.case == "raises":
+            raise ValueError("first line\\nsecond")
+        wrong = {"mean": found.mean(), "tasks": found.mean(0), "number": 0.5, "detached": found.detach()}
+        return wrong.get(self.case, found)
+
+    def loss(self, logits_BTO, target, weight_BT):
+        sum_T, weight_T = super().loss(logits_BTO, target, weight_BT)
+        wrong = {"sums": sum_T, "scalar": (sum_T.sum(), weight_T), "weight": (sum_T, 8.0)}
+        return wrong.get(self.case, (sum_T, weight_T))
+
+    def metric(self, names):
+        if self.case == "metric":
+            return NoMetric()
+        found = super().metric(names)
+        compute = found.compute
+        if self.case == "name":
+            found.compute = lambda: {"accuracy_": compute()["accuracy"]}
+        if self.case == "list":
+            found.compute = lambda: [0.5]
+        if self.case == "five":
+            found.compute = lambda: {name: torch.ones(5) for name in compute()}
+        return found
+
+    def predict(self, logits_BTO):
+        found = super().predict(logits_BTO)
+        if self.case == "one_row":
+            found = {name: values[:1] for name, values in found.items()}
+        return {"tensor": found["p"], "empty": {}, "numbers": {"p": 0.5}}.get(self.case, found)
+
+
 @mtl.register_task("mine")
 class Mine(mtl.tasks.Multiclass):
     reference = "ours"
@@ -339,42 +408,71 @@ class Mine(mtl.tasks.Multiclass):
         found = super().encode(labels, outputs)
         return {"encode": found[:3], "untargeted": None}.get(self.case, found)
 
-    def losses(self, logits_BTO, target_BT, weight_BT, constants):
-        found = super().losses(logits_BTO, target_BT, weight_BT, constants)
-        if self.case == "raises":
-            raise ValueError("first line\\nsecond")
-        wrong = {"scalar": found.sum(), "number": 0.5, "detached": found.detach()}
-        return wrong.get(self.case, found)
+    def build(self, head, constants):
+        module = head if self.case == "head" else Module(head, constants)
+        module.case = self.case
+        return module
 
-    def meter(self, n_tasks, n_outputs, names, constants):
-        if self.case == "meter":
-            return NoMetric()
-        found = super().meter(n_tasks, n_outputs, names, constants)
-        compute = found.compute
-        if self.case == "name":
-            found.compute = lambda: {"accuracy_": compute()["accuracy"]}
-        if self.case == "list":
-            found.compute = lambda: [0.5]
-        if self.case == "mean":
-            found.compute = lambda: {name: torch.ones(5) for name in compute()}
-        return found
-
-    def decode(self, logits_BO, outputs, constants):
-        found = super().decode(logits_BO, outputs, constants)
+    def decode(self, predicted, outputs):
+        found = super().decode(predicted, outputs)
         return {"decode": {}, "short": {**found, "": found[""][:1]}, "none": None}.get(self.case, found)
 """
 WEIGHTING = """
-class Each(nn.Module):
-    def forward(self, losses_N):
+class Each(mtl.Weighting):
+    def forward(self, losses_N, seen_N):
         return losses_N
+
+
+class Plain(nn.Module):
+    def forward(self, losses_N, seen_N):
+        return losses_N.sum()
+
+
+class Whole(mtl.Weighting):
+    needs = "totals"
+
+    def forward(self, losses_N, seen_N):
+        return losses_N.log().sum()
+
+
+class Logs(mtl.Weighting):
+    def forward(self, losses_N, seen_N):
+        return losses_N.log().sum()
+
+
+class Detached(mtl.Weighting):
+    def forward(self, losses_N, seen_N):
+        return losses_N.detach().sum()
+
+
+class Number(mtl.Weighting):
+    def forward(self, losses_N, seen_N):
+        return 1.0
+
+
+class Typo(mtl.Weighting):
+    needs = "gradient"
+
+
+class Empty(mtl.Weighting):
+    pass
+
+
+class Forgetful(mtl.Weighting):
+    def __init__(self, task_weights):
+        self.own = task_weights
+
+
+WEIGHTINGS = {c.__name__.lower(): c for c in (Whole, Logs, Detached, Number, Typo, Empty, Forgetful)}
 
 
 @mtl.register_weighting("mine")
 class Mine(mtl.WeightingSpec):
     reference = "ours"
+    case: str = ""
 
-    def build(self, task_weights):
-        return Each()
+    def build(self, task_weights, is_quantity):
+        return Plain() if self.case == "plain" else WEIGHTINGS.get(self.case, Each)(task_weights)
 """
 
 
@@ -384,17 +482,26 @@ class Mine(mtl.WeightingSpec):
         ("outputs", "command line: tasks.a: Mine.outputs gives ['no', 'yes'], not a tuple of names or None"),
         ("encode", "Mine.encode gives an array of shape (3,) for 50 rows"),
         ("untargeted", "Mine.encode gives an object of type NoneType for 50 rows"),
-        ("raises", "plugin 'p.py': Mine.losses raised ValueError: 'first line\\nsecond' at line "),
-        ("scalar", "Mine.losses gives shape (), not (T,) = (1,): one loss per task of the group"),
+        ("head", "Mine.build gives an object of type GroupedHead, not a TaskModule"),
+        ("raises", "plugin 'p.py': Module.row_loss raised ValueError: 'first line\\nsecond' at line "),
+        ("mean", "Module.row_loss gives shape (), not (B, T) = (B, 1): one loss per row and task"),
+        ("tasks", "Module.row_loss gives shape (1,), not (B, T) = (B, 1): one loss per row and task"),
         (
             "number",
-            "Mine.losses gives an object of type float, not (T,) = (1,): one loss per task of the group",
+            "Module.row_loss gives an object of type float, not (B, T) = (B, 1): one loss per row and task",
         ),
-        ("detached", "Mine.losses gives losses without a gradient: compute them from the logits by torch"),
-        ("meter", "Mine.meter gives an object of type NoMetric, not a Metric"),
-        ("name", "Mine.meter computes no 'accuracy', which known_metrics names"),
-        ("list", "Mine.meter computes an object of type list, not a mapping of metric -> (T,)"),
-        ("mean", "Mine.meter computes 'accuracy' with 5 values for 1 tasks"),
+        ("detached", "Module.loss gives losses without a gradient: compute them from the logits by torch"),
+        ("sums", "Module.loss gives an object of type Tensor, not (sums, weights)"),
+        ("scalar", "Module.loss gives sums of shape (), not (T,) = (1,): one per task"),
+        ("weight", "Module.loss gives weights of an object of type float, not (T,) = (1,): one per task"),
+        ("metric", "Module.metric gives an object of type NoMetric, not a Metric"),
+        ("name", "Module.metric computes no 'accuracy', which known_metrics names"),
+        ("list", "Module.metric computes an object of type list, not a mapping of metric -> (T,)"),
+        ("five", "Module.metric computes 'accuracy' with 5 values for 1 tasks"),
+        ("tensor", "Module.predict gives an object of type Tensor, not a dict of tensors"),
+        ("empty", "Module.predict gives an empty dict, not a dict of tensors"),
+        ("numbers", "Module.predict gives 'p' of shape (), not (B, T, ...) = (B, 1, ...)"),
+        ("one_row", "Module.predict gives 'class' of shape (1, 1), not (B, T, ...) = (B, 1, ...)"),
         ("decode", 'Mine.decode gives no column "": the class or value itself'),
         ("none", 'Mine.decode gives no column "": the class or value itself'),
         ("short", "Mine.decode gives column '' not one value for each of 8 rows"),
@@ -404,9 +511,75 @@ def test_a_kind_of_task(case: str, expected: str, tmp_path: Path, capsys: Captur
     check(KIND, f"tasks.a={{kind: mine, target: task0, case: {case}}}", expected, tmp_path, capsys)
 
 
-def test_a_weighting(tmp_path: Path, capsys: Capture) -> None:
-    expected = "command line: weighting: Mine.build weighs the losses to (2,), not to one number"
-    check(WEIGHTING, "weighting={kind: mine}", expected, tmp_path, capsys)
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("each", "weighting: Each.forward gives a tensor of shape (2,), not one number: sum over the tasks"),
+        (
+            "number",
+            "weighting: Number.forward gives an object of type float, not one number: sum over the tasks",
+        ),
+        ("plain", "command line: weighting: Mine.build gives an object of type Plain, not a Weighting"),
+        ("whole", "Whole.needs is 'totals', but Mine.needs is 'losses'; set both to the same word"),
+        (
+            "logs",
+            "Logs.forward is not linear in the losses: its derivatives depend on them; set needs to 'totals'",
+        ),
+        (
+            "detached",
+            "Detached.forward gives an objective without a gradient: compute it from the losses by torch",
+        ),
+        ("typo", "Typo.needs is 'gradient'; known: losses, totals, gradients"),
+        ("empty", "weighting: Empty needs losses but has no method forward"),
+        ("forgetful", "Forgetful.__init__ does not call super().__init__(task_weights)"),
+    ],
+)
+def test_a_weighting(case: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
+    check(WEIGHTING, f"weighting={{kind: mine, case: {case}}}", expected, tmp_path, capsys)
+
+
+COMBINING = """
+from typing import ClassVar, Literal
+
+import mtl
+
+
+class Combines(mtl.Weighting):
+    needs = "gradients"
+
+    def __init__(self, task_weights, case):
+        super().__init__(task_weights)
+        self.case = case
+
+    def combine(self, jacobian_SP, losses_S, seen_N):
+        total = jacobian_SP.sum(0)
+        return {"tensor": total, "none": None, "short": (total[:3], None), "weights": (total, total)}[self.case]
+
+
+@mtl.register_weighting("mine")
+class Mine(mtl.WeightingSpec):
+    reference = "ours"
+    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
+    case: str = ""
+
+    def build(self, task_weights, is_quantity):
+        return Combines(task_weights, self.case)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("tensor", "Combines.combine gives an object of type Tensor, not (gradient, weights or None)"),
+        ("none", "Combines.combine gives an object of type NoneType, not (gradient, weights or None)"),
+        ("short", "Combines.combine gives a gradient of shape (3,), not of shape ("),
+        ("weights", "Combines.combine gives weights of shape ("),
+    ],
+)
+def test_a_weighting_that_combines_gradients(
+    case: str, expected: str, tmp_path: Path, capsys: Capture
+) -> None:
+    check(COMBINING, f"model.towers=one; weighting={{kind: mine, case: {case}}}", expected, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
@@ -435,8 +608,10 @@ def test_debug_shows_the_traceback(tmp_path: Path, capsys: Capture) -> None:
     done = called(capsys, "run", "r.yaml", task, "--plugin", "p.py", "--debug")
     assert done.returncode == 2
     assert "Traceback (most recent call last)" in done.stderr
-    assert re.search(r'p\.py", line \d+, in losses', done.stderr)
-    assert done.stderr.splitlines()[-1].startswith("error: plugin 'p.py': Mine.losses raised ValueError: ")
+    assert re.search(r'p\.py", line \d+, in row_loss', done.stderr)
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: plugin 'p.py': Module.row_loss raised ValueError: "
+    )
 
 
 def test_a_fault_of_mtl_is_not_blamed_on_a_plugin(
@@ -461,10 +636,10 @@ def test_the_lines_of_the_page_are_real(tmp_path: Path, capsys: Capture) -> None
     shown = re.findall(r"^error: .+$", page, flags=re.MULTILINE)
     counts = (FOLDER / "counts.py").read_text(encoding="utf-8")
     gate = (FOLDER / "gated_mean.py").read_text(encoding="utf-8")
-    for name in ("waves.py", "own_towers.py", "waves.yaml"):
+    for name in ("waves.py", "own_towers.py", "random_weights.py", "waves.yaml"):
         (tmp_path / name).write_text((FOLDER / name).read_text(encoding="utf-8"), encoding="utf-8")
     wrong = [
-        (counts.replace('constants["mean"].log()', "constants.mean.log()"), gate),
+        (counts.replace("self.mean.log()", "self.mean.ln()"), gate),
         (counts, gate.replace("sigmoid()).flatten(1, 2)", "sigmoid())[:, 0]")),
     ]
     assert len(shown) == len(wrong)
@@ -472,7 +647,7 @@ def test_the_lines_of_the_page_are_real(tmp_path: Path, capsys: Capture) -> None
         assert (own_counts, own_gate) != (counts, gate)
         (tmp_path / "counts.py").write_text(own_counts, encoding="utf-8")
         (tmp_path / "gated_mean.py").write_text(own_gate, encoding="utf-8")
-        names = ("waves", "counts", "own_towers", "gated_mean")
+        names = ("waves", "counts", "own_towers", "gated_mean", "random_weights")
         plugins = [part for name in names for part in ("--plugin", f"{name}.py")]
         with plugins_undone():
             done = called(capsys, "run", "waves.yaml", *plugins)

@@ -25,10 +25,14 @@ from mtl.build import build
 from mtl.data.types import Labels
 from mtl.errors import UserError
 from mtl.experiment.trial import build_and_try
+from mtl.model.tasks.module import TaskModule
+from mtl.model.weighting import loss_weights
 from mtl.recipe.load import load_recipe
-from mtl.recipe.specs import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS
+from mtl.recipe.specs import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS, WEIGHTINGS, TaskSpec
 from mtl.registry import load_plugin
-from tests.test_errors import Capture, called, plugins_undone, refused
+from tests.support.assertions import Capture, called, plugins_undone, refused
+from tests.support.plans import plan
+from tests.support.task_samples import decoded, mean_loss, module_of
 from tests.test_families import BUILDERS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "plugins"
@@ -40,6 +44,7 @@ ADDED = {
     "waves": ("source", "waves"),
     "own_towers": ("backbone", "own_towers"),
     "gated_mean": ("sharing", "gated_mean"),
+    "random_weights": ("weighting", "random"),
 }
 WITH = [part for file in FILES for part in ("--plugin", file)]
 
@@ -65,7 +70,8 @@ def test_every_file_adds_what_it_says() -> None:
     [
         ("source", "waves", {"rows": 20}),
         ("backbone", "own_towers", {"hidden": 3}),
-        ("sharing", "gated_mean", {"after": ("fc",)}),
+        ("sharing", "gated_mean", {"after": ("fc1",)}),
+        ("weighting", "random", {}),
     ],
 )
 def test_the_families_promises_are_kept(family: str, name: str, options: dict[str, Any]) -> None:
@@ -91,14 +97,18 @@ def test_footwear() -> None:
     assert spec.encode(labels, ("no", "yes")).tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 0, 1]
 
 
+def counting(spec: TaskSpec) -> TaskModule:
+    """The module of two counts, 1.5 and 4 in the mean."""
+    return module_of(spec, 1, {"mean": (1.5,)}, {"mean": (4.0,)})
+
+
 def test_the_loss_of_a_count() -> None:
     """torch's own Poisson loss of the logarithm of the rate, over the rows that have a label."""
     spec = TASKS["count"](target="n")
     target_BT = torch.tensor([[0.0, 3.0], [2.0, 1.0], [5.0, 0.0]], dtype=torch.float64)
     weight_BT = torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
     z_BTO = torch.randn(3, 2, 1, requires_grad=True)
-    mean_T = torch.tensor([1.5, 4.0])
-    loss_T = spec.losses(z_BTO, target_BT, weight_BT, {"mean": mean_T})
+    loss_T = mean_loss(counting(spec), z_BTO, target_BT, weight_BT)
     each_B = nn.PoissonNLLLoss(log_input=True, reduction="none")(
         z_BTO[:, 0, 0] + math.log(1.5), target_BT[:, 0].float()
     )
@@ -114,11 +124,11 @@ def test_the_metrics_of_a_count() -> None:
     spec = TASKS["count"](target="n")
     target_BT = torch.tensor([[0, 3], [2, 1], [5, 0], [1, 2]])
     present_BT = torch.tensor([[True, False], [True, False], [False, False], [True, False]])
-    z_BTO, mean_T = torch.randn(4, 2, 1), torch.tensor([1.5, 4.0])
-    meter = spec.meter(2, 1, frozenset({"deviance", "mae"}), {"mean": mean_T})
+    z_BTO = torch.randn(4, 2, 1)
+    metric = counting(spec).metric(frozenset({"deviance", "mae"}))
     for half in (slice(0, 2), slice(2, 4)):
-        meter.update(z_BTO[half], target_BT[half], present_BT[half])
-    values = meter.compute()
+        metric.update(z_BTO[half], target_BT[half], present_BT[half])
+    values = metric.compute()
     rate, y = 1.5 * np.exp(z_BTO[[0, 1, 3], 0, 0].double().numpy()), np.array([0.0, 2.0, 1.0])
     log_ratio = np.where(y > 0, y * np.log(np.where(y > 0, y, 1) / rate), 0)
     assert values["deviance"][0].item() == pytest.approx(np.mean(2 * (log_ratio - y + rate)), rel=1e-5)
@@ -129,9 +139,9 @@ def test_the_metrics_of_a_count() -> None:
 
 
 def test_what_a_count_predicts() -> None:
-    columns = TASKS["count"](target="n").decode(
-        torch.tensor([[0.0], [math.log(2)]]), ("count",), {"mean": torch.tensor(1.5)}
-    )
+    spec = TASKS["count"](target="n")
+    module = module_of(spec, 1, {"mean": (1.5,)})
+    columns = decoded(spec, module, torch.tensor([[0.0], [math.log(2)]]), ("count",))
     assert columns[""] == pytest.approx([1.5, 3.0])
     assert columns["_p_0"] == pytest.approx([math.exp(-1.5), math.exp(-3.0)])
 
@@ -174,7 +184,7 @@ def test_own_towers_start_by_seed_and_name() -> None:
         recipe = load_recipe(RECIPE, overrides)
         torch.rand(3)  # what was drawn before does not count
         header = recipe.data.only.header()
-        return list(build(recipe, header).model.towers.stages["gru"].towers)
+        return list(build(recipe, header).model.trunk.get_submodule("towers.stages.gru.towers").children())
 
     both, again = towers(), towers()
     alone = towers("~tasks.speed")
@@ -189,14 +199,31 @@ def test_own_towers_start_by_seed_and_name() -> None:
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 4)])
 def test_the_gated_mean(shape: tuple[int, ...]) -> None:
-    unit = SHARING["gated_mean"](after=("fc",), start=0.3).build(2, shape)
+    spec = SHARING["gated_mean"](after=("b",), start=0.3)
+    trunk = spec.build(plan({"one": ("x",), "two": ("y",)}, shape=shape))
+    unit: Any = trunk.get_submodule("stitches.b")
     x_BKC = torch.randn(5, 2, *shape)
     wanted = 0.7 * x_BKC + 0.3 * x_BKC.mean(1, keepdim=True)
     torch.testing.assert_close(unit(x_BKC.flatten(1, 2)), wanted.flatten(1, 2))
     torch.testing.assert_close(
-        torch.einsum("ij,bj...->bi...", unit.alpha_KK(), x_BKC), wanted, atol=1e-6, rtol=1e-5
+        torch.einsum("ij,bj...->bi...", unit.sharing_matrix(), x_BKC), wanted, atol=1e-6, rtol=1e-5
     )
-    assert unit.alpha_KK().tolist() == [pytest.approx([0.85, 0.15]), pytest.approx([0.15, 0.85])]
+    assert unit.sharing_matrix().tolist() == [pytest.approx([0.85, 0.15]), pytest.approx([0.15, 0.85])]
+
+
+def test_random_weights() -> None:
+    """Other weights at each step, which add up to the number of tasks that are seen."""
+    weighting, losses_N = WEIGHTINGS["random"]().build((1.0, 2.0, 1.0), (False,) * 3), torch.rand(3)
+    found = []
+    for seen in ([True, True, True], [True, False, True], [False, False, False]):
+        seen_N = torch.tensor(seen)
+        weights_N, own = loss_weights(weighting, losses_N, seen_N)
+        assert own == []
+        assert (weights_N > 0).tolist() == seen
+        assert (weights_N / torch.tensor([1.0, 2.0, 1.0])).sum().item() == pytest.approx(sum(seen))
+        assert weighting(losses_N, seen_N).isfinite()
+        found.append(loss_weights(weighting, losses_N, seen_N)[0])
+        assert sum(seen) == 0 or not torch.equal(found[-1], weights_N)
 
 
 # -- through every command -----------------------------------------------------------------------------------
@@ -229,7 +256,7 @@ def results(run: Path) -> dict[str, float]:
 def test_validate_and_summary(capsys: Capture) -> None:
     assert ran(capsys, "validate", RECIPE) == f"ok {RECIPE}: 2 tasks, 2 towers, 701 parameters\n"
     text = ran(capsys, "summary", RECIPE)
-    assert "towers speed, periods mix after gru, fc; the stitches hold 2 parameters" in text
+    assert "gated_mean joins towers speed, periods at gru, fc; it holds 2 parameters" in text
     # a GRU: 3 gates of 8 x (1 + 8) weights and 2 x 8 biases; a linear layer 8 x 8 + 8; two towers
     assert 2 * (3 * (8 * 9 + 16) + 72) + 2 + (2 * 8 + 2) + (8 + 1) == 701
 
@@ -259,7 +286,7 @@ def test_resume_goes_on_to_the_same_numbers(run_folder: Path, tmp_path: Path, ca
     done = called(capsys, "run", "--resume", copy, "--quiet", *WITH)
     assert (done.returncode, done.stderr) == (0, "")
     assert results(copy) == before
-    assert (copy / "alpha.jsonl").read_bytes() == (run_folder / "alpha.jsonl").read_bytes()
+    assert (copy / "sharing.jsonl").read_bytes() == (run_folder / "sharing.jsonl").read_bytes()
 
 
 def test_resume_without_a_plugin_is_refused_by_name(
@@ -329,4 +356,5 @@ def test_parts_of_plugins_and_of_mtl_mix(tmp_path: Path) -> None:
     values = load_recipe(RECIPE).plain()
     values["model"]["sharing"] = {"kind": "cross_stitch", "after": ("gru", "fc")}
     built, _ = build_and_try(load_recipe(values))
-    assert [name for name, _ in built.model.stitches.named_parameters()] == ["gru.alpha", "fc.alpha"]
+    stitches = built.model.trunk.get_submodule("stitches")
+    assert [name for name, _ in stitches.named_parameters()] == ["gru.alpha", "fc.alpha"]

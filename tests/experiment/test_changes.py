@@ -1,5 +1,6 @@
 """What of a recipe may change when a run goes on, and how the rest is refused (K13, K14)."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,23 +9,11 @@ from mtl.errors import UserError
 from mtl.experiment.changes import SHOWN, require_same
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-
-PLAIN = """\
-schema_version: 1
-name: small
-data: {source: {kind: synthetic, tasks: 2, rows: 40, test_rows: 10}}
-tasks:
-  a: {kind: multiclass, target: task0}
-  b: {kind: multiclass, target: task1}
-model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 3, batch_size: 8}
-"""
+from tests.support.recipes import write
 
 
-def small(tmp_path: Any, *overrides: str) -> Recipe:
-    path = tmp_path / "r.yaml"
-    path.write_text(PLAIN, encoding="utf-8")
+def changing(folder: Path, *overrides: str) -> Recipe:
+    path = write(folder, train={"epochs": 3, "batch_size": 8})
     return load_recipe(path, overrides)
 
 
@@ -43,13 +32,13 @@ def small(tmp_path: Any, *overrides: str) -> Recipe:
     ],
 )
 def test_what_may_change(overrides: list[str], said: list[str], tmp_path: Any) -> None:
-    found = require_same("run", small(tmp_path), small(tmp_path, *overrides))
+    found = require_same("run", changing(tmp_path), changing(tmp_path, *overrides))
     assert len(found) == len(said)
     assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
 
 
 def test_steps_may_grow(tmp_path: Any) -> None:
-    one, two = (small(tmp_path, "~train.epochs", f"train.max_steps={n}") for n in (7, 9))
+    one, two = (changing(tmp_path, "~train.epochs", f"train.max_steps={n}") for n in (7, 9))
     assert require_same("run", one, two) == ["train.max_steps 7 -> 9"]
     with pytest.raises(UserError, match=r"train\.max_steps 9 -> 7; start"):
         require_same("run", two, one)
@@ -73,7 +62,7 @@ def test_steps_may_grow(tmp_path: Any) -> None:
 )
 def test_what_may_not(overrides: list[str], named: str, tmp_path: Any) -> None:
     with pytest.raises(UserError) as caught:
-        require_same("runs/a", small(tmp_path), small(tmp_path, *overrides))
+        require_same("runs/a", changing(tmp_path), changing(tmp_path, *overrides))
     text = str(caught.value)
     assert text.startswith(f"runs/a: cannot resume: these keys changed: {named}")
     assert text.endswith("; start a new run or use train.init_from")
@@ -82,7 +71,9 @@ def test_what_may_not(overrides: list[str], named: str, tmp_path: Any) -> None:
 
 def test_many_changes_are_counted(tmp_path: Any) -> None:
     with pytest.raises(UserError) as caught:
-        require_same("run", small(tmp_path), small(tmp_path, "optimizer={kind: adam, lr: 0.2}", "~tasks.b"))
+        require_same(
+            "run", changing(tmp_path), changing(tmp_path, "optimizer={kind: adam, lr: 0.2}", "~tasks.b")
+        )
     assert str(caught.value).count(" -> ") == SHOWN
     n_more = int(str(caught.value).split(" and ")[1].split()[0])
     assert n_more >= 2

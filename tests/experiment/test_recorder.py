@@ -12,11 +12,14 @@ import pytest
 import mtl
 from mtl.errors import EnvironmentFault
 from mtl.experiment import recorder
-from mtl.experiment.run import Silent
 from mtl.runs import checkpoint
 from mtl.runs.folder import RunFolder
+from mtl.runs.logs import RunLogs
+from mtl.training import loop
+from mtl.training.step import train_step
 from tests.experiment.test_resume import recipe
 from tests.faults.whole import content
+from tests.support.listening import Watching
 
 EPOCHS, STEPS = 3, 3
 
@@ -24,14 +27,6 @@ EPOCHS, STEPS = 3, 3
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *given: [])
-
-
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture
@@ -78,16 +73,17 @@ def test_a_run_saves_by_the_clock(saves: list[int], tmp_path: Path, monkeypatch:
     now = [0.0]
     monkeypatch.setattr(recorder, "monotonic", lambda: now[0])
 
-    class Ticks(Silent):
-        def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-            now[0] += 25
+    def step(*given: Any) -> None:
+        train_step(*given)
+        now[0] += 25
 
-    mtl.run(small(minutes=1), out=tmp_path / "run", console=Ticks())
+    monkeypatch.setattr(loop, "train_step", step)
+    mtl.run(small(minutes=1), out=tmp_path / "run")
     assert saves == [3, 6, 9]  # 75 s, after the evaluation; and again
     saves.clear()
     now[0] = 0.0
     made = small(minutes=0.5)
-    mtl.run(made, out=tmp_path / "other", console=Ticks())
+    mtl.run(made, out=tmp_path / "other")
     assert saves == [2, 4, 6, 8, 9]
 
 
@@ -95,19 +91,19 @@ def test_what_a_disk_refused_is_written_later_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mtl.run(small(epochs=1), out=tmp_path / "straight")
-    real, refused = RunFolder.log, []
+    real, refused = RunLogs.append, []
 
-    def log(self: RunFolder, name: str, rows: Any) -> None:
+    def append(self: RunLogs, name: str, rows: Any) -> None:
         if name == "metrics.jsonl" and len(refused) < 2:
             refused.append(rows)
-            raise EnvironmentFault(str(self.path / name), "cannot write: no space left on device")
+            raise EnvironmentFault(str(self.folder / name), "cannot write: no space left on device")
         real(self, name, rows)
 
-    monkeypatch.setattr(RunFolder, "log", log)
-    console = Heard()
-    mtl.run(small(epochs=1), out=tmp_path / "run", console=console)
+    monkeypatch.setattr(RunLogs, "append", append)
+    listener = Watching()
+    mtl.run(small(epochs=1), out=tmp_path / "run", listeners=(listener,))
     assert len(refused) == 2
-    assert console.warnings == [
+    assert listener.warnings == [
         f"{tmp_path}/run/metrics.jsonl: cannot write: no space left on device; training goes on without it"
     ]
     one, two = ((tmp_path / run / "metrics.jsonl").read_bytes() for run in ("straight", "run"))
@@ -120,17 +116,20 @@ def test_a_record_that_cannot_be_written_is_told_once(
 ) -> None:
     real, refused = RunFolder.save_record, []
 
-    def save_record(self: RunFolder, **facts: Any) -> None:
-        if set(facts) == {"step", "epoch"}:
-            refused.append(facts)
+    def save_record(self: RunFolder) -> None:
+        if self.record.status == "running":
+            refused.append(self.record.step)
             raise EnvironmentFault(str(self.path / "run.json"), "cannot write: input/output error")
-        real(self, **facts)
+        real(self)
 
-    monkeypatch.setattr(RunFolder, "save_record", save_record)
-    console = Heard()
-    mtl.run(small(epochs=1), out=tmp_path / "run", console=console)
-    assert [facts["step"] for facts in refused] == [3, 6, 9]
-    assert console.warnings == [
+    class Refusing(Watching):
+        def started(self) -> None:
+            monkeypatch.setattr(RunFolder, "save_record", save_record)
+
+    listener = Refusing()
+    mtl.run(small(epochs=1), out=tmp_path / "run", listeners=(listener,))
+    assert refused == [3, 6, 9]
+    assert listener.warnings == [
         f"{tmp_path}/run/run.json: cannot write: input/output error; training goes on without it"
     ]
 

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mtl.errors import UserError
 from mtl.evaluation.evaluate import evaluation_mode
 from mtl.experiment import rehearsal
 from mtl.experiment.run import prepare
+from mtl.model.tasks.module import TaskModule
+from mtl.model.weighting import WeightedSum
 from mtl.recipe.load import load_recipe
 from mtl.training.trainer import Trainer
 
@@ -72,35 +74,34 @@ def test_it_changes_nothing(trainer: Trainer) -> None:
 
 
 def test_a_weighting_that_remembers_does_not_see_it(trainer: Trainer) -> None:
-    class Remembering(nn.Module):
+    class Remembering(WeightedSum):
         def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("seen", torch.zeros(()))
+            super().__init__((1.0,) * 5)
+            self.register_buffer("calls", torch.zeros(()))
 
-        def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
-            self.seen += 1
-            return losses_N.sum()
+        def forward(self, losses_N: torch.Tensor, seen_N: torch.Tensor) -> torch.Tensor:
+            self.get_buffer("calls").add_(1)
+            return super().forward(losses_N, seen_N)
 
     trainer.weighting = Remembering()
     rehearsal.rehearse(trainer)
-    assert trainer.weighting.seen == 0
+    assert trainer.weighting.get_buffer("calls") == 0
 
 
 def test_every_kind_is_called_with_the_first_training_rows(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, tuple[int, ...]]] = []
-    for group in trainer.built.groups:
-        kind = type(group.spec)
-        original = kind.losses
+    original = TaskModule.loss
 
-        def losses(self, logits, target, weight, constants, original=original):  # type: ignore[no-untyped-def]
-            seen.append((self.kind, tuple(logits.shape[:2])))
-            return original(self, logits, target, weight, constants)
+    def loss(self: TaskModule, logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((type(self).__name__, tuple(logits.shape[:2])))
+        return original(self, logits, target, weight)
 
-        monkeypatch.setattr(kind, "losses", losses)
+    monkeypatch.setattr(TaskModule, "loss", loss)
     rehearsal.rehearse(trainer)
-    assert seen == [("binary", (8, 2)), ("multiclass", (8, 1)), ("regression", (8, 1)), ("ordinal", (8, 1))]
+    kinds = {"YesNo": (8, 2), "Classes": (8, 1), "Quantity": (8, 1), "OrderedClasses": (8, 1)}
+    assert seen == list(kinds.items())
 
 
 def test_it_says_which_task_and_where(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +174,11 @@ def nothing(module: Any, losses_N: torch.Tensor) -> None:
     pass
 
 
-class Weighting(nn.Module):
+class Stepping(WeightedSum):
     """A sum that does `step` at each call."""
 
     def __init__(self, step: Callable[[Any, torch.Tensor], None]) -> None:
-        super().__init__()
+        super().__init__((1.0,) * 5)
         self.step = step
         self.n, self.last = 0, torch.full((2,), torch.nan)
         self.history: dict[str, list[float]] = {"losses": []}
@@ -187,16 +188,16 @@ class Weighting(nn.Module):
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("scratch", torch.zeros(5), persistent=False)
 
-    def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
+    def forward(self, losses_N: torch.Tensor, seen_N: torch.Tensor) -> torch.Tensor:
         self.step(self, losses_N)
-        return losses_N.sum()
+        return super().forward(losses_N, seen_N)
 
 
 @pytest.mark.parametrize("step", FORGETFUL, ids=lambda step: step.__name__)
 def test_a_weighting_that_a_resumed_run_would_have_forgotten(
     step: Callable[[Any, torch.Tensor], None], trainer: Trainer
 ) -> None:
-    trainer.weighting = Weighting(step)
+    trainer.weighting = Stepping(step)
     with pytest.raises(UserError) as caught:
         rehearsal.rehearse(trainer)
     name = FORGETFUL[step]
@@ -208,5 +209,5 @@ def test_a_weighting_that_a_resumed_run_would_have_forgotten(
 
 @pytest.mark.parametrize("step", [buffers, nothing], ids=lambda step: step.__name__)
 def test_what_a_weighting_may_remember(step: Callable[[Any, torch.Tensor], None], trainer: Trainer) -> None:
-    trainer.weighting = Weighting(step)
+    trainer.weighting = Stepping(step)
     rehearsal.rehearse(trainer)

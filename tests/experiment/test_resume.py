@@ -20,59 +20,41 @@ from safetensors.torch import load, save
 
 import mtl
 from mtl.errors import USER, NotFinite, UserError, quoted
-from mtl.experiment.run import Silent
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.specs import OPTIMIZERS, SCHEDULES, SHARING, WEIGHTINGS
 from mtl.registry import Registry
 from mtl.runs import checkpoint
+from mtl.runs.record import SCHEMA_VERSION
+from mtl.training.events import EpochEnded, Stepped
 from mtl.training.loop import evaluate_split
+from tests.support.listening import Watching
+from tests.support.recipes import changed, small, stitched
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS_PER_EPOCH = 4, 3
 
-BASE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "small",
-    "seed": 3,
-    "data": {
-        "source": {
-            "kind": "synthetic",
-            "tasks": 2,
-            "rows": 60,
-            "test_rows": 20,
-            "features": 8,
-            "labelled": {"task1": 0.4},
-        },
-    },
-    "task_defaults": {"kind": "multiclass", "missing": "mask"},
-    "tasks": {"a": {"target": "task0"}, "b": {"target": "task1", "weight": 0.5}},
-    "model": {
-        "backbone": {
-            "kind": "layers",
-            "stages": [
-                {"name": "fc1", "kind": "linear", "features": 6},
-                {"name": "drop", "kind": "dropout", "p": 0.2},
-                {"name": "fc2", "kind": "linear", "features": 5},
-            ],
-        },
-        "sharing": {"kind": "cross_stitch", "after": ["fc1", "fc2"], "lr_scale": 10},
-        "head": {"dropout": 0.1},
-    },
-    "optimizer": {"kind": "adam", "lr": 0.01, "l2": 0.01},
-    "train": {"epochs": EPOCHS, "batch_size": 20, "threads": 1},
-}
+BASE = small(
+    seed=3,
+    data__source__rows=60,
+    data__source__test_rows=20,
+    data__source__features=8,
+    data__source__labelled={"task1": 0.4},
+    task_defaults={"kind": "multiclass", "missing": "mask"},
+    tasks={"a": {"target": "task0"}, "b": {"target": "task1", "weight": 0.5}},
+    model__backbone__stages=[
+        {"name": "fc1", "kind": "linear", "features": 6},
+        {"name": "drop", "kind": "dropout", "p": 0.2},
+        {"name": "fc2", "kind": "linear", "features": 5},
+    ],
+    model__sharing=stitched("fc1", "fc2", lr_scale=10),
+    model__head={"dropout": 0.1},
+    optimizer={"kind": "adam", "lr": 0.01, "l2": 0.01},
+    train={"epochs": EPOCHS, "batch_size": 20, "threads": 1},
+)
 
 
-def recipe(**sections: Any) -> dict[str, Any]:
-    """BASE with `train__epochs=2` set inside and `optimizer={...}` replaced."""
-    made: dict[str, Any] = json.loads(json.dumps(BASE))
-    for key, value in sections.items():
-        *above, last = key.split("__")
-        inner = made
-        for name in above:
-            inner = inner.setdefault(name, {})
-        inner[last] = value
-    return made
+def recipe(**changes: Any) -> dict[str, Any]:
+    return changed(BASE, **changes)
 
 
 def shipped(registry: Registry[Any]) -> set[str]:
@@ -84,35 +66,20 @@ def with_validation(**sections: Any) -> dict[str, Any]:
     return {"data__split": {"validation": 0.25}, "train__batch_size": 15, **sections}
 
 
-MEMBERS: dict[str, tuple[Registry[Any], dict[str, dict[str, Any]]]] = {
-    "optimizer": (
-        OPTIMIZERS,
-        {
-            "adam": {"optimizer": {"kind": "adam", "lr": 0.01, "l2": 0.01}},
-            "adamw": {"optimizer": {"kind": "adamw", "lr": 0.01, "weight_decay": 0.1}},
-            "sgd": {"optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True}},
-        },
-    ),
-    "schedule": (
-        SCHEDULES,
-        {
-            "constant": {"schedule": {"kind": "constant", "warmup_steps": 5}},
-            "cosine": {"schedule": {"kind": "cosine", "warmup_steps": 4}},
-            "step": {"schedule": {"kind": "step"}},
-            "one_cycle": {"schedule": {"kind": "one_cycle"}},
-        },
-    ),
-    "sharing": (
-        SHARING,
-        {
-            "none": {"model__sharing": {"kind": "none"}},
-            "cross_stitch": {
-                "model__sharing": {"kind": "cross_stitch", "after": ["fc1"], "granularity": "channel"}
-            },
-        },
-    ),
-    "weighting": (WEIGHTINGS, {"sum": {}}),
+PLACES = {
+    "optimizer": (OPTIMIZERS, "optimizer"),
+    "schedule": (SCHEDULES, "schedule"),
+    "sharing": (SHARING, "model__sharing"),
+    "weighting": (WEIGHTINGS, "weighting"),
 }
+MEMBERS: dict[str, tuple[Registry[Any], dict[str, dict[str, Any]]]] = {
+    family: (
+        registry,
+        {name: {place: {"kind": name, **registry[name].example}} for name in sorted(shipped(registry))},
+    )
+    for family, (registry, place) in PLACES.items()
+}
+"""Every member of the families that a checkpoint depends on, by its example; a new member is among them by itself."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     **{
@@ -121,6 +88,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for name, sections in members.items()
     },
     "sgd-plain": {"optimizer": {"kind": "sgd", "lr": 0.05}},
+    "channel": {"model__sharing": {"kind": "cross_stitch", "after": ["fc1"], "granularity": "channel"}},
     "dense": {"model__sharing": {"kind": "cross_stitch", "after": ["fc2"], "granularity": "dense"}},
     "debias": {"model__backbone__norm": {"kind": "batch", "debias": True, "momentum": 0.01}},
     "validation": with_validation(),
@@ -138,40 +106,31 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("family", MEMBERS)
-def test_every_registered_member_is_resumed_here(family: str) -> None:
-    registry, members = MEMBERS[family]
-    assert set(members) == shipped(registry), "add the new member to MEMBERS"
-
-
 class Stop(Exception):
-    """What the console raises in place of a kill."""
+    """What a listener raises in place of a kill."""
 
 
-class StopAfter(Silent):
+class StopAfter(Watching):
     """Stops a run after so many epochs, or after so many optimizer steps."""
 
     def __init__(self, *, epoch: int | None = None, step: int | None = None) -> None:
+        super().__init__()
         self.after_epoch, self.steps_left = epoch, step
-        self.warnings: list[str] = []
 
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+    def stepped(self, event: Stepped) -> None:
         if self.steps_left is not None:
             self.steps_left -= 1
             if self.steps_left == 0:
                 raise Stop
 
-    def epoch(self, trainer: Any, epoch: Any) -> None:
-        if trainer.progress.epoch == self.after_epoch:
+    def epoch_ended(self, event: EpochEnded) -> None:
+        if self.trainer.progress.epoch == self.after_epoch:
             raise Stop
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def results(run: Path) -> dict[str, bytes]:
     """The bytes that two equal runs have in common: logs and every checkpoint but for its manifest."""
-    paths = [run / "metrics.jsonl", run / "alpha.jsonl", run / "metrics.csv"]
+    paths = [run / "metrics.jsonl", run / "sharing.jsonl", run / "metrics.csv"]
     newest = max((run / "checkpoints").glob("step-????????"))
     paths += [path for path in sorted(newest.iterdir()) if path.name != "manifest.json"]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths if path.exists()}
@@ -202,11 +161,11 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stop_and_resume(made: Mapping[str, Any], out: Path, *stops: StopAfter) -> StopAfter:
     """Run until each stop in turn, each time resumed, and then to the end."""
-    start: Callable[[StopAfter], Any] = lambda console: mtl.run(made, out=out, console=console)  # noqa: E731
+    start: Callable[[StopAfter], Any] = lambda stop: mtl.run(made, out=out, listeners=(stop,))  # noqa: E731
     for stop in stops:
         with pytest.raises(Stop):
             start(stop)
-        start = lambda console: mtl.resume(out, console=console)  # noqa: E731
+        start = lambda stop: mtl.resume(out, listeners=(stop,))  # noqa: E731
     last = StopAfter()
     start(last)
     return last
@@ -216,8 +175,8 @@ def stop_and_resume(made: Mapping[str, Any], out: Path, *stops: StopAfter) -> St
 @pytest.mark.usefixtures("no_plots")
 def test_stopped_after_any_epoch(variant: str, tmp_path: Path) -> None:
     made = recipe(**VARIANTS[variant])
-    straight = mtl.run(made, out=tmp_path / "straight").record
-    epochs = straight["epoch"]
+    epochs = mtl.run(made, out=tmp_path / "straight").record.epoch
+    assert epochs is not None
     assert epochs >= 3
     for k in range(1, epochs + 1):
         stop_and_resume(made, tmp_path / f"stop{k}", StopAfter(epoch=k))
@@ -227,8 +186,9 @@ def test_stopped_after_any_epoch(variant: str, tmp_path: Path) -> None:
 
 def test_early_stopping_variant_stops_early(tmp_path: Path, no_plots: None) -> None:
     record = mtl.run(recipe(**VARIANTS["early-stopping"]), out=tmp_path / "a").record
-    assert record["stopped_early"] is True
-    assert record["epoch"] < 12
+    assert record.stopped_early is True
+    assert record.epoch is not None
+    assert record.epoch < 12
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -263,7 +223,7 @@ def test_stopped_between_the_last_checkpoint_and_the_end(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("mtl.runs.folder.RunFolder.write_csv", stop)  # the test row is in the log by then
+        patch.setattr("mtl.runs.logs.RunLogs.write_csv", stop)  # the test row is in the log by then
         with pytest.raises(Stop):
             mtl.run(made, out=tmp_path / "stopped")
     mtl.resume(tmp_path / "stopped")
@@ -274,8 +234,8 @@ def test_stopped_between_the_last_checkpoint_and_the_end(
 def test_a_run_without_a_checkpoint_begins_again_and_says_so(tmp_path: Path) -> None:
     made = recipe()
     mtl.run(made, out=tmp_path / "straight")
-    console = stop_and_resume(made, tmp_path / "stopped", StopAfter(step=2))
-    assert console.warnings == [f"{tmp_path / 'stopped'}: no checkpoint found; starting from the beginning"]
+    listener = stop_and_resume(made, tmp_path / "stopped", StopAfter(step=2))
+    assert listener.warnings == [f"{tmp_path / 'stopped'}: no checkpoint found; starting from the beginning"]
     assert_same(tmp_path / "straight", tmp_path / "stopped")
 
 
@@ -283,9 +243,9 @@ def test_a_run_without_a_checkpoint_begins_again_and_says_so(tmp_path: Path) -> 
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     mtl.run(recipe(), out=tmp_path / "a")
     before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
-    console = StopAfter()
-    result = mtl.resume(tmp_path / "a", console=console)
-    assert console.warnings == [f"{tmp_path / 'a'}: already finished at step {EPOCHS * STEPS_PER_EPOCH}"]
+    listener = StopAfter()
+    result = mtl.resume(tmp_path / "a", listeners=(listener,))
+    assert listener.warnings == [f"{tmp_path / 'a'}: already finished at step {EPOCHS * STEPS_PER_EPOCH}"]
     assert result.metrics["test/mean/accuracy"] is not None
     assert before == {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
 
@@ -295,7 +255,7 @@ def test_a_moved_run_resumes(tmp_path: Path) -> None:
     made = recipe()
     mtl.run(made, out=tmp_path / "straight")
     with pytest.raises(Stop):
-        mtl.run(made, out=tmp_path / "before", console=StopAfter(epoch=2))
+        mtl.run(made, out=tmp_path / "before", listeners=(StopAfter(epoch=2),))
     (tmp_path / "before").rename(tmp_path / "after")
     mtl.resume(tmp_path / "after")
     assert_same(tmp_path / "straight", tmp_path / "after")
@@ -313,7 +273,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         patch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
         mtl.run(made, out=folder / "straight")
         with pytest.raises(Stop):
-            mtl.run(made, out=folder / "stopped", console=StopAfter(epoch=3))
+            mtl.run(made, out=folder / "stopped", listeners=(StopAfter(epoch=3),))
     return folder / "straight", folder / "stopped"
 
 
@@ -383,9 +343,9 @@ def test_a_damaged_checkpoint_is_passed_over(
     if damage == "flip-manifest.json":  # in the middle of a digest: what it says of that file is then wrong
         reason = ""
     hurt(step)
-    console = StopAfter()
-    mtl.resume(run, console=console)
-    (warning,) = console.warnings
+    listener = StopAfter()
+    mtl.resume(run, listeners=(listener,))
+    (warning,) = listener.warnings
     assert warning.startswith("step-00000009 is damaged (")
     assert warning.endswith("); using step-00000006")
     assert reason in warning
@@ -413,15 +373,16 @@ def test_a_damaged_best_epoch_is_trained_again_and_selected(tmp_path: Path) -> N
     for seed in range(20):
         made["seed"] = seed
         straight = tmp_path / f"straight{seed}"
-        record = mtl.run(made, out=straight).record
-        if record["selected"]["epoch"] in (2, 3):
+        selected = mtl.run(made, out=straight).record.selected
+        assert selected is not None
+        if selected.epoch in (2, 3):
             break
-    best = record["selected"]["epoch"]
+    best = selected.epoch
     assert best in (2, 3)
     run = tmp_path / "run"
     with pytest.raises(Stop):
-        mtl.run(made, out=run, console=StopAfter(epoch=best))
-    flip(run / "checkpoints" / f"step-{record['selected']['step']:08d}" / "model.safetensors")
+        mtl.run(made, out=run, listeners=(StopAfter(epoch=best),))
+    flip(run / "checkpoints" / f"step-{selected.step:08d}" / "model.safetensors")
     mtl.resume(run)
     assert_same(straight, run)
 
@@ -433,9 +394,9 @@ def test_two_damaged(stopped_run: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copytree(stopped, run)
     for step in (6, 9):
         flip(run / f"checkpoints/step-{step:08d}/optim.safetensors")
-    console = StopAfter()
-    mtl.resume(run, console=console)
-    assert console.warnings == [
+    listener = StopAfter()
+    mtl.resume(run, listeners=(listener,))
+    assert listener.warnings == [
         "step-00000009 is damaged (optim.safetensors: sha256 differs)",
         "step-00000006 is damaged (optim.safetensors: sha256 differs); using step-00000003",
     ]
@@ -460,7 +421,7 @@ def test_a_newer_schema_is_refused(stopped_run: tuple[Path, Path], tmp_path: Pat
     shutil.copytree(stopped_run[1], run)
     edited(schema_version=9)(run / "checkpoints/step-00000009")
     with pytest.raises(
-        UserError, match=r"written by mtl 0\.1\.0 \(schema 9\), this is 0\.1\.0 \(schema 2\); upgrade mtl"
+        UserError, match=r"written by mtl 0\.1\.0 \(schema 9\), this is 0\.1\.0 \(schema 1\); upgrade mtl"
     ):
         mtl.resume(run)
 
@@ -485,9 +446,9 @@ def test_foreign_names_are_ignored_and_leftovers_removed(
     for name in left:
         (folder / name / "inner").mkdir(parents=True)
     (folder / ".tmp-link").symlink_to(elsewhere)
-    console = StopAfter()
-    mtl.resume(run, console=console)
-    assert console.warnings == []
+    listener = StopAfter()
+    mtl.resume(run, listeners=(listener,))
+    assert listener.warnings == []
     names = set(os.listdir(folder))
     assert names >= {*foreign, "step-00000099", "step-00000098"}
     assert names.isdisjoint(left)
@@ -582,7 +543,7 @@ def test_leftovers_of_an_interrupted_record_are_removed(
 def test_a_log_shorter_than_its_checkpoint_says_is_refused(
     stopped_run: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    for name in ("metrics.jsonl", "alpha.jsonl"):
+    for name in ("metrics.jsonl", "sharing.jsonl"):
         for hurt in (lambda path: os.truncate(path, 10), lambda path: path.unlink()):
             run = tmp_path / "run"
             shutil.copytree(stopped_run[1], run)
@@ -690,11 +651,11 @@ def early_best(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, in
                 train__checkpoint={"keep": 10},
             )
             straight = folder / f"straight{seed}"
-            best = mtl.run(made, out=straight).record["selected"]["step"]
+            best = mtl.run(made, out=straight).record.plain()["selected"]["step"]
             if best in (6, 9):
                 break
         with pytest.raises(Stop):
-            mtl.run(made, out=folder / "stopped", console=StopAfter(epoch=4))
+            mtl.run(made, out=folder / "stopped", listeners=(StopAfter(epoch=4),))
     assert best in (6, 9)
     return straight, folder / "stopped", best
 
@@ -706,10 +667,10 @@ def test_the_best_epoch_must_be_whole_too(early_best: tuple[Path, Path, int], tm
     run = tmp_path / "run"
     shutil.copytree(stopped, run)
     flip(run / f"checkpoints/step-{best:08d}/model.safetensors")
-    console = StopAfter()
-    mtl.resume(run, console=console)
+    listener = StopAfter()
+    mtl.resume(run, listeners=(listener,))
     damaged = f"step-{best:08d}, the best by validation, is damaged (model.safetensors: sha256 differs)"
-    assert console.warnings == [f"{damaged}; using step-{best - 3:08d}"]
+    assert listener.warnings == [f"{damaged}; using step-{best - 3:08d}"]
     assert_same(straight, run)
 
 
@@ -737,11 +698,11 @@ def test_the_best_epoch_is_damaged_before_the_end(early_best: tuple[Path, Path, 
     path = run / f"checkpoints/step-{best:08d}"
 
     class Damage(StopAfter):
-        def started(self, trainer: Any, run: Any, notices: Any) -> None:
+        def started(self) -> None:
             flip(path / "model.safetensors")
 
     with pytest.raises(UserError) as caught:
-        mtl.resume(run, console=Damage())
+        mtl.resume(run, listeners=(Damage(),))
     todo = f"mtl run --resume {run} trains it again from an older one"
     what = "the best by validation is damaged (model.safetensors: sha256 differs)"
     assert str(caught.value) == f"{path}: {what}; {todo}"
@@ -756,15 +717,15 @@ def test_a_stop_after_damage_is_kept(stopped_run: tuple[Path, Path], tmp_path: P
     shutil.copytree(stopped_run[1], run)
     for step in (6, 9):
         flip(run / f"checkpoints/step-{step:08d}/model.safetensors")
-    mtl.resume(run, ["train.checkpoint={keep: 2, every: {steps: 1}}"], console=None)
+    mtl.resume(run, ["train.checkpoint={keep: 2, every: {steps: 1}}"])
     assert_same(stopped_run[0], run)
     run2 = tmp_path / "again"
     shutil.copytree(stopped_run[1], run2)
     for step in (6, 9):
         flip(run2 / f"checkpoints/step-{step:08d}/model.safetensors")
     with pytest.raises(Stop):
-        mtl.resume(run2, ["train.checkpoint={keep: 2, every: {steps: 1}}"], console=StopAfter(step=2))
-    # the stop came before the second save: that of step 4 must be there, beside the one resumed from
+        mtl.resume(run2, ["train.checkpoint={keep: 2, every: {steps: 1}}"], listeners=(StopAfter(step=1),))
+    # the stop came after the first save: that of step 4 must be there, beside the one resumed from
     assert {"step-00000003", "step-00000004"} <= set(os.listdir(run2 / "checkpoints"))
 
 
@@ -784,23 +745,23 @@ def test_more_epochs(stop: int | None, tmp_path: Path) -> None:
         mtl.run(recipe(), out=tmp_path / "run")
     else:
         with pytest.raises(Stop):
-            mtl.run(recipe(), out=tmp_path / "run", console=StopAfter(epoch=stop))
-    record = mtl.resume(tmp_path / "run", ["train.epochs=5"]).record
+            mtl.run(recipe(), out=tmp_path / "run", listeners=(StopAfter(epoch=stop),))
+    record = mtl.resume(tmp_path / "run", ["train.epochs=5"]).record.plain()
     assert (record["step"], record["epoch"]) == (15, 5)
     assert record["changes"] == [{"step": 12 if stop is None else 6, "changed": ["train.epochs 4 -> 5"]}]
     assert final_weights(tmp_path / "run") == final_weights(tmp_path / "long")
-    for name in ("metrics.jsonl", "alpha.jsonl", "metrics.csv"):
+    for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "long" / name).read_bytes()
-    console = StopAfter()
-    mtl.resume(tmp_path / "run", console=console)
-    assert console.warnings == [f"{tmp_path / 'run'}: already finished at step 15"]
+    listener = StopAfter()
+    mtl.resume(tmp_path / "run", listeners=(listener,))
+    assert listener.warnings == [f"{tmp_path / 'run'}: already finished at step 15"]
 
 
 @pytest.mark.usefixtures("no_plots")
 def test_more_steps_are_all_taken(tmp_path: Path) -> None:
     """Also when the first end cut an epoch short."""
     mtl.run(recipe(train__epochs=None, train__max_steps=8), out=tmp_path / "run")
-    record = mtl.resume(tmp_path / "run", ["train.max_steps=12"]).record
+    record = mtl.resume(tmp_path / "run", ["train.max_steps=12"]).record.plain()
     assert (record["status"], record["step"], record["epoch"]) == ("finished", 12, 5)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["split"] == "train"] == [3, 6, 8, 11, 12]
@@ -813,12 +774,9 @@ class Rates(StopAfter):
         super().__init__(**options)
         self.rates: list[float] = []
 
-    def started(self, trainer: Any, run: Any, notices: Any) -> None:
-        self.groups = trainer.optimizer.param_groups
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-        self.rates.append(self.groups[0]["lr"])
-        super().stepped(epoch, step, n_steps)
+    def stepped(self, event: Stepped) -> None:
+        self.rates.append(self.trainer.optimizer.param_groups[0]["lr"])
+        super().stepped(event)
 
 
 @pytest.mark.parametrize("extend", [False, True])
@@ -827,14 +785,14 @@ def test_the_schedule_stays_unless_it_is_extended(extend: bool, tmp_path: Path) 
     """12 steps of a cosine, stopped at 6 and made 18: it ends where it would have and holds, or is stretched."""
     made = recipe(schedule={"kind": "cosine"}, optimizer={"kind": "sgd", "lr": 0.5})
     with pytest.raises(Stop):
-        mtl.run(made, out=tmp_path / "run", console=StopAfter(epoch=2))
-    console = Rates()
-    mtl.resume(tmp_path / "run", ["train.epochs=6"], console=console, extend_schedule=extend)
+        mtl.run(made, out=tmp_path / "run", listeners=(StopAfter(epoch=2),))
+    listener = Rates()
+    mtl.resume(tmp_path / "run", ["train.epochs=6"], listeners=(listener,), extend_schedule=extend)
 
     horizon = 18 if extend else 12
     expected = [0.25 * (1 + math.cos(math.pi * min(step, horizon - 1) / horizon)) for step in range(6, 18)]
-    assert console.rates == pytest.approx(expected, rel=1e-12)
-    assert (console.rates[6] == console.rates[-1]) is not extend
+    assert listener.rates == pytest.approx(expected, rel=1e-12)
+    assert (listener.rates[6] == listener.rates[-1]) is not extend
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -845,7 +803,9 @@ def test_a_schedule_that_was_extended_stays_so(tmp_path: Path) -> None:
         mtl.run(made, out=tmp_path / name)
     mtl.resume(tmp_path / "straight", ["train.epochs=6"], extend_schedule=True)
     with pytest.raises(Stop):
-        mtl.resume(tmp_path / "killed", ["train.epochs=6"], extend_schedule=True, console=StopAfter(step=2))
+        mtl.resume(
+            tmp_path / "killed", ["train.epochs=6"], extend_schedule=True, listeners=(StopAfter(step=2),)
+        )
     mtl.resume(tmp_path / "killed")
     assert_same(tmp_path / "straight", tmp_path / "killed")
 
@@ -857,7 +817,7 @@ def test_a_warm_start_outlives_a_kill_in_the_first_steps(tmp_path: Path) -> None
     made = recipe(train__init_from=str(tmp_path / "other"))
     mtl.run(made, out=tmp_path / "straight")
     with pytest.raises(Stop):
-        mtl.run(made, out=tmp_path / "killed", console=StopAfter(step=2))
+        mtl.run(made, out=tmp_path / "killed", listeners=(StopAfter(step=2),))
     assert os.listdir(tmp_path / "killed/checkpoints") == ["step-00000000"]
     shutil.rmtree(tmp_path / "other")
     mtl.resume(tmp_path / "killed")
@@ -870,7 +830,7 @@ def test_a_warm_start_is_made_again_if_nothing_was_saved(tmp_path: Path) -> None
     made = recipe(train__init_from=str(tmp_path / "other"))
     mtl.run(made, out=tmp_path / "straight")
     with pytest.raises(Stop):
-        mtl.run(made, out=tmp_path / "killed", console=StopAfter(step=2))
+        mtl.run(made, out=tmp_path / "killed", listeners=(StopAfter(step=2),))
     shutil.rmtree(tmp_path / "killed/checkpoints")
     mtl.resume(tmp_path / "killed")
     assert_same(tmp_path / "straight", tmp_path / "killed")
@@ -883,7 +843,7 @@ def test_the_best_of_an_older_checkpoint_stays_as_long_as_it(
     """Best after epoch 2, then after epoch 6: going back to epoch 5 takes the first of them too."""
     accuracies = {3: 0.1, 6: 0.5, 9: 0.4, 12: 0.3, 15: 0.2, 18: 0.6}
 
-    def scripted(trainer: Any, split: str) -> dict[str, Any]:
+    def scripted(trainer: Any, split: str, *_: object) -> dict[str, Any]:
         row = evaluate_split(trainer, split)
         return {**row, f"{split}/mean/accuracy": accuracies[trainer.progress.step]}
 
@@ -899,7 +859,7 @@ def test_the_best_of_an_older_checkpoint_stays_as_long_as_it(
     mtl.resume(tmp_path / "run")
     assert_same(tmp_path / "straight", tmp_path / "run")
     with pytest.raises(Stop):
-        mtl.resume(saved / "step-00000015", console=StopAfter(step=1))
+        mtl.resume(saved / "step-00000015", listeners=(StopAfter(step=1),))
     shutil.rmtree(saved / "step-00000006")
     with pytest.raises(UserError, match="step-00000015: its best by validation, step-00000006, is damaged"):
         mtl.resume(saved / "step-00000015")
@@ -909,13 +869,13 @@ def test_the_best_of_an_older_checkpoint_stays_as_long_as_it(
 def test_an_end_that_was_left_is_not_told_any_more(tmp_path: Path) -> None:
     done = mtl.run(recipe(**with_validation()), out=tmp_path / "run")
     with pytest.raises(Stop):
-        mtl.resume(tmp_path / "run/checkpoints/step-00000006", console=StopAfter(step=1))
+        mtl.resume(tmp_path / "run/checkpoints/step-00000006", listeners=(StopAfter(step=1),))
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert (record["status"], record["step"], record["epoch"], record["results"]) == ("running", 6, 2, {})
     assert not {"selected", "stopped_early"} & set(record)
     mtl.load(tmp_path / "run")
     again = mtl.resume(tmp_path / "run")
-    assert (again.metrics, again.record["selected"]) == (done.metrics, done.record["selected"])
+    assert (again.metrics, again.record.selected) == (done.metrics, done.record.selected)
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -923,12 +883,12 @@ def test_more_epochs_after_early_stopping_are_told_to_be_in_vain(tmp_path: Path)
     mtl.run(recipe(**VARIANTS["early-stopping"]), out=tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["stopped_early"]
-    console = StopAfter()
-    again = mtl.resume(tmp_path / "run", ["train.epochs=90"], console=console)
+    listener = StopAfter()
+    again = mtl.resume(tmp_path / "run", ["train.epochs=90"], listeners=(listener,))
     told = f"early stopping ended it at step {record['step']}; nothing more is trained, whatever its epochs"
-    assert console.warnings == [f"{tmp_path}/run: {told}"]
-    assert again.record["results"] == record["results"]
-    assert again.record["step"] == record["step"]
+    assert listener.warnings == [f"{tmp_path}/run: {told}"]
+    assert again.record.results == record["results"]
+    assert again.record.step == record["step"]
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -936,10 +896,10 @@ def test_other_keys_that_may_change_change_no_bit(stopped_run: tuple[Path, Path]
     straight, stopped = stopped_run
     run = tmp_path / "run"
     shutil.copytree(stopped, run)
-    console = StopAfter()
+    listener = StopAfter()
     overrides = ["description=other", "train.checkpoint.keep=7", "train.device=cpu"]
-    mtl.resume(run, overrides, console=console)
-    assert console.warnings == []
+    mtl.resume(run, overrides, listeners=(listener,))
+    assert listener.warnings == []
     assert_same(straight, run)
     assert "description: other" in (run / "recipe.resolved.yaml").read_text()
 
@@ -973,50 +933,30 @@ def test_another_machine_is_told_or_refused(
     assert str(caught.value).startswith(f"{run}: not bitwise: {text}")
     assert str(caught.value).endswith("; leave out --require-bitwise")
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    console = StopAfter()
-    result = mtl.resume(run, overrides, console=console)
-    (warning,) = console.warnings
+    listener = StopAfter()
+    result = mtl.resume(run, overrides, listeners=(listener,))
+    (warning,) = listener.warnings
     assert warning.startswith(f"not bitwise: {text}")
-    assert result.record["status"] == "finished"
+    assert result.record.status == "finished"
 
 
-# --- a run of an older schema (K7) --------------------------------------------------------------------------
-
-GOLDEN = ROOT / "tests/golden/run-schema-1"
+# --- a run of this release (K7) ------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_a_run_of_schema_1_goes_on(tmp_path: Path) -> None:
-    """As it does when its checkpoint is written in this schema by hand; and its files stay as they are."""
-    was = {path.name: path.read_bytes() for path in (GOLDEN / "checkpoints/step-00000008").iterdir()}
-    assert json.loads(was["manifest.json"])["schema_version"] == 1
-    for name in ("old", "new"):
-        shutil.copytree(GOLDEN, tmp_path / name)
-    step = tmp_path / "new/checkpoints/step-00000008"
-    state = json.loads(was["state.json"])
-    state["schema_version"] = 2
-    state["progress"] = {
-        "best": None, "best_epoch": None, "best_step": None, "horizon": 16, "skipped": 0,
-        "skipped_in_a_row": 0, "stale": 0, "stopped": False,
-    }  # fmt: skip
-    state["position"] = {"epoch": 2, "global_step": 8, "step_in_epoch": 0}
-    state["order_sha256"] = None
-    data = json.dumps(state).encode()
-    (step / "state.json").write_bytes(data)
-    files = json.loads(was["manifest.json"])["files"]
-    files["state.json"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    edited(files=files, schema_version=2)(step)
-    for name in ("old", "new"):
-        console = StopAfter()
-        result = mtl.resume(tmp_path / name, console=console)
-        assert [line for line in console.warnings if not line.startswith("not bitwise: ")] == []
-        assert (result.record["status"], result.record["step"]) == ("finished", 16)
-    assert results(tmp_path / "old") == results(tmp_path / "new")
-    kept = tmp_path / "old/checkpoints/step-00000008"
-    assert {path.name: path.read_bytes() for path in kept.iterdir()} == was
-    saved = json.loads((tmp_path / "old/checkpoints/step-00000016/state.json").read_text())
-    assert saved["schema_version"] == 2
-    assert saved["progress"]["horizon"] == 16
+def test_a_run_of_this_release_goes_on(small_run: Path, tmp_path: Path) -> None:
+    """Its files are of the schemas that this release names; checkpoints that are there stay as they are."""
+    run = shutil.copytree(small_run, tmp_path / "run")
+    step = run / "checkpoints/step-00000008"
+    before = {path.name: path.read_bytes() for path in step.iterdir()}
+    for name in ("manifest.json", "state.json"):
+        assert json.loads(before[name])["schema_version"] == checkpoint.SCHEMA_VERSION
+    assert json.loads((run / "run.json").read_bytes())["schema_version"] == SCHEMA_VERSION
+    listener = StopAfter()
+    result = mtl.resume(run, listeners=(listener,))
+    assert listener.warnings == []
+    assert (result.record.status, result.record.step) == ("finished", 16)
+    assert {path.name: path.read_bytes() for path in step.iterdir()} == before
 
 
 # --- real processes, really killed -----------------------------------------------------------------------

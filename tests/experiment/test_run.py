@@ -16,54 +16,37 @@ import torch
 import mtl
 from mtl.dataset.assemble import Dataset
 from mtl.errors import ENVIRONMENT, NOT_FINITE, EnvironmentFault, NotFinite, UserError
-from mtl.experiment.run import Silent, evaluate_run
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.runs import checkpoint, retention
+from mtl.runs.record import Selected
+from mtl.training.events import Ended, EpochEnded, Event, Stepped
+from tests.support.listening import Watching
+from tests.support.recipes import changed, linear, small, stitched
 
 ROOT = Path(__file__).parents[2]
 
-BASE: dict[str, Any] = {
-    "schema_version": 1,
-    "name": "small",
-    "description": "for tests",
-    "seed": {"init": 1, "order": 2, "split": 3, "labels": 4},
-    "data": {
-        "source": {"kind": "synthetic", "rows": 60, "test_rows": 20, "features": 8, "noise": 0.1},
-    },
-    "task_defaults": {"kind": "multiclass", "missing": "mask"},
-    "tasks": {"a": {"target": "task0"}, "b": {"target": "task1"}},
-    "model": {
-        "backbone": {
-            "kind": "layers",
-            "stages": [
-                {"name": "fc1", "kind": "linear", "features": 6},
-                {"name": "fc2", "kind": "linear", "features": 5},
-            ],
-        },
-        "sharing": {"kind": "cross_stitch", "after": ["fc1", "fc2"]},
-        "head": {"dropout": 0.2},
-    },
-    "optimizer": {"kind": "adam", "lr": 0.01},
-    "schedule": {"kind": "one_cycle"},
-    "train": {"epochs": 3, "batch_size": 20, "threads": 1, "device": "cpu"},
-}
+BASE = small(
+    description="for tests",
+    seed={"init": 1, "order": 2, "split": 3, "labels": 4},
+    data__source={"kind": "synthetic", "rows": 60, "test_rows": 20, "features": 8, "noise": 0.1},
+    task_defaults={"kind": "multiclass", "missing": "mask"},
+    tasks={"a": {"target": "task0"}, "b": {"target": "task1"}},
+    model__backbone__stages=linear(6, 5),
+    model__sharing=stitched("fc1", "fc2"),
+    model__head={"dropout": 0.2},
+    optimizer={"kind": "adam", "lr": 0.01},
+    schedule={"kind": "one_cycle"},
+    train={"epochs": 3, "batch_size": 20, "threads": 1, "device": "cpu"},
+)
 
 
-def recipe(**sections: Any) -> dict[str, Any]:
-    """BASE with `train__epochs=2` set inside and `optimizer={...}` replaced."""
-    made: dict[str, Any] = json.loads(json.dumps(BASE))
-    for key, value in sections.items():
-        *above, last = key.split("__")
-        inner = made
-        for name in above:
-            inner = inner.setdefault(name, {})
-        inner[last] = value
-    return made
+def recipe(**changes: Any) -> dict[str, Any]:
+    return changed(BASE, **changes)
 
 
 def results(run: Path) -> dict[str, bytes]:
     """Everything of a run that must repeat to the byte."""
-    paths = [run / name for name in ("metrics.jsonl", "alpha.jsonl", "metrics.csv", "recipe.resolved.yaml")]
+    paths = [run / name for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv", "recipe.resolved.yaml")]
     paths += [p for p in (run / "checkpoints").rglob("*") if p.is_file() and p.name != "manifest.json"]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
@@ -85,13 +68,14 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_twice_in_one_process(tmp_path: Path, no_plots: None) -> None:
     """Q14 and C10: other runs and draws between them leave no trace."""
-    mtl.run(recipe(), out=tmp_path / "one")
+    one = mtl.run(recipe(), out=tmp_path / "one")
     mtl.run(recipe(train__deterministic=False, seed=7), out=tmp_path / "between")
     random.seed(99)
     np.random.seed(99)
     torch.manual_seed(99)
-    mtl.run(recipe(), out=tmp_path / "two")
+    two = mtl.run(recipe(), out=tmp_path / "two")
     assert differing(tmp_path / "one", tmp_path / "two") == set()
+    assert one.record.id != two.record.id
 
 
 def test_in_new_processes_with_other_environments(tmp_path: Path, no_plots: None) -> None:
@@ -123,7 +107,7 @@ def test_another_seed_gives_other_bits(purpose: str, tmp_path: Path, no_plots: N
     mtl.run(recipe(), out=tmp_path / "one")
     mtl.run(recipe(**{f"seed__{purpose}": 77}), out=tmp_path / "two")
     changed = differing(tmp_path / "one", tmp_path / "two")
-    assert changed >= {"metrics.jsonl", "alpha.jsonl", "checkpoints/step-00000009/model.safetensors"}
+    assert changed >= {"metrics.jsonl", "sharing.jsonl", "checkpoints/step-00000009/model.safetensors"}
 
 
 def test_the_split_seed_matters_only_where_rows_are_held_out(tmp_path: Path, no_plots: None) -> None:
@@ -159,41 +143,47 @@ def test_saving_rarely_changes_no_bit(every: int, tmp_path: Path, no_plots: None
         f"checkpoints/step-00000009/{name}"
         for name in ("model.safetensors", "optim.safetensors", "state.json")
     ]
-    for name in ("metrics.jsonl", "alpha.jsonl", "metrics.csv", *last):
+    for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv", *last):
         assert rarely[name] == often[name], name
 
 
-class Watching(Silent):
-    """Counts what it is told."""
+class Everything:
+    """Keeps every event, and draws random numbers: a listener may do as it likes."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[int, int, int]] = []
-        self.epochs: list[int] = []
-        self.notices: list[str] = []
-        self.ended: list[Any] = []
+        self.events: list[Event] = []
 
-    def started(self, trainer: Any, run: Any, notices: Any) -> None:
-        self.notices += notices
-
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
-        self.steps.append((epoch, step, n_steps))
-        torch.rand(7)  # a console may do as it likes
-
-    def epoch(self, trainer: Any, epoch: Any) -> None:
-        self.epochs.append(trainer.progress.epoch)
-
-    def finished(self, result: Any) -> None:
-        self.ended.append(result)
+    def on(self, event: Event) -> None:
+        self.events.append(event)
+        torch.rand(7)
 
 
 def test_being_watched_changes_no_bit(tmp_path: Path, no_plots: None) -> None:
-    console = Watching()
-    result = mtl.run(recipe(), out=tmp_path / "watched", console=console)
+    listener = Everything()
+    result = mtl.run(recipe(), out=tmp_path / "watched", listeners=(listener,))
     mtl.run(recipe(), out=tmp_path / "alone")
     assert differing(tmp_path / "watched", tmp_path / "alone") == set()
-    assert console.steps == [(epoch, step, 3) for epoch in range(3) for step in (1, 2, 3)]
-    assert console.epochs == [1, 2, 3]
-    assert console.ended == [result]
+    steps = [event for event in listener.events if isinstance(event, Stepped)]
+    assert steps == [Stepped(epoch, step, 3) for epoch in range(3) for step in (1, 2, 3)]
+    of_one = ["Stepped"] * 3 + ["Saved", "EpochEnded"]
+    assert [type(event).__name__ for event in listener.events] == ["Started", *of_one * 3, "Ended"]
+    assert listener.events[-1] == Ended(result.metrics, 3, 9)
+
+
+def test_each_listener_is_told_in_turn_after_it_was_written_down(tmp_path: Path, no_plots: None) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Reader:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on(self, event: Event) -> None:
+            if isinstance(event, EpochEnded):
+                lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+                told.append((self.name, json.loads(lines[-1])["step"]))
+
+    mtl.run(recipe(), out=tmp_path / "run", listeners=(Reader("one"), Reader("two")))
+    assert told == [(name, step) for step in (3, 6, 9) for name in ("one", "two")]
 
 
 # --- nothing global is left -------------------------------------------------------------------------------
@@ -220,7 +210,7 @@ def test_the_process_is_as_it_was(deterministic: bool, tmp_path: Path, no_plots:
     before = global_state()
     mtl.run(recipe(train__deterministic=deterministic), out=tmp_path / "run")
     assert global_state() == before
-    evaluate_run(tmp_path / "run")
+    mtl.load(tmp_path / "run").evaluate()
     assert global_state() == before
 
 
@@ -231,7 +221,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load(*args: Any) -> Dataset:
         dataset = original(*args)
-        dataset.inputs[:60, 0] = float("inf")
+        dataset.rows.inputs[:60, 0] = float("inf")
         return dataset
 
     monkeypatch.setattr(experiment, "load_dataset", load)
@@ -256,13 +246,13 @@ def test_the_run_folder(tmp_path: Path) -> None:
     names = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").iterdir()}
     assert names == {
         ".lock", "run.json", "recipe.yaml", "recipe.resolved.yaml", "metrics.jsonl", "metrics.csv",
-        "alpha.jsonl", "timings.jsonl", "checkpoints", "plots",
+        "sharing.jsonl", "timings.jsonl", "checkpoints", "plots",
     }  # fmt: skip
     assert {p.name for p in (tmp_path / "run/plots").iterdir()} == {
-        "curves_loss.png", "curves_accuracy.png", "alpha.png", "alpha_history.png",
+        "curves_loss.png", "curves_accuracy.png", "sharing.png", "sharing_history.png",
     }  # fmt: skip
     record = json.loads((tmp_path / "run/run.json").read_bytes())
-    assert record == result.record
+    assert record == result.record.plain()
     assert set(record) == {
         "schema_version", "id", "name", "description", "status", "started", "recipe_sha256",
         "resolved_sha256", "seeds", "plugins", "plugin_sha256", "environment", "device", "threads", "data",
@@ -280,6 +270,10 @@ def test_the_run_folder(tmp_path: Path) -> None:
     assert record["towers"] == {"a": ["a"], "b": ["b"]}
     assert record["selected"] == {"step": 9, "epoch": 3}
     assert result.metrics == record["results"]
+    assert len(record["id"]) == 36
+    assert record["recipe_sha256"] == load_recipe(recipe(train__monitor="test")).sha256()
+    assert set(record["environment"]) == {"mtl", "torch", "numpy", "python", "platform", "cpu_capability"}
+    assert all(isinstance(value, str) and value for value in record["environment"].values())
 
 
 def test_the_logs(tmp_path: Path, no_plots: None) -> None:
@@ -294,9 +288,9 @@ def test_the_logs(tmp_path: Path, no_plots: None) -> None:
         assert names
         assert all(name.startswith(row["split"] + "/") for name in names)
         assert not any("second" in name or "time" in name for name in row)
-    alphas = [json.loads(line) for line in (tmp_path / "run/alpha.jsonl").read_text().splitlines()]
+    alphas = [json.loads(line) for line in (tmp_path / "run/sharing.jsonl").read_text().splitlines()]
     assert [(row["epoch"], row["step"]) for row in alphas] == [(0, 0), (1, 3), (2, 6), (3, 9)]
-    assert alphas[0]["alpha"]["fc1"] == [
+    assert alphas[0]["sharing"]["fc1"]["values"] == [
         [pytest.approx(0.9), pytest.approx(0.1)],
         [pytest.approx(0.1), pytest.approx(0.9)],
     ]
@@ -307,7 +301,7 @@ def test_the_logs(tmp_path: Path, no_plots: None) -> None:
 
 def test_without_sharing_there_are_no_alphas(tmp_path: Path, no_plots: None) -> None:
     mtl.run(recipe(model__sharing={"kind": "none"}), out=tmp_path / "run")
-    assert not (tmp_path / "run/alpha.jsonl").exists()
+    assert not (tmp_path / "run/sharing.jsonl").exists()
 
 
 def test_the_best_epoch_meets_the_test_split(tmp_path: Path, no_plots: None) -> None:
@@ -322,14 +316,14 @@ def test_the_best_epoch_meets_the_test_split(tmp_path: Path, no_plots: None) -> 
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     scores = {row["step"]: row["validation/mean/accuracy"] for row in rows if row["split"] == "validation"}
     best = max(scores, key=lambda step: (scores[step], -step))
-    assert result.record["stopped_early"] is True
-    assert result.record["selected"] == {"step": best, "epoch": best // 3}
-    assert result.record["step"] == best + 15 < 120
+    assert result.record.stopped_early is True
+    assert result.record.selected == Selected(step=best, epoch=best // 3)
+    assert result.record.step == best + 15 < 120
     assert checkpoint.steps(run / "checkpoints") == sorted({best, best + 12, best + 15})
     assert (rows[-1]["split"], rows[-1]["step"], rows[-1]["epoch"]) == ("test", best, best // 3)
-    again = evaluate_run(run, "test")
+    again = mtl.load(run).evaluate()
     assert again == {name: value for name, value in rows[-1].items() if "/" in name}
-    assert evaluate_run(run, "validation")["validation/mean/accuracy"] == scores[best]
+    assert mtl.load(run).evaluate("validation")["validation/mean/accuracy"] == scores[best]
     assert {n: v for n, v in result.metrics.items() if n.startswith("test/")} == again
     assert result.metrics["validation/mean/accuracy"] == scores[best]
 
@@ -339,7 +333,7 @@ def test_the_test_split_selects_nothing(tmp_path: Path, no_plots: None) -> None:
     made = recipe(data__split={"validation": 0.25}, train__batch_size=15, train__epochs=6)
     with_test = mtl.run(made | {"train": {**made["train"], "monitor": "test"}}, out=tmp_path / "watched")
     without = mtl.run(made, out=tmp_path / "blind")
-    assert with_test.record["selected"] == without.record["selected"]
+    assert with_test.record.selected == without.record.selected
     assert with_test.metrics == without.metrics
     for name in ("model.safetensors", "optim.safetensors"):
         last = "checkpoints/step-00000018/" + name
@@ -354,18 +348,18 @@ def test_load_run_gives_the_selected_weights(tmp_path: Path, no_plots: None) -> 
 
     tensors = load_file(tmp_path / "run/checkpoints/step-00000009/model.safetensors")
     assert all(torch.equal(value, tensors[name]) for name, value in model.built.model.state_dict().items())
-    assert model.folder.record["status"] == "finished"
+    assert model.folder.record.status == "finished"
 
 
-def test_evaluate_run_refuses_what_is_not_there(tmp_path: Path, no_plots: None) -> None:
+def test_evaluation_refuses_what_is_not_there(tmp_path: Path, no_plots: None) -> None:
     mtl.run(recipe(), out=tmp_path / "run")
     with pytest.raises(UserError, match=r"no split 'tests' \(did you mean 'test'\?\); one of train, test"):
-        evaluate_run(tmp_path / "run", "tests")
+        mtl.load(tmp_path / "run").evaluate("tests")
     with pytest.raises(UserError, match="no checkpoint found"):
-        evaluate_run(tmp_path)
+        mtl.load(tmp_path)
     (tmp_path / "run/checkpoints/step-00000009/state.json").write_text("{}")
     with pytest.raises(UserError, match=r"step-00000009 is damaged \(state\.json: size differs\)"):
-        evaluate_run(tmp_path / "run")
+        mtl.load(tmp_path / "run").evaluate()
 
 
 # --- refused before anything is written -------------------------------------------------------------------
@@ -434,24 +428,19 @@ def test_checkpoints_deleted_in_mid_run_are_no_end(tmp_path: Path, no_plots: Non
     """F24: the next save makes the folder again."""
     import shutil
 
-    class Deleting(Silent):
-        def epoch(self, trainer: Any, epoch: Any) -> None:
-            if trainer.progress.epoch == 2:
+    class Deleting(Watching):
+        def epoch_ended(self, event: EpochEnded) -> None:
+            if self.trainer.progress.epoch == 2:
                 shutil.rmtree(tmp_path / "run" / "checkpoints")
 
-    mtl.run(recipe(), out=tmp_path / "run", console=Deleting())
+    mtl.run(recipe(), out=tmp_path / "run", listeners=(Deleting(),))
     assert checkpoint.steps(tmp_path / "run/checkpoints") == [9]
 
 
 def test_retention_that_fails_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_plots: None
 ) -> None:
-    warnings: list[str] = []
-
-    class Warned(Silent):
-        def warn(self, text: str) -> None:
-            warnings.append(text)
-
+    listener = Watching()
     monkeypatch.setattr(retention, "retain", lambda *_: "cannot delete an old checkpoint: Permission denied")
-    mtl.run(recipe(), out=tmp_path / "run", console=Warned())
-    assert warnings == ["cannot delete an old checkpoint: Permission denied"]  # once for the three
+    mtl.run(recipe(), out=tmp_path / "run", listeners=(listener,))
+    assert listener.warnings == ["cannot delete an old checkpoint: Permission denied"]  # once for the three

@@ -14,12 +14,13 @@ from mtl.errors import ManyErrors, UserError
 from mtl.experiment.trial import build_and_try
 from mtl.model.layers import GroupedLinear
 from mtl.model.towers import SeparateTowers
+from mtl.model.trunk import StitchedTowers
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import BACKBONES, BackboneSpec, Shape
+from tests.support.assertions import called, refused
 from tests.test_build import CONV, FC, GARMENT, IMAGES, POOL, SIZE, STITCH, recipe_of
 from tests.test_build import images as images
-from tests.test_errors import called, refused
 
 
 def stages_of(*stages: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +215,8 @@ def test_what_fits_is_built_without_memory(change: dict[str, Any], norm: str) ->
     built, header = build_and_try(recipe_of(backbone={"norm": {"kind": norm}}, **change))
     assert header is IMAGES
     assert all(parameter.is_meta for parameter in built.model.parameters())
-    assert built.shapes == {"conv1": (3, 8, 8), "pool1": (3, 4, 4), "fc2": (4,)}
+    assert isinstance(built.model.trunk, StitchedTowers)
+    assert built.model.trunk.towers.shapes == {"conv1": (3, 8, 8), "pool1": (3, 4, 4), "fc2": (4,)}
 
 
 # -- backbones of users ------------------------------------------------------------------------------------
@@ -278,7 +280,9 @@ def plugin_recipe(plugin: str, second: str, *tasks: str) -> Recipe:
         ("lying", r"recipe: model\.backbone: shapes do not chain: .+"),
         (
             "unreached",
-            re.escape("recipe: model.backbone: towers.stages.second.unused gets no gradient from any task"),
+            re.escape(
+                "recipe: model.backbone: trunk.towers.stages.second.unused gets no gradient from any task"
+            ),
         ),
     ],
 )
@@ -297,8 +301,8 @@ def test_a_backbone_that_works_is_built(plugin: str, second: str) -> None:
 
 def test_separate_towers_start_by_their_names_too(plugin: str) -> None:
     two, one = (
-        build(plugin_recipe(plugin, "separate", *tasks), IMAGES).model.towers.stages["second"].towers
-        for tasks in (("a", "b"), ("b",))
+        build(plugin_recipe(plugin, "separate", *tasks), IMAGES).model.trunk for tasks in (("a", "b"), ("b",))
     )
-    assert torch.equal(two[1].weight, one[0].weight)
-    assert not torch.equal(two[0].weight, two[1].weight)
+    weight = "towers.stages.second.towers.{}.weight"
+    assert torch.equal(two.get_parameter(weight.format(1)), one.get_parameter(weight.format(0)))
+    assert not torch.equal(two.get_parameter(weight.format(0)), two.get_parameter(weight.format(1)))

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 import mtl
 from mtl.build import Built
 from mtl.errors import UserError
-from mtl.experiment.run import Silent, prepare
+from mtl.experiment.run import prepare
 from mtl.experiment.warm_start import take_weights
 from mtl.inference.predict import load
+from mtl.model.towers import Towers
+from mtl.model.trunk import StitchedTowers
 from mtl.recipe.load import load_recipe
 from mtl.registry import load_plugin
-from tests.test_errors import Capture, called, plugins_undone, refused
+from mtl.training.events import Event, Noted, Started
+from tests.support.assertions import Capture, called, plugins_undone, refused
 
 ROOT = Path(__file__).parents[2]
 STAGES = [{"name": "fc1", "kind": "linear", "features": 5}, {"name": "fc2", "kind": "linear", "features": 4}]
@@ -70,11 +73,21 @@ def fresh(*args: Any, **sections: Any) -> Built:
     return prepare(load_recipe(recipe(*args, seed=9, **sections)))[0].built
 
 
+def towers_of(built: Built) -> Towers:
+    assert isinstance(built.model.trunk, StitchedTowers)
+    return built.model.trunk.towers
+
+
+def alpha_of(built: Built) -> Tensor:
+    """That after fc1."""
+    return built.model.trunk.get_parameter("stitches.fc1.alpha").detach()
+
+
 def slices(built: Built, tower: str) -> dict[str, Tensor]:
     """Every weight and statistic of one tower, taken out by hand: the first dimension is towers by units."""
-    names = built.model.towers.names
+    names = towers_of(built).names
     k, found = names.index(tower), {}
-    for name, value in built.model.towers.stages.state_dict().items():
+    for name, value in towers_of(built).stages.state_dict().items():
         if value.ndim:
             each = value.shape[0] // len(names)
             found[name] = value[k * each : (k + 1) * each].clone()
@@ -84,7 +97,7 @@ def slices(built: Built, tower: str) -> dict[str, Tensor]:
 
 def head_of(built: Built, task: str) -> dict[str, Tensor]:
     ((name, t, n),) = [(g.name, g.tasks.index(task), len(g.tasks)) for g in built.groups if task in g.tasks]
-    tensors = built.model.heads.groups[name].state_dict()
+    tensors = built.model.modules_of_tasks()[name].head.state_dict()
     cut = {key: v[t * (v.shape[0] // n) : (t + 1) * (v.shape[0] // n)].clone() for key, v in tensors.items()}
     assert cut
     return cut
@@ -102,9 +115,10 @@ def test_all_of_one_run(runs: Path) -> None:
     for tower in "abc":
         assert same(slices(target, tower), slices(source, tower))
         assert same(head_of(target, tower), head_of(source, tower))
-    assert torch.equal(target.model.alphas()["fc1"], source.model.alphas()["fc1"])
+    assert torch.equal(alpha_of(target), alpha_of(source))
     assert found.lines() == [
-        *(f"tower '{tower}': stages fc1, fc2" for tower in "abc"), "heads of 'a', 'b', 'c'", "alphas after fc1",
+        *(f"tower '{tower}': stages fc1, fc2" for tower in "abc"), "heads of 'a', 'b', 'c'",
+        "what is shared: stitches.fc1.alpha",
     ]  # fmt: skip
 
 
@@ -118,7 +132,7 @@ def test_one_run_per_tower(runs: Path) -> None:
         assert same(head_of(target, tower), head_of(sources[tower], tower))
     assert same(slices(target, "c"), slices(as_it_was, "c"))
     assert same(head_of(target, "c"), head_of(as_it_was, "c"))
-    assert torch.equal(target.model.alphas()["fc1"], as_it_was.model.alphas()["fc1"])
+    assert torch.equal(alpha_of(target), alpha_of(as_it_was))
     assert found.lines()[-1] == "as the recipe begins: c.fc1, c.fc2, head of 'c'".replace("'", "")
 
 
@@ -135,7 +149,7 @@ def test_tasks_in_another_order_and_fewer(runs: Path) -> None:
     for tower in "cb":
         assert same(slices(target, tower), slices(source, tower))
         assert same(head_of(target, tower), head_of(source, tower))
-    assert (found.heads, found.sites) == (["c", "b"], [])
+    assert (found.heads, found.sharing) == (["c", "b"], [])
 
 
 def test_a_stage_of_another_shape_is_left(runs: Path) -> None:
@@ -175,12 +189,12 @@ def test_separate_towers(tmp_path: Path) -> None:
             prepare(load_recipe(recipe("ab", seed=1, **options)))[0].built,
         )
         found = take_weights(target, {"": source})
-        ours, theirs = (built.model.towers.stages.state_dict() for built in (target, source))
+        ours, theirs = (towers_of(built).stages.state_dict() for built in (target, source))
     assert set(found.towers) == {"a", "b"}
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
     assert sum(
-        isinstance(m, nn.Module) and bool(list(m.parameters())) for m in target.model.towers.stages.values()
+        isinstance(m, nn.Module) and bool(list(m.parameters())) for m in towers_of(target).stages.values()
     )
 
 
@@ -211,19 +225,21 @@ def test_a_run_begins_with_them_and_says_so(
     monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
     said: list[str] = []
 
-    class Listening(Silent):
-        def note(self, text: str) -> None:
-            said.append(text)
-
-        def started(self, trainer: Any, run: Any, notices: Any) -> None:
-            assert same(slices(trainer.built, "b"), slices(load(runs / "abc").built, "b"))
+    class Listening:
+        def on(self, event: Event) -> None:
+            if isinstance(event, Noted):
+                said.append(event.text)
+            elif isinstance(event, Started):
+                assert same(slices(event.trainer.built, "b"), slices(load(runs / "abc").built, "b"))
 
     made = recipe(seed=4, train__init_from=str(runs / "abc"))
-    mtl.run(made, out=tmp_path / "run", console=Listening())
+    mtl.run(made, out=tmp_path / "run", listeners=(Listening(),))
     assert said[0] == "init_from: tower 'a': stages fc1, fc2"
     assert len(said) == 5
-    first = json.loads((tmp_path / "run/alpha.jsonl").read_text().splitlines()[0])["alpha"]["fc1"]
-    assert torch.equal(torch.tensor(first), load(runs / "abc").built.model.alphas()["fc1"].detach())
+    first = json.loads((tmp_path / "run/sharing.jsonl").read_text().splitlines()[0])["sharing"]["fc1"][
+        "values"
+    ]
+    assert torch.equal(torch.tensor(first), alpha_of(load(runs / "abc").built))
 
 
 def test_faults_on_the_command_line(runs: Path, tmp_path: Path, capsys: Capture) -> None:

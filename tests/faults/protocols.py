@@ -59,7 +59,7 @@ def _manifest(step: int, content: dict[str, bytes]) -> bytes:
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in content.items()
     }
-    return json.dumps({"schema_version": 2, "run_id": RUN, "step": step, "files": said}).encode()
+    return json.dumps({"schema_version": 1, "run_id": RUN, "step": step, "files": said}).encode()
 
 
 def _delete(folder: Path, keep: int) -> None:

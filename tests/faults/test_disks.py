@@ -19,8 +19,8 @@ from mtl.sources import fashion_mnist
 from tests.data.files.test_download import Server
 from tests.faults.test_runs import STEPS, Command, _quick, straight
 from tests.faults.test_stop_signals import begin, fetches, small_fashion
+from tests.support.assertions import Capture, contents
 from tests.support.lives import GROUPED, Life
-from tests.test_errors import Capture, contents
 
 __all__ = ["_quick", "straight"]
 pytestmark = GROUPED
@@ -153,7 +153,7 @@ def test_a_disk_that_turns_read_only(command: Command, disk: Disk, tmp_path: Pat
     assert ended.stderr.splitlines() == [
         *(
             f"warning: {command.out}/{name}.jsonl: cannot write: {read_only}; training goes on without it"
-            for name in ("metrics", "alpha")
+            for name in ("metrics", "sharing")
         ),
         f"error: {command.out}/checkpoints: {what}",
     ]

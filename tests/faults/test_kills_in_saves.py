@@ -22,9 +22,9 @@ from mtl.errors import OK, TERMINATED
 from mtl.experiment import recorder
 from tests.faults.test_runs import STEPS, Command, _quick, straight
 from tests.faults.whole import content
+from tests.support.assertions import Capture
 from tests.support.lives import GROUPED, Life
 from tests.support.lives import command as in_a_life
-from tests.test_errors import Capture
 
 __all__ = ["_quick", "straight"]
 pytestmark = GROUPED

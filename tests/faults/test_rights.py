@@ -19,9 +19,10 @@ import pytest
 from mtl.errors import ENVIRONMENT, USER, quoted
 from tests.faults.test_runs import STEPS, Command, _quick, straight
 from tests.faults.test_stop_signals import fetches, small_fashion
+from tests.support.assertions import Capture, Done, called, contents
 from tests.support.lives import GROUPED, Life
 from tests.support.lives import command as in_a_life
-from tests.test_errors import Capture, Done, called, contents
+from tests.support.recipes import around, table, write
 
 __all__ = ["_quick", "straight"]
 pytestmark = GROUPED
@@ -162,22 +163,11 @@ def test_a_cache_that_is_not_ours(chosen: bool, shut: Path, tmp_path: Path) -> N
 
 # --- what is read (R3, D) ---
 
-TABLE = """\
-schema_version: 1
-name: t
-data:
-  source: {kind: table, path: t.csv, inputs: {numeric: [u]}}
-  split: {test: 0.25}
-tasks: {sold: {kind: binary, target: sold}}
-model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 1, batch_size: 10, threads: 1, device: cpu}
-"""
-
 
 @pytest.mark.parametrize("name", ["r.yaml", "t.csv"])
 def test_a_file_that_may_not_be_read(name: str, tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(TABLE)
+    sold = {"kind": "binary", "target": "sold"}
+    write(tmp_path, **around(table("t.csv", "u"), sold), train__batch_size=10)
     (tmp_path / "t.csv").write_text(
         "u,sold\n" + "".join(f"{i / 7},{['no', 'yes'][i % 2]}\n" for i in range(40))
     )

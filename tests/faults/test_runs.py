@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ import mtl.experiment.run
 from mtl import signals
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, NOT_FINITE, OK, TERMINATED, USER
 from mtl.runs import checkpoint, retention
-from mtl.training import failpoints
+from mtl.stages import STAGES
+from mtl.training.events import EpochEnded
 from tests.experiment.test_resume import recipe
 from tests.faults.whole import checkpoints, final_bytes
-from tests.test_errors import Capture, Done, called, contents
+from tests.support.assertions import Capture, Done, called, contents
+from tests.support.failpoints import failing
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 3
@@ -41,39 +43,6 @@ RECIPE = recipe(
     train__epochs=EPOCHS, train__batch_size=15, train__device="cpu", data__split={"validation": 0.25},
     train__checkpoint={"every": {"epochs": 1}, "keep": 2},
 )  # fmt: skip
-
-Planned = Callable[[str], None]
-
-
-@pytest.fixture
-def fail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Planned]:
-    """`fail("save:2:raise")` plans faults; at the end, each of them must have happened."""
-    planned: list[tuple[str, int]] = []
-
-    def plan(text: str) -> None:
-        monkeypatch.setenv(failpoints.VARIABLE, text)
-        monkeypatch.setattr(failpoints, "_plan", failpoints._planned())
-        monkeypatch.setattr(failpoints, "_times", {})
-        planned.extend((stage, n) for stage, (n, _) in failpoints._plan.items())
-
-    reached: dict[str, int] = {}
-    hit = failpoints.hit
-
-    def counted(stage: str) -> bool:
-        if stage in failpoints._plan:
-            reached[stage] = reached.get(stage, 0) + 1
-        return hit(stage)
-
-    monkeypatch.setattr(failpoints, "hit", counted)
-    yield plan
-    assert planned
-    assert [stage for stage, n in planned if reached.get(stage, 0) < n] == [], "a fault did not happen"
-
-
-@pytest.fixture
-def no_more(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Ends the faults, as a restart without `MTL_FAIL` would."""
-    return lambda: monkeypatch.setattr(failpoints, "_plan", {})
 
 
 @pytest.fixture(autouse=True)
@@ -152,13 +121,11 @@ STOPS = {  # stage: when -> optimizer steps done at the stop
 
 
 @pytest.mark.parametrize("when", STOPS)
-def test_stopped_at_the_next_edge(
-    when: str, fail: Planned, no_more: Callable[[], None], command: Command
-) -> None:
+def test_stopped_at_the_next_edge(when: str, command: Command) -> None:
     """One checkpoint of just that step, exit code 143, and a run that goes on to the same bytes."""
     step = STOPS[when]
-    fail(f"{when}:term")
-    done = command()
+    with failing(f"{when}:term"):
+        done = command()
     at = f"stopped at step {step}, which is saved; `mtl run --resume {command.out}` goes on"
     assert (done.returncode, done.stdout) == (TERMINATED, "")
     assert done.stderr.splitlines() == [f"warning: {at}", "interrupted"]
@@ -167,63 +134,45 @@ def test_stopped_at_the_next_edge(
     assert command.saved() == [*edges[-1:], step]
     record = json.loads((command.out / "run.json").read_bytes())
     assert (record["status"], record["step"]) == ("interrupted", step)
-    no_more()
     command.goes_on()
 
 
 @pytest.mark.parametrize(("name", "code"), [("int", INTERRUPTED), ("hup", TERMINATED)])
-def test_other_stop_signals(
-    name: str, code: int, fail: Planned, no_more: Callable[[], None], command: Command
-) -> None:
-    fail(f"backward:5:{name}")
-    done = command()
+def test_other_stop_signals(name: str, code: int, command: Command) -> None:
+    with failing(f"backward:5:{name}"):
+        done = command()
     assert (done.returncode, done.stdout, command.saved()) == (code, "", [3, 5])
-    no_more()
     command.goes_on()
 
 
-def test_stopped_while_data_load(fail: Planned, no_more: Callable[[], None], command: Command) -> None:
-    fail("load:1:term")
-    done = command()
-    assert (done.returncode, done.stdout, done.stderr) == (TERMINATED, "", "interrupted\n")
-    assert not command.out.exists()
-    no_more()
-    command.goes_on()
-
-
-def test_stopped_at_the_last_look(fail: Planned, no_more: Callable[[], None], command: Command) -> None:
+def test_stopped_at_the_last_look(command: Command) -> None:
     """Within the evaluation of the test split: the last checkpoint is there, and the end is done again."""
-    fail("finish:1:term")
-    done = command()
+    with failing("finish:1:term"):
+        done = command()
     assert (done.returncode, done.stdout, command.saved()[-1]) == (TERMINATED, "", EPOCHS * STEPS)
-    no_more()
     command.goes_on()
 
 
-def test_stopped_while_plots_are_drawn(fail: Planned, no_more: Callable[[], None], command: Command) -> None:
-    fail("plot:1:term")
-    done = command()
+def test_stopped_while_plots_are_drawn(command: Command) -> None:
+    with failing("plot:1:term"):
+        done = command()
     ends = f"warning: stopped after the end of the run at step {EPOCHS * STEPS}; its results are saved"
     assert (done.returncode, done.stderr.splitlines()) == (TERMINATED, [ends, "interrupted"])
-    no_more()
     command.goes_on(f"{command.out}: already finished at step {EPOCHS * STEPS}")
 
 
-def test_nobody_reads_the_pipe(fail: Planned, command: Command) -> None:
-    fail("forward:4:pipe")
-    command.goes_on()
+def test_nobody_reads_the_pipe(command: Command) -> None:
+    with failing("forward:4:pipe"):
+        command.goes_on()
 
 
-def test_a_second_interrupt_breaks_off(
-    fail: Planned, no_more: Callable[[], None], command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_interrupt_breaks_off(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last checkpoint stands: the state within a step is not saved."""
     monkeypatch.setattr(signals, "REPEATED", 0)
-    fail("forward:5:int,backward:5:int")
-    done = command()
+    with failing("forward:5:int,backward:5:int"):
+        done = command()
     assert (done.returncode, done.stdout, command.saved()) == (INTERRUPTED, "", [3])
     assert done.stderr.splitlines()[0].startswith("warning: stopped at step 4; step 3 is saved; ")
-    no_more()
     command.goes_on()
 
 
@@ -236,22 +185,20 @@ MIDDLE = {
 
 
 def test_every_stage_is_broken_here() -> None:
-    assert set(MIDDLE) == set(failpoints.STAGES)
+    assert set(MIDDLE) == set(STAGES)
     named = {
         name
         for path in (ROOT / "mtl").rglob("*.py")
-        for name in re.findall(r"failpoints\.hit\(\"(\w+)\"\)", path.read_text(encoding="utf-8"))
+        for name in re.findall(r"stages\.reached\(\"(\w+)\"\)", path.read_text(encoding="utf-8"))
     }
-    assert named == set(failpoints.STAGES)
+    assert named == set(STAGES)
 
 
 @pytest.mark.parametrize("stage", MIDDLE)
-def test_a_bug_in_a_stage(
-    stage: str, fail: Planned, no_more: Callable[[], None], command: Command, tmp_path: Path
-) -> None:
+def test_a_bug_in_a_stage(stage: str, command: Command, tmp_path: Path) -> None:
     """Exit code 1, a file with the traceback, the last checkpoint as it was and none on top of it."""
-    fail(f"{stage}:{MIDDLE[stage]}:raise")
-    done = command()
+    with failing(f"{stage}:{MIDDLE[stage]}:raise"):
+        done = command()
     assert (done.returncode, done.stdout) == (BUG, "")
     what = re.escape(f"error: a bug in mtl: Injected: 'failpoint {stage}:{MIDDLE[stage]}'; traceback in ")
     match = re.fullmatch(what + r"(\S+)\n", done.stderr)
@@ -259,15 +206,14 @@ def test_a_bug_in_a_stage(
     assert "Injected" in Path(match[1]).read_text()
     saved = {"load": [], "finish": [6, 9], "plot": [6, 9], "retain": [3, 6]}.get(stage, [3])
     assert [step for step in command.saved() if step in (6, 9) or stage not in ("finish", "plot")] == saved
-    no_more()
     finished = [f"{command.out}: already finished at step {EPOCHS * STEPS}"] if stage == "plot" else []
     command.goes_on(*finished)
 
 
 @pytest.mark.parametrize("stage", MIDDLE)
-def test_no_memory(stage: str, fail: Planned, no_more: Callable[[], None], command: Command) -> None:
-    fail(f"{stage}:{MIDDLE[stage]}:memory")
-    done = command()
+def test_no_memory(stage: str, command: Command) -> None:
+    with failing(f"{stage}:{MIDDLE[stage]}:memory"):
+        done = command()
     assert (done.returncode, done.stdout) == (ENVIRONMENT, "")
     step = {"forward": 4, "backward": 4, "step": 4, "log": 3, "finish": 9, "plot": 9}.get(stage, 6)
     line = (
@@ -277,7 +223,6 @@ def test_no_memory(stage: str, fail: Planned, no_more: Callable[[], None], comma
     if stage == "load":
         line = r"error: not enough memory; lower train\.batch_size or the model's size"
     assert re.fullmatch(line + "\n", done.stderr), done.stderr
-    no_more()
     command.goes_on(*([f"{command.out}: already finished at step 9"] if stage == "plot" else []))
 
 
@@ -285,15 +230,12 @@ def test_no_memory(stage: str, fail: Planned, no_more: Callable[[], None], comma
 
 
 @pytest.mark.parametrize(("n", "last"), [(1, "none was saved before"), (2, "last good: step-00000003")])
-def test_no_room_for_a_checkpoint(
-    n: int, last: str, fail: Planned, no_more: Callable[[], None], command: Command
-) -> None:
-    fail(f"save:{n}:full")
-    done = command()
+def test_no_room_for_a_checkpoint(n: int, last: str, command: Command) -> None:
+    with failing(f"save:{n}:full"):
+        done = command()
     what = f"cannot write checkpoint at step {n * STEPS}: no space left on device; {last}"
     assert (done.returncode, done.stdout) == (ENVIRONMENT, "")
     assert done.stderr == f"error: {command.out}/checkpoints: {what}\n"
-    no_more()
     command.goes_on(*begins_again(command))
 
 
@@ -314,13 +256,13 @@ def test_a_disk_that_takes_a_part(command: Command) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
-def test_no_room_for_a_line_of_a_log(n: int, fail: Planned, command: Command) -> None:
+def test_no_room_for_a_line_of_a_log(n: int, command: Command) -> None:
     """F4: one warning, checkpoints all the same, and the line is written when there is room again."""
-    fail(f"log:{n}:full")
-    name = {1: "alpha", 2: "metrics", 4: "alpha"}[n]
-    command.goes_on(
-        f"{command.out}/{name}.jsonl: cannot write: no space left on device; training goes on without it"
-    )
+    name = {1: "sharing", 2: "metrics", 4: "sharing"}[n]
+    with failing(f"log:{n}:full"):
+        command.goes_on(
+            f"{command.out}/{name}.jsonl: cannot write: no space left on device; training goes on without it"
+        )
 
 
 def test_a_log_that_stays_full(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,26 +348,24 @@ def test_old_checkpoints_that_cannot_be_deleted(command: Command, monkeypatch: p
 
 @pytest.mark.parametrize("what", ["newest", "checkpoints"])
 def test_checkpoints_that_the_user_deletes(
-    what: str, command: Command, fail: Planned, no_more: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    what: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F24: in the middle of the second epoch; the next save makes what it needs."""
     folder, real, calls = command.out / "checkpoints", mtl.experiment.run.fit, itertools.count()
-    fail("forward:8:term")
 
-    def fit(trainer: Any) -> Iterator[Any]:
-        for epoch in real(trainer):
-            yield epoch
-            if next(calls) == 0:
+    def fit(trainer: Any, between: Any) -> Iterator[Any]:
+        for event in real(trainer, between):
+            yield event
+            if isinstance(event, EpochEnded) and next(calls) == 0:
                 shutil.rmtree(folder / f"step-{STEPS:08d}" if what == "newest" else folder)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, failing("forward:8:term"):
         patch.setattr(mtl.experiment.run, "fit", fit)
         done = command()
     told = f"warning: {folder}: was deleted; it is made again"
     assert done.returncode == TERMINATED
     assert (told in done.stderr.splitlines()) == (what == "checkpoints")
     assert command.saved() == [6, 8]
-    no_more()
     assert (
         command().returncode == OK
     )  # the best epoch may be the one that is gone: the bytes are not compared
@@ -434,9 +374,9 @@ def test_checkpoints_that_the_user_deletes(
 # --- numbers (F16, F17) ---
 
 
-def test_a_loss_that_is_nan(fail: Planned, no_more: Callable[[], None], command: Command) -> None:
-    fail("forward:6:nan")
-    done = command()
+def test_a_loss_that_is_nan(command: Command) -> None:
+    with failing("forward:6:nan"):
+        done = command()
     assert (done.returncode, done.stdout, command.saved()) == (NOT_FINITE, "", [3])
     assert re.fullmatch(
         r"error: task 'a': loss is nan; task 'b': loss is nan at step 5 \(epoch 2, lr 0\.01, batch of rows "
@@ -447,30 +387,27 @@ def test_a_loss_that_is_nan(fail: Planned, no_more: Callable[[], None], command:
     assert (facts["step"], facts["epoch"], facts["losses"]) == (5, 2, {"a": "nan", "b": "nan"})
     assert len(facts["rows"]) == 15
     assert json.loads((command.out / "run.json").read_bytes())["status"] == "diverged"
-    no_more()
     command.goes_on()
 
 
-def test_a_loss_that_is_nan_on_a_full_disk(
-    fail: Planned, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_nan_on_a_full_disk(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong is still the loss: exit 4, and a warning that the file about it could not be written."""
 
     def full(path: Path, content: bytes) -> None:
         raise mtl.errors.EnvironmentFault(str(path), "cannot write: no space left on device")
 
     monkeypatch.setattr("mtl.experiment.recorder.write_whole", full)
-    fail("forward:6:nan")
-    done = command()
+    with failing("forward:6:nan"):
+        done = command()
     warning, error = done.stderr.splitlines()
     assert done.returncode == NOT_FINITE
     assert warning == f"warning: {command.out}/diverged.json: cannot write: no space left on device"
     assert error.startswith("error: task 'a': loss is nan; ")
 
 
-def test_a_loss_that_is_nan_is_skipped(fail: Planned, command: Command) -> None:
-    fail("forward:6:nan")
-    done = command("train.on_nonfinite=skip")
+def test_a_loss_that_is_nan_is_skipped(command: Command) -> None:
+    with failing("forward:6:nan"):
+        done = command("train.on_nonfinite=skip")
     assert (done.returncode, done.stderr) == (OK, "")
     assert json.loads((command.out / "run.json").read_bytes())["skipped_steps"] == 1
 
@@ -482,7 +419,7 @@ def test_a_first_metric_that_is_undefined_is_not_the_best(
 
     real, calls = fit.evaluate_split, itertools.count()
 
-    def evaluate(trainer: Any, split: str) -> dict[str, float | None]:
+    def evaluate(trainer: Any, split: str, *_: Any) -> dict[str, float | None]:
         values = dict(real(trainer, split))
         if split == "validation" and next(calls) == 0:
             values["validation/mean/accuracy"] = None
@@ -497,13 +434,10 @@ def test_a_first_metric_that_is_undefined_is_not_the_best(
 # --- who holds a run (F26) ---
 
 
-def test_temporary_folders_of_a_run_that_lives(
-    fail: Planned, no_more: Callable[[], None], command: Command
-) -> None:
+def test_temporary_folders_of_a_run_that_lives(command: Command) -> None:
     """They are removed by the process that holds the run, and by no other; a stale lock is none."""
-    fail("forward:5:raise")
-    assert command().returncode == BUG
-    no_more()
+    with failing("forward:5:raise"):
+        assert command().returncode == BUG
     leftover = command.out / "checkpoints" / ".tmp-00000006-1-0123abcd"
     leftover.mkdir()
     (command.out / ".lock").write_text("pid 1 on host h\n")
@@ -517,13 +451,10 @@ def test_temporary_folders_of_a_run_that_lives(
     command.goes_on()
 
 
-def test_a_run_that_was_copied(
-    fail: Planned, no_more: Callable[[], None], command: Command, tmp_path: Path
-) -> None:
+def test_a_run_that_was_copied(command: Command, tmp_path: Path) -> None:
     """F23: the copy and then the first go on, each in its own place."""
-    fail("forward:5:raise")
-    assert command().returncode == BUG
-    no_more()
+    with failing("forward:5:raise"):
+        assert command().returncode == BUG
     copy = Command(command.capsys, command.straight, tmp_path / "elsewhere" / "copy")
     shutil.copytree(command.out, copy.out)
     copy.goes_on()
@@ -533,18 +464,18 @@ def test_a_run_that_was_copied(
 # --- in processes of their own ---
 
 
-def process(command: Command, **environment: str) -> subprocess.Popen[str]:
+def process(command: Command, fail: str) -> subprocess.Popen[str]:
     arguments = ["run", command.straight / "r.yaml", "--quiet", "--resume", "auto", "--out", command.out]
     return subprocess.Popen(
-        [sys.executable, "-m", "mtl", *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "tests.support.failpoints", *map(str, arguments)],
+        cwd=ROOT, env={**os.environ, "MTL_FAIL": fail}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 def test_killed_before_retention_and_held_for_a_while(command: Command) -> None:
     """F12: stopped by SIGSTOP and continued. F20: killed between a save and its retention, and started again."""
-    with process(command, MTL_FAIL="retain:3:kill") as held:
+    with process(command, "retain:3:kill") as held:
         lock, mine = command.out / ".lock", f"pid {held.pid} "
         while not (lock.is_file() and lock.read_text().startswith(mine)):
             assert held.poll() is None

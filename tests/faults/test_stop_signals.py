@@ -28,9 +28,10 @@ from mtl.errors import INTERRUPTED, TERMINATED
 from mtl.signals import REPEATED
 from mtl.sources import fashion_mnist
 from tests.faults.test_runs import EPOCHS, ROOT, STEPS, Command, _quick, command, straight
+from tests.support.assertions import contents
 from tests.support.lives import GROUPED, Life
 from tests.support.lives import command as in_a_life
-from tests.test_errors import contents
+from tests.support.recipes import write
 
 __all__ = ["_quick", "command", "straight"]
 pytestmark = GROUPED
@@ -73,7 +74,6 @@ def test_at_once_twice_is_once(command: Command, tmp_path: Path) -> None:
             life.await_stop()
             life.send(signal.SIGINT)
             life.send(signal.SIGCONT)
-            life.await_that(lambda: life.state() != "T")
         done = life.end()
     assert (done.returncode, done.stderr) == (INTERRUPTED, stopped_at(command, 5) + "interrupted\n")
     assert command.saved() == [STEPS, 5]
@@ -86,7 +86,6 @@ def test_a_second_interrupt_to_the_group(command: Command, tmp_path: Path) -> No
         life.await_stop()
         life.send(signal.SIGINT)
         life.send(signal.SIGCONT)
-        life.await_that(lambda: life.state() != "T")
         life.await_stop()
         time.sleep(REPEATED + 0.1)
         life.send(signal.SIGINT)
@@ -105,7 +104,6 @@ def test_a_second_interrupt_in_the_save(command: Command, tmp_path: Path) -> Non
         life.await_stop()
         life.send(signal.SIGINT)
         life.send(signal.SIGCONT)
-        life.await_that(lambda: life.state() != "T")
         life.await_stop()
         time.sleep(REPEATED + 0.1)
         life.send(signal.SIGINT)
@@ -148,7 +146,7 @@ def test_below_make_and_a_shell(command: Command, tmp_path: Path) -> None:
     run = [
         sys.executable,
         "-m",
-        "mtl",
+        "tests.support.failpoints",
         "run",
         str(command.straight / "r.yaml"),
         "--quiet",
@@ -223,6 +221,17 @@ def test_while_a_library_guards_its_import(number: signal.Signals, tmp_path: Pat
     text = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    pass\n"
     done = started(tmp_path, "torch", text)
     assert (done.returncode, done.stderr) == (CODES[number], "interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["int", "term", "hup"])
+def test_while_the_data_load(name: str, command: Command, tmp_path: Path) -> None:
+    """At once: no run folder is there yet."""
+    with begin(command, tmp_path, f"load:1:{name}") as life:
+        done = life.end()
+    code = CODES[signal.Signals[f"SIG{name.upper()}"]]
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "interrupted\n")
+    assert not command.out.exists()
+    command.goes_on()
 
 
 @pytest.mark.slow
@@ -320,22 +329,11 @@ def half() -> Iterator[tuple[str, threading.Event]]:
         thread.join(LIMIT)
 
 
-FASHION = """\
-schema_version: 1
-name: f
-data:
-  source: {kind: fashion_mnist}
-tasks: {garment: {kind: fashion.garment}}
-model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 1, batch_size: 100, threads: 1, device: cpu}
-"""
-
-
 def small_fashion(folder: Path) -> str:
     """A small network for Fashion-MNIST; what its recipe is called."""
-    (folder / "f.yaml").write_text(FASHION)
-    return str(folder / "f.yaml")
+    data = {"source": {"kind": "fashion_mnist"}}
+    tasks = {"garment": {"kind": "fashion.garment"}}
+    return str(write(folder, "f.yaml", name="f", data=data, tasks=tasks, train__batch_size=100))
 
 
 def fetches(url: str, recipe: str, out: str) -> int:

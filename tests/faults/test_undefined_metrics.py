@@ -11,6 +11,7 @@ import pytest
 
 import mtl
 from tests.experiment.test_resume import assert_same, no_plots
+from tests.support.recipes import linear, small, table
 from tests.test_equalities import StopAt, stopped_after
 
 __all__ = ["no_plots"]
@@ -34,15 +35,15 @@ def write_table(path: Path) -> None:
 
 def made(folder: Path, kind: str, metric: str, **train: Any) -> dict[str, Any]:
     write_table(folder / "t.csv")
-    table = {"kind": "table", "path": str(folder / "t.csv"), "inputs": {"numeric": ["u"]}}
-    return {
-        "schema_version": 1, "name": "t", "seed": SEED,
-        "data": {"source": table, "split": {"column": "part"}},
-        "tasks": {"sold": {"kind": kind, "target": "sold", "metrics": [metric]}},
-        "model": {"backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 8}]}},
-        "optimizer": {"kind": "adam", "lr": 0.003},
-        "train": {"epochs": EPOCHS, "batch_size": 20, "threads": 1, "device": "cpu", **train},
-    }  # fmt: skip
+    task = {"kind": kind, "target": "sold", "metrics": [metric]}
+    return small(
+        seed=SEED,
+        data={"source": table(folder / "t.csv", "u"), "split": {"column": "part"}},
+        tasks={"sold": task},
+        model__backbone__stages=linear(8),
+        optimizer={"kind": "adam", "lr": 0.003},
+        train={"epochs": EPOCHS, "batch_size": 20, "threads": 1, "device": "cpu", **train},
+    )
 
 
 def measured(run: Path, metric: str) -> list[float | None]:
@@ -55,7 +56,7 @@ def measured(run: Path, metric: str) -> list[float | None]:
 def test_undefined_at_first(tmp_path: Path) -> None:
     """The first epoch in which it is defined is the best, although the value is the lowest there is; also resumed."""
     recipe = made(tmp_path, "multiclass", "cohen_kappa")
-    record = mtl.run(recipe, out=tmp_path / "straight").record
+    record = mtl.run(recipe, out=tmp_path / "straight").record.plain()
     values = measured(tmp_path / "straight", "cohen_kappa")
     assert (len(values), set(values)) == (EPOCHS, {None, 0.0})
     first = values.index(0.0)
@@ -73,7 +74,7 @@ def test_undefined_throughout(metric: str, tmp_path: Path) -> None:
     """Validation has one class: no epoch is chosen, and the last one is what the run ends with."""
     recipe = made(tmp_path, "binary", metric)
     recipe["tasks"]["sold"]["positive"] = ["yes"]
-    record = mtl.run(recipe, out=tmp_path / "straight").record
+    record = mtl.run(recipe, out=tmp_path / "straight").record.plain()
     assert measured(tmp_path / "straight", metric) == [None] * EPOCHS
     assert record["selected"] == {"epoch": EPOCHS, "step": EPOCHS * PER_EPOCH}
     stopped_after(recipe, tmp_path / "stopped", StopAt(PER_EPOCH + 1))
@@ -85,5 +86,5 @@ def test_undefined_is_no_progress(tmp_path: Path) -> None:
     """Early stopping counts epochs without a value as epochs without a better one."""
     recipe = made(tmp_path, "binary", "auroc", early_stopping={"patience": 3})
     recipe["tasks"]["sold"]["positive"] = ["yes"]
-    record = mtl.run(recipe, out=tmp_path / "run").record
+    record = mtl.run(recipe, out=tmp_path / "run").record.plain()
     assert (record["stopped_early"], record["epoch"], record["selected"]["epoch"]) == (True, 3, 3)

@@ -39,5 +39,5 @@ def final_bytes(run: Path) -> dict[str, bytes]:
     files = checkpoints(run / "checkpoints")
     newest = files[max(files)]
     assert newest is not None
-    logs = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "alpha.jsonl", "metrics.csv")}
+    logs = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv")}
     return {"step": str(max(files)).encode(), **newest, **logs}

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,7 @@ def idx(folder: Path) -> Target:
 
 
 def npz(folder: Path) -> Target:
-    from mtl.data.files.npz import arrays, names
+    from mtl.data.files.npz import archive
     from mtl.data.files.npz_stream import stream
 
     corpus = []
@@ -102,10 +101,11 @@ def npz(folder: Path) -> Target:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        there = list(names(path))
-        arrays(path, there)
+        opened = archive(path)
+        there = list(opened.headers)
+        opened.arrays(there)
         if there:
-            list(stream(path, there, 2))
+            list(stream(opened, there, 2))
 
     headers = (
         b"\x93NUMPY\x01\0",
@@ -124,7 +124,7 @@ def npy_header(folder: Path) -> Target:
     """The header of an array alone, in an archive that is otherwise sound: sizes and checksums are put right."""
     import zipfile
 
-    from mtl.data.files.npz import arrays, names
+    from mtl.data.files.npz import archive
 
     texts = [
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (3, 3), }",
@@ -138,9 +138,10 @@ def npy_header(folder: Path) -> Target:
         length = (
             len(data).to_bytes(2 if len(data) % 2 else 4, "little") if len(data) < 60_000 else b"\xff\xff"
         )
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("x.npy", b"\x93NUMPY" + version + length + data + bytes(72))
-        arrays(path, list(names(path)))
+        with zipfile.ZipFile(path, "w") as written:
+            written.writestr("x.npy", b"\x93NUMPY" + version + length + data + bytes(72))
+        opened = archive(path)
+        opened.arrays(list(opened.headers))
 
     return Target(
         texts,
@@ -196,7 +197,8 @@ def parquet(folder: Path) -> Target:
 def _all_columns(table: object) -> None:
     from mtl.data.columns.times import times
     from mtl.data.columns.values import numbers, texts, vectors
-    from mtl.data.files.table import TableFile, type_name
+    from mtl.data.files.column_types import type_name
+    from mtl.data.files.table import TableFile
 
     assert isinstance(table, TableFile)
     readers = {"list": lambda *a: vectors(*a, None), "time": times, "text": texts}
@@ -229,16 +231,11 @@ def image(folder: Path) -> Target:
     )
 
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
-
-
 def manifest(folder: Path) -> Target:
     from mtl.runs import checkpoint
+    from tests.support.small_run import make_small_run
 
-    path = folder / "checkpoints" / "step-00000004"
-    path.mkdir(parents=True)
-    for file in (GOLDEN / "checkpoints" / path.name).iterdir():
-        (path / file.name).write_bytes(file.read_bytes())
+    path = make_small_run(folder / "run") / "checkpoints" / "step-00000004"
     corpus = [(path / checkpoint.MANIFEST).read_bytes(), (path / "state.json").read_bytes()]
 
     def read(data: bytes) -> None:
@@ -253,48 +250,48 @@ def manifest(folder: Path) -> Target:
     )
 
 
-def _run_folder(folder: Path) -> None:
-    """A run whose record and logs are written anew for each input."""
-    shutil.copytree(GOLDEN, folder, dirs_exist_ok=True)
-
-
 def _read_run(folder: Path) -> None:
     """All that a command reads of a run before it trains: the list, its recipe, its model and what was logged."""
     from mtl.commands.runs import _row_of
     from mtl.inference.predict import load
-    from mtl.runs.folder import RunFolder, list_runs
+    from mtl.runs.folder import RunFolder
+    from mtl.runs.listing import list_runs
 
     for run in list_runs(folder):
         _row_of(run)
     model = load(folder)
     run = RunFolder.open(folder)
-    run.rows()
-    list(run.rows("alpha.jsonl"))
+    run.logs.rows()
+    run.logs.rows("sharing.jsonl")
     assert model.header.input_shape
 
 
 def record(folder: Path) -> Target:
-    _run_folder(folder)
+    from tests.support.small_run import make_small_run
+
+    make_small_run(folder)
 
     def read(data: bytes) -> None:
         (folder / "run.json").write_bytes(data)
         _read_run(folder)
 
     return Target(
-        [(GOLDEN / "run.json").read_bytes()], (b'"status"', b'"resolved_sha256": 1', b"[" * 2000), read
+        [(folder / "run.json").read_bytes()], (b'"status"', b'"resolved_sha256": 1', b"[" * 2000), read
     )
 
 
 def record_parts(folder: Path) -> Target:
     """Sound JSON: each input is the seed of some changes to parts of a record, however deep they lie."""
-    _run_folder(folder)
-    whole = json.loads((GOLDEN / "run.json").read_bytes())
+    from tests.support.small_run import make_small_run
+
+    make_small_run(folder)
+    whole = json.loads((folder / "run.json").read_bytes())
     whole |= {
         "status": "finished", "selected": {"step": 8, "epoch": 2}, "results": {"test/mean/accuracy": 0.5},
         "changes": [{"step": 4, "changed": ["train.epochs 1 -> 2"]}], "decisions": {"a": {"threshold": [0.5]}},
         "resolved_sha256": [], "plugin_sha256": {}, "stopped_early": False, "skipped_steps": 0,
     }  # fmt: skip
-    whole["resolved_sha256"] = [hashlib.sha256((GOLDEN / "recipe.resolved.yaml").read_bytes()).hexdigest()]
+    whole["resolved_sha256"] = [hashlib.sha256((folder / "recipe.resolved.yaml").read_bytes()).hexdigest()]
 
     def read(data: bytes) -> None:
         (folder / "run.json").write_text(json.dumps(changed_parts(whole, data)), encoding="utf-8")
@@ -304,25 +301,26 @@ def record_parts(folder: Path) -> Target:
 
 
 def log(folder: Path) -> Target:
-    """metrics.jsonl or alpha.jsonl, as the first byte says, and what is written and drawn of it."""
-    from mtl.report import plots
+    """metrics.jsonl or sharing.jsonl, as the first byte says, and what is written and drawn of it."""
+    from mtl.report import plots, sharing_plots
     from mtl.runs.folder import RunFolder
+    from tests.support.small_run import make_small_run
 
-    _run_folder(folder)
-    logs = ("metrics.jsonl", "alpha.jsonl")
-    texts = {name: (GOLDEN / name).read_bytes() for name in logs}
+    make_small_run(folder)
+    logs = ("metrics.jsonl", "sharing.jsonl")
+    texts = {name: (folder / name).read_bytes() for name in logs}
 
     def read(data: bytes) -> None:
-        which = logs[data[:1] == b"a"]
+        which = logs[data[:1] == b"s"]
         for name in logs:
             (folder / name).write_bytes(data[1:] if name == which else texts[name])
         run = RunFolder.open(folder)
-        rows, alphas, towers = run.rows(), run.rows("alpha.jsonl"), ["a", "b"]
-        run.write_csv(rows)
-        if which == "alpha.jsonl" and alphas:
-            plots.require_alphas_of(towers, alphas, folder / which)
-            plots.alpha_maps(alphas[-1], towers)
-            plots.alpha_paths(alphas, towers)
+        rows, shared = run.logs.rows(), run.logs.rows("sharing.jsonl")
+        run.logs.write_csv(rows)
+        if which == "sharing.jsonl" and shared:
+            sharing_plots.require_one_form(shared, folder / which)
+            sharing_plots.sharing_maps(shared[-1])
+            sharing_plots.sharing_paths(shared, plots.abscissa(shared))
         elif rows:
             plots.learning_curves(rows[:9], "loss")
 
@@ -346,13 +344,13 @@ def state(folder: Path) -> Target:
     from mtl.recipe.load import load_recipe
     from mtl.runs import state
     from mtl.runs.disk import pieces
-    from mtl.training.loop import fit
+    from tests.support.listening import epochs_of
 
     small = ["data.source.rows=400", "data.source.test_rows=50"]
     overrides = [*small, "train.epochs=1", "train.device=cpu", "train.threads=1"]
     trainer, _ = prepare(load_recipe("synthetic_stitch", overrides))
-    assert len(list(fit(trainer))) == 1
-    trainer.meter = Meter(trainer.built.groups, trainer.recipe.tasks, trainer.device)
+    assert len(list(epochs_of(trainer))) == 1
+    trainer.meter = Meter(trainer.modules, trainer.recipe.tasks, trainer.device)
     files = {}
     for name, content in state.capture(trainer, {"metrics.jsonl": 0}).items():
         files[name] = folder / name

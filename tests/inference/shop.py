@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.support.recipes import changed, linear, small, stitched
+
 INPUTS = ["x", "y", "city"]
 LABELS = ["sort", "yes", "amount", "grade", "tags"]
 COLUMNS = {
@@ -63,39 +65,28 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def recipe(path: Path, **changes: Any) -> dict[str, Any]:
-    """A recipe for the table; `changes` replace whole top-level keys."""
-    plain: dict[str, Any] = {
-        "schema_version": 1,
-        "name": "shop",
-        "data": {
-            "source": {
-                "kind": "table",
-                "path": str(path),
-                "id": "id",
-                "inputs": {
-                    "numeric": ["x", "y"],
-                    "categorical": ["city"],
-                    "missing": "mean",
-                    "indicator": True,
-                },
-            },
+    """A recipe for the table; changes as in `small`."""
+    inputs = {"numeric": ["x", "y"], "categorical": ["city"], "missing": "mean", "indicator": True}
+    plain = small(
+        name="shop",
+        data={
+            "source": {"kind": "table", "path": str(path), "id": "id", "inputs": inputs},
             "split": {"validation": 0.2, "test": 0.25},
         },
-        "tasks": {
+        tasks={
             "sort": {"kind": "multiclass", "target": "sort"},
             "yes": {"kind": "binary", "target": "yes", "fit_threshold": "f1", "temperature": True},
             "amount": {"kind": "regression", "target": "amount"},
             "grade": {"kind": "ordinal", "target": "grade", "order": ["low", "mid", "high"]},
             "tags": {"kind": "multilabel", "target": "tags"},
         },
-        "model": {
-            "backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 6}]},
-            "sharing": {"kind": "cross_stitch", "after": ["fc1"]},
-        },
-        "optimizer": {"kind": "adam", "lr": 0.02},
-        "train": {"epochs": 3, "batch_size": 40, "threads": 1, "device": "cpu"},
-    }
-    return {**plain, **changes}
+        model__backbone__stages=linear(6),
+        model__sharing=stitched("fc1"),
+        optimizer={"kind": "adam", "lr": 0.02},
+        train__epochs=3,
+        train__batch_size=40,
+    )
+    return changed(plain, **changes)
 
 
 def same(one: dict[str, Any], other: dict[str, Any], exact: bool = False) -> None:

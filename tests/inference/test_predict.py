@@ -104,20 +104,17 @@ def test_the_columns_and_what_is_in_them(model: TrainedModel) -> None:
 
 
 def test_the_fitted_threshold_and_temperature_are_used(model: TrainedModel, shop: Path) -> None:
-    constants = model.folder.record["model"]["constants"]["yes"]
+    constants = model.folder.record.model.constants["yes"]
     (threshold,), (temperature,) = constants["threshold"], constants["temperature"]
     assert threshold != 0.5
     assert temperature != 1.0
     found = model.predict(as_lists(ROWS))
     assert list(found["yes"]) == ["yes" if p >= np.float32(threshold) else "no" for p in found["yes_p"]]
     assert len(set(found["yes"])) == 2
-    group = next(group for group in model.built.groups if "yes" in group.tasks)
     rows = np.concatenate([inputs for _, inputs in model.feed.batches(as_lists(ROWS))])
     with torch.inference_mode():
         model.built.model.eval()
-        z = model.built.model.forward_groups(torch.from_numpy(rows))[group.name][
-            :, group.tasks.index("yes"), 0
-        ]
+        z = model.built.model(torch.from_numpy(rows))["yes"][:, 0]
     np.testing.assert_allclose(found["yes_p"], 1 / (1 + np.exp(-z.numpy() / temperature)), atol=1e-6)
 
 
@@ -134,8 +131,8 @@ def test_by_hand(tmp_path: Path) -> None:
     assert layout.values == {"city": ("Bern", "Oslo", "Rome")}
 
     weights = {name: value.double().numpy() for name, value in model.built.model.state_dict().items()}
-    inside = weights["towers.stages.fc1.map.weight"]
-    outside = weights["heads.groups.binary_1.linear.weight"]
+    inside = weights["trunk.towers.stages.fc1.map.weight"]
+    outside = weights["task_modules.binary_1.head.linear.weight"]
     cases = [
         (0.5, -0.25, "Oslo"),
         (0.5, None, "Oslo"),
@@ -147,12 +144,12 @@ def test_by_hand(tmp_path: Path) -> None:
     for x, y, city in cases:
         numbers = np.array([np.nan if v is None else v for v in (x, y)])
         missing = np.isnan(numbers)
-        filled = np.where(missing, weights["standardize.fill"], numbers)
-        z = (filled - weights["standardize.mean"]) / weights["standardize.std"]
+        filled = np.where(missing, weights["inputs.fill"], numbers)
+        z = (filled - weights["inputs.mean"]) / weights["inputs.std"]
         hot = [float(city == name) for name in layout.values["city"]]
         row = np.array([*z, float(missing[1]), *hot])  # y alone was ever missing in training: one indicator
         hidden = np.maximum(0, row @ (inside if inside.shape[0] == len(row) else inside.T))
-        logit = (outside @ hidden + weights["heads.groups.binary_1.linear.bias"]).item()
+        logit = (outside @ hidden + weights["task_modules.binary_1.head.linear.bias"]).item()
         expected.append(1 / (1 + np.exp(-logit)))
     columns = {name: [case[i] for case in cases] for i, name in enumerate(INPUTS)}
     found = model.predict(columns)
@@ -453,7 +450,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment.run, "_finish", interrupted)
+        patch.setattr(mtl.experiment.run, "finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             mtl.run(plain, out=folder / "run")
     return folder / "run"
@@ -479,26 +476,23 @@ def test_a_run_that_is_not_finished_predicts_with_its_best_weights(
 ) -> None:
     best, last = best_and_last(broken_off)
     capsys.readouterr()
-    load(broken_off)
-    told = f"warning: {broken_off} is not finished: weights of step {best} are used\n"
-    assert capsys.readouterr() == ("", told)
+    model = load(broken_off)
+    assert capsys.readouterr() == ("", "")
+    assert model.notice == f"{broken_off} is not finished: weights of step {best} are used"
     assert has_weights_of(broken_off, best)
     assert not has_weights_of(broken_off, last)
 
 
-def test_or_with_its_newest_where_the_best_are_damaged(
-    broken_off: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_or_with_its_newest_where_the_best_are_damaged(broken_off: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(broken_off, run)
     best, last = best_and_last(run)
     with (run / "checkpoints" / f"step-{best:08d}" / "model.safetensors").open("ab") as file:
         file.write(b"!")
-    capsys.readouterr()
     assert has_weights_of(run, last)
-    assert capsys.readouterr().err == f"warning: {run} is not finished: weights of step {last} are used\n"
+    assert load(run).notice == f"{run} is not finished: weights of step {last} are used"
 
 
 def test_a_finished_run_is_loaded_in_silence(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load(shop / "run")
+    assert load(shop / "run").notice is None
     assert capsys.readouterr() == ("", "")

@@ -14,7 +14,6 @@ import mtl
 from mtl.dataset.assemble import load_dataset
 from mtl.dataset.header import header_of
 from mtl.errors import UserError
-from mtl.experiment.run import evaluate_run
 from mtl.inference.predict import TrainedModel, load
 from tests.inference.shop import recipe, shop_rows, table_of, write_csv, write_parquet
 
@@ -45,7 +44,7 @@ def test_the_runs_own_splits_give_the_numbers_it_reported(split: str, model: Tra
     reported = results(model, split)
     assert len(reported) >= 15
     assert {name.split("/")[1] for name in reported} >= {"sort", "yes", "amount", "grade", "tags"}
-    assert evaluate_run(model.folder.path, split) == reported
+    assert load(model.folder.path).evaluate(split) == reported
 
 
 @pytest.mark.parametrize("write", [write_csv, write_parquet])
@@ -104,11 +103,11 @@ def test_data_that_changed_since_the_run(tmp_path: Path) -> None:
     mtl.run(recipe(data, tasks={"yes": {"kind": "binary", "target": "yes"}}), out=tmp_path / "run")
     write_csv(data, shop_rows(80, seed=1))
     with pytest.raises(UserError) as caught:
-        evaluate_run(tmp_path / "run")
+        load(tmp_path / "run").evaluate()
     text = str(caught.value)
     assert text.startswith(f"{tmp_path / 'run'}: data changed since this run began (sha256 ")
     assert text.endswith("...); to evaluate on other rows, give them by --data")
-    assert evaluate_run(tmp_path / "run", data=data)["test/yes/accuracy"] is not None
+    assert load(tmp_path / "run").evaluate(data=data)["test/yes/accuracy"] is not None
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_runs_on_generated_data_have_no_other_file(tmp_path: Path) -> None:
     changes = ["train.epochs=1", "train.max_steps=null", "data.source.rows=40", "data.source.test_rows=20"]
     mtl.run("synthetic_stitch", changes, out=tmp_path / "run")
     with pytest.raises(UserError, match="only runs on a file can be evaluated on another one; use --split"):
-        evaluate_run(tmp_path / "run", data="x.csv")
+        load(tmp_path / "run").evaluate(data="x.csv")
 
 
 def test_a_run_on_arrays(tmp_path: Path) -> None:

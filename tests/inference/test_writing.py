@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ import pyarrow.csv as pv
 import pyarrow.parquet as pq
 import pytest
 
-from mtl.errors import EnvironmentFault, UserError
+from mtl.errors import EnvironmentFault, Terminated, UserError
 from mtl.inference import feeding
 from mtl.inference.predict import TrainedModel, load
 from mtl.inference.writing import WRITERS, write_predictions
+from mtl.signals import end_at_once
 from tests.inference.shop import COLUMNS, as_texts, shop_rows, write_csv, write_parquet
 
 ROOT = Path(__file__).parents[2]
@@ -205,6 +207,28 @@ def test_what_breaks_off_leaves_nothing(
         assert str(caught.value) == f"{output}: cannot write: no space left on device"
     assert output.read_bytes() == b"as before"
     assert sorted(os.listdir(tmp_path)) == sorted(["in.csv", output.name])
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_signal_to_the_command_leaves_nothing(
+    suffix: str, model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it would else end the process at once."""
+    data = write_csv(tmp_path / "in.csv", ROWS)
+    original = WRITERS[suffix].write
+
+    def write(self: Any, columns: dict[str, Any]) -> None:
+        original(self, columns)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(WRITERS[suffix], "write", write)
+    before = signal.signal(signal.SIGTERM, end_at_once)
+    try:
+        with pytest.raises(Terminated):
+            write_predictions(model, str(data), str(tmp_path / f"out{suffix}"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.listdir(tmp_path) == ["in.csv"]
 
 
 def test_what_was_there_is_replaced(model: TrainedModel, tmp_path: Path) -> None:

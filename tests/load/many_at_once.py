@@ -28,24 +28,23 @@ from typing import Any
 from mtl.data.files import download, idx
 from mtl.sources import fashion_mnist
 from tests.data.files.test_download import Server
+from tests.support.recipes import linear, small
 
 SAMPLE = files("mtl.sources") / "fashion_mnist_sample"
 
 
 def recipe() -> dict[str, Any]:
     """Two steps on the 300 images of the sample."""
-    return {
-        "schema_version": 1,
-        "name": "crowd",
-        "data": {"source": {"kind": "fashion_mnist"}},
-        "tasks": {
+    return small(
+        data={"source": {"kind": "fashion_mnist"}},
+        tasks={
             "garment": {"kind": "fashion.garment"},
             "shoe": {"kind": "binary", "target": "label", "positive": [7]},
         },
-        "model": {"backbone": {"kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 2}]}},
-        "optimizer": {"kind": "adam", "lr": 1e-3},
-        "train": {"max_steps": 2, "batch_size": 150, "device": "cpu", "threads": 1},
-    }  # fmt: skip
+        model__backbone__stages=linear(2),
+        optimizer={"kind": "adam", "lr": 1e-3},
+        train={"max_steps": 2, "batch_size": 150, "device": "cpu", "threads": 1},
+    )
 
 
 def small_files() -> tuple[fashion_mnist._File, ...]:
@@ -129,7 +128,7 @@ def crowd(place: Path, processes: int) -> Found:
         for child in children:
             child.join()
         asked = dict(Counter(server.asked))
-    records = [json.loads(path.read_bytes()) for path in place.glob("runs/crowd/*/run.json")]
+    records = [json.loads(path.read_bytes()) for path in place.glob("runs/*/*/run.json")]
     faults = [path.read_text(encoding="utf-8") for path in place.glob("*.fault")]
     faults += [f"exit code {child.exitcode}" for child in children if child.exitcode]
     return Found(

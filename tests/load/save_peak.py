@@ -20,29 +20,21 @@ from mtl.experiment.run import prepare
 from mtl.recipe.load import load_recipe
 from mtl.runs import checkpoint, state
 from mtl.runs.disk import pieces
-from mtl.training.loop import fit
 from mtl.training.trainer import Trainer
+from tests.support.listening import epochs_of
+from tests.support.recipes import linear, small
 
 
 def recipe(megabytes: int) -> dict[str, object]:
     """One tower of two large layers and two small ones around them."""
     width = isqrt(megabytes * 2**20 // 16)
-    widths = (width, 2 * width, width)
-    return {
-        "schema_version": 1,
-        "name": "large",
-        "data": {"source": {"kind": "synthetic", "tasks": 2, "rows": 2, "test_rows": 2, "features": 8}},
-        "tasks": {name: {"kind": "multiclass", "target": target} for name, target in (("a", "task0"), ("b", "task1"))},
-        "model": {
-            "towers": "one",
-            "backbone": {
-                "kind": "layers",
-                "stages": [{"name": f"fc{i}", "kind": "linear", "features": n} for i, n in enumerate(widths)],
-            },
-        },
-        "optimizer": {"kind": "adam", "lr": 1e-3},
-        "train": {"max_steps": 1, "batch_size": 2, "device": "cpu", "threads": 1},
-    }  # fmt: skip
+    return small(
+        data__source={"kind": "synthetic", "tasks": 2, "rows": 2, "test_rows": 2, "features": 8},
+        model__towers="one",
+        model__backbone__stages=linear(width, 2 * width, width),
+        optimizer={"kind": "adam", "lr": 1e-3},
+        train={"max_steps": 1, "batch_size": 2, "device": "cpu", "threads": 1},
+    )
 
 
 def grown(act: Callable[[], object]) -> tuple[int, int, float]:
@@ -75,7 +67,7 @@ def main() -> None:
         state.restore(trainer, checkpoint.verified(step))
 
     if not given.resume:
-        assert len(list(fit(trainer))) == 1
+        assert len(list(epochs_of(trainer))) == 1
     before, growth, seconds = grown(restore if given.resume else save)
     sizes = [tensor.nbytes for tensor in trainer.built.model.state_dict().values()]
     found = {

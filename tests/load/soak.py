@@ -21,9 +21,8 @@ import os
 import resource
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import mean, median
 from time import process_time
@@ -31,9 +30,11 @@ from time import process_time
 import numpy as np
 import torch
 
-from mtl.experiment.run import Silent, prepare, run
+from mtl.experiment.run import prepare, run
 from mtl.recipe.load import load_recipe
+from mtl.training.events import Event, Stepped
 from mtl.training.loop import fit
+from tests.support.recipes import linear, small, stitched
 
 NOTES = 20
 STEPS_PER_EPOCH = 100
@@ -45,25 +46,21 @@ LOOKS, YARDS = 20, 10
 def recipe(steps: int, save_every_step: bool) -> dict[str, object]:
     """Two tasks with a stitched tower each, 100 steps an epoch."""
     every: dict[str, object] = {"steps": 1} if save_every_step else {"epochs": 10}
-    rows = STEPS_PER_EPOCH * BATCH
-    return {
-        "schema_version": 1,
-        "name": "soak",
-        "data": {"source": {"kind": "synthetic", "tasks": 2, "rows": rows, "test_rows": 50, "features": 8}},
-        "tasks": {name: {"kind": "multiclass", "target": target} for name, target in (("a", "task0"), ("b", "task1"))},
-        "model": {
-            "backbone": {"kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 8}]},
-            "sharing": {"kind": "cross_stitch", "after": ["fc"]},
-        },
-        "optimizer": {"kind": "adam", "lr": 1e-3},
-        "train": {
+    return small(
+        data__source__rows=STEPS_PER_EPOCH * BATCH,
+        data__source__test_rows=50,
+        data__source__features=8,
+        model__backbone__stages=linear(8),
+        model__sharing=stitched("fc1"),
+        optimizer={"kind": "adam", "lr": 1e-3},
+        train={
             "max_steps": steps,
             "batch_size": BATCH,
             "device": "cpu",
             "threads": 1,
             "checkpoint": {"every": every, "keep": 3},
         },
-    }  # fmt: skip
+    )
 
 
 def resident() -> int:
@@ -77,24 +74,13 @@ class Yardstick:
     def __init__(self, steps: int) -> None:
         with torch.random.fork_rng():
             self.trainer, _ = prepare(load_recipe(recipe(steps, save_every_step=False)))
-        self.trainer.on_step = self._stepped
-        self.times: list[float] = []
 
     def seconds(self) -> list[float]:
         """The processor's seconds of each of the next few steps."""
-        self.times.clear()
-        with suppress(_Enough), torch.random.fork_rng():
-            list(fit(self.trainer))
-        return [later - sooner for sooner, later in pairwise(self.times)]
-
-    def _stepped(self, epoch: int, step: int, n_steps: int) -> None:
-        self.times.append(process_time())
-        if len(self.times) > YARDS:
-            raise _Enough
-
-
-class _Enough(Exception):
-    """The yardstick has taken its steps."""
+        with torch.random.fork_rng():
+            steps = (event for event in fit(self.trainer) if isinstance(event, Stepped))
+            times = [process_time() for _ in islice(steps, YARDS + 1)]
+        return [later - sooner for sooner, later in pairwise(times)]
 
 
 @dataclass
@@ -113,7 +99,7 @@ class Note:
 
 
 @dataclass
-class Observer(Silent):
+class Observer:
     """Looks at the process while it trains, and at its checkpoints after each step."""
 
     out: Path
@@ -127,7 +113,11 @@ class Observer(Silent):
     yardstick: Yardstick | None = None
     yards: list[float] = field(default_factory=list)
 
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+    def on(self, event: Event) -> None:
+        if isinstance(event, Stepped):
+            self._stepped(event.step)
+
+    def _stepped(self, step: int) -> None:
         now, each = process_time(), max(1, self.steps // NOTES)
         if self.last:  # the first step of an epoch comes after the evaluation and the logs of the one before
             (self.between if step == 1 else self.durations).append(now - self.last)
@@ -168,7 +158,7 @@ class Found:
 def soak(out: Path, steps: int, save_every_step: bool = False) -> tuple[Found, Sequence[Note]]:
     """Train a toy task for so many steps and look at what grows."""
     observer = Observer(out, steps)
-    run(recipe(steps, save_every_step), out=out, console=observer)
+    run(recipe(steps, save_every_step), out=out, listeners=(observer,))
     notes = observer.notes
     late = notes[len(notes) // 4 :]  # what fills up once has filled up
     at = [note.step for note in late]

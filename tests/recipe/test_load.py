@@ -15,23 +15,16 @@ import pytest
 
 from mtl.errors import ManyErrors, UserError
 from mtl.recipe.load import BUILT_IN, MAX_BASES, built_in_names, find, load_recipe, to_yaml
+from tests.support.recipes import as_yaml, changed, small
 
 ROOT = Path(__file__).parents[2]
-VALID = """\
-schema_version: 1
-name: valid
-data: {source: {kind: synthetic, tasks: 2, rows: 40, test_rows: 10, features: 16}}
-tasks:
-  a: {kind: multiclass, target: task0}
-  b: {kind: multiclass, target: task1}
-model:
-  backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}
-optimizer: {kind: sgd, lr: 0.1, momentum: 0.9}
-train: {epochs: 1, batch_size: 8}
-"""
-FASHION = VALID.replace(
-    "{kind: synthetic, tasks: 2, rows: 40, test_rows: 10, features: 16}", "{kind: fashion_mnist, path: data}"
+VALID_AS_A_MAPPING = small(
+    name="valid",
+    optimizer={"kind": "sgd", "lr": 0.1, "momentum": 0.9},
+    train={"epochs": 1, "batch_size": 8},
 )
+VALID = as_yaml(VALID_AS_A_MAPPING)
+FASHION = as_yaml(changed(VALID_AS_A_MAPPING, data={"source": {"kind": "fashion_mnist", "path": "data"}}))
 
 
 @pytest.fixture(autouse=True)
@@ -58,20 +51,7 @@ def plain(source: Any, *overrides: str) -> dict[str, Any]:
 
 
 def mapping() -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "name": "valid",
-        "data": {"source": {"kind": "synthetic", "tasks": 2, "rows": 40, "test_rows": 10, "features": 16}},
-        "tasks": {
-            "a": {"kind": "multiclass", "target": "task0"},
-            "b": {"kind": "multiclass", "target": "task1"},
-        },
-        "model": {
-            "backbone": {"kind": "layers", "stages": [{"name": "fc1", "kind": "linear", "features": 4}]}
-        },
-        "optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.9},
-        "train": {"epochs": 1, "batch_size": 8},
-    }
+    return changed(VALID_AS_A_MAPPING)
 
 
 # --- base ---

@@ -11,8 +11,11 @@ from matplotlib.figure import Figure
 
 from mtl.errors import UserError
 from mtl.report import plots
-from mtl.report.plots import alpha_maps, alpha_paths, learning_curves, plot_run
+from mtl.report.plots import abscissa, learning_curves, plot_run
+from mtl.report.sharing_plots import sharing_maps, sharing_paths
 from mtl.runs.folder import RunFolder
+from mtl.runs.record import Selected
+from tests.support.records import record
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -40,19 +43,31 @@ def rows(tasks: list[str], epochs: int = 3, hole: str | None = None) -> list[dic
     return made
 
 
-def alphas(n: int, sites: tuple[str, ...] = ("fc1", "fc2"), epochs: int = 3) -> list[dict[str, Any]]:
+def matrix(values: Any, targets: list[str], sources: list[str] | None = None) -> dict[str, Any]:
+    """What a line of sharing.jsonl has of one place."""
+    return {"targets": targets, "sources": targets if sources is None else sources, "values": values}
+
+
+def alphas(
+    n: int, sites: tuple[str, ...] = ("fc1", "fc2"), epochs: int = 3, towers: list[str] | None = None
+) -> list[dict[str, Any]]:
+    names = towers or [f"t{i}" for i in range(n)]
     return [
-        {"epoch": e, "step": e, "alpha": {s: (np.eye(n) + 0.01 * e).tolist() for s in sites}}
+        {"epoch": e, "step": e, "sharing": {s: matrix((np.eye(n) + 0.01 * e).tolist(), names) for s in sites}}
         for e in range(epochs)
     ]
 
 
+def paths_of(lines: list[dict[str, Any]]) -> Figure:
+    return sharing_paths(lines, abscissa(lines))
+
+
 def run_of(path: Path, tasks: list[str], *, stitched: bool = True, hole: str | None = None) -> RunFolder:
     path.mkdir(exist_ok=True)
-    run = RunFolder(path, {"towers": {task: [task] for task in tasks}})
-    run.log("metrics.jsonl", rows(tasks, hole=hole))
+    run = RunFolder(path, record(towers={task: [task] for task in tasks}))
+    run.logs.append("metrics.jsonl", rows(tasks, hole=hole))
     if stitched:
-        run.log("alpha.jsonl", alphas(len(tasks)))
+        run.logs.append("sharing.jsonl", alphas(len(tasks), towers=tasks))
     return run
 
 
@@ -63,8 +78,8 @@ def test_every_plot_is_a_picture_of_sane_size(n_tasks: int, tmp_path: Path) -> N
     assert [path.name for path in paths] == [
         "curves_loss.png",
         "curves_accuracy.png",
-        "alpha.png",
-        "alpha_history.png",
+        "sharing.png",
+        "sharing_history.png",
     ]
     assert set(paths) == set(run.plots.iterdir())
     for path in paths:
@@ -127,7 +142,7 @@ def test_only_the_metrics_asked_for_are_drawn(tmp_path: Path) -> None:
 
 
 def test_alphas_of_many_towers_are_a_mean_and_a_range() -> None:
-    figure = drawn(alpha_paths(alphas(9, ("fc1",)), [f"t{i}" for i in range(9)]))
+    figure = drawn(paths_of(alphas(9, ("fc1",))))
     *own, mean = figure.axes[0].get_lines()
     assert len(own) == 9
     np.testing.assert_allclose(own[3].get_ydata(), [1, 1.01, 1.02])
@@ -154,16 +169,17 @@ def test_a_metric_whose_name_ends_another() -> None:
     assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == ["a"]
 
 
-def test_alpha_maps_have_into_in_rows_and_from_in_columns() -> None:
-    """alpha[i][j] is the weight of tower j's activation in tower i's new one."""
-    alpha = [[0.9, 0.1, 0.0], [0.2, 0.7, -0.3], [0.5, 0.4, 0.6]]
-    figure = drawn(alpha_maps({"step": 7, "alpha": {"fc1": alpha, "fc2": alpha}}, ["x", "y", "z"]))
-    for site, axis in zip(("fc1", "fc2"), figure.axes, strict=False):
-        assert axis.get_title() == f"after {site}"
-        assert axis.get_xlabel() == "from tower"
-        assert [label.get_text() for label in axis.get_xticklabels()] == ["x", "y", "z"]
+def test_maps_have_targets_in_rows_and_sources_in_columns() -> None:
+    """values[i][j] is what target i takes from source j; targets and sources may be of other numbers."""
+    values = [[0.9, 0.1, 0.0], [0.2, 0.7, -0.3]]
+    line = {"step": 7, "sharing": {s: matrix(values, ["x", "y"], ["p", "q", "r"]) for s in ("fc1", "gates")}}
+    figure = drawn(sharing_maps(line))
+    for place, axis in zip(("fc1", "gates"), figure.axes, strict=False):
+        assert axis.get_title() == place
+        assert axis.get_xlabel() == "from"
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["p", "q", "r"]
         (image,) = axis.get_images()
-        np.testing.assert_array_equal(image.get_array(), alpha)
+        np.testing.assert_array_equal(image.get_array(), values)
         assert image.origin == "upper"
         low, high = image.get_clim()
         assert low == -high == -1.0
@@ -171,19 +187,19 @@ def test_alpha_maps_have_into_in_rows_and_from_in_columns() -> None:
         bottom, top = axis.get_ylim()
         assert bottom > top
         texts = {text.get_position(): text.get_text() for text in axis.texts}
-        assert texts == {(j, i): f"{alpha[i][j]:.2f}" for i in range(3) for j in range(3)}
+        assert texts == {(j, i): f"{values[i][j]:.2f}" for i in range(2) for j in range(3)}
     first = figure.axes[0]
-    assert first.get_ylabel() == "into tower"
-    assert [label.get_text() for label in first.get_yticklabels()] == ["x", "y", "z"]
+    assert first.get_ylabel() == "into"
+    assert [label.get_text() for label in first.get_yticklabels()] == ["x", "y"]
 
 
-def test_large_alphas_widen_the_scale() -> None:
-    figure = alpha_maps({"step": 7, "alpha": {"s": [[1.0, -2.5], [0.0, 1.0]]}}, ["x", "y"])
-    assert figure.axes[0].get_images()[0].get_clim() == (-2.5, 2.5)
+def test_large_values_widen_the_scale() -> None:
+    line = {"step": 7, "sharing": {"s": matrix([[1.0, -2.5], [0.0, 1.0]], ["x", "y"])}}
+    assert sharing_maps(line).axes[0].get_images()[0].get_clim() == (-2.5, 2.5)
 
 
-def test_alpha_paths_tell_own_from_foreign() -> None:
-    figure = drawn(alpha_paths(alphas(2, ("fc1",)), ["x", "y"]))
+def test_paths_tell_own_from_foreign() -> None:
+    figure = drawn(paths_of(alphas(2, ("fc1",), towers=["x", "y"])))
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     assert set(lines) == {"x from x", "x from y", "y from x", "y from y"}
     assert lines["x from x"].get_linestyle() == "-"
@@ -191,17 +207,43 @@ def test_alpha_paths_tell_own_from_foreign() -> None:
     np.testing.assert_allclose(lines["x from y"].get_ydata(), [0, 0.01, 0.02])
 
 
+def test_paths_of_many_experts_are_a_mean_and_a_range() -> None:
+    """No tower is one of the experts, so that nothing is drawn as its own."""
+    names, experts = [f"t{i}" for i in range(3)], [f"e{i}" for i in range(8)]
+    lines = [
+        {
+            "epoch": e,
+            "step": e,
+            "sharing": {"gates": matrix(np.full((3, 8), 0.1 + e).tolist(), names, experts)},
+        }
+        for e in range(2)
+    ]
+    (mean,) = drawn(paths_of(lines)).axes[0].get_lines()
+    assert mean.get_label() == "mean and range"
+    np.testing.assert_allclose(mean.get_ydata(), [0.1, 1.1])
+
+
+def test_loss_weights_are_drawn_where_they_move(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ["a"], stitched=False)
+    for epoch, weight in ((1, 1.0), (2, 1.0)):
+        line = {"split": "train", "epoch": epoch, "step": epoch, "train/a/loss_weight": weight}
+        run.logs.append("metrics.jsonl", [line])
+    assert "curves_loss_weight.png" not in [path.name for path in plot_run(run)]
+    run.logs.append("metrics.jsonl", [{"split": "train", "epoch": 3, "step": 3, "train/a/loss_weight": 0.5}])
+    assert "curves_loss_weight.png" in [path.name for path in plot_run(run, {"accuracy"})]
+
+
 def test_names_with_dollars_and_underscores_are_text(tmp_path: Path) -> None:
     """A site or metric name is the user's; it must not be read as mathematics."""
     run = run_of(tmp_path, ["a_b", "c-d"])
-    run.log("metrics.jsonl", [{"split": "train", "epoch": 4, "step": 1, "train/a_b/top_5": 1.0}])
+    run.logs.append("metrics.jsonl", [{"split": "train", "epoch": 4, "step": 1, "train/a_b/top_5": 1.0}])
     assert len(plot_run(run)) == 5
 
 
 @pytest.mark.parametrize("n", [64, 256])
 def test_many_towers_stay_within_what_can_be_drawn(n: int, tmp_path: Path) -> None:
     towers = [f"t{i}" for i in range(n)]
-    figure = alpha_maps(alphas(n, ("s1", "s2"))[0], towers)
+    figure = sharing_maps(alphas(n, ("s1", "s2"))[0])
     width, height = figure.get_size_inches() * 110
     assert width < 2**13, "a PNG this wide takes gigabytes, and matplotlib refuses 2**16"
     assert height < 2**13
@@ -228,7 +270,7 @@ def test_curves_run_over_steps_if_an_epoch_was_evaluated_more_than_once(
         made.insert(3, {**made[3], "step": 15})
         history.insert(1, {**history[0], "step": 0.5})
     made.append({**made[-1], "split": "validation"})  # measured again with thresholds: the same step
-    for figure in (learning_curves(made, "loss"), alpha_paths(history, ["a", "b"])):
+    for figure in (learning_curves(made, "loss"), paths_of(history)):
         shown = [axis for axis in figure.axes if axis.lines]
         assert {axis.get_xlabel() for axis in shown} == {label}
         assert len(shown) >= 2
@@ -253,9 +295,9 @@ def test_curves_run_over_steps_if_validation_is_not_at_the_end_of_its_epoch(n_ta
     assert runs_over == {(6, 12, 18, 24, 30, 36), (9, 18, 27, 36)}
 
 
-@pytest.mark.parametrize("generated", [True, False, None])
+@pytest.mark.parametrize("generated", [True, False])
 def test_pictures_say_what_is_generated(
-    generated: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the table of results does; the words are on every picture, and nothing is on those of measured data."""
     words: list[str] = []
@@ -267,15 +309,14 @@ def test_pictures_say_what_is_generated(
     real = plots.FigureCanvasAgg
     monkeypatch.setattr(plots, "FigureCanvasAgg", look)
     run = run_of(tmp_path, ["a", "b"])
-    if generated is not None:
-        run.record["data"] = {"generated": generated}
+    run.record.data.generated = generated
     assert len(plot_run(run)) == 4
     assert words == ["the data are generated, not measured" if generated else ""] * 4
 
 
 @pytest.mark.parametrize("n", [2, 3, 12])
 def test_nothing_of_a_heat_map_is_cut_off(n: int) -> None:
-    figure = alpha_maps(alphas(n)[-1], [f"a_rather_long_name_{k}" for k in range(n)])
+    figure = sharing_maps(alphas(n, towers=[f"a_rather_long_name_{k}" for k in range(n)])[-1])
     figure.set_figheight(figure.get_figheight() + 0.3)
     figure.supxlabel("the data are generated, not measured", fontsize=9)
     drawn(figure)
@@ -286,16 +327,14 @@ def test_nothing_of_a_heat_map_is_cut_off(n: int) -> None:
         assert 0 <= box.y0 <= box.y1 <= height
 
 
-def test_alphas_of_other_towers_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [alphas(2, sites=("fc1",)), alphas(2, towers=["a", "c"]), alphas(3)])
+def test_lines_of_another_form_are_named(other: list[dict[str, Any]], tmp_path: Path) -> None:
     run = run_of(tmp_path, ["a", "b"])
-    run.log("alpha.jsonl", alphas(2, sites=("fc1",), epochs=1))
+    run.logs.append("sharing.jsonl", other[:1])
     with pytest.raises(UserError) as caught:
         plot_run(run)
-    told = "the alphas are not those of the run's towers; put back the one that the run wrote"
-    assert str(caught.value) == f"{tmp_path}/alpha.jsonl:4: {told}"
-    run.record["towers"] = {"a": ["a"]}
-    with pytest.raises(UserError, match=r"alpha\.jsonl:1: the alphas are not those of the run's towers"):
-        plot_run(run)
+    told = "what is shared here is not what line 1 has; put back the one that the run wrote"
+    assert str(caught.value) == f"{tmp_path}/sharing.jsonl:4: {told}"
 
 
 @pytest.mark.parametrize(("selected", "shown"), [(1, 1), (0, 0), (7, 2), (None, 2)])
@@ -308,9 +347,9 @@ def test_the_heat_map_is_of_the_selected_weights(
     monkeypatch.setattr(plots, "FigureCanvasAgg", lambda figure: (figures.append(figure), real(figure)))
     run = run_of(tmp_path, ["a", "b"])
     if selected is not None:
-        run.record["selected"] = {"epoch": 1, "step": selected}
+        run.record.selected = Selected(epoch=1, step=selected)
     paths = [path.name for path in plot_run(run)]
-    figure = figures[paths.index("alpha.png")]
+    figure = figures[paths.index("sharing.png")]
     (image,) = figure.axes[0].get_images()
     np.testing.assert_allclose(np.asarray(image.get_array()), np.eye(2) + 0.01 * shown)
     assert figure.get_suptitle() == f"step {shown}"
@@ -321,7 +360,7 @@ def test_a_link_in_place_of_a_picture_is_not_followed(tmp_path: Path) -> None:
     victim.write_text("dear")
     run = run_of(tmp_path / "run", ["a", "b"])
     run.plots.mkdir()
-    for name in ("alpha.png", "curves_loss.png"):
+    for name in ("sharing.png", "curves_loss.png"):
         (run.plots / name).symlink_to(Path("..") / ".." / "victim")
     paths = plot_run(run)
     assert victim.read_text() == "dear"

@@ -24,8 +24,7 @@ def text(name: str, *overrides: str) -> str:
 
 def row(name: str, first: str, *overrides: str) -> list[str]:
     """The cells of the one line that begins with `first`."""
-    lines = [line for line in text(name, *overrides).splitlines() if " mix after " not in line]
-    (line,) = [line for line in lines if line.split()[:1] == [first]]
+    (line,) = [line for line in text(name, *overrides).splitlines() if line.split()[:1] == [first]]
     return line.split()
 
 
@@ -40,9 +39,8 @@ def test_the_published_network() -> None:
     assert row("fashion_stitch", "garment")[1:] == ["fashion.garment", "garment", "10", "10,260", "1"]
     assert row("fashion_stitch", "audience")[1:] == ["multiclass", "audience", "3", "3,078", "1"]
     assert row("fashion_stitch", "towers")[1] == f"{2 * (352 + 18560 + 3213312):,}"
-    assert (
-        lines[-1] == "towers garment, audience mix after pool1, pool2, fc3; the stitches hold 12 parameters"
-    )
+    said = "cross_stitch joins towers garment, audience at pool1, pool2, fc3; it holds 12 parameters"
+    assert lines[-1] == said
 
 
 @pytest.mark.parametrize(
@@ -55,8 +53,8 @@ def test_the_published_network() -> None:
     ],
 )
 def test_what_a_stitch_costs(name: str, parameters: int) -> None:
-    assert f"; the stitches hold {parameters:,} parameters" in text(name)
-    assert row(name, "stitches")[1] == f"{parameters:,}"
+    assert f"; it holds {parameters:,} parameters" in text(name)
+    assert row(name, "sharing")[1] == f"{parameters:,}"
 
 
 def test_the_dense_stitch_is_the_published_one() -> None:
@@ -82,7 +80,7 @@ def test_flops_on_meta_are_those_of_the_real_network(granularity: str) -> None:
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         real.model(torch.zeros(10, *header.input_shape))
-    assert 10 * sum(counts[part] for part in ("towers", "stitches", "heads")) == counter.get_total_flops()
+    assert 10 * sum(counts[part] for part in ("towers", "sharing", "heads")) == counter.get_total_flops()
     assert parameter_count(built.model) == parameter_count(real.model)
 
 
@@ -90,12 +88,12 @@ def test_what_is_shared() -> None:
     assert "towers share nothing with each other" in text("fashion_independent")
     assert text("fashion_shared").splitlines()[0].startswith("fashion_shared: 2 tasks, 1 tower, ")
     assert "tower 'shared' is shared by garment, audience" in text("fashion_shared")
-    assert "mix after" not in text("fashion_independent") + text("fashion_shared")
+    assert " joins " not in text("fashion_independent") + text("fashion_shared")
 
 
 def test_the_parts_add_up() -> None:
     for name in ("fashion_stitch", "fashion_shared", "synthetic_stitch"):
-        parts = [int(row(name, part)[1].replace(",", "")) for part in ("towers", "stitches", "heads")]
+        parts = [int(row(name, part)[1].replace(",", "")) for part in ("towers", "sharing", "heads")]
         assert int(row(name, "all")[1].replace(",", "")) == sum(parts)
 
 

@@ -43,7 +43,7 @@ def test_content_of_a_commit(tmp_path: Path) -> None:
     assert path == tmp_path / "new" / "checkpoints" / "step-00000400"
     assert os.listdir(path.parent) == ["step-00000400"]
     manifest = json.loads((path / "manifest.json").read_bytes())
-    assert (manifest["schema_version"], manifest["run_id"], manifest["step"]) == (2, "my id", 400)
+    assert (manifest["schema_version"], manifest["run_id"], manifest["step"]) == (1, "my id", 400)
     assert set(manifest["files"]) == set(FILES)
     for name, data in FILES.items():
         assert (path / name).read_bytes() == data

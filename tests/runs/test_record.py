@@ -9,13 +9,9 @@ from typing import Any
 import pytest
 
 from mtl.errors import ENVIRONMENT, EnvironmentFault, UserError
-from mtl.runs.record import MOST_INPUTS, PUT_BACK, read_lines, read_record, unreadable
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "run-schema-1"
-
-
-def record(**changes: Any) -> dict[str, Any]:
-    return {**json.loads((GOLDEN / "run.json").read_bytes()), **changes}
+from mtl.runs.logs import read_lines
+from mtl.runs.record import MOST_INPUTS, PUT_BACK, Selected, read_record, unreadable
+from tests.support.records import record_values
 
 
 def write(folder: Path, values: Any) -> Path:
@@ -26,18 +22,34 @@ def write(folder: Path, values: Any) -> Path:
 
 def test_a_record_comes_back_as_it_is(tmp_path: Path) -> None:
     """Whole numbers stay whole, keys keep their order, and those of a later release are let pass."""
-    values = record(results={"test/a/labels": 3, "test/a/loss": None}, of_tomorrow=[1], zzz={"a": 1})
+    values = record_values(results={"test/a/labels": 3, "test/a/loss": None}, of_tomorrow=[1], zzz={"a": 1})
     found = read_record(write(tmp_path, values))
-    assert json.dumps(found) == json.dumps(values)
-    with pytest.raises(UserError) as caught:
-        found["selected"]
-    assert str(caught.value) == f"{tmp_path}/run.json: has no 'selected'; {PUT_BACK}"
+    assert json.dumps(found.plain()) == json.dumps(values)
+    assert (found.selected, found.results["test/a/labels"]) == (None, 3)
+
+
+def test_a_key_that_is_set_is_written(tmp_path: Path) -> None:
+    found = read_record(write(tmp_path, record_values()))
+    found.selected, found.stopped_early = Selected(step=8, epoch=2), False
+    assert found.plain() == record_values(selected={"step": 8, "epoch": 2}, stopped_early=False)
+    found.selected = found.stopped_early = None
+    assert found.plain() == record_values()
+
+
+def test_a_key_that_each_run_writes_must_be_there(tmp_path: Path) -> None:
+    for key in record_values():
+        if key != "schema_version":
+            values = record_values()
+            del values[key]
+            with pytest.raises(UserError) as caught:
+                read_record(write(tmp_path, values))
+            assert str(caught.value) == f"{tmp_path}/run.json: has no '{key}'; {PUT_BACK}"
 
 
 def test_every_section_is_checked(tmp_path: Path) -> None:
     """Of each key that a run writes, a value of no form that it could have."""
-    whole = record(
-        results={"test/a/loss": 0.5}, selected={"step": 8, "epoch": 2}, plugin_sha256={}, model_sha256="",
+    whole = record_values(
+        results={"test/a/loss": 0.5}, selected={"step": 8, "epoch": 2}, plugin_sha256={}, model_sha256="", epoch=2,
         changes=[{"step": 1, "changed": []}], decisions={}, resolved_sha256=[], stopped_early=False, skipped_steps=0,
     )  # fmt: skip
     read_record(write(tmp_path, whole))
@@ -70,7 +82,7 @@ def test_every_section_is_checked(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_is_wrong_is_named(path: str, value: Any, text: str, tmp_path: Path) -> None:
     section, _, key = path.partition(".")
-    whole = record()
+    whole = record_values()
     changed = {section: {**whole[section], key: value} if key else value}
     with pytest.raises(UserError) as caught:
         read_record(write(tmp_path, {**whole, **changed}))
@@ -83,10 +95,10 @@ def test_a_layout_has_the_values_of_its_categories(tmp_path: Path) -> None:
         "numeric": ["x"], "vectors": {"v": 3}, "categorical": ["c"], "values": {"c": ["u", "w"]},
         "missing": "mean", "indicator": True, "embedding": 4,
     }  # fmt: skip
-    model = record()["model"]
-    read_record(write(tmp_path, record(model={**model, "layout": layout})))
+    model = record_values()["model"]
+    read_record(write(tmp_path, record_values(model={**model, "layout": layout})))
     with pytest.raises(UserError, match=r"model\.layout: values are not those of the categorical columns"):
-        read_record(write(tmp_path, record(model={**model, "layout": {**layout, "values": {}}})))
+        read_record(write(tmp_path, record_values(model={**model, "layout": {**layout, "values": {}}})))
 
 
 # --- lines of logs ---
@@ -99,11 +111,16 @@ ROW = {
     "train/a/labels": 3,
     "train/a/auroc": None,
 }
-ALPHA = {"epoch": 1, "step": 4, "alpha": {"fc1": [[1, 0.5], [0.5, 1]], "fc2": [[1.0, 0.0], [0.0, 1.0]]}}
+GATES = {"targets": ["a", "b"], "sources": ["e", "f", "g"], "values": [[1, 0.5, 0], [0.5, 1.0, 0]]}
+SHARED = {
+    "epoch": 1,
+    "step": 4,
+    "sharing": {"gates": GATES, "fc2": {"targets": ["a"], "sources": ["a"], "values": [[1]]}},
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "row"), [("metrics.jsonl", ROW), ("alpha.jsonl", ALPHA), ("timings.jsonl", {"x": 1})]
+    ("name", "row"), [("metrics.jsonl", ROW), ("sharing.jsonl", SHARED), ("timings.jsonl", {"x": 1})]
 )
 def test_lines_come_back_as_they_are(name: str, row: dict[str, Any], tmp_path: Path) -> None:
     line = json.dumps(row) + "\n"
@@ -126,16 +143,17 @@ def test_lines_come_back_as_they_are(name: str, row: dict[str, Any], tmp_path: P
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": "x"}), "a/b/c is 'x', which no run writes"),
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": float("inf")}), "a/b/c is inf, which no run writes"),
         ("metrics.jsonl", json.dumps({**ROW, "a/b/c": [1]}), "a/b/c is [1], which no run writes"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {}}), "the alphas are not square matrices of one size"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {"a": []}}), "the alphas are not square matrices of one size"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {"a": [[1, 2], [3]]}}), "the alphas are not square matrices"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {"a": [[1]], "b": [[1, 0], [0, 1]]}}), "the alphas are not"),
-        ("alpha.jsonl", json.dumps({**ALPHA, "alpha": {"a": 1}}), "alpha.a is 1, which no run writes"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {}}), "sharing is {}, which no run writes"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {"a": 1}}), "sharing.a is 1, which no run writes"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {"a": {**GATES, "values": []}}}), "sharing.a: the values"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {"a": {**GATES, "values": [[1, 2, 3], [4]]}}}),
+         "sharing.a: the values are not a row for each target and a column for each source"),
+        ("sharing.jsonl", json.dumps({**SHARED, "sharing": {"a": {**GATES, "sources": ["e"]}}}), "sharing.a: the"),
         ("timings.jsonl", "3", "is no object"),
     ],
 )  # fmt: skip
 def test_a_line_that_no_run_writes_is_named(name: str, line: str, text: str, tmp_path: Path) -> None:
-    good = {"metrics.jsonl": ROW, "alpha.jsonl": ALPHA}.get(name, {})
+    good = {"metrics.jsonl": ROW, "sharing.jsonl": SHARED}.get(name, {})
     (tmp_path / name).write_text(f"{json.dumps(good)}\n{line}\n{json.dumps(good)}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         read_lines(tmp_path / name)

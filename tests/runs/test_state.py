@@ -15,14 +15,17 @@ from mtl.build import build
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import NotFinite, UserError
 from mtl.experiment.trial import build_and_try
-from mtl.recipe.load import load_recipe
+from mtl.model.weighting import Weighting
 from mtl.runs import state as states
 from mtl.runs.checkpoint import commit, verified
 from mtl.runs.disk import pieces
 from mtl.runs.json_text import canonical_json, strict_json
 from mtl.runs.state import METER, MODEL, OPTIMIZER, STATE, WEIGHTING, load_weights
+from mtl.training.events import Stepped
 from mtl.training.loop import fit
 from mtl.training.trainer import Trainer
+from tests.support.listening import epochs_of
+from tests.support.recipes import linear, recipe, stitched
 
 OPTIMIZERS = {
     "adam": {"kind": "adam", "lr": 0.01},
@@ -33,25 +36,15 @@ OPTIMIZERS = {
 
 
 def trainer_of(optimizer: str = "adam", **train: Any) -> Trainer:
-    stages: list[dict[str, Any]] = [{"name": "fc1", "kind": "linear", "features": 6}]
-    recipe = load_recipe(
-        {
-            "schema_version": 1,
-            "name": "small",
-            "data": {"source": {"kind": "synthetic", "rows": 40, "test_rows": 10, "features": 16}},
-            "task_defaults": {"kind": "multiclass"},
-            "tasks": {"a": {"target": "task0"}, "b": {"target": "task1"}},
-            "model": {
-                "backbone": {"kind": "layers", "stages": stages},
-                "sharing": {"kind": "cross_stitch", "after": ["fc1"]},
-            },
-            "optimizer": OPTIMIZERS[optimizer],
-            "train": {"epochs": 2, "batch_size": 10, "device": "cpu", **train},
-        }
+    checked = recipe(
+        model__sharing=stitched("fc1"),
+        model__backbone__stages=linear(6),
+        optimizer=OPTIMIZERS[optimizer],
+        train={"epochs": 2, "batch_size": 10, "device": "cpu", **train},
     )
-    _built, header = build_and_try(recipe)
-    dataset = load_dataset(recipe, header)
-    return Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
+    _built, header = build_and_try(checked)
+    dataset = load_dataset(checked, header)
+    return Trainer.create(checked, build(checked, dataset.header, dataset.learned), dataset)
 
 
 def capture(trainer: Trainer, offsets: Mapping[str, int]) -> dict[str, bytes]:
@@ -88,7 +81,7 @@ Restore = Callable[[Trainer, Mapping[str, bytes]], dict[str, int]]
 
 def test_what_is_captured() -> None:
     trainer = trainer_of()
-    next(fit(trainer))
+    next(epochs_of(trainer))
     files = capture(trainer, {"metrics.jsonl": 17})
     assert set(files) == {MODEL, OPTIMIZER, WEIGHTING, STATE}
     state = strict_json(files[STATE])
@@ -109,7 +102,7 @@ def test_what_is_captured() -> None:
 def test_load_and_save_give_the_same_bytes(optimizer: str, epochs: int, restore: Restore) -> None:
     one, two = trainer_of(optimizer), trainer_of(optimizer)
     if epochs:
-        for _, _ in zip(range(epochs), fit(one), strict=False):
+        for _, _ in zip(range(epochs), epochs_of(one), strict=False):
             pass
     files = capture(one, {"metrics.jsonl": 5})
     assert restore(two, files) == {"metrics.jsonl": 5}
@@ -120,18 +113,18 @@ def test_load_and_save_give_the_same_bytes(optimizer: str, epochs: int, restore:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_restored_trainer_goes_on_with_the_same_bits(optimizer: str, restore: Restore) -> None:
     one, two = trainer_of(optimizer), trainer_of(optimizer)
-    training = fit(one)
+    training = epochs_of(one)
     next(training)
     restore(two, capture(one, {}))
     next(training)
-    rows = [epoch.rows for epoch in fit(two)]
+    rows = [epoch.rows for epoch in epochs_of(two)]
     assert len(rows) == 1
     assert capture(two, {}) == capture(one, {})
 
 
 def test_capture_and_restore_draw_nothing_and_share_nothing(restore: Restore) -> None:
     trainer, other = trainer_of(), trainer_of()
-    next(fit(trainer))
+    next(epochs_of(trainer))
     before = torch.get_rng_state()
     files = capture(trainer, {})
     restore(other, files)
@@ -144,7 +137,7 @@ def test_capture_and_restore_draw_nothing_and_share_nothing(restore: Restore) ->
 def test_moments_take_the_layout_of_their_parameters(restore: Restore) -> None:
     """A moment in another layout would run another kernel than in the run that never stopped."""
     one, two = trainer_of(), trainer_of()
-    next(fit(one))
+    next(epochs_of(one))
     parameter = two.optimizer.param_groups[0]["params"][0]
     parameter.data = parameter.data.t().contiguous().t()
     restore(two, capture(one, {}))
@@ -161,7 +154,7 @@ def spoiled(files: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
     return {**files, MODEL: save_tensors({name: t for name, t in tensors.items() if t is not None})}
 
 
-NAME = "towers.stages.fc1.map.weight"
+NAME = "trunk.towers.stages.fc1.map.weight"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +169,7 @@ def test_weights_of_another_model_are_refused_as_a_whole(
     changes: dict[str, Any], text: str, on_disk: OnDisk
 ) -> None:
     one, two = trainer_of(), trainer_of()
-    next(fit(one))
+    next(epochs_of(one))
     before = {name: value.clone() for name, value in two.built.model.state_dict().items()}
     with pytest.raises(UserError, match=text):
         load_weights(two.built.model, on_disk(spoiled(capture(one, {}), **changes)))
@@ -204,7 +197,7 @@ def test_what_is_no_safetensors_file(name: str, restore: Restore) -> None:
 def test_optimizer_state_of_another_model_is_refused(restore: Restore) -> None:
     """A parameter without its moments would silently start afresh."""
     trainer = trainer_of()
-    next(fit(trainer))
+    next(epochs_of(trainer))
     files = capture(trainer, {})
     tensors = load_tensors(files[OPTIMIZER])
     lacking = {name: tensor for name, tensor in tensors.items() if not name.startswith(NAME)}
@@ -221,7 +214,7 @@ MOMENTS = {"adam": 3, "adamw": 3, "momentum": 1, "plain": 0}
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_moments_are_checked_before_the_first_step(optimizer: str, restore: Restore) -> None:
     trainer = trainer_of(optimizer)
-    next(fit(trainer))
+    next(epochs_of(trainer))
     files = capture(trainer, {})
     tensors = load_tensors(files[OPTIMIZER])
     parameters = [name for group in trainer.optimizer.param_groups for name in group["names"]]
@@ -270,14 +263,14 @@ def test_steps_skipped_in_a_row_are_counted_over_a_resume(restore: Restore) -> N
 
     def hopeless() -> Trainer:
         trainer = trainer_of(epochs=10, on_nonfinite="skip")
-        trainer.dataset.inputs.fill_(torch.inf)
+        trainer.dataset.rows.inputs.fill_(torch.inf)
         return trainer
 
     one, two = hopeless(), hopeless()
-    training = fit(one)
+    training = epochs_of(one)
     next(training)
     restore(two, capture(one, {}))
-    for trainer, rest in ((one, training), (two, fit(two))):
+    for trainer, rest in ((one, training), (two, epochs_of(two))):
         with pytest.raises(NotFinite):
             list(rest)
         assert trainer.progress.skipped == 11
@@ -290,18 +283,8 @@ def test_load_and_save_within_an_epoch_give_the_same_bytes(
 ) -> None:
     """Q7, with what has been measured of the epoch under way."""
 
-    class Stop(Exception):
-        pass
-
     trainer = trainer_of(optimizer)
-
-    def stop(epoch: int, step: int, n_steps: int) -> None:
-        if step == steps:
-            raise Stop
-
-    trainer.on_step = stop
-    with pytest.raises(Stop):
-        next(fit(trainer))
+    next(event for event in fit(trainer) if isinstance(event, Stepped) and event.step == steps)
     files = capture(trainer, {"metrics.jsonl": 5})
     assert METER in files
     assert len(files[METER]) > 500
@@ -313,7 +296,7 @@ def test_load_and_save_within_an_epoch_give_the_same_bytes(
 
 def test_a_weighting_of_other_tensors_is_refused_and_nothing_is_loaded(restore: Restore) -> None:
     trainer, other = trainer_of(), trainer_of()
-    next(fit(trainer))
+    next(epochs_of(trainer))
     files = capture(trainer, {})
     tensors = load_tensors(files[WEIGHTING])
     files[WEIGHTING] = save_tensors({**tensors, "stranger": torch.zeros(2)})
@@ -326,18 +309,18 @@ def test_a_weighting_of_other_tensors_is_refused_and_nothing_is_loaded(restore: 
 
 
 def test_a_skipped_step_leaves_no_trace_in_the_weighting() -> None:
-    class Remembering(torch.nn.Module):
+    class Remembering(Weighting):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__((1.0, 1.0))
             self.register_buffer("last", torch.ones(2))
 
-        def forward(self, losses_N: torch.Tensor) -> torch.Tensor:
+        def forward(self, losses_N: torch.Tensor, seen_N: torch.Tensor) -> torch.Tensor:
             self.last.copy_(losses_N.detach())
             return losses_N.sum() * float("nan")
 
     trainer = trainer_of(on_nonfinite="skip", max_steps=2, epochs=None)
     trainer.weighting = Remembering()
-    list(fit(trainer))
+    list(epochs_of(trainer))
     assert trainer.progress.skipped == 2
     assert trainer.weighting.last.tolist() == [1.0, 1.0]
 
@@ -345,7 +328,7 @@ def test_a_skipped_step_leaves_no_trace_in_the_weighting() -> None:
 def test_bytes_are_those_of_the_state_when_they_are_written() -> None:
     """Nothing is copied before: a checkpoint takes no more memory than its largest piece."""
     trainer = trainer_of()
-    next(fit(trainer))
+    next(epochs_of(trainer))
     files = states.capture(trainer, {})
     assert not any(isinstance(files[name], bytes) for name in (MODEL, OPTIMIZER, WEIGHTING))
     with torch.no_grad():
@@ -363,7 +346,7 @@ def first_name(trainer: Trainer) -> str:
 def test_files_are_those_of_safetensors() -> None:
     """The bytes on disk of every release: names in order, of each width."""
     trainer = trainer_of()
-    next(fit(trainer))
+    next(epochs_of(trainer))
     files = capture(trainer, {})
     assert files[MODEL] == save_tensors(dict(sorted(trainer.built.model.state_dict().items())))
     moments = {
@@ -379,7 +362,7 @@ def test_files_are_those_of_safetensors() -> None:
 def test_a_restored_trainer_leaves_its_files_alone(tmp_path: Path) -> None:
     """What was read is in memory of its own: retention deletes the files while the run goes on."""
     one, two, three = trainer_of(), trainer_of(), trainer_of()
-    next(fit(one))
+    next(epochs_of(one))
     path = commit(tmp_path, 4, states.capture(one, {}), "run")
     for trainer in (two, three):
         states.restore(trainer, verified(path))
@@ -387,7 +370,7 @@ def test_a_restored_trainer_leaves_its_files_alone(tmp_path: Path) -> None:
         file.write_bytes(b"\xff" * file.stat().st_size)
         file.unlink()
     for trainer in (two, three):
-        assert [epoch.is_last for epoch in fit(trainer)] == [True]
+        assert [epoch.is_last for epoch in epochs_of(trainer)] == [True]
     assert capture(two, {}) == capture(three, {})
     moments = two.optimizer.state[two.optimizer.param_groups[0]["params"][0]]
     assert moments["exp_avg"].data_ptr() != moments["exp_avg_sq"].data_ptr()

@@ -7,12 +7,29 @@ import torch
 from pydantic import ValidationError
 
 from mtl.errors import UserError
+from mtl.model.stitch import CrossStitch
+from mtl.model.trunk import StitchedTowers
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import SHARING, SharingSpec
+from tests.support.plans import plan
 
 
 def sharing(**options: Any) -> SharingSpec:
     return SHARING["cross_stitch"](**{"after": ("a", "b"), **options})
+
+
+def built(spec: SharingSpec, n_towers: int, shape: tuple[int, ...]) -> StitchedTowers:
+    """The trunk of towers with a task each."""
+    trunk = spec.build(plan({f"tower{k}": (f"task{k}",) for k in range(n_towers)}, shape=shape))
+    assert isinstance(trunk, StitchedTowers)
+    return trunk
+
+
+def unit(spec: SharingSpec, n_towers: int, shape: tuple[int, ...]) -> CrossStitch:
+    """The unit after the first stage."""
+    found = built(spec, n_towers, shape).stitches["a"]
+    assert isinstance(found, CrossStitch)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -28,25 +45,35 @@ def sharing(**options: Any) -> SharingSpec:
 def test_alpha_starts_as_the_recipe_says(
     granularity: str, init: Any, n_towers: int, diagonal: float, other: float
 ) -> None:
-    alpha = sharing(init=init, granularity=granularity).build(n_towers, (2, 2, 1)).alpha_KK()
+    alpha = unit(sharing(init=init, granularity=granularity), n_towers, (2, 2, 1)).sharing_matrix()
     eye = torch.eye(n_towers)
     torch.testing.assert_close(alpha, diagonal * eye + other * (1 - eye))
 
 
 def test_the_default_start_is_nine_tenths() -> None:
-    alpha = sharing().build(2, (3,)).alpha_KK()
+    alpha = unit(sharing(), 2, (3,)).sharing_matrix()
     torch.testing.assert_close(alpha, torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
 
 
 @pytest.mark.parametrize("init", ["identity", "uniform", {"convex": 0.4}])
 def test_one_tower_keeps_its_activation(init: Any) -> None:
-    assert sharing(init=init).build(1, (3,)).alpha_KK().tolist() == [[1.0]]
+    assert unit(sharing(init=init), 1, (3,)).sharing_matrix().tolist() == [[1.0]]
 
 
 def test_sites_and_rate_are_as_given() -> None:
     assert sharing(after=("b", "a")).sites() == ("b", "a")
-    assert sharing().alpha_lr_scale() == 1.0
-    assert sharing(lr_scale=7.0).alpha_lr_scale() == 7.0
+    assert sharing().sharing_lr_scale() == 1.0
+    assert sharing(lr_scale=7.0).sharing_lr_scale() == 7.0
+
+
+@pytest.mark.parametrize("after", [("b",), ("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("shape", [(3,), (2, 4, 4)])
+def test_each_site_has_a_unit_of_its_stages_shape(shape: tuple[int, ...], after: tuple[str, ...]) -> None:
+    trunk = built(sharing(after=after, granularity="channel"), 2, shape)
+    assert set(trunk.stitches) == set(after)
+    assert [p.shape for p in trunk.stitches.parameters()] == [(shape[0], 2, 2)] * len(after)
+    assert trunk.copies == ("tower0", "tower1")
+    assert trunk(torch.randn(4, *shape)).shape == (4, 2, *shape)
 
 
 def test_a_site_given_twice_is_refused() -> None:
@@ -122,9 +149,9 @@ def test_a_sharing_that_cannot_work_is_refused(model: dict[str, Any], text: str)
 @pytest.mark.parametrize("granularity", ["scalar", "channel"])
 def test_towers_that_start_the_same_and_mix_evenly_would_stay_identical(granularity: str) -> None:
     """The reason for refusing it: y_i and the gradients of all x_j are the same."""
-    unit = sharing(init="uniform", granularity=granularity).build(2, (3,))
+    stitch = unit(sharing(init="uniform", granularity=granularity), 2, (3,))
     x = torch.randn(4, 3).repeat(1, 2).requires_grad_()
-    y = unit(x)
+    y = stitch(x)
     (y[:, :3].sin().sum() + y[:, 3:].cos().sum()).backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad[:, :3], x.grad[:, 3:])

@@ -20,7 +20,7 @@ from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import built_in_names, load_recipe
 from mtl.sources.face_embeddings import FaceEmbeddings
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
 
 N, PEOPLE = 40, 10
 RECIPES = ("age_gender_independent", "age_gender_stitch", "age_gender_stitch_script")
@@ -152,7 +152,7 @@ def test_a_run_says_that_its_data_are_generated(folder: Path, capsys: Capture) -
     assert record["data"]["rows"] == {"train": 3600, "test": 400}
     assert "generated" in record["description"]
     assert "generated" in (folder / "out" / "recipe.resolved.yaml").read_text()
-    assert {p.name for p in (folder / "out" / "plots").iterdir()} >= {"alpha.png", "curves_accuracy.png"}
+    assert {p.name for p in (folder / "out" / "plots").iterdir()} >= {"sharing.png", "curves_accuracy.png"}
     shown = called(capsys, "summary", recipe).stdout
     assert "the data are generated (vectors in the form of face embeddings)" in shown
 
@@ -293,7 +293,7 @@ SPLITS = {
 @pytest.mark.parametrize("how", SPLITS)
 def test_a_mirror_image_stays_on_its_images_side(how: str, seed: int) -> None:
     found = dataset(*SPLITS[how], f"seed={seed}")
-    inputs = found.inputs.numpy()
+    inputs = found.rows.inputs.numpy()
     image_of = {row.tobytes(): i for i, row in enumerate(inputs[:2000])}
     assert len(image_of) == 2000
     image = np.r_[[image_of[row.tobytes()] for row in inputs[:2000]], np.arange(2000)]
@@ -305,9 +305,9 @@ def test_a_mirror_image_stays_on_its_images_side(how: str, seed: int) -> None:
         assert len(rows) == 2 * len(sides[name]), "both of each pair"
     assert len(found.splits["test"]) == 400
     if how.startswith("stratified"):
-        (group,) = found.target
+        (group,) = found.rows.target
         task = list(load_recipe("age_gender_stitch").tasks).index(SPLITS[how][0].partition("stratify=")[2])
-        assert found.target[group][found.splits["test"], task].double().mean() == 0.5
+        assert found.rows.target[group][found.splits["test"], task].double().mean() == 0.5
 
 
 def people_of(found: Dataset, name: str) -> set[int]:
@@ -470,7 +470,7 @@ def test_a_recipes_network_is_the_published_one(recipe: Recipe) -> None:
 
     trainer, _ = prepare(recipe)
     model = trainer.built.model
-    assert trainer.built.shapes == {"fc1": (32,), "fc2": (32,), "drop2": (32,), "fc3": (32,)}
+    assert model.trunk.towers.shapes == {"fc1": (32,), "fc2": (32,), "drop2": (32,), "fc3": (32,)}
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     assert len(norms) == 4, "three layers and the output"
     assert {norm.eps for norm in norms} == {1e-3}
@@ -479,7 +479,7 @@ def test_a_recipes_network_is_the_published_one(recipe: Recipe) -> None:
     assert {d.p for d in dropouts} == {0.2}
     assert len(dropouts) == 2, "after the second and the third stitch"
     stitched = recipe.name != "age_gender_independent"
-    sites = {name: unit for name, unit in model.stitches.items() if isinstance(unit, CrossStitch)}
+    sites = {name: unit for name, unit in model.trunk.stitches.items() if isinstance(unit, CrossStitch)}
     assert list(sites) == (["fc1", "fc2", "fc3"] if stitched else [])
     for unit_ in sites.values():
         assert torch.equal(unit_.alpha, torch.eye(2))

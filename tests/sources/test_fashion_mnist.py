@@ -24,7 +24,7 @@ from mtl.errors import EnvironmentFault, UserError
 from mtl.recipe.specs import SOURCES
 from mtl.sources import fashion_mnist
 from mtl.sources.fashion_mnist import DEBIAN, FILES, FashionMnist, fetch
-from tests.test_errors import Capture, Done, called, refused
+from tests.support.assertions import Capture, Done, called, refused
 
 TINY = {"train": 12, "test": 5}
 PUBLISHED = {  # what gzip -n left out of Debian's copies: the time at which the published files were made

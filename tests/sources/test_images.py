@@ -12,8 +12,8 @@ from PIL import Image
 
 from mtl.data import memory
 from mtl.errors import ENVIRONMENT, OK
-from tests.support.small_recipe import PLACE, write_recipe
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
+from tests.support.recipes import PLACE, around, write
 
 N = 12
 STAGES: list[dict[str, object]] = [
@@ -46,7 +46,7 @@ def name(folder: Path, at: int = -1, path: str = "") -> None:
 
 def recipe(folder: Path, **image: object) -> None:
     source = {"kind": "table", "path": "t.csv", "inputs": {"image": {"column": "image", **image}}}
-    write_recipe(folder, source, stages=STAGES)
+    write(folder, **around(source), model__backbone__stages=STAGES)
 
 
 @pytest.mark.parametrize(

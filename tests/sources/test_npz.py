@@ -15,8 +15,8 @@ from mtl.data import memory
 from mtl.data.types import Array, Wanted
 from mtl.errors import ENVIRONMENT, OK
 from mtl.sources.npz import Npz
-from tests.support.small_recipe import PLACE, write_recipe
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
+from tests.support.recipes import PLACE, around, write
 
 N = 24
 X = np.random.default_rng(0).standard_normal((N, 5)).astype(np.float32)
@@ -110,7 +110,7 @@ def test_any_changed_array_that_is_used_changes_the_fingerprint(folder: Path) ->
 @pytest.mark.parametrize("dtype", ["u1", "f2", ">f4", "u2", "i8", "f8", "?"])
 def test_a_run_on_every_kind_of_number(dtype: str, folder: Path, capsys: Capture) -> None:
     source(folder, inputs=np.asfortranarray(np.abs(X * 10).astype(dtype)), label=LABEL.astype(dtype))
-    write_recipe(folder, SOURCE)
+    write(folder, **around(SOURCE))
     data = run(capsys)["data"]
     assert isinstance(data, dict)
     assert data["rows"] == {"train": 18, "test": 6}
@@ -125,7 +125,7 @@ def test_runs_by_groups_times_and_split_words(folder: Path, capsys: Capture) -> 
         ({"test": 0.25, "by_time": "t"}, {"train": 18, "test": 6}),
         ({"column": "s"}, {"train": 16, "validation": 4, "test": 4}),
     ):
-        write_recipe(folder, SOURCE, split=split)
+        write(folder, **around(SOURCE, split=split))
         done = called(capsys, "run", "r.yaml", "--quiet", "--out", f"out-{len(split)}-{list(split)[-1]}")
         assert done.returncode == OK, done.stderr
         record = json.loads((folder / f"out-{len(split)}-{list(split)[-1]}" / "run.json").read_text())
@@ -136,7 +136,7 @@ def test_large_whole_numbers_are_told(folder: Path, capsys: Capture) -> None:
     ids = np.arange(N * 2).reshape(N, 2)
     ids[5, 1] = 2**24 + 1
     source(folder, inputs=ids, label=LABEL)
-    write_recipe(folder, SOURCE)
+    write(folder, **around(SOURCE))
     text = "float32 cannot hold this row's whole numbers exactly; are they ids rather than quantities?"
     assert run(capsys)["stderr"] == f"warning: d.npz:row 5, array 'inputs': {text}\n"
 
@@ -154,9 +154,9 @@ def doubled(folder: Path) -> None:
         archive.writestr("label.npy", archive.read("label.npy"))
 
 
-INPUTS = "r.yaml:3:18: data.source.inputs: "
+INPUTS = "r.yaml:3:16: data.source.inputs: "
 BAD = {
-    "missing": (None, {}, "r.yaml:3:42: data.source.path: ... d.npz: no such file"),
+    "missing": (None, {}, "r.yaml:3:34: data.source.path: ... d.npz: no such file"),
     "empty": (b"", {}, "data.source.path: d.npz: the file is empty"),
     "html": (b"<!DOCTYPE html>", {}, "data.source.path: d.npz: is not an .npz file (it starts with b'<!DOCT')"),
     "no_inputs": ({"input": X}, {}, f"{INPUTS}d.npz: no array 'inputs' (did you mean 'input'?); arrays: input"),
@@ -207,13 +207,13 @@ def test_faults_on_the_command_line(case: str, folder: Path, capsys: Capture) ->
         np.savez(folder / "d.npz", allow_pickle=True, **content)
     elif content is not None:
         written(folder, content)
-    write_recipe(folder, **{"source": SOURCE, **options})
+    write(folder, **around(**{"source": SOURCE, **options}))
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
 
 
 def test_an_array_twice(folder: Path, capsys: Capture) -> None:
     doubled(folder)
-    write_recipe(folder, SOURCE)
+    write(folder, **around(SOURCE))
     text = f"{PLACE}d.npz: array 'label' is in the file twice; write the file again"
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
     refused(lambda: called(capsys, "validate", "r.yaml"), folder, [text])
@@ -223,7 +223,7 @@ def test_arrays_that_do_not_fit_into_memory(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source(folder, inputs=np.zeros((400_000, 50), np.float32), label=np.zeros(400_000, np.int8))
-    write_recipe(folder, SOURCE)
+    write(folder, **around(SOURCE))
     monkeypatch.setattr(memory, "available_memory", lambda: 10_000_000)
     text = f"{PLACE}d.npz: its arrays take 0.1 GB, 0.0 GB are free; use a part of them"
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text], code=ENVIRONMENT)
@@ -244,7 +244,7 @@ def test_a_pickle_by_another_name_is_not_run(form: str, folder: Path, capsys: Ca
         array = np.empty(1, dtype=object)
         array[0] = Executed()
         np.savez(folder / "d.npz", allow_pickle=True, inputs=array)
-    write_recipe(folder, SOURCE)
+    write(folder, **around(SOURCE))
     for command in ("run", "validate", "summary"):
         refused(
             lambda command=command: called(capsys, command, "r.yaml"),  # type: ignore[misc]
@@ -258,5 +258,5 @@ def test_a_pickle_by_another_name_is_not_run(form: str, folder: Path, capsys: Ca
 def test_one_training_row(folder: Path, capsys: Capture) -> None:
     source(folder, inputs=X[:2], label=np.array([1.0, 2.0]))
     task: dict[str, object] = {"kind": "regression", "target": "label"}
-    write_recipe(folder, SOURCE, task=task, split={"test": 0.5}, norm="none")
+    write(folder, **around(SOURCE, task, {"test": 0.5}), model__backbone__norm={"kind": "none"})
     assert run(capsys)["status"] == "finished"

@@ -22,7 +22,7 @@ from mtl.experiment.trial import build_and_try
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.starter.write import starter_recipe, target_names, write_starter
-from mtl.training.loop import fit
+from tests.support.listening import epochs_of
 
 N = 80
 
@@ -50,7 +50,7 @@ def one_step(recipe: Recipe) -> None:
     plain = recipe.plain()
     plain["train"] = {"max_steps": 1, "batch_size": 64, "threads": 1, "device": "cpu"}
     trainer, _ = prepare(load_recipe(plain))
-    (epoch,) = list(fit(trainer))
+    (epoch,) = epochs_of(trainer)
     assert trainer.progress.step == 1
     assert all(
         np.isfinite(v) for row in epoch.rows for k, v in row.items() if k.endswith("/loss") and v is not None
@@ -220,7 +220,15 @@ def test_images(tmp_path: Path) -> None:
     recipe = write_starter(write(tmp_path / "t.csv", plain), ["a", "b"], tmp_path / "r.yaml")
     built, header = build_and_try(recipe)
     assert header.input_shape == (3, 64, 64)
-    assert list(built.shapes) == ["conv1", "pool1", "conv2", "pool2", "conv3", "pool3", "fc1"]
+    assert list(built.model.trunk.towers.shapes) == [
+        "conv1",
+        "pool1",
+        "conv2",
+        "pool2",
+        "conv3",
+        "pool3",
+        "fc1",
+    ]
     assert recipe.model.sharing.sites() == ("pool1", "pool2", "pool3", "fc1")
     one_step(recipe)
 

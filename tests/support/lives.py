@@ -30,7 +30,10 @@ import mtl.experiment.resume
 import mtl.experiment.run
 from mtl.__main__ import main
 from mtl.errors import OK, TERMINATED, Terminated
-from mtl.training import failpoints
+from mtl.stages import listening
+from mtl.training.events import Stepped
+from tests.support.failpoints import Faults
+from tests.support.listening import Watching
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = [
@@ -72,7 +75,7 @@ _processes.set_forkserver_preload(PRELOADED)
 def start_server() -> None:
     """Once, from the folder of the checkout, and not watched by coverage, which lives would not report to."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", failpoints.VARIABLE):
+        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
             patch.delenv(name, raising=False)
         patch.chdir(ROOT)
         forkserver.ensure_running()
@@ -86,8 +89,8 @@ class Life:
         arguments: what `act` is called with.
         folder: an existing folder for what it says.
         cwd: its working directory; by default `folder`.
-        environment: added to ours, where MTL_FAIL and OMP_NUM_THREADS are set by `fail` and to 1.
-        fail: planned faults, as in `mtl.training.failpoints`.
+        environment: added to ours, where OMP_NUM_THREADS is set to 1.
+        fail: planned faults, as in `tests.support.failpoints`.
         terminal: the path of a terminal, to be its stdin, stdout and stderr and to send it signals.
         rights: whether root may do there what only root may; without, it is the owner of its files and no more.
     """
@@ -108,10 +111,10 @@ class Life:
         self.said = [folder / f"{number}.{name}" for name in ("stdout", "stderr")]
         for path in self.said:
             path.touch()
-        given = {**os.environ, **(environment or {}), "MTL_FAIL": fail, "OMP_NUM_THREADS": "1"}
+        given = {**os.environ, **(environment or {}), "OMP_NUM_THREADS": "1"}
         streams = [terminal] * 3 if terminal else [os.devnull, *map(str, self.said)]
         self._process = _processes.Process(
-            target=_live, args=(act, arguments, str(cwd or folder), given, streams, rights)
+            target=_live, args=(act, arguments, str(cwd or folder), given, streams, rights, fail)
         )
         self._process.start()
         assert self._process.pid is not None
@@ -130,7 +133,7 @@ class Life:
         os.killpg(self.pid, number)
 
     def await_stop(self) -> None:
-        """Until the process has stopped itself by SIGSTOP (`stage:n:stop`)."""
+        """Until the process has stopped itself by SIGSTOP (`stage:n:stop`); after SIGCONT: until it does so again."""
         self.await_that(lambda: self.state() == "T")
 
     def await_that(self, happens: Callable[[], bool]) -> None:
@@ -159,6 +162,7 @@ def _live(
     environment: Mapping[str, str],
     streams: list[str],
     rights: bool,
+    fail: str,
 ) -> None:
     os.setsid()
     for number, path in enumerate(streams):
@@ -177,10 +181,10 @@ def _live(
     warnings.simplefilter("error")
     if not rights and os.geteuid() == 0:
         _give_up_rights()
-    failpoints._plan = failpoints._planned()  # what is planned is read once, when it is imported
     code: int | None = 70
     try:
-        code = act(*arguments)
+        with listening(Faults(fail)):
+            code = act(*arguments)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
@@ -204,37 +208,37 @@ def command(*arguments: str | Path) -> int:
     return main()
 
 
-class KillAt(mtl.experiment.run.Silent):
+class KillAt(Watching):
     """Sends SIGTERM to its own process where so many optimizer steps are done, be it before the first one."""
 
     def __init__(self, step: int | None) -> None:
+        super().__init__()
         self.step = step
-        self.said: list[str] = []
 
-    def started(self, trainer: Any, run: Any, notices: Any) -> None:
-        self.trainer, self.started_at = trainer, trainer.progress.step
-        self.stepped(0, 0, 0)
+    def started(self) -> None:
+        self.started_at = self.trainer.progress.step
+        self._kill()
 
-    def stepped(self, epoch: int, step: int, n_steps: int) -> None:
+    def stepped(self, event: Stepped) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
         if self.trainer.progress.step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def warn(self, text: str) -> None:
-        self.said.append(text)
 
 
 def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: int | None) -> int:
     """Begin a run or go on with it, in Python, until a step or to the end; prints what happened as JSON."""
     mtl.experiment.run.plot_run = lambda *given: []  # type: ignore[assignment]
-    console, code = KillAt(stop), OK
+    listener, code = KillAt(stop), OK
     try:
         if (out / "run.json").exists():
-            mtl.experiment.resume.resume(out, console=console)
+            mtl.experiment.resume.resume(out, listeners=(listener,))
         else:
-            mtl.experiment.run.run(made, out=out, console=console)
+            mtl.experiment.run.run(made, out=out, listeners=(listener,))
     except Terminated:
         code = TERMINATED
-    trainer = console.trainer
-    facts = {"pid": os.getpid(), "started_at": console.started_at, "said": console.said}
+    trainer = listener.trainer
+    facts = {"pid": os.getpid(), "started_at": listener.started_at, "said": listener.warnings}
     print(json.dumps({**facts, "per_epoch": trainer.steps_per_epoch, "step": trainer.progress.step}))
     return code

@@ -67,7 +67,6 @@ UNREACHABLE: dict[tuple[str, str], str] = {
         "mtl/starter/look.py",
         "no rows",
     ): "a table without rows is refused when it is checked; a guard for other tables",
-    ("mtl/data/columns/tables.py", "UserError(file.name, 'no rows')"): "likewise",
     (
         "tasks/__init__.py",
         "ImportError",
@@ -109,7 +108,8 @@ NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {
         "hold values too large",
     ): "inputs in float32 have a mean and deviation in float32",
     ("mtl/dataset/standardize.py", "no training rows"): "an empty train split is refused before",
-    ("mtl/data/files/table.py", "rows when it was checked"): "the file has to change while it is read",
+    ("mtl/data/files/opening.py", "was changed while it was read"): "the file has to change while it is read",
+    ("mtl/data/files/table.py", "rows when it was checked"): "likewise",
     ("mtl/data/files/table.py", "cannot be read as CSV"): "the check of a CSV finds such faults before",
     (
         "mtl/recipe/keys/checks.py",

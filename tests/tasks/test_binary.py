@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mtl.data.types import Header, Labels
 from mtl.errors import UserError
 from mtl.recipe.specs import TASKS, TaskSpec
+from tests.support.task_samples import decoded, mean_loss, module_of
 
 
 def task(**options: Any) -> TaskSpec:
@@ -138,9 +139,11 @@ def test_balanced_weights_give_both_answers_the_same_share_of_the_loss() -> None
     """At z = 0 each row's loss is log 2, so that the loss is the mean weight times log 2."""
     target = np.array([0] * 30 + [1] * 10)
     spec = task(positive_weight="balanced")
-    constants = {n: torch.tensor([v]).squeeze(-1) for n, v in spec.constants(target, ("no", "yes")).items()}
+    module = module_of(spec, 1, spec.constants(target, ("no", "yes")))
     z = torch.zeros(40, 1, 1, requires_grad=True)
-    spec.losses(z, torch.from_numpy(target)[:, None], torch.ones(40, 1), constants).backward()
+    loss_T = mean_loss(module, z, torch.from_numpy(target)[:, None], torch.ones(40, 1))
+    loss_T.backward()
+    assert loss_T.item() == pytest.approx((30 + 3 * 10) / 40 * np.log(2))
     assert z.grad is not None
     assert z.grad[:30].sum().item() == pytest.approx(-z.grad[30:].sum().item())
 
@@ -148,7 +151,8 @@ def test_balanced_weights_give_both_answers_the_same_share_of_the_loss() -> None
 def test_tasks_of_a_group_have_weights_of_their_own() -> None:
     spec = task(positive_weight=2.0)
     z, y = torch.randn(20, 2, 1), torch.randint(2, (20, 2))
-    found = spec.losses(z, y, torch.ones(20, 2), {"positive_weight": torch.tensor([2.0, 9.0])})
+    own = [{"threshold": (0.5,), "positive_weight": (weight,)} for weight in (2.0, 9.0)]
+    found = mean_loss(module_of(spec, 1, *own), z, y, torch.ones(20, 2))
     for t, weight in enumerate((2.0, 9.0)):
         alone = F.binary_cross_entropy_with_logits(
             z[:, t, 0], y[:, t].float(), pos_weight=torch.tensor(weight)
@@ -172,11 +176,11 @@ def test_what_splits_a_group() -> None:
 
 
 def test_a_prediction_is_the_answer_and_the_calibrated_probability() -> None:
-    constants = {"threshold": torch.tensor(0.6), "temperature": torch.tensor(2.0)}
     logits = torch.tensor([[-3.0], [0.5], [1.0], [4.0]])
-    found = task().decode(logits, ("out", "in"), constants)
+    fitted = module_of(task(), 1, {"threshold": (0.6,), "temperature": (2.0,)})
+    found = decoded(task(), fitted, logits, ("out", "in"))
     assert set(found) == {"", "_p"}
     np.testing.assert_allclose(found["_p"], 1 / (1 + np.exp(-logits[:, 0].numpy() / 2)), rtol=1e-6)
     assert list(found[""]) == ["out", "out", "in", "in"]  # 1 / (1 + exp(-0.5)) is 0.622
-    plain = task().decode(logits, ("out", "in"), {})
+    plain = decoded(task(), module_of(task(), 1, {"threshold": (0.5,)}), logits, ("out", "in"))
     assert list(plain[""]) == ["out", "in", "in", "in"]

@@ -12,17 +12,22 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mtl.build import build
+from mtl.data.learned import Learned
 from mtl.experiment.trial import build_and_try
-from mtl.model.heads import GroupedHead
 from mtl.model.layers import GroupedLinear
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.kinds import YesNo
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS, TaskSpec
+from mtl.task_groups import task_groups
 from mtl.tasks import Binary
 from mtl.training.selection import selecting_metric
-from tests.support.task_samples import OPTIONS, example
+from tests.support.task_samples import OPTIONS, example, mean_loss, module_of
 
 KINDS = sorted(TASKS.names())
+BACKBONE = {"kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 6}]}
 
 
 def recipe(tasks: Mapping[str, Any], **changed: Any) -> Recipe:
@@ -32,10 +37,7 @@ def recipe(tasks: Mapping[str, Any], **changed: Any) -> Recipe:
         "data": {"source": {"kind": "synthetic", "tasks": 100, "rows": 40, "test_rows": 10, "features": 8, "latent": 1},
                  "split": {"validation": 0.25}},
         "tasks": dict(tasks),
-        "model": {
-            "towers": "one",
-            "backbone": {"kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 6}]},
-        },
+        "model": {"towers": "one", "backbone": BACKBONE},
         "optimizer": {"kind": "sgd", "lr": 0.1},
         "train": {"epochs": 1},
     }  # fmt: skip
@@ -84,6 +86,23 @@ def test_an_option_splits_a_group_where_the_computation_differs(option: dict[str
         assert found == {"binary_1": ("t0", "t1", "t3"), "binary_1_2": ("t2",)}
 
 
+def test_tasks_of_one_tower_lie_side_by_side_with_what_belongs_to_them() -> None:
+    """Heads then read slices of the readings; the order of results is the recipe's, whatever the groups are."""
+    tasks = {f"t{t}": {"kind": "binary", "target": f"task{t}"} for t in range(4)}
+    towers = {"late": ["t3", "t1"], "early": ["t0", "t2"]}
+    one = recipe(tasks, model={"towers": towers, "backbone": BACKBONE})
+    learned = Learned(
+        outputs={task: ("no", f"yes to {task}") for task in tasks},
+        constants={task: {"threshold": (0.1 * t,)} for t, task in enumerate(tasks)},
+    ).decided({"t2": {"temperature": (3.0,)}})
+    (group,) = task_groups(one, learned)
+    assert group.tasks == ("t1", "t3", "t0", "t2")
+    assert group.towers == ("late", "late", "early", "early")
+    assert [names[1] for names in group.outputs] == [f"yes to {task}" for task in group.tasks]
+    assert group.constants["threshold"].tolist() == pytest.approx([0.1, 0.3, 0.0, 0.2])
+    assert group.constants["temperature"].tolist() == [1.0, 1.0, 1.0, 3.0]  # 1 until one is fitted
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_task_in_a_group_is_as_it_is_alone(kind: str) -> None:
     """Loss, gradient and every metric, with constants, labels and weights of its own."""
@@ -109,15 +128,14 @@ def test_a_task_in_a_group_is_as_it_is_alone(kind: str) -> None:
         own = [
             {**c, "threshold": (x,) * len(c["threshold"])} for c, x in zip(own, (0.3, 0.5, 0.6), strict=True)
         ]
-    constants = {name: torch.tensor([c[name] for c in own]).squeeze(-1) for name in own[0]}
     if "temperature" in type(spec).model_fields:
-        constants["temperature"] = torch.tensor([0.5, 1.0, 3.0])
+        own = [{**c, "temperature": (x,)} for c, x in zip(own, (0.5, 1.0, 3.0), strict=True)]
 
     def computed(tasks: slice) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        some = {name: values[tasks] for name, values in constants.items()}
-        loss = spec.losses(logits[:, tasks], target[:, tasks], weight[:, tasks], some)
+        module = module_of(spec, n_outputs, *own[tasks])
+        loss = mean_loss(module, logits[:, tasks], target[:, tasks], weight[:, tasks])
         (gradient,) = torch.autograd.grad(loss.sum(), logits)
-        metric = spec.meter(loss.numel(), n_outputs, frozenset(spec.known_metrics), some)
+        metric = module.metric(frozenset(spec.known_metrics))
         for rows in torch.arange(n_rows).split(17):
             metric.update(logits.detach()[rows, tasks], target[rows, tasks], present[rows, tasks])
         return (
@@ -141,15 +159,23 @@ def test_every_kind_was_among_them() -> None:
     assert len(KINDS) >= 9
 
 
+class Focused(YesNo):
+    def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
+        return super().row_loss(2 * logits_BTO, target)
+
+
 class Focal(Binary):
     """A loss of its own under the group key of the kind it comes from."""
 
     reference: ClassVar[str] = "Lin et al. 2017, arXiv:1708.02002"
 
-    def losses(
-        self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor, constants: Mapping[str, Tensor]
-    ) -> Tensor:
-        return super().losses(2 * logits_BTO, target_BT, weight_BT, constants)
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        return Focused(head, constants)
+
+
+class Counting(YesNo):
+    def metric(self, names: frozenset[str]) -> Metric:
+        return super().metric(names)
 
 
 class Counted(Binary):
@@ -157,10 +183,8 @@ class Counted(Binary):
 
     reference: ClassVar[str] = "ours"
 
-    def meter(
-        self, n_tasks: int, n_outputs: int, names: frozenset[str], constants: Mapping[str, Tensor]
-    ) -> Metric:
-        return super().meter(n_tasks, n_outputs, names, constants)
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> TaskModule:
+        return Counting(head, constants)
 
 
 class Plain(Binary):
@@ -179,10 +203,11 @@ def test_a_subclass_with_its_own_loss_or_metrics_is_a_group_of_its_own(
         for name, member in (("focal", Focal), ("counted", Counted), ("plain", Plain)):
             TASKS.register(name)(member)
         kinds = ("binary", "focal", "counted", "plain")
-        found = groups_of({kind: {"kind": kind, "target": "task0"} for kind in kinds})
+        built, _ = build_and_try(recipe({kind: {"kind": kind, "target": "task0"} for kind in kinds}))
     finally:
         TASKS._members = members
-    assert sorted(found.values()) == [("binary", "plain"), ("counted",), ("focal",)]
+    modules = {module.tasks: type(module) for module in built.model.modules_of_tasks().values()}
+    assert modules == {("binary", "plain"): YesNo, ("counted",): Counting, ("focal",): Focused}
 
 
 @pytest.mark.parametrize("towers", ["one", "per_task"])
@@ -191,17 +216,14 @@ def test_own_heads_are_as_deep_as_they_say(towers: str) -> None:
         "a": {"kind": "binary", "target": "task0", "head": {"hidden": [5, 4], "dropout": 0.25}},
         "b": {"kind": "binary", "target": "task1"},
     }
-    one = recipe(tasks, model={"towers": towers, "head": {"dropout": 0.5}, "backbone": {
-        "kind": "layers", "stages": [{"name": "fc", "kind": "linear", "features": 6}]}})  # fmt: skip
+    one = recipe(tasks, model={"towers": towers, "head": {"dropout": 0.5}, "backbone": BACKBONE})
     built = build(one, build_and_try(one)[1])
-    deep, flat = built.model.heads.groups.values()
-    assert isinstance(deep, GroupedHead)
-    assert isinstance(flat, GroupedHead)
+    deep, flat = (module.head for module in built.model.modules_of_tasks().values())
     assert [layer[0].weight.shape[-2:] for layer in deep.hidden] == [(5, 6), (4, 5)]
     assert [dropout.p for dropout in deep.modules() if isinstance(dropout, torch.nn.Dropout)] == [0.25] * 3
     assert len(flat.hidden) == 0
     assert flat.dropout is None
-    assert built.model.heads.dropout.p == 0.5
+    assert built.model.dropout.p == 0.5
     assert built.model(torch.randn(3, 8))["a"].shape == (3, 1)
 
 

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from mtl.data.types import Array, Header, Labels
 from mtl.errors import UserError
 from mtl.recipe.specs import TASKS, TaskSpec
+from tests.support.task_samples import decoded, mean_loss, module_of
 
 HEADER = Header(input_shape=(4,), labels={"named": ("a", "b", "c"), "raw": None})
 GROUPS = {"odd": (1, 3), "even": (2, 0)}
@@ -119,8 +120,9 @@ def test_loss_and_metrics_of_a_group_are_those_of_its_tasks(label_smoothing: flo
     B, T, O = 12, 3, 4  # noqa: E741 - shape letters
     logits_BTO, target_BT = torch.randn(B, T, O), torch.randint(O, (B, T))
     present_BT = torch.rand(B, T) < 0.7
-    loss_T = spec.losses(logits_BTO, target_BT, present_BT.float(), {})
-    metric = spec.meter(T, O, frozenset(), {})
+    module = module_of(spec, O, {}, {}, {})
+    loss_T = mean_loss(module, logits_BTO, target_BT, present_BT.float())
+    metric = module.metric(frozenset())
     metric.update(logits_BTO, target_BT, present_BT)
     found = metric.compute()
     assert spec.headline in found
@@ -191,15 +193,17 @@ def test_weights_by_name_and_a_near_miss() -> None:
 def test_tasks_of_a_group_have_class_weights_of_their_own() -> None:
     spec = task(class_weights="balanced")
     logits, target = torch.randn(20, 2, 3), torch.randint(3, (20, 2))
-    weight_TO = torch.tensor([[1.0, 2.0, 3.0], [5.0, 0.5, 0.0]])
-    found = spec.losses(logits, target, torch.ones(20, 2), {"class_weight": weight_TO})
+    weights = [(1.0, 2.0, 3.0), (5.0, 0.5, 0.0)]
+    module = module_of(spec, 3, *({"class_weight": own} for own in weights))
+    found = mean_loss(module, logits, target, torch.ones(20, 2))
     for t in range(2):
-        torch.testing.assert_close(found[t], F.cross_entropy(logits[:, t], target[:, t], weight=weight_TO[t]))
+        alone = F.cross_entropy(logits[:, t], target[:, t], weight=torch.tensor(weights[t]))
+        torch.testing.assert_close(found[t], alone)
 
 
 def test_a_prediction_is_the_class_and_calibrated_probabilities() -> None:
     logits = torch.tensor([[1.0, 3.0, 0.0], [2.0, -1.0, 0.0]])
-    found = task().decode(logits, ("a", "b", "c"), {"temperature": torch.tensor(2.0)})
+    found = decoded(task(), module_of(task(), 3, {"temperature": (2.0,)}), logits, ("a", "b", "c"))
     powers = np.exp(logits.numpy() / 2)
     expected = powers / powers.sum(1, keepdims=True)
     assert list(found[""]) == ["b", "a"]

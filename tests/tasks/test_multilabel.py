@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mtl.data.types import Header, Labels
 from mtl.errors import UserError
 from mtl.recipe.specs import TASKS, TaskSpec
+from tests.support.task_samples import decoded, mean_loss, module_of
 
 LABELS = ("a", "b", "c")
 
@@ -112,25 +113,26 @@ def test_weights_of_labels(weight: Any, expected: tuple[float, ...] | None) -> N
 def test_the_loss_of_a_group_is_torchs_of_each_task() -> None:
     spec = task(positive_weight=2.0)
     z, y = torch.randn(30, 2, 3), torch.randint(2, (30, 2, 3))
-    weight_TO = torch.tensor([[2.0, 2.0, 2.0], [1.0, 5.0, 0.1]])
+    weights = [(2.0, 2.0, 2.0), (1.0, 5.0, 0.1)]
     sample = torch.rand(30, 2)
-    found = spec.losses(z, y.to(torch.int8), sample, {"positive_weight": weight_TO})
+    own = [{"threshold": (0.5,) * 3, "positive_weight": weight} for weight in weights]
+    found = mean_loss(module_of(spec, 3, *own), z, y.to(torch.int8), sample)
     for t in range(2):
         each = F.binary_cross_entropy_with_logits(
-            z[:, t], y[:, t].float(), pos_weight=weight_TO[t], reduction="none"
+            z[:, t], y[:, t].float(), pos_weight=torch.tensor(weights[t]), reduction="none"
         )
         torch.testing.assert_close(found[t], (sample[:, t] * each.mean(-1)).sum() / sample[:, t].sum())
 
 
 def test_a_prediction_lists_the_labels_from_their_thresholds_on() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0], [-9.0, -9.0, -9.0]])
-    constants = {"threshold": torch.tensor([0.9, 0.5, 0.2]), "temperature": torch.tensor(1.0)}
-    found = task().decode(logits, LABELS, constants)
+    plain = {"threshold": (0.5, 0.5, 0.5)}
+    found = decoded(task(), module_of(task(), 3, {"threshold": (0.9, 0.5, 0.2)}), logits, LABELS)
     assert found[""] == [["b", "c"], []]  # s(2) = 0.881, s(0) = 0.5, s(-1) = 0.269
-    assert task().decode(logits, LABELS, {})[""] == [["a", "b"], []]
+    assert decoded(task(), module_of(task(), 3, plain), logits, LABELS)[""] == [["a", "b"], []]
     assert list(found) == ["", "_p_a", "_p_b", "_p_c"]
     np.testing.assert_allclose(found["_p_c"], 1 / (1 + np.exp([1.0, 9.0])), rtol=1e-6)
-    hot = task().decode(logits, LABELS, {"temperature": torch.tensor(4.0)})
+    hot = decoded(task(), module_of(task(), 3, {**plain, "temperature": (4.0,)}), logits, LABELS)
     np.testing.assert_allclose(hot["_p_a"], 1 / (1 + np.exp([-0.5, 2.25])), rtol=1e-6)
 
 
@@ -138,8 +140,8 @@ def test_the_likelihood_leaves_out_what_is_not_known() -> None:
     z, y = torch.randn(10, 3), torch.randint(-1, 2, (10, 3))
     known = y >= 0
     each = -torch.where(y == 1, z.sigmoid().log(), (1 - z.sigmoid()).log())[known]
-    found = task().nll(z, y)
-    assert found is not None
+    module = module_of(task(), 3, task().constants(y.numpy(), LABELS))
+    found = module.negative_log_likelihood(z, y)
     torch.testing.assert_close(found, each.mean())
 
 

@@ -11,6 +11,7 @@ import torch
 from mtl.data.types import Header, Labels
 from mtl.errors import UserError
 from mtl.recipe.specs import TASKS, TaskSpec
+from tests.support.task_samples import decoded, mean_loss, module_of
 
 
 def task(**options: Any) -> TaskSpec:
@@ -66,7 +67,7 @@ def test_predictions_are_probabilities_of_cumulative_logits(row: list[float]) ->
         cut = r if c == 0 else cut - np.log1p(np.exp(r))
         above.append(1 / (1 + np.exp(-cut)))
     expected = -np.diff([*above, 0.0])
-    found = task().decode(torch.tensor([row]), classes, {})
+    found = decoded(task(), module_of(task(), len(row), {}), torch.tensor([row]), classes)
     np.testing.assert_allclose([found[f"_p_{name}"][0] for name in classes], expected, rtol=1e-5)
     assert found[""][0] == classes[int(expected.argmax())]
     assert task().n_outputs(classes) == len(row)
@@ -74,10 +75,9 @@ def test_predictions_are_probabilities_of_cumulative_logits(row: list[float]) ->
 
 def test_a_mistake_by_two_costs_more_than_by_one() -> None:
     """Which a softmax of independent logits does not know: rows sure of class 0 at true class 1, 2, 3."""
-    spec = task()
-    target = torch.arange(4)[:, None]
+    module, target = module_of(task(), 3, {}), torch.arange(4)[:, None]
     losses = [
-        spec.losses(torch.tensor([[[-4.0, 1.0, 1.0]]]), target[c : c + 1], torch.ones(1, 1), {}).item()
+        mean_loss(module, torch.tensor([[[-4.0, 1.0, 1.0]]]), target[c : c + 1], torch.ones(1, 1)).item()
         for c in range(4)
     ]
     assert losses == sorted(losses)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
 
 COLUMNS = {
     "grade": [0, 1, 2, 3, 1, 2, 0, 3],

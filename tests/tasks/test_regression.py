@@ -11,17 +11,20 @@ import torch
 
 from mtl.data.types import Header, Labels
 from mtl.errors import UserError
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TASKS, TaskSpec
+from tests.support.task_samples import decoded, mean_loss, module_of
 
 
 def task(**options: Any) -> TaskSpec:
     return TASKS["regression"](**{"target": "x", **options})
 
 
-def constants_of(spec: TaskSpec, *columns: np.ndarray) -> dict[str, torch.Tensor]:
-    """As a model holds them: float32, a row per task."""
-    rows = [spec.constants(column, ("value",)) for column in columns]
-    return {n: torch.tensor([row[n][0] for row in rows], dtype=torch.float32) for n in rows[0]}
+def fitted(spec: TaskSpec, *columns: np.ndarray) -> TaskModule:
+    """The module of a task for each column of training labels; it holds their constants as float32."""
+    module = module_of(spec, 1, *(spec.constants(column, ("value",)) for column in columns))
+    assert {buffer.dtype for buffer in module.buffers() if buffer.is_floating_point()} == {torch.float32}
+    return module
 
 
 OFFSETS = [(0.0, 1.0), (1e6, 1e-2), (-2.5e8, 0.7), (1e-12, 1e-15), (1e12, 3e10), (123_456_789.0, 1e-3)]
@@ -34,8 +37,8 @@ def test_losses_are_of_standardized_labels(loss: str, mean: float, std: float) -
     y = mean + std * generator.normal(size=(300, 2))
     z = generator.normal(size=(300, 2)).astype(np.float32)
     spec = task(loss=loss, delta=0.8)
-    constants = constants_of(spec, y[:, 0], y[:, 1])
-    found = spec.losses(torch.from_numpy(z)[..., None], torch.from_numpy(y), torch.ones(300, 2), constants)
+    module = fitted(spec, y[:, 0], y[:, 1])
+    found = mean_loss(module, torch.from_numpy(z)[..., None], torch.from_numpy(y), torch.ones(300, 2))
     r = z - (y - y.mean(0)) / y.std(0)
     huber = np.where(np.abs(r) <= 0.8, r**2 / 2, 0.8 * (np.abs(r) - 0.4))
     expected = {"mse": r**2, "mae": np.abs(r), "huber": huber}[loss].mean(0)
@@ -47,8 +50,7 @@ def test_predictions_are_in_the_labels_own_unit(mean: float, std: float) -> None
     """mean + std * z of the training labels, to 48 bits of the mean and a millionth of a standard deviation."""
     y = mean + std * np.random.default_rng(1).normal(size=400)
     z = torch.linspace(-3, 3, 7)[:, None]
-    constants = {name: values[0] for name, values in constants_of(task(), y).items()}
-    (column,) = task().decode(z, ("value",), constants).items()
+    (column,) = decoded(task(), fitted(task(), y), z, ("value",)).items()
     assert column[0] == ""
     values = np.asarray(column[1])
     assert values.dtype == np.float64
@@ -58,8 +60,7 @@ def test_predictions_are_in_the_labels_own_unit(mean: float, std: float) -> None
 
 def test_metrics_of_a_perfect_prediction_of_an_offset_quantity() -> None:
     y = 1e6 + 1e-2 * np.random.default_rng(2).normal(size=(200, 1))
-    constants = constants_of(task(), y[:, 0])
-    metric = task().meter(1, 1, frozenset(), constants)
+    metric = fitted(task(), y[:, 0]).metric(frozenset())
     z = torch.from_numpy((y - y.mean()) / y.std())[..., None].float()
     metric.update(z, torch.from_numpy(y), torch.ones(200, 1, dtype=torch.bool))
     found = metric.compute()
@@ -103,8 +104,8 @@ def test_a_label_that_is_not_finite_is_named(wrong: float) -> None:
 def test_what_stands_for_a_missing_number_does_not_reach_loss_or_gradient(filler: float) -> None:
     spec, y = task(), np.array([[5.0], [6.0], [filler]])
     z = torch.zeros(3, 1, 1, requires_grad=True)
-    constants = constants_of(spec, y[:2, 0])
-    loss = spec.losses(z, torch.from_numpy(y), torch.tensor([[1.0], [1.0], [0.0]]), constants)
+    module = fitted(spec, y[:2, 0])
+    loss = mean_loss(module, z, torch.from_numpy(y), torch.tensor([[1.0], [1.0], [0.0]]))
     loss.sum().backward()
     assert loss.item() == pytest.approx(1.0)  # both are one standard deviation off
     assert z.grad is not None

@@ -21,10 +21,12 @@ from mtl.experiment.trial import build_and_try
 from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
-from mtl.training.loop import Epoch, Evaluation, evaluate_split, fit
+from mtl.training.events import EpochEnded, Evaluated, Stepped
+from mtl.training.loop import evaluate_split, fit
 from mtl.training.selection import selecting_metric
 from mtl.training.step import MAX_SKIPS
 from mtl.training.trainer import Trainer
+from tests.support.listening import measured_in
 
 BASE: dict[str, Any] = {
     "schema_version": 1,
@@ -77,17 +79,18 @@ def trainer_of(
     dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned)
     if change is not None:
-        change(dataset.inputs)
+        change(dataset.rows.inputs)
     trainer = Trainer.create(recipe, built, dataset)
     if double:
         built.model.double()
-        assert built.model.standardize(dataset.inputs).dtype == torch.float64
+        trainer.weighting.double()
+        assert built.model.inputs(dataset.rows.inputs).dtype == torch.float64
     return trainer
 
 
-def trained(recipe: Recipe, **options: Any) -> tuple[Trainer, list[Epoch | Evaluation]]:
+def trained(recipe: Recipe, **options: Any) -> tuple[Trainer, list[Evaluated | EpochEnded]]:
     trainer = trainer_of(recipe, **options)
-    return trainer, list(fit(trainer))
+    return trainer, list(measured_in(trainer))
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -143,7 +146,7 @@ def test_one_task_is_a_plain_loop_bit_for_bit(optimizer: dict[str, Any], make: A
     mean, std = dataset.learned.mean, dataset.learned.std
     assert mean is not None
     assert std is not None
-    (target,) = (t.long() for t in dataset.target.values())
+    (target,) = (t.long() for t in dataset.rows.target.values())
     plain = Plain(torch.from_numpy(mean), torch.from_numpy(std))
     own = list(trainer.built.model.parameters())
     with torch.no_grad():
@@ -155,7 +158,7 @@ def test_one_task_is_a_plain_loop_bit_for_bit(optimizer: dict[str, Any], make: A
         rows = train[order(len(train), 5, epoch)]
         for batch in rows.split(32):
             torch.manual_seed(derived_seed(5, "step", step))
-            logits = plain(dataset.inputs[batch])[:, :, None]  # the kernel for several tasks, with one
+            logits = plain(dataset.rows.inputs[batch])[:, :, None]  # the kernel for several tasks, with one
             each = nn.functional.cross_entropy(logits, target[batch], reduction="none")
             loss = (each.sum(0) / len(batch)).squeeze()
             optimizing.zero_grad()
@@ -191,9 +194,9 @@ def test_another_task_leaves_the_others_alone(options: dict[str, Any]) -> None:
         assert finals[f"test/{task}/loss"] == pytest.approx(final[f"test/{task}/loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [8, 10])
-def test_accumulation_is_the_mean_gradient(batch_size: int) -> None:
-    """With batch norm each batch keeps its own statistics; the gradient is the mean of theirs."""
+@pytest.mark.parametrize("batch_size", [8, 10, 40])  # of the last, the parts have 40, 40 and 20 rows
+def test_accumulation_divides_by_the_rows_of_all_parts(batch_size: int) -> None:
+    """With batch norm each part keeps its own statistics; the losses of all their rows have one mean."""
     recipe = toy(
         train__accumulate=3, train__batch_size=batch_size, train__max_steps=1, train__epochs=None,
         optimizer={"kind": "sgd", "lr": 1.0}, train__clip_norm=None,
@@ -203,22 +206,26 @@ def test_accumulation_is_the_mean_gradient(batch_size: int) -> None:
     rows = other.dataset.splits["train"]
     shuffled = rows[order(len(rows), recipe.seeds.order, 0)]
     parts = list(batches(shuffled, batch_size, False))[:3]
+    n_rows = sum(map(len, parts))
     total = {name: torch.zeros_like(p) for name, p in before.items()}
     other.built.model.train()
     for part in parts:
         other.built.model.zero_grad()
         index = torch.from_numpy(part)
-        logits = other.built.model(other.dataset.inputs[index])
-        (target,) = (t.long() for t in other.dataset.target.values())
-        loss = sum(nn.functional.cross_entropy(logits[t], target[index, i]) for i, t in enumerate("ab"))
+        logits = other.built.model(other.dataset.rows.inputs[index])
+        (target,) = (t.long() for t in other.dataset.rows.target.values())
+        loss = sum(
+            nn.functional.cross_entropy(logits[t], target[index, i], reduction="sum")
+            for i, t in enumerate("ab")
+        )
         assert isinstance(loss, Tensor)
         loss.backward()
         for name, p in other.built.model.named_parameters():
             assert p.grad is not None
-            total[name] += p.grad / 3
+            total[name] += p.grad / n_rows
     list(fit(trainer))
     for name, p in trainer.built.model.named_parameters():
-        lr = 10.0 if name.startswith("stitches") else 1.0
+        lr = 10.0 if name.startswith("trunk.stitches") else 1.0
         # logits pass through float32 on their way into the loss
         torch.testing.assert_close(p.detach(), before[name] - lr * total[name], rtol=1e-5, atol=1e-6)
 
@@ -266,12 +273,10 @@ def test_evaluation_between_epochs_draws_nothing() -> None:
     one, two = trainer_of(recipe), trainer_of(recipe)
     list(fit(one))
 
-    def draw(*_: int) -> None:
-        evaluate_split(two, "test")
-        torch.rand(3)
-
-    two.on_step = draw
-    list(fit(two))
+    for event in fit(two):
+        if isinstance(event, Stepped):
+            evaluate_split(two, "test")
+            torch.rand(3)
     assert_equal(one, two)
 
 
@@ -296,9 +301,9 @@ def test_evaluation_between_epochs_draws_nothing() -> None:
 def test_steps_and_progress(train: dict[str, Any], steps: list[int]) -> None:
     recipe = toy(train={"batch_size": 32, "device": "cpu", **train})
     trainer = trainer_of(recipe)
-    seen: list[tuple[int, int, int]] = []
-    trainer.on_step = lambda *at: seen.append(at)
-    epochs = list(fit(trainer))
+    events = list(fit(trainer))
+    seen = [(event.epoch, event.step, event.n_steps) for event in events if isinstance(event, Stepped)]
+    epochs = [event for event in events if isinstance(event, EpochEnded)]
     assert seen == [(epoch, step, n) for epoch, n in enumerate(steps) for step in range(1, n + 1)]
     assert [epoch.rows[0]["step"] for epoch in epochs] == [sum(steps[: k + 1]) for k in range(len(steps))]
     assert [epoch.rows[0]["epoch"] for epoch in epochs] == list(range(1, len(steps) + 1))
@@ -309,18 +314,18 @@ def test_steps_and_progress(train: dict[str, Any], steps: list[int]) -> None:
 def test_the_learning_rate_follows_the_schedule() -> None:
     recipe = toy(schedule={"kind": "one_cycle"}, optimizer={"kind": "adam", "lr": 0.02})
     trainer = trainer_of(recipe)
-    rates: list[dict[float, float]] = []
-    trainer.on_step = lambda *_: rates.append(
-        {g["lr_scale"]: g["lr"] for g in trainer.optimizer.param_groups}
-    )
-    list(fit(trainer))
+    rates = [
+        {group["lr_scale"]: group["lr"] for group in trainer.optimizer.param_groups}
+        for event in fit(trainer)
+        if isinstance(event, Stepped)
+    ]
     assert len(rates) == 12
     for step, rate in enumerate(rates):
         factor = recipe.schedule.factor(step, 12)
         assert rate[1.0] == pytest.approx(0.02 * factor, rel=1e-12)
         assert rate[10.0] == pytest.approx(0.2 * factor, rel=1e-12)
     names = [name for g in trainer.optimizer.param_groups if g["lr_scale"] == 10 for name in g["names"]]
-    assert names == ["stitches.fc1.alpha", "stitches.fc2.alpha"]
+    assert names == ["trunk.stitches.fc1.alpha", "trunk.stitches.fc2.alpha"]
 
 
 @pytest.mark.parametrize("optimizer", [{"kind": "adam", "l2": 5.0}, {"kind": "adamw", "weight_decay": 5.0},
@@ -329,11 +334,11 @@ def test_only_weights_decay(optimizer: dict[str, Any]) -> None:
     """With no gradient from the loss, decay is all that moves a parameter."""
     recipe = toy(optimizer={"lr": 0.1, **optimizer}, train__max_steps=3, train__epochs=None)
     trainer = trainer_of(recipe)
-    trainer.weighting.weights.zero_()
+    trainer.weighting.task_weights.zero_()
     before = {name: p.detach().clone() for name, p in trainer.built.model.named_parameters()}
     list(fit(trainer))
     moved = {n for n, p in trainer.built.model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == {name for name, p in before.items() if p.ndim > 1 and not name.startswith("stitches.")}
+    assert moved == {name for name, p in before.items() if p.ndim > 1 and ".stitches." not in name}
     assert moved
     for name in moved:
         assert trainer.built.model.get_parameter(name).norm() < before[name].norm()
@@ -398,7 +403,9 @@ def test_a_loss_that_is_not_finite_stops(value: float) -> None:
 def test_only_the_task_at_fault_is_named() -> None:
     trainer = trainer_of(toy(model__sharing={"kind": "none"}))
     with torch.no_grad():
-        trainer.built.model.towers.stages.fc2.map.weight[5:] = math.nan  # the second tower's
+        trainer.built.model.trunk.get_parameter("towers.stages.fc2.map.weight")[5:] = (
+            math.nan
+        )  # the second tower's
     with pytest.raises(
         NotFinite, match=r"^task 'b': loss is nan at step 0 \(epoch 1, lr 0\.01, batch of rows \d"
     ):
@@ -454,7 +461,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float | None]) ->
     """Let validation give these accuracies in turn."""
     given = iter(values)
 
-    def fake(trainer: Trainer, split: str) -> dict[str, Any]:
+    def fake(trainer: Trainer, split: str, *_: object) -> dict[str, Any]:
         value = next(given) if split == "validation" else 0.99
         return {f"{split}/a/loss": 1.0, f"{split}/b/loss": 1.0, f"{split}/mean/accuracy": value}
 
@@ -526,7 +533,7 @@ def test_when_it_is_evaluated(every: dict[str, int], expected: list[tuple[int, i
         for split in ("train", "validation")
     }
     assert at == {"train": [(1, 4), (2, 8), (3, 12)], "validation": expected}
-    assert sum(isinstance(event, Epoch) for event in seen) == 3
+    assert sum(isinstance(event, EpochEnded) for event in seen) == 3
     assert trainer.progress.evaluated == 12
 
 
@@ -543,7 +550,7 @@ def test_stopped_early_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (progress.step, progress.epoch, progress.step_in_epoch) == (12, 3, 0)
     assert [event.is_best for event in seen] == [True, False, True, False, False, False]
     *_, last = seen
-    assert isinstance(last, Epoch)
+    assert isinstance(last, EpochEnded)
     assert last.is_last
     assert [row["split"] for row in last.rows] == ["train", "validation"]
 
@@ -558,7 +565,7 @@ def test_stopped_early_in_the_midst_of_an_epoch(monkeypatch: pytest.MonkeyPatch)
     progress = trainer.progress
     assert (progress.step, progress.epoch, progress.step_in_epoch) == (6, 2, 0)
     *_, last = seen
-    assert isinstance(last, Epoch)
+    assert isinstance(last, EpochEnded)
     assert (last.is_last, last.is_best, last.steps) == (True, False, 2)
     assert [(row["split"], row["step"]) for row in last.rows] == [("train", 6)]
 
@@ -607,7 +614,7 @@ def test_the_mean_loss_selects_where_headlines_differ(monkeypatch: pytest.Monkey
 def test_a_mean_loss_that_is_undefined_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     headlines_differ(monkeypatch)
     undefined = {"validation/mean/loss": None}
-    monkeypatch.setattr("mtl.training.loop.evaluate_split", lambda trainer, split: undefined)
+    monkeypatch.setattr("mtl.training.loop.evaluate_split", lambda trainer, split, between: undefined)
     trainer, _ = trained(toy(data__split={"validation": 0.25}))
     assert trainer.progress.best is None
 

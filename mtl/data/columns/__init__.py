@@ -1,1 +1,1 @@
-"""What a column holds: numbers, times, labels, arrays, inputs."""
+"""Reads columns: numbers, times, labels, arrays and inputs."""

@@ -1,4 +1,4 @@
-"""Arrays of a file's own types -> inputs, labels and further columns as tasks and splits take them."""
+"""Turns the arrays of a file into inputs, labels and further columns, in the types that tasks and splits take."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mtl.data.types import Array, Mask, Rows
 from mtl.errors import KeyPath, UserError, quoted
 
 BLOCK = 1 << 16
-"""Rows that are looked at in float64 at once."""
+"""Rows that are converted to float64 at once."""
 KINDS = {"U": "text", "S": "text", "c": "complex numbers", "M": "times", "m": "durations", "V": "raw bytes"}
 KEPT = ("u1", "i1", "i2", "f2", "f4")
-"""Types of inputs that stay as they are: every device computes with them."""
+"""Types of inputs that are kept, because every device computes with them."""
 
 
 def input_rows(file: str, name: str, values: Array) -> tuple[Array, str]:
-    """Inputs in a type that every device has (float32 unless they are smaller), and what to tell of it, if anything.
+    """Inputs in a type that every device has (float32 unless they are smaller), and a warning, or "" if there is none.
 
     Raises:
-        UserError: they are no numbers, or there are none.
+        UserError: the array holds no rows, or something else than numbers.
     """
     require_numbers(file, name, values.dtype)
     if len(values) == 0:
@@ -40,8 +40,10 @@ def input_rows(file: str, name: str, values: Array) -> tuple[Array, str]:
 
 
 def require_numbers(file: str, name: str, dtype: np.dtype[np.generic], path: KeyPath = ()) -> None:
-    """Raises:
-    UserError: an array of this type holds something else than real numbers.
+    """Refuse an array whose type holds something else than real numbers.
+
+    Raises:
+        UserError: the type is no type of real numbers.
     """
     if dtype.kind not in "biuf":
         what = f"array {quoted(name)} holds {KINDS.get(dtype.kind, dtype)}, not real numbers"
@@ -49,7 +51,7 @@ def require_numbers(file: str, name: str, dtype: np.dtype[np.generic], path: Key
 
 
 def _inexact_row(values: Array) -> int | None:
-    """The first row with a whole number that float32 cannot hold."""
+    """The first row that holds a whole number which float32 cannot hold."""
     for start in range(0, len(values), BLOCK):
         part = values[start : start + BLOCK]
         x = part.astype(np.float64).reshape(len(part), -1)
@@ -62,12 +64,12 @@ def _inexact_row(values: Array) -> int | None:
 
 
 def label_column(file: str, name: str, values: Array) -> tuple[Array, Mask, tuple[str, ...] | None]:
-    """Labels as numbers or codes in the smallest type, which of them are there, and what codes are called.
+    """Labels as numbers or codes in the smallest type, which rows have one, and the names of the codes.
 
-    NaN and empty text are missing.
+    NaN and empty text are missing labels.
 
     Raises:
-        UserError: they are not one number, truth value or text a row.
+        UserError: a row holds something else than one number, truth value or text.
     """
     require_one_each(file, name, values)
     if values.dtype.kind in "US":
@@ -85,8 +87,10 @@ def label_column(file: str, name: str, values: Array) -> tuple[Array, Mask, tupl
 
 
 def require_one_each(file: str, name: str, values: Array, n: int | None = None) -> None:
-    """Raises:
-    UserError: the array is not (n,).
+    """Refuse an array that holds something else than one value per row.
+
+    Raises:
+        UserError: the shape is not (n,).
     """
     if values.ndim != 1:
         raise UserError(
@@ -98,7 +102,7 @@ def require_one_each(file: str, name: str, values: Array, n: int | None = None) 
 
 
 def coded(file: str, name: str, values: Array) -> tuple[Rows, tuple[str, ...]]:
-    """Values as codes in the order of their texts, -1 for NaN and empty text.
+    """Codes of the values, in the order of their texts; NaN and empty text get -1. Also the text of each code.
 
     Raises:
         UserError: bytes are not UTF-8 text.
@@ -128,10 +132,10 @@ def _texts(file: str, name: str, values: Array, distinct: Array) -> list[str]:
 
 
 def number_column(file: str, name: str, values: Array) -> npt.NDArray[np.float64]:
-    """Numbers, NaN where one is missing; texts are read as numbers.
+    """Numbers, with NaN for a missing one; texts are read as numbers.
 
     Raises:
-        UserError: a value is no number; names the first row.
+        UserError: a value is no number; the message names the first such row.
     """
     if values.dtype.kind not in "US":
         require_numbers(file, name, values.dtype)
@@ -141,10 +145,10 @@ def number_column(file: str, name: str, values: Array) -> npt.NDArray[np.float64
 
 
 def time_column(file: str, name: str, values: Array) -> npt.NDArray[np.float64]:
-    """Seconds since 1970 (UTC unless a text names a zone), or numbers as they are; NaN where one is missing.
+    """Seconds since 1970, in UTC unless a text names a zone; numbers stay as they are, and a missing time is NaN.
 
     Raises:
-        UserError: a value is no number, date or time; names the first row.
+        UserError: a value is no number, date or time; the message names the first such row.
     """
     if values.dtype.kind == "M":
         micro = values.astype("datetime64[us]")
@@ -165,7 +169,7 @@ def _seconds(text: str) -> float:
 def _each(
     file: str, name: str, codes: Rows, names: tuple[str, ...], read: Callable[[str], float], wanted: str
 ) -> npt.NDArray[np.float64]:
-    """Each distinct text read once; a code of -1 takes the last place, which is NaN."""
+    """Read each distinct text once. The code -1 reads the last place of the table, which is NaN."""
     found = np.full(len(names) + 1, np.nan)
     wrong = []
     for code, text in enumerate(names):

@@ -1,4 +1,4 @@
-"""The input columns of a table as one matrix of numbers, and what is learned from its training rows."""
+"""Turns the input columns of a table into one matrix of numbers, and learns their scales from the training rows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ CHUNK = 1 << 20
 
 
 class Coder(Protocol):
-    """Texts -> codes from 0, -1 for null."""
+    """Turns texts into codes 0, 1, ...; null becomes -1."""
 
-    def add(self, array: pa.StringArray) -> npt.NDArray[np.int32]: ...
+    def add(self, array: pa.StringArray) -> npt.NDArray[np.int32]:
+        """(n,) the code of each text; -1 for null."""
 
 
 class Known:
-    """Codes of values that are known already; any other value is -1, as a missing one."""
+    """Codes of a fixed list of values; any other value gets -1, as a missing one does."""
 
     def __init__(self, values: tuple[str, ...]) -> None:
         import pyarrow as pa
@@ -37,7 +38,7 @@ class Known:
         self.values = pa.array(values, pa.string())
 
     def add(self, array: pa.StringArray) -> npt.NDArray[np.int32]:
-        """The position of each text among the values."""
+        """(n,) the position of each text among the values."""
         import pyarrow.compute as pc
 
         found = pc.index_in(array, value_set=self.values, skip_nulls=True)
@@ -56,7 +57,7 @@ def input_block(
     """Fill `out`, (n, layout.width), with the rows of one batch; a missing number is NaN, a missing category 0.
 
     Raises:
-        UserError: a value is not what its column should hold; names the row.
+        UserError: a value does not fit its column; the message names the row.
     """
     with np.errstate(over="ignore"):
         for i, name in enumerate(layout.numeric):
@@ -81,20 +82,20 @@ def fit_layout(
 ) -> tuple[Layout, Float32, Float32, Float32, tuple[int, ...]]:
     """Learn from the training rows of a raw matrix, and renumber its categories in place.
 
-    A category's values are those that training rows have, in their stable order, 1, 2, ...; any other value
-    becomes 0, as a value would that is first seen in prediction.
+    The values of a category that occur in training rows get the codes 1, 2, ... in their stable order. Any other
+    value gets 0, as an unknown value does in prediction.
 
     Args:
         inputs: (n, layout.width) raw rows.
-        layout: with the values of all rows.
+        layout: the layout with the values of all rows.
         train: the training rows.
         used: the rows of all splits.
         scale: whether numbers are standardized.
-        place: row number -> what it is called in messages.
+        place: row number -> its name in messages.
 
     Returns:
-        The layout with the values of training rows, mean, std and fill of each number, and the numbers
-        with an indicator.
+        The layout with the values of the training rows; mean, std and fill of each number; and the positions of
+        the numbers that have an indicator.
 
     Raises:
         UserError: a number is missing and `missing` is error, or no training row has a number.
@@ -129,7 +130,7 @@ def fit_layout(
     if not scale:
         mean, std = np.zeros(n), np.ones(n)
     mean32, std32, fill32 = (part.astype(np.float32) for part in (mean, std, fill))
-    std32[std32 == 0] = 1  # a deviation too small for float32
+    std32[std32 == 0] = 1  # float32 rounds a very small deviation to 0
     return replace(layout, values=values), mean32, std32, fill32, indicators
 
 
@@ -152,7 +153,7 @@ def _refuse_missing(inputs: Float32, layout: Layout, used: Rows, place: object) 
 def _moments(
     inputs: Float32, rows: Rows
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Count, mean and standard deviation of each column over the rows in which it is there; constants get 1."""
+    """Count, mean and standard deviation of each column, without missing values; a constant gets the deviation 1."""
     width = inputs.shape[1]
     count = np.zeros(width, np.int64)
     mean, squares = np.zeros(width), np.zeros(width)
@@ -169,5 +170,5 @@ def _moments(
         mean += gap * (n / total)
         count += n
     std = np.sqrt(squares / np.maximum(count, 1))
-    # of a constant it is exactly 0: up to 2^29 equal float32 numbers are added without rounding
+    # a constant has a deviation of exactly 0, because up to 2^29 equal float32 numbers add up without rounding
     return count, mean, np.where(std == 0, 1.0, std)

@@ -1,4 +1,4 @@
-"""Raw label values -> the numbers of their classes."""
+"""Turns raw label values into class numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.types import Array, Labels, Mask
+from mtl.data.types import Array, Labels, Mask, Names, stable_order
 from mtl.errors import UserError, quoted
 
 MAX_CLASSES = 100_000
@@ -21,13 +21,13 @@ NO_AND_YES = (
     ("neg", "pos"),
     ("negative", "positive"),
 )
-"""Pairs of texts of which the second means yes."""
+"""Pairs of texts; the second text of each pair means yes."""
 
 
 def narrow(values: Array) -> Array:
     """The same numbers in the smallest type that holds each of them exactly, down to int8 and float32.
 
-    Rows of labels stay in memory for the whole run: a class of ten takes one byte instead of eight.
+    Labels stay in memory for the whole run; ten classes then take one byte per row instead of eight.
     """
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -43,15 +43,15 @@ def narrow(values: Array) -> Array:
 
 
 def class_codes(labels: Labels, lookup: Mapping[int, int], allowed: str) -> Array:
-    """(n,) the class of each row; any class where no label is present.
+    """(n,) the class of each row; a row without a label gets any class.
 
     Args:
         labels: (n,) raw values.
         lookup: raw value -> class.
-        allowed: what the message says of the values that have one.
+        allowed: the allowed values, as the message describes them.
 
     Raises:
-        UserError: a label that is present has no class; names the first row.
+        UserError: a label has no class; the message names the first such row.
     """
     distinct = np.unique(labels.values)
     classes = narrow(np.array([_class(lookup, value) for value in distinct.tolist()], dtype=np.int64))
@@ -65,14 +65,14 @@ def class_codes(labels: Labels, lookup: Mapping[int, int], allowed: str) -> Arra
 
 
 def _class(lookup: Mapping[int, int], value: object) -> int:
-    """The class of a raw value; -1 if it is not a whole number or has none."""
+    """The class of a raw value; -1 if the value is no whole number or has no class."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return lookup.get(int(value), -1) if isinstance(value, int) else -1
 
 
 def shown_value(labels: Labels, row: int) -> str:
-    """A raw label as its user wrote it."""
+    """A raw label as the user wrote it."""
     value = labels.values[row].item()
     if labels.text and labels.names is not None and 0 <= value < len(labels.names):
         return quoted(labels.names[value])
@@ -83,7 +83,7 @@ def found_classes(labels: Labels) -> tuple[str, ...]:
     """The classes of a column of whole numbers: its distinct values in order, as text.
 
     Raises:
-        UserError: a value is no whole number, or there are too many.
+        UserError: a value is no whole number, or there are too many values.
     """
     values = np.unique(labels.values[labels.present])
     if not _are_whole(values).all():
@@ -107,11 +107,20 @@ def _are_whole(values: Array) -> Mask:
 
 
 def by_name(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
-    """Code of a text value -> class, for the values that are classes."""
+    """Code -> class, for each text value that is a class."""
     position = {name: i for i, name in enumerate(classes)}
     return {code: position[name] for code, name in enumerate(names) if name in position}
 
 
 def written(value: object) -> str:
-    """A label value of a recipe as a text column would hold it."""
+    """A label value of a recipe, in the form in which a text column would hold it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def called_together(names: Sequence[Names], text: bool) -> Names:
+    """Names of the codes of several sources together: texts in their stable order; else the names that all agree on."""
+    if None in names:
+        return None
+    if text:
+        return stable_order(name for own in names for name in own or ())
+    return names[0] if len(set(names)) == 1 else None

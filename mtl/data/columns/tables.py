@@ -1,107 +1,43 @@
-"""A table's files -> Columns: labels typed as tasks ask for them, inputs as one matrix."""
+"""Reads the files of a table into Columns: tasks decide the types of labels, and inputs become one matrix."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from mtl.data.columns.column import MAX_VALUES, Column, finished
 from mtl.data.columns.inputs import input_block
-from mtl.data.columns.labels import narrow
-from mtl.data.columns.times import are_dates, times
-from mtl.data.columns.values import Codes, inexact_row, lists_of_text, numbers, texts, vectors
-from mtl.data.files.table import TableFile, release_memory, type_name
+from mtl.data.columns.values import Codes, inexact_row, texts, vectors
+from mtl.data.files.table import TableFile, release_memory
 from mtl.data.learned import Float32
 from mtl.data.memory import require_memory
-from mtl.data.types import Array, Columns, Header, How, Layout, Mask, Rows, Wanted
+from mtl.data.types import Array, Columns, Header, Layout, Mask, Rows, Wanted
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Image = tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]]
-"""A column of image paths, height and width if they are resized, and the mode."""
-
-MAX_VALUES = 100_000
-"""Distinct values of a category or class."""
-MAX_LABELS = 10_000
-"""Distinct labels of a column that lists them."""
-
-
-@dataclass
-class Column:
-    """One label or further column while it is read.
-
-    Args:
-        how: how its values are taken.
-        n_rows: rows of all files.
-        values: (n_rows,) numbers or codes; made at once, for chunks of many columns would leave holes in memory.
-        codes: what the codes stand for.
-        dates: of a column of times, whether they are dates rather than numbers, as the first batch with any says.
-        there: of a column that lists labels, whether each row has a value, in parts.
-        listed: of such a column, rows and codes of its labels, in parts.
-    """
-
-    name: str
-    how: How
-    separator: str
-    n_rows: int
-    values: npt.NDArray[Any] | None = None
-    codes: Codes | None = None
-    dates: bool | None = None
-    there: list[Mask] = field(default_factory=list)
-    listed: list[tuple[Rows, npt.NDArray[np.int32]]] = field(default_factory=list)
-
-    def add(self, file: TableFile, first: int, at: int, array: pa.Array) -> None:
-        """Take in one batch: the rows from `first` on of a file, which are those from `at` on of all files."""
-        if self.how == "numbers":
-            return self._put(at, numbers(file, self.name, first, array))
-        if self.how == "times":
-            if self.dates is None:
-                self.dates = are_dates(file, self.name, first, array)
-            return self._put(at, times(file, self.name, first, array, self.dates))
-        if self.codes is None:
-            self.codes = Codes(self.name, MAX_VALUES if self.how == "classes" else 1 << 31)
-        # the first batch says whether a column lists labels or is 0 or 1; another file may hold them otherwise
-        if self.how == "lists" and self.values is None and (self.there or _lists(array)):
-            there, rows, labels = lists_of_text(file, self.name, first, array, self.separator)
-            self.there.append(there)
-            self.listed.append((rows + at, self.codes.add(labels)))
-        else:
-            self._put(at, self.codes.add(texts(file, self.name, first, array)))
-
-    def _put(self, at: int, part: npt.NDArray[Any]) -> None:
-        """In the smallest type that holds what was seen so far: 40 columns of classes take a byte each, not four."""
-        part = narrow(part)
-        if self.values is None:
-            self.values = np.zeros(self.n_rows, part.dtype)
-        wider = np.result_type(self.values, part)
-        if wider != self.values.dtype:
-            self.values = self.values.astype(wider)
-        self.values[at : at + len(part)] = part
-
-
-def _lists(array: pa.Array) -> bool:
-    """Whether a column of a multilabel task lists labels, rather than being 0 or 1."""
-    return type_name(array.type) not in ("integer", "boolean", "number")
+"""The column of image paths; (height, width) if images are resized, else None; and the mode."""
 
 
 @dataclass(frozen=True)
 class TableForm:
-    """What a table source says of its files.
+    """The settings by which a table source reads its files.
 
     Args:
-        files: split -> its file; the rows of the first are for training and whatever is taken from them.
-        layout: of the input row; None for images.
-        image: the column of image paths, for images.
-        root: the folder that image paths are relative to.
-        separator: between the labels of a column that lists several.
-        settings: everything else that the rows depend on, for the fingerprint.
+        files: split -> its file. The first file has the training rows, and other splits may be taken from them.
+        layout: the layout of the input row; None for images.
+        image: the column of image paths; None for other inputs.
+        root: the folder from which image paths start.
+        separator: the text between the labels of a column that lists several.
+        settings: all other settings that the rows depend on, for the fingerprint.
     """
 
     files: Mapping[str, TableFile]
@@ -116,7 +52,7 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
     """Read all rows of a table source.
 
     Raises:
-        UserError: a file is not what it should be, or a column or value is missing or wrong.
+        UserError: a file cannot be read as its form says, or a column or value is missing or wrong.
     """
     files = form.files
     first = next(iter(files.values()))
@@ -144,8 +80,10 @@ def _require(file: TableFile, like: TableFile) -> None:
 
 
 def _require_different(files: Mapping[str, TableFile]) -> None:
-    """Raises:
-    UserError: two splits have one file, or a copy of it: what was learned would be measured again.
+    """Refuse the same file for two splits, because evaluation would then measure the training rows again.
+
+    Raises:
+        UserError: two splits have one file, or equal copies of it.
     """
     seen: dict[str, str] = {}
     for split, file in files.items():
@@ -156,7 +94,7 @@ def _require_different(files: Mapping[str, TableFile]) -> None:
 
 
 class _Reading:
-    """All files of a source, read one after the other into one set of columns."""
+    """Reads the files of a source, one after the other, into one set of columns."""
 
     def __init__(self, form: TableForm, columns: Sequence[Column], n_rows: int) -> None:
         self.form, self.layout, self.columns = form, form.layout, columns
@@ -174,6 +112,7 @@ class _Reading:
         self.coders = {name: Codes(name, MAX_VALUES) for name in categorical}
 
     def read(self, file: TableFile, start: int) -> None:
+        """Read one file; its first row is row `start` of all files."""
         image = self.form.image
         names = [column.name for column in self.columns]
         inputs = [*self.layout.numeric, *self.layout.vectors, *self.layout.categorical] if self.layout else []
@@ -189,7 +128,7 @@ class _Reading:
                 column.add(file, first, start + first, batch.column(column.name))
 
     def _note_inexact(self, file: TableFile, first: int, batch: pa.RecordBatch, out: Float32) -> None:
-        """One warning for each column that holds whole numbers too large for float32."""
+        """Warn once of each column that holds whole numbers too large for float32."""
         assert self.layout is not None
         for i, name in enumerate(self.layout.numeric):
             if name in self.warned or not (np.abs(out[:, i]) >= 2**24).any():
@@ -203,6 +142,7 @@ class _Reading:
                 )
 
     def finish(self, wanted: Wanted, files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Columns:
+        """The columns of all files that were read."""
         place = _places(files, starts)
         labels: dict[str, Array] = {}
         present: dict[str, Mask] = {}
@@ -210,7 +150,7 @@ class _Reading:
         names: dict[str, tuple[str, ...] | None] = {}
         extra_names: dict[str, tuple[str, ...]] = {}
         for column in self.columns:
-            values, there, called = _finished(column)
+            values, there, called = finished(column)
             if wanted.labels.get(column.name) == column.how:
                 labels[column.name], names[column.name] = values, called
                 if not there.all():
@@ -219,7 +159,7 @@ class _Reading:
                 extra[column.name] = values
                 if called is not None:
                     extra_names[column.name] = called
-            column.values = None  # the next column needs the memory
+            column.values = None  # frees memory for the next column
             column.listed.clear()
         inputs, layout = self._inputs(place)
         every = dict.fromkeys(next(iter(files.values())).column_names)
@@ -252,7 +192,9 @@ class _Reading:
             from mtl.data.files.images import read_images
 
             _, size, mode = self.form.image
-            return read_images(self.paths, root=self.form.root, size=size, mode=mode, place=place), None
+            root, file = self.form.root, next(iter(self.form.files.values()))
+            first = _first_image(file, self.form.image, root) if size is None else None
+            return read_images(self.paths, root=root, size=size, mode=mode, place=place, first=first), None
         assert self.layout is not None
         values = {}
         for i, (name, coder) in enumerate(self.coders.items()):
@@ -262,44 +204,6 @@ class _Reading:
             lookup = np.concatenate([[0], np.asarray(remap, np.float32) + 1]).astype(np.float32)
             column[:] = lookup[column.astype(np.int64)]
         return self.inputs, replace(self.layout, values=values)
-
-
-def _finished(column: Column) -> tuple[Array, Mask, tuple[str, ...] | None]:
-    """Values, which of them are there, and what codes are called (None for numbers)."""
-    if column.how in ("numbers", "times"):
-        assert column.values is not None
-        return narrow(column.values), ~np.isnan(column.values), None
-    assert column.codes is not None
-    if column.there:
-        return _listed(column, column.codes)
-    names, remap = column.codes.finish()
-    codes = column.values
-    assert codes is not None
-    there = codes >= 0
-    # the remap has a place for -1 at its end
-    number = np.append(np.asarray(remap, np.int64), -1)
-    if column.how == "classes" and names and all(_whole(name) for name in names):
-        value = np.array([int(name) for name in names] + [0], dtype=np.int64)
-        return narrow(value[number])[codes], there, None
-    return narrow(number)[codes], there, names
-
-
-def _whole(name: str) -> bool:
-    return name.removeprefix("-").isdecimal() and len(name) < 18 and str(int(name)) == name
-
-
-def _listed(column: Column, codes: Codes) -> tuple[Array, Mask, tuple[str, ...]]:
-    """A column that lists labels: (n, L) of 0 and 1, L distinct labels in order."""
-    names, remap = codes.finish()
-    called = f"column {quoted(column.name)}"
-    if len(names) > MAX_LABELS:
-        raise UserError("", f"{called} lists {len(names)} distinct labels, at most {MAX_LABELS}")
-    what = f"the {len(names)} labels of {called}"
-    require_memory(column.n_rows * len(names), "", what, "leave out those that are rare")
-    values = np.zeros((column.n_rows, len(names)), np.int8)
-    for rows, found in column.listed:
-        values[rows, remap[found]] = 1
-    return values, np.concatenate(column.there), names
 
 
 def _places(files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Callable[[int], str]:
@@ -313,7 +217,7 @@ def _places(files: Mapping[str, TableFile], starts: Mapping[str, int]) -> Callab
 
 
 def _fingerprint(form: TableForm, wanted: Wanted, images: Array | None) -> str:
-    """sha256 over the files' bytes, over which columns are read and how, and over the pixels of images."""
+    """sha256 over the bytes of the files, over the columns that are read and their types, and over pixels of images."""
     digest = hashlib.sha256()
     for split, file in form.files.items():
         digest.update(f"{split}={file.sha256()};".encode())
@@ -325,19 +229,34 @@ def _fingerprint(form: TableForm, wanted: Wanted, images: Array | None) -> str:
 
 
 def vector_width(file: TableFile, name: str) -> int:
-    """Numbers in the first row of a column of vectors."""
-    for first, batch in file.batches([name]):
-        if batch.num_rows:
-            return int(vectors(file, name, first, batch.column(name).slice(0, 1), None).shape[1])
-    raise UserError(file.name, "no rows")
+    """The length of the first row's vector in a column of vectors."""
+
+    def find() -> int:
+        return int(vectors(file, name, 0, file.first_row([name]).column(name), None).shape[1])
+
+    return file.once(("width", name), find)
 
 
 def image_header(file: TableFile, image: Image, root: Path) -> tuple[int, ...]:
-    """Shape of the images, from the first of them."""
-    from mtl.data.files.images import image_shape
-
+    """(C, H, W) of all images; the first image decides H and W unless the recipe gives them."""
     column, size, mode = image
-    for first, batch in file.batches([column]):
-        path = texts(file, column, first, batch.column(column))[0].as_py()
-        return image_shape(path, root, size, mode, file.row)
-    raise UserError(file.name, "no rows")
+    if size is None:
+        return _first_image(file, image, root).shape
+    _first_path(file, column)
+    return (1 if mode == "grey" else 3, *size)
+
+
+def _first_image(file: TableFile, image: Image, root: Path) -> npt.NDArray[np.uint8]:
+    """The image of the first row; it is decoded once, both for the header and for the rows."""
+    from mtl.data.files.images import first_image
+
+    column, _, mode = image
+    return file.once(
+        ("first image", column, mode),
+        lambda: first_image(_first_path(file, column), root, mode, file.row(0)),
+    )
+
+
+def _first_path(file: TableFile, column: str) -> str | None:
+    path: str | None = texts(file, column, 0, file.first_row([column]).column(column))[0].as_py()
+    return path

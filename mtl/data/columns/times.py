@@ -1,4 +1,4 @@
-"""The values of a table's column as times: dates, or numbers throughout."""
+"""Reads the values of a table's column as times. A column holds either dates or numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.columns.values import numbers, plain, shown
-from mtl.data.files.table import TableFile, type_name
+from mtl.data.files.column_types import type_name
+from mtl.data.files.table import TableFile
 from mtl.data.iso_time import iso_seconds
 from mtl.errors import UserError, quoted
 
@@ -20,13 +21,17 @@ SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 def times(
     file: TableFile, column: str, first: int, array: pa.Array, dates: bool | None = None
 ) -> npt.NDArray[np.float64]:
-    """(n,) seconds since 1970 (UTC unless a zone is named), or numbers as they are; NaN where one is missing.
+    """(n,) seconds since 1970, in UTC unless a zone is named; numbers stay as they are, and a missing time is NaN.
 
     Args:
-        dates: whether the values before these were dates, so that these must be too; None: they say it themselves.
+        file: the table; it names the row in messages.
+        column: the name of the column.
+        first: the number of the first of these rows in the file.
+        array: the n values.
+        dates: whether earlier values were dates, so that these must be dates too; None: these values decide.
 
     Raises:
-        UserError: a value is no number, date or time; names its row.
+        UserError: a value is no number, date or time; the message names its row.
     """
     array = plain(file, column, first, array)
     if array.null_count == len(array):
@@ -54,9 +59,9 @@ def times(
 
 
 def are_dates(file: TableFile, column: str, first: int, array: pa.Array) -> bool | None:
-    """Whether a column of times holds dates, rather than numbers; None where every value is missing.
+    """Whether a column of times holds dates rather than numbers; None if every value is missing.
 
-    The first value that is there decides, so that a bad one further down is the one that is named.
+    The first present value decides. A wrong value further down is then the one that the error names.
     """
     array = plain(file, column, first, array)
     if array.null_count == len(array):
@@ -70,7 +75,7 @@ def are_dates(file: TableFile, column: str, first: int, array: pa.Array) -> bool
 
 
 def _seconds(array: pa.Array) -> npt.NDArray[np.float64]:
-    """Seconds of dates and timestamps; in float64 from the start, for microseconds of a far date overflow."""
+    """Seconds of dates and timestamps, computed in float64: whole microseconds of a far date would overflow."""
     kind = array.type
     if pa.types.is_date32(kind):
         count, per_second = array.cast(pa.int32()), 1 / 86_400

@@ -1,4 +1,4 @@
-"""The values of a table's columns as numbers, texts, vectors or lists."""
+"""Reads the values of a table's columns as numbers, texts, vectors or lists."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mtl.data.files.csv import FIELD_LIMIT
-from mtl.data.files.table import TableFile, first_bad, is_bytes, is_list, is_text, type_name
+from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
+from mtl.data.files.csv_structure import FIELD_LIMIT
+from mtl.data.files.table import TableFile, first_bad
 from mtl.data.types import stable_order
 from mtl.errors import UserError, quoted
 
 MISSING = "if it stands for a missing value, add it to na_values"
 EXACT = 2.0**53
-"""float64 holds every whole number up to here, and not the next one."""
+"""float64 holds every whole number up to this one, but not the next."""
 WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 
 
@@ -26,7 +27,7 @@ def plain(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Array
     """The same values in fewer types: no dictionaries, text and bytes as string, half floats as float32.
 
     Raises:
-        UserError: a text is not UTF-8; names its row.
+        UserError: a text is not UTF-8; the message names its row.
     """
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -38,10 +39,10 @@ def plain(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Array
 
 
 def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
-    """(n,) numbers, NaN where one is missing; truth values count as 0 and 1.
+    """(n,) numbers; NaN for a missing one, 0 and 1 for truth values.
 
     Raises:
-        UserError: a value is not a finite number; names its row.
+        UserError: a value is not a finite number; the message names its row.
     """
     array = plain(file, column, first, array)
     kind = array.type
@@ -74,10 +75,10 @@ def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.ND
 
 
 def inexact_row(file: TableFile, column: str, first: int, array: pa.Array) -> int | None:
-    """The first row, counted from `first`, whose whole number float32 cannot hold exactly: an id, it may be."""
+    """The first row, counted from `first`, whose whole number float32 cannot hold exactly; it may be an id."""
     values = numbers(file, column, first, array)
     if type_name(array.type) == "number":
-        return inexact(values, EXACT)  # beyond it every float64 is a whole number: a quantity
+        return inexact(values, EXACT)  # a larger number is a quantity, not an id
     row = inexact(values)
     rounded = np.flatnonzero(np.abs(values[:row]) >= EXACT)
     written = texts(file, column, first, array.take(pa.array(rounded))).to_pylist()
@@ -89,7 +90,7 @@ def inexact_row(file: TableFile, column: str, first: int, array: pa.Array) -> in
 
 
 def inexact(values: npt.NDArray[np.float64], largest: float = np.inf) -> int | None:
-    """The first whole number up to `largest` that float32 cannot hold exactly, or None."""
+    """The position of the first whole number up to `largest` that float32 cannot hold exactly, or None."""
     with np.errstate(over="ignore", invalid="ignore"):
         size = np.abs(values)
         wrong = (size > 2**24) & (size <= largest) & (values == np.floor(values))
@@ -98,7 +99,7 @@ def inexact(values: npt.NDArray[np.float64], largest: float = np.inf) -> int | N
 
 
 def texts(file: TableFile, column: str, first: int, array: pa.Array) -> pa.StringArray:
-    """(n,) values as text: 7 and 7.0 as `7`, true as `true`; null and NaN are null.
+    """(n,) values as text: 7 and 7.0 become `7`, true becomes `true`; null and NaN become null.
 
     Raises:
         UserError: the column holds lists or other compound values, or a text is too long or not UTF-8.
@@ -129,10 +130,12 @@ def texts(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Strin
 def vectors(
     file: TableFile, column: str, first: int, array: pa.Array, width: int | None
 ) -> npt.NDArray[np.float32]:
-    """(n, width) numbers of a list column, or of texts such as `[1, 2.5]`; the width of the first row if None.
+    """(n, width) numbers of a column of lists, or of texts such as `[1, 2.5]`.
+
+    If `width` is None, the first row decides it.
 
     Raises:
-        UserError: a row has another length, is missing, or holds something else than finite numbers.
+        UserError: a row is missing, has another length, or holds something else than finite numbers.
     """
     array = plain(file, column, first, array)
     if pa.types.is_string(array.type):
@@ -185,7 +188,7 @@ def lists_of_text(
     """The labels that each of n rows lists.
 
     Returns:
-        (n,) whether the value is there; (m,) the row, counted from 0, of each label, and the labels, none empty.
+        (n,) whether the row has a value; (m,) the row of each label, counted from 0; and the m labels, none empty.
     """
     array = plain(file, column, first, array)
     if not is_list(array.type):
@@ -198,7 +201,7 @@ def lists_of_text(
 
 
 def shown(kind: pa.DataType) -> str:
-    """What the type of a column is called, without the names in it: they are the user's."""
+    """The type of a column in words; names of fields in it are left out, because they come from the user."""
     if is_text(kind):
         return "text"
     name = type_name(kind)
@@ -206,11 +209,11 @@ def shown(kind: pa.DataType) -> str:
 
 
 class Codes:
-    """Texts -> whole numbers, batch by batch.
+    """Turns texts into whole numbers, batch by batch.
 
     Args:
-        column: what messages call it.
-        limit: most distinct values.
+        column: the column's name in messages.
+        limit: the most distinct values.
     """
 
     def __init__(self, column: str, limit: int) -> None:
@@ -218,10 +221,10 @@ class Codes:
         self.values: dict[str, int] = {}
 
     def add(self, array: pa.StringArray) -> npt.NDArray[np.int32]:
-        """(n,) codes in the order of first appearance, -1 for null.
+        """(n,) codes in the order of first appearance; -1 for null.
 
         Raises:
-            UserError: there are more distinct values than allowed.
+            UserError: there are more than `limit` distinct values.
         """
         encoded = array.dictionary_encode()
         values = self.values
@@ -239,7 +242,7 @@ class Codes:
         return codes
 
     def finish(self) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-        """The values in their stable order, and the new code of each old one."""
+        """The values in their stable order, and the new code of each old code."""
         ordered = stable_order(self.values)
         position = {value: i for i, value in enumerate(ordered)}
         return ordered, np.array([position[value] for value in self.values], dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Fetching a file whose size and hash are known, into a cache that several processes share."""
+"""Downloads a file of known size and hash into a cache that several processes share."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import fcntl
 import hashlib
 import os
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from mtl.errors import EnvironmentFault, quoted
+from mtl.signals import undoing
 
 if TYPE_CHECKING:
     import requests
 
 ALLOWED = ("https://",)
-"""What an address, and every address that it redirects to, starts with."""
+"""Allowed beginnings of an address and of every address that it redirects to."""
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
-PAUSES = (0.5, 1.5)
-"""Seconds before the second and the third attempt at one address."""
+RETRIES = 2
+"""Attempts at one address after the first one; pooch pauses 1 s before the second and 2 s before the third."""
 CHUNK = 1 << 16
 
 
@@ -37,20 +37,20 @@ class Remote:
 
 
 class UnusableError(Exception):
-    """An address gave something else than the file; trying it again will not help."""
+    """An address gave something else than the file. A second attempt would give the same, so pooch makes none."""
 
 
-class UnreachableError(Exception):
-    """An address gave no answer, or one that may be better later."""
+class OfflineError(Exception):
+    """`MTL_OFFLINE` forbids the network."""
 
 
 def say(line: str) -> None:
-    """One line of progress."""
+    """Print one line of progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def cache_folder() -> Path:
-    """`MTL_CACHE`, or else the user's cache folder for `mtl`."""
+    """The folder in `MTL_CACHE`, or else the user's cache folder for `mtl`."""
     chosen = os.environ.get("MTL_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -61,7 +61,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make `folder`, and hold it alone among all processes; waits while another one holds it.
+    """Make `folder`, and lock it against all other processes; wait while another one holds the lock.
 
     Raises:
         EnvironmentFault: the folder cannot be made or written to.
@@ -81,6 +81,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def cannot_write(place: Path, error: OSError) -> NoReturn:
+    """Turn an OSError into a fault of the machine that names the place.
+
+    Raises:
+        EnvironmentFault: always.
+    """
     raise EnvironmentFault(
         str(place),
         f"cannot write: {error.strerror or error}",
@@ -89,98 +94,101 @@ def cannot_write(place: Path, error: OSError) -> NoReturn:
 
 
 def download(remote: Remote, mirrors: Sequence[str], folder: Path, todo: str) -> Path:
-    """Fetch one file from the first mirror that has it; it gets its name only once it is verified.
+    """Download one file from the first mirror that has it; the file gets its name only after it is verified.
 
-    Each mirror is tried three times while it does not answer, and once if it answers with something else.
-    The caller holds the folder by `locked`. `MTL_OFFLINE` set to anything keeps it off the network.
+    A mirror that does not answer is tried three times, a mirror that answers with something else once.
+    The caller locks the folder by `locked`. If `MTL_OFFLINE` is set, the network is not used.
 
     Args:
-        remote: what to fetch.
-        mirrors: addresses of folders, ending in a slash, in order of preference.
-        folder: where to put it.
-        todo: what the user can do if no mirror works.
+        remote: the file.
+        mirrors: addresses of folders, each with a slash at its end, in order of preference.
+        folder: the folder that will hold the file.
+        todo: advice to the user for the case that no mirror works.
 
     Returns:
-        Its path, `folder / remote.name`.
+        The path, `folder / remote.name`.
 
     Raises:
         EnvironmentFault: no mirror gave the file, or it could not be written.
     """
-    final, part = folder / remote.name, folder / f"{remote.name}.part"
-    problems = []
-    for mirror in mirrors:
-        url = mirror + remote.name
-        try:
-            _attempts(remote, url, part)
-            os.replace(part, final)
-            return final
-        except UnreachableError as problem:
-            problems.append(f"cannot reach {url} ({problem})")
-        except UnusableError as problem:
-            problems.append(f"{url}: {problem}")
-        except OSError as error:
-            cannot_write(part, error)
-        finally:
-            part.unlink(missing_ok=True)
-    raise EnvironmentFault(remote.name, ", ".join(problems), todo)
-
-
-def _attempts(remote: Remote, url: str, part: Path) -> None:
-    for pause in PAUSES:
-        try:
-            return _fetch(remote, url, part)
-        except UnreachableError:
-            if os.environ.get("MTL_OFFLINE"):
-                raise
-            time.sleep(pause)
-    return _fetch(remote, url, part)
-
-
-def _fetch(remote: Remote, url: str, part: Path) -> None:
-    """One attempt; `part` holds the verified file when it returns."""
-    if os.environ.get("MTL_OFFLINE"):
-        raise UnreachableError("MTL_OFFLINE is set")
-    _check_address(url)
     import pooch
     import requests
 
-    with open(part, "wb") as file, _progress(remote, url) as bar:
-        body = _Body(file, remote)
-        fetch = pooch.HTTPDownloader(
-            progressbar=bar or False,
+    pooch.get_logger().setLevel("ERROR")  # it would report each attempt on stderr in its own words
+    part, problems = folder / f"{remote.name}.part", []
+    with undoing():
+        for mirror in mirrors:
+            url = mirror + remote.name
+            registry = pooch.create(
+                folder, mirror, registry={remote.name: remote.sha256}, retry_if_failed=RETRIES
+            )
+            try:
+                return Path(registry.fetch(remote.name, downloader=_Attempt(remote, part)))
+            except (OfflineError, requests.RequestException) as problem:
+                problems.append(f"cannot reach {url} ({_reason(problem)})")
+            except UnusableError as problem:
+                problems.append(f"{url}: {problem}")
+            except OSError as error:
+                cannot_write(part, error)
+    raise EnvironmentFault(remote.name, ", ".join(problems), todo)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at an address, called by pooch; it raises a RequestException if pooch shall try again.
+
+    It does four things that pooch does not: it follows https only, stops at the known size, tells a wrong file from
+    a failed connection, and writes through `.part`. That file has the user's permissions, is on the disk before it is
+    renamed, and is overwritten by the next attempt if this process is killed.
+    """
+
+    remote: Remote
+    part: Path
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        if os.environ.get("MTL_OFFLINE"):
+            raise OfflineError("MTL_OFFLINE is set")
+        _check_address(url)
+        from pooch import HTTPDownloader
+
+        fetch = HTTPDownloader(
             chunk_size=CHUNK,
             timeout=(CONNECT_SECONDS, READ_SECONDS),
-            headers={"Accept-Encoding": "identity"},  # the gz itself, not what a server unpacks it to
-            hooks={"response": _check_redirect},
+            headers={"Accept-Encoding": "identity"},  # the gz itself, not the unpacked file
+            hooks={"response": _check_response},
         )
         try:
-            fetch(url, body, None)
-        except requests.HTTPError as error:
-            assert error.response is not None  # raise_for_status always gives it
-            status = error.response.status_code
-            problem = f"it answered {status} {quoted(error.response.reason)}"
-            raise (UnreachableError if status >= 500 or status == 429 else UnusableError)(problem) from error
-        except requests.RequestException as error:
-            raise UnreachableError(_reason(error)) from error
-        body.verify()
-        file.flush()
-        os.fsync(file.fileno())
+            with open(self.part, "wb") as file, _progress(self.remote, url) as advance:
+                body = _Body(file, self.remote, advance)
+                fetch(url, body, pooch)
+                body.verify()
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(self.part, output_file)
+        finally:
+            self.part.unlink(missing_ok=True)
 
 
 def _reason(error: BaseException) -> str:
     """The first cause in words; requests and urllib3 wrap it in two or three layers."""
+    import requests
     import urllib3
 
+    if isinstance(error, OfflineError):
+        return str(error)
+    if isinstance(error, requests.HTTPError):
+        assert error.response is not None  # raise_for_status always gives it
+        return _answer(error.response)
     while isinstance(inner := error.__cause__ or error.__context__, OSError | urllib3.exceptions.HTTPError):
         error = inner
     return quoted(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 class _Body:
-    """The file being fetched, as pooch writes it: bounded in size, and hashed on the way."""
+    """The file during the download, as pooch writes it: its size is bounded, and its hash is computed on the way."""
 
-    def __init__(self, file: IO[bytes], remote: Remote) -> None:
-        self.file, self.remote = file, remote
+    def __init__(self, file: IO[bytes], remote: Remote, advance: Callable[[int], object]) -> None:
+        self.file, self.remote, self.advance = file, remote, advance
         self.size, self.start, self.hash = 0, b"", hashlib.sha256()
 
     def write(self, chunk: bytes) -> None:
@@ -190,11 +198,13 @@ class _Body:
             self._wrong_size(f"more than {self.remote.size:,}")
         self.hash.update(chunk)
         self.file.write(chunk)
+        self.advance(len(chunk))
 
     def flush(self) -> None:
         self.file.flush()
 
     def verify(self) -> None:
+        """Check the size and the hash of what was written."""
         if self.size != self.remote.size:
             self._wrong_size(f"{self.size:,}")
         if self.hash.hexdigest() != self.remote.sha256:
@@ -212,39 +222,29 @@ def _check_address(url: str) -> None:
         raise UnusableError(f"{quoted(url)} is not an https address")
 
 
-def _check_redirect(response: requests.Response, **_: object) -> None:
+def _check_response(response: requests.Response, **_: object) -> None:
+    """Refuse a redirect to an address that is not https, and an answer that would be the same next time."""
     if response.is_redirect:
         _check_address(urljoin(response.url, response.headers["location"]))
+    elif 400 <= response.status_code < 500 and response.status_code != 429:
+        raise UnusableError(_answer(response))
 
 
-class _Bar:
-    """A rich progress bar with the methods that pooch calls."""
-
-    def __init__(self, remote: Remote) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self.progress = Progress(*columns, console=Console(stderr=True))
-        self.task = self.progress.add_task(remote.name, total=remote.size)
-        self.total = remote.size
-
-    def update(self, n: int) -> None:
-        self.progress.advance(self.task, n)
-
-    def reset(self) -> None:
-        self.progress.update(self.task, completed=0)
-
-    def close(self) -> None:
-        self.progress.refresh()
+def _answer(response: requests.Response) -> str:
+    return f"it answered {response.status_code} {quoted(response.reason)}"
 
 
 @contextlib.contextmanager
-def _progress(remote: Remote, url: str) -> Iterator[_Bar | None]:
+def _progress(remote: Remote, url: str) -> Iterator[Callable[[int], object]]:
+    """Report a download: a terminal shows a bar, which is told of arriving bytes; other outputs get one line."""
     if not sys.stderr.isatty():
         say(f"fetching {remote.name} ({remote.size / 1e6:.1f} MB) from {urlsplit(url).hostname}")
-        yield None
+        yield lambda n: None
         return
-    bar = _Bar(remote)
-    with bar.progress:
-        yield bar
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(remote.name, total=remote.size)
+        yield lambda n: bar.advance(task, n)

@@ -1,4 +1,4 @@
-"""IDX files, plain or gzipped: the format of MNIST and its relatives, read without trust.
+"""Reads IDX files, plain or gzipped, and trusts none of their contents; MNIST and its relatives have this format.
 
 Layout: two zero bytes, a type code, the number of dimensions, each dimension as a big-endian
 uint32, then the values. Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database".
@@ -20,22 +20,22 @@ UNSIGNED_BYTE = 8
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 20
 LIMIT = 1 << 30
-"""Bytes that one file may unpack to, whatever its header says."""
+"""Most bytes of one unpacked file, whatever its header says."""
 MAX_DIMENSIONS = 32
-"""As many as every numpy can hold."""
+"""Most dimensions of an array; every version of numpy can hold these."""
 
 _AGAIN = "get the file again"
 
 
 def read(stream: IO[bytes], name: str, limit: int = LIMIT) -> bytearray:
-    """The unpacked bytes of an IDX file, exactly as many as its own header announces.
+    """The unpacked bytes of an IDX file, exactly as many as its header announces.
 
-    Never holds more than the announced size (at most `limit`) and one chunk, whatever the stream
+    Memory holds at most the announced size (never more than `limit`) and one chunk, however much the stream
     would unpack to.
 
     Args:
-        stream: the file, opened for reading bytes; gzip is recognised by its first two bytes.
-        name: what errors call the file.
+        stream: the file, opened for reading bytes; the first two bytes show whether it is gzipped.
+        name: the file's name in errors.
         limit: the most bytes accepted.
 
     Raises:
@@ -65,13 +65,13 @@ def read(stream: IO[bytes], name: str, limit: int = LIMIT) -> bytearray:
 
 
 def parse(data: bytearray) -> npt.NDArray[np.uint8]:
-    """The values of what `read` returned, in the header's shape; shares memory with `data`."""
+    """The values in the bytes that `read` gave, in the shape of the header; they share memory with `data`."""
     shape = _dimensions(data)
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
 def write(values: npt.NDArray[np.uint8]) -> bytes:
-    """The plain IDX file of `values`."""
+    """The bytes of a plain IDX file that holds `values`."""
     sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
     return bytes((0, 0, UNSIGNED_BYTE, values.ndim)) + sizes + values.tobytes()
 
@@ -81,9 +81,9 @@ def _dimensions(data: bytearray) -> tuple[int, ...]:
 
 
 def _announced_size(data: bytearray, name: str, limit: int) -> int | None:
-    """Bytes of the whole file by its header, or None while the header is incomplete.
+    """Bytes of the whole file according to its header, or None while the header is incomplete.
 
-    A dimension of 0 counts as one against the limit: numpy holds no empty array either whose other
+    The limit counts a dimension of 0 as 1, because numpy cannot hold an empty array either if its other
     dimensions are too large.
     """
     if len(data) < 4:
@@ -115,7 +115,7 @@ def _plain(stream: IO[bytes], start: bytes) -> Iterator[bytes]:
 
 
 def _gunzip(stream: IO[bytes], packed: bytes, name: str) -> Iterator[bytes]:
-    """Unpack a single gzip member in pieces of at most `CHUNK` bytes; its CRC is checked at the end."""
+    """Unpack a single gzip member in pieces of at most `CHUNK` bytes; the CRC is checked at the end."""
     member = zlib.decompressobj(wbits=31)
     n_packed, n_unpacked = len(packed), 0
     while not member.eof:

@@ -1,4 +1,4 @@
-"""PNG and JPEG files that a table names -> one array in memory."""
+"""Reads the PNG and JPEG files that a table names into one array in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mtl.errors import UserError, quoted
 
 MAX_PIXELS = 50_000_000
 CHUNK = 256
-"""Images that one thread decodes before it takes others."""
+"""Images that are decoded in one task of a thread."""
 Mode = Literal["grey", "rgb"]
 Images = npt.NDArray[np.uint8]
 
@@ -30,35 +30,41 @@ def read_images(
     size: tuple[int, int] | None,
     mode: Mode,
     place: Callable[[int], str],
+    first: Images | None = None,
     limit_bytes: int | None = None,
 ) -> Images:
-    """(n, C, H, W) the images of all rows, 0..255.
+    """(n, C, H, W) the images of all rows, with values 0..255.
 
-    An orientation stored in the file is applied; transparent pixels lie on black; 16-bit grey is scaled to 8 bits;
-    palettes, 1-bit and CMYK are converted as Pillow does; of a JPEG with several pictures the first is taken. With
-    `size` they are resized (bilinear, antialiased). Decoded by as many threads as there are cores.
+    An orientation stored in the file is applied. Transparent pixels lie on black. 16-bit grey is scaled to 8 bits.
+    Palettes, 1-bit and CMYK are converted as Pillow does. A JPEG with several pictures gives its first one. With
+    `size` the images are resized (bilinear, antialiased). Each core has a thread that decodes.
 
     Args:
-        paths: relative to `root`, below which they stay.
-        size: height and width, or None: all images have one size.
-        place: row number -> what it is called in messages.
-        limit_bytes: most memory; default: what the machine has free.
+        paths: relative to `root`; each must stay below it.
+        root: the folder of the images.
+        size: height and width; None if all images have one size.
+        mode: grey (C = 1) or rgb (C = 3).
+        place: row number -> its name in messages.
+        first: the first row's image, as `first_image` gave it; it is then not read again.
+        limit_bytes: the most memory; by default all that is free.
 
     Raises:
-        UserError: a file is missing, outside `root`, no PNG or JPEG, damaged or too large; names the first such row.
+        UserError: a file is missing, outside `root`, no PNG or JPEG, damaged or too large; the message names the
+            first such row.
         EnvironmentFault: the images do not fit into memory.
     """
     if not paths:
         raise UserError("", "no rows")
     root = root.resolve()
     with _warnings_as_errors():
-        first = _image(paths[0], root, size, mode, place(0))
+        first = _image(paths[0], root, size, mode, place(0)) if first is None else first
         what = f"{len(paths)} images of {first.shape[1]} x {first.shape[2]}"
         require_memory(len(paths) * first.size, "", what, "lower inputs.image.size", limit_bytes)
         images = np.empty((len(paths), *first.shape), np.uint8)
+        images[0] = first
 
         def decode(start: int) -> None:
-            for row in range(start, min(start + CHUNK, len(paths))):
+            for row in range(max(1, start), min(start + CHUNK, len(paths))):
                 image = _image(paths[row], root, size, mode, place(row))
                 if image.shape != first.shape:
                     here, there = (f"{shape[1]} x {shape[2]}" for shape in (image.shape, first.shape))
@@ -72,36 +78,31 @@ def read_images(
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(
                 decode, range(0, len(paths), CHUNK)
-            ):  # in order, so that the first fault is told
+            ):  # in order, so that the error names the first faulty row
                 pass
     return images
 
 
 @contextmanager
 def _warnings_as_errors() -> Iterator[None]:
-    """What Pillow finds wrong with a file is an error; set once for all threads, which share the filters."""
+    """Turn Pillow's warnings about a file into errors; set once for all threads, because they share the filters."""
     with warnings.catch_warnings():
         for category in (UserWarning, RuntimeWarning):
             warnings.simplefilter("error", category)
         yield
 
 
-def image_shape(
-    path: str | None, root: Path, size: tuple[int, int] | None, mode: Mode, place: Callable[[int], str]
-) -> tuple[int, int, int]:
-    """(C, H, W) of all images, from the first row's."""
-    if size is not None:
-        return (1 if mode == "grey" else 3, *size)
+def first_image(path: str | None, root: Path, mode: Mode, place: str) -> Images:
+    """(C, H, W) the image of the first row; it decides the size of all images if none is given."""
     with _warnings_as_errors():
-        channels, height, width = _image(path, root.resolve(), size, mode, place(0)).shape
-    return channels, height, width
+        return _image(path, root.resolve(), None, mode, place)
 
 
 def located(path: str | None, root: Path, place: str) -> Path:
-    """The file of a path in a table, which must lie below `root`, itself without links.
+    """The file that a path in a table names; it must lie below `root` after its links are followed.
 
     Raises:
-        UserError: it does not, or there is no such file.
+        UserError: the file is outside `root` or does not exist.
     """
     if not path:
         raise UserError(place, "no image is named")
@@ -130,7 +131,7 @@ def _shown(path: str) -> str:
 
 
 def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mode, place: str) -> Images:
-    """(C, H, W) one image; whatever Pillow raises on it means that the file is damaged."""
+    """(C, H, W) one image; any exception of Pillow on the file means that the file is damaged."""
     from PIL import Image, UnidentifiedImageError
 
     found = located(path, root, place)
@@ -147,14 +148,14 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
                     raise UserError(place, f"{shown} is animated", "give one frame")
                 if image.format != "PNG":
                     return _converted(image, size, mode)
-                image.verify()  # the checksum of every part, and the end; after it the file is opened anew
+                image.verify()  # checks every part's checksum and the end; the file must be opened again afterwards
             file.seek(0)
             with Image.open(file, formats=("PNG",)) as image:
                 return _converted(image, size, mode)
     except (UserError, MemoryError):
         raise
     except UnidentifiedImageError:
-        broken = _begins_like_one(found)  # within its header, so that Pillow does not know it
+        broken = _begins_like_one(found)  # a damaged header hides from Pillow what the file is
         what = ": image is truncated or damaged" if broken else " is not PNG or JPEG"
         raise UserError(place, f"{shown}{what}") from None
     except too_large:

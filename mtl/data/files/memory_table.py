@@ -1,4 +1,4 @@
-"""A table in memory, behind the interface of a table file."""
+"""A table in memory that can be read like a table file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl.data.files.csv import refuse_twice
+from mtl.data.files.csv_structure import refuse_twice
 from mtl.data.files.table import PARQUET_ROWS, TableFile
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class MemoryTable(TableFile):
-    """A pyarrow Table that is read as a Parquet file would be; its rows are counted from 0.
+    """A pyarrow Table with the interface of a Parquet file; its rows are counted from 0.
 
     Args:
         table: the rows.
@@ -33,7 +33,7 @@ class MemoryTable(TableFile):
         self.n_rows = table.num_rows
 
     def check(self) -> None:
-        """Nothing can be wrong with the form of a table that is in memory."""
+        """Do nothing: a table in memory has no form that could be faulty."""
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         yield from self.table.select(list(columns)).to_batches(PARQUET_ROWS)

@@ -1,19 +1,18 @@
-"""Arrays from .npz files; nothing is ever unpickled, and nothing unpacked onto the disk."""
+"""Reads arrays from .npz files; it never unpickles an object and never unpacks onto the disk."""
 
 from __future__ import annotations
 
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 
-from mtl.data.files.opening import open_file
+from mtl.data.files.opening import OpenFile, opened
 from mtl.data.memory import require_memory
 from mtl.data.types import Array
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted
@@ -22,46 +21,83 @@ MAX_ARRAYS = 10_000
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The ways in which numpy packs an array."""
 DEFLATE_RATIO = 1032
-"""Bytes that one packed byte can give at most. Source: zlib's technical details, "maximum compression factor"."""
+"""Most unpacked bytes per packed byte. Source: zlib's technical details, "maximum compression factor"."""
 OBJECTS = "holds Python objects, which are never loaded"
 SHOWN_ARRAYS = 20
 
 Shape = tuple[int, ...]
-_FAULTS = (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, OSError, RuntimeError)
-"""What numpy, zipfile and zlib raise on data that are not what they should be."""
+Header = tuple[Shape, np.dtype[Any]]
+"""Shape and type of an array."""
+FAULTS = (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, OSError, RuntimeError)
+"""The exceptions that numpy, zipfile and zlib raise on faulty data."""
 
 
-def names(path: Path) -> dict[str, tuple[Shape, np.dtype[Any]]]:
-    """Array name -> shape and dtype, from the headers alone.
+class Archive:
+    """An open .npz file; its directory and the header of each array are read once.
 
-    Raises:
-        UserError: the file is no .npz, or an array cannot be what its header says.
-    """
-    with _opened(path) as archive:
-        return {name: _header(archive, info, path, name) for name, info in _members(archive, path).items()}
-
-
-def arrays(path: Path, wanted: Sequence[str]) -> Mapping[str, Array]:
-    """Some arrays of an .npz file, in native byte order and C order.
+    Args:
+        file: the file.
 
     Raises:
-        UserError: an array is missing, holds objects, or is damaged.
-        EnvironmentFault: together they do not fit into memory.
+        UserError: the file is no .npz, or holds an array twice.
     """
-    with _opened(path) as archive:
-        infos = _members(archive, path)
+
+    def __init__(self, file: OpenFile) -> None:
+        self.name, stream = file.path.name, file.stream()
+        start = stream.read(6)
+        try:
+            self.zip = zipfile.ZipFile(stream)
+        except FAULTS as error:
+            raise UserError(self.name, *_no_archive(stream, start, error), path=("path",)) from None
+        self.members = _members(self.zip, self.name)
+        self._headers: dict[str, Header] = {}
+
+    @property
+    def headers(self) -> dict[str, Header]:
+        """Array name -> shape and dtype.
+
+        Raises:
+            UserError: the header of an array contradicts the archive.
+        """
+        return {name: self.header(name) for name in self.members}
+
+    def header(self, name: str) -> Header:
+        """The shape and dtype of one array."""
+        if name not in self._headers:
+            self._headers[name] = _header(self.zip, self.members[name], self.name, name)
+        return self._headers[name]
+
+    def arrays(self, wanted: Sequence[str]) -> Mapping[str, Array]:
+        """The wanted arrays, in native byte order and C order.
+
+        Raises:
+            UserError: an array is missing, holds objects, or is damaged.
+            EnvironmentFault: the arrays together do not fit into memory.
+        """
         for name in wanted:
-            require_array(path.name, name, infos)
+            require_array(self.name, name, self.members)
         for name in wanted:
-            _header(archive, infos[name], path, name)
-        needed = sum(infos[name].file_size for name in dict.fromkeys(wanted))
-        require_memory(needed, path.name, "its arrays", "use a part of them, or a machine with more")
-        return {name: _read(archive, infos[name], path, name) for name in wanted}
+            self.header(name)
+        needed = sum(self.members[name].file_size for name in dict.fromkeys(wanted))
+        require_memory(needed, self.name, "its arrays", "use a part of them, or a machine with more")
+        return {name: _read(self.zip, self.members[name], self.name, name) for name in wanted}
+
+
+def archive(path: Path) -> Archive:
+    """The .npz file at a path; callers within one command share it for as long as any of them holds it.
+
+    Raises:
+        UserError: the file is no .npz.
+    """
+    file = opened(path)
+    return file.once(Archive, lambda: Archive(file))
 
 
 def require_array(file: str, name: str, there: Iterable[str], path: KeyPath = ()) -> None:
-    """Raises:
-    UserError: the file has no array of this name.
+    """Refuse a name that no array of the file has.
+
+    Raises:
+        UserError: the file lacks the array.
     """
     there = list(there)
     if name not in there:
@@ -70,26 +106,14 @@ def require_array(file: str, name: str, there: Iterable[str], path: KeyPath = ()
 
 
 def listed(there: Sequence[str]) -> str:
-    """Names of arrays as they may be printed, the first 20 of them."""
+    """The names of arrays in printable form, at most the first 20."""
     shown = [name if name.isprintable() and len(name) <= 40 else quoted(name) for name in there]
     more = len(shown) - SHOWN_ARRAYS
     return (", ".join(shown[:SHOWN_ARRAYS]) + (f" and {more} more" if more > 0 else "")) or "none"
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    with open_file(path) as file:
-        start = file.read(6)
-        try:
-            archive = zipfile.ZipFile(file)
-        except _FAULTS as error:
-            raise UserError(path.name, *_no_archive(file, start, error), path=("path",)) from None
-        with archive:
-            yield archive
-
-
 def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, str]:
-    """What a file is that is no .npz, and what to do about it."""
+    """What a file is instead of an .npz, and advice to the user."""
     if not start:
         return "the file is empty", ""
     if start.startswith(b"\x80"):
@@ -98,7 +122,7 @@ def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, s
         file.seek(0)
         try:
             has_objects = _parsed(file)[1].hasobject
-        except _FAULTS:
+        except FAULTS:
             has_objects = False
         todo = "save inputs and labels together by np.savez"
         return (OBJECTS, todo) if has_objects else ("is a single array (.npy), not an .npz file", todo)
@@ -107,18 +131,18 @@ def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, s
     return f"is not an .npz file (it starts with {quoted(start)})", ""
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """The arrays in an archive by name; a name is not a path, as nothing is unpacked."""
+def _members(archive: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
+    """The arrays in an archive by name; a name may look like a path, but nothing is written to it."""
     found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
         if name == info.filename:
             continue
         if name in found:
-            raise UserError(path.name, f"array {quoted(name)} is in the file twice", "write the file again")
+            raise UserError(file, f"array {quoted(name)} is in the file twice", "write the file again")
         found[name] = info
     if len(found) > MAX_ARRAYS:
-        raise UserError(path.name, f"holds {len(found)} arrays, at most {MAX_ARRAYS} are read")
+        raise UserError(file, f"holds {len(found)} arrays, at most {MAX_ARRAYS} are read")
     return found
 
 
@@ -130,34 +154,32 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
     return archive.open(info)
 
 
-def _header(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: str
-) -> tuple[Shape, np.dtype[Any]]:
-    """Shape and dtype of one array, checked against the sizes that the archive states."""
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: str) -> Header:
+    """Shape and dtype of one array; they must agree with the sizes in the archive."""
     what = f"array {quoted(name)}"
     try:
-        with _member(archive, info) as file:
-            shape, dtype, at = _parsed(file)
-    except _FAULTS as error:
-        raise UserError(path.name, f"{what} has no sound header ({_short(error)})") from None
+        with _member(archive, info) as stream:
+            shape, dtype, at = _parsed(stream)
+    except FAULTS as error:
+        raise UserError(file, f"{what} has no sound header ({_short(error)})") from None
     if dtype.hasobject:
-        raise UserError(path.name, f"{what} {OBJECTS}", "save it as numbers or text")
+        raise UserError(file, f"{what} {OBJECTS}", "save it as numbers or text")
     if dtype.names is not None:
-        raise UserError(path.name, f"{what} is structured", "save each of its fields as an array")
+        raise UserError(file, f"{what} is structured", "save each of its fields as an array")
     size, held = int(np.prod(shape, dtype=object)) * dtype.itemsize, info.file_size - at
     if min(shape, default=0) < 0 or dtype.itemsize == 0:
-        raise UserError(path.name, f"{what} has no sound header (shape {shape} of {dtype})")
+        raise UserError(file, f"{what} has no sound header (shape {shape} of {dtype})")
     if size != held:
         state = "is truncated" if held < size else "is damaged"
-        raise UserError(path.name, f"{what} {state}: its header says {size} bytes, it holds {held}")
+        raise UserError(file, f"{what} {state}: its header says {size} bytes, it holds {held}")
     if info.file_size > DEFLATE_RATIO * info.compress_size:
         packed = f"{info.compress_size} packed bytes"
-        raise UserError(path.name, f"{what} is damaged: {packed} cannot hold {info.file_size} bytes")
+        raise UserError(file, f"{what} is damaged: {packed} cannot hold {info.file_size} bytes")
     return shape, dtype
 
 
 def _parsed(file: IO[bytes]) -> tuple[Shape, np.dtype[Any], int]:
-    """Shape and dtype by the header, and where the values begin."""
+    """Shape and dtype from the header, and the position at which the values begin."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown version {version[0]}.{version[1]}")
@@ -165,23 +187,23 @@ def _parsed(file: IO[bytes]) -> tuple[Shape, np.dtype[Any], int]:
     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
     with warnings.catch_warnings(
         action="ignore"
-    ):  # numpy warns of headers that Python 2 wrote, and reads them
+    ):  # numpy warns of headers that Python 2 wrote, but reads them
         try:
             shape, _, dtype = read(file)
         except (
             TokenError,
             MemoryError,
-        ):  # an open quote; brackets or signs nested too deep for Python's parser
+        ):  # an open quote, or brackets or signs nested too deep for Python's parser
             raise ValueError("it cannot be parsed") from None
     return tuple(shape), dtype, file.tell()
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: str) -> Array:
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: str) -> Array:
     try:
-        with _member(archive, info) as file, warnings.catch_warnings(action="ignore"):
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except _FAULTS as error:
-        raise UserError(path.name, f"array {quoted(name)} is damaged ({_short(error)})") from None
+        with _member(archive, info) as stream, warnings.catch_warnings(action="ignore"):
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+    except FAULTS as error:
+        raise UserError(file, f"array {quoted(name)} is damaged ({_short(error)})") from None
     native = array.dtype.newbyteorder("=")
     return np.asarray(array, dtype=native, order="C")
 

@@ -1,4 +1,4 @@
-"""Arrays of an .npz file a few rows at a time: memory does not grow with the rows."""
+"""Reads arrays of an .npz file a few rows at a time, so that memory does not grow with the rows."""
 
 from __future__ import annotations
 
@@ -6,55 +6,54 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from mtl.data.files.npz import arrays, names
+from mtl.data.files.npz import Archive
 from mtl.data.types import Array
 from mtl.errors import UserError, did_you_mean, quoted
 
 
-def stream(path: Path, wanted: Sequence[str], rows: int) -> Iterator[dict[str, Array]]:
-    """Some arrays of equal length, `rows` rows at a time, in native byte order.
+def stream(archive: Archive, wanted: Sequence[str], rows: int) -> Iterator[dict[str, Array]]:
+    """The wanted arrays, all equally long, `rows` rows at a time and in native byte order.
 
-    An array in Fortran order is read whole.
+    An array in Fortran order is read as a whole.
 
     Raises:
-        UserError: the file is no .npz, or an array is missing, damaged, or of another length than the first.
+        UserError: an array is missing, damaged, or of another length than the first.
     """
-    known = names(path)
+    known = archive.headers
     for name in wanted:
         if name not in known:
             near = did_you_mean(name, known)
-            raise UserError(path.name, f"no array {quoted(name)}{near}; arrays: {', '.join(known)}")
+            raise UserError(archive.name, f"no array {quoted(name)}{near}; arrays: {', '.join(known)}")
     lengths = {name: known[name][0][0] if known[name][0] else 0 for name in wanted}
     n_rows = lengths[wanted[0]]
     for name, length in lengths.items():
         if length != n_rows:
             what = f"array {quoted(name)} has {length} rows, {quoted(wanted[0])} has {n_rows}"
-            raise UserError(path.name, what)
+            raise UserError(archive.name, what)
     with ExitStack() as open_files:
-        archive = open_files.enter_context(zipfile.ZipFile(path))
         readers = {
-            name: _Rows(path, name, open_files.enter_context(archive.open(f"{name}.npy"))) for name in wanted
+            name: _Rows(archive, name, open_files.enter_context(archive.zip.open(archive.members[name])))
+            for name in wanted
         }
         for start in range(0, n_rows, rows):
             yield {name: reader.next(min(rows, n_rows - start)) for name, reader in readers.items()}
 
 
 class _Rows:
-    """The rows of one member, from first to last; its header was checked by `names`."""
+    """Reads the rows of one array from first to last; `names` has checked its header."""
 
-    def __init__(self, path: Path, name: str, file: IO[bytes]) -> None:
-        self.path, self.name, self.file = path, name, file
+    def __init__(self, archive: Archive, name: str, file: IO[bytes]) -> None:
+        self.place, self.name, self.file = archive.name, name, file
         version = np.lib.format.read_magic(file)
         old = version == (1, 0)
         read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
         shape, fortran, self.dtype = read(file)
         self.tail = tuple(shape[1:])
-        self.whole: Array | None = arrays(path, [name])[name] if fortran and len(shape) > 1 else None
+        self.whole: Array | None = archive.arrays([name])[name] if fortran and len(shape) > 1 else None
         self.at = 0
 
     def next(self, n: int) -> Array:
@@ -66,8 +65,8 @@ class _Rows:
         try:
             held = self.file.read(size)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(self.path.name, f"array {quoted(self.name)} is damaged ({error})") from None
+            raise UserError(self.place, f"array {quoted(self.name)} is damaged ({error})") from None
         if len(held) < size:
-            raise UserError(self.path.name, f"array {quoted(self.name)} ends at row {start}")
+            raise UserError(self.place, f"array {quoted(self.name)} ends at row {start}")
         rows: np.ndarray[Any, Any] = np.frombuffer(held, self.dtype).reshape((n, *self.tail))
         return rows.astype(self.dtype.newbyteorder("="), copy=False)

@@ -1,26 +1,40 @@
-"""A data file of the user's, opened for reading."""
+"""Opens a user's data file once; every reader then reads through this one opening."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import hashlib
+import io
+import os
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from mtl.errors import UserError, did_you_mean, quoted
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 SHOWN = 200
-"""Characters up to which a path is shown whole."""
+"""Most characters of a path that messages show whole."""
+BUFFER = 1 << 18
+"""Bytes that a pass reads from the system at once."""
+
+Found = TypeVar("Found")
 
 
 def open_file(path: Path) -> BinaryIO:
     """Open a regular file.
 
     Raises:
-        UserError: it is not there, is something else than a file, or may not be read; its path is `path`.
+        UserError: the file does not exist, is not a regular file, or may not be read; its path is `path`.
     """
     try:
-        # a pipe would wait until someone writes into it, and a device may never end
+        # a pipe would wait for a writer, and a device may never end
         if path.is_dir():
             what = "is a directory"
         elif not S_ISREG(path.stat().st_mode):
@@ -40,3 +54,139 @@ def open_file(path: Path) -> BinaryIO:
     raise UserError(
         shown if shown.isprintable() and len(shown) <= SHOWN else quoted(shown), what, path=("path",)
     )
+
+
+class OpenFile:
+    """An open regular file. It is read in passes, and keeps the results of earlier passes.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: as `open_file`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = _Descriptor(open_file(path))
+        self._state = _state(os.fstat(self._descriptor.file.fileno()))
+        self._found: dict[Hashable, Any] = {}
+
+    def stream(self) -> io.BufferedReader:
+        """A new pass over the file from its beginning; passes are independent, even in different threads."""
+        return io.BufferedReader(_Pass(self._descriptor), BUFFER)
+
+    def once(self, what: Hashable, find: Callable[[], Found]) -> Found:
+        """The result of `find`, which is called only the first time that `what` is asked for."""
+        if what not in self._found:
+            self._found[what] = find()
+        found: Found = self._found[what]
+        return found
+
+    @cached_property
+    def sha256(self) -> str:
+        """sha256 of the file's bytes, in hex."""
+        digest = hashlib.file_digest(self.stream(), "sha256").hexdigest()
+        self.require_unchanged()
+        return digest
+
+    def require_unchanged(self) -> None:
+        """Refuse a file that was written to since it was opened, because results of its passes may disagree.
+
+        Raises:
+            UserError: its size or its time of change differs from that at the opening.
+        """
+        if _state(os.fstat(self._descriptor.file.fileno())) != self._state:
+            raise UserError(self.path.name, "was changed while it was read", "start again once it is whole")
+
+    def is_at_its_path(self) -> bool:
+        """Whether the path still leads to this file, and nobody has written to it."""
+        try:
+            return _state(self.path.stat()) == self._state
+        except (OSError, ValueError):
+            return False
+
+    def close(self) -> None:
+        """Release the descriptor and the kept results; passes that have not ended fail."""
+        self._descriptor.close()
+        self._found.clear()
+
+
+class _Descriptor:
+    """The system's descriptor of a file; it is closed after the last pass that needs it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.close = weakref.finalize(self, file.close)
+
+
+class _Pass(io.RawIOBase):
+    """An independent reading position in an open file."""
+
+    def __init__(self, descriptor: _Descriptor) -> None:
+        self._descriptor, self._at = descriptor, 0
+        self.name = descriptor.file.name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        wanted = memoryview(buffer).cast("B")
+        data = os.pread(self._descriptor.file.fileno(), len(wanted), self._at)
+        wanted[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        size = os.fstat(self._descriptor.file.fileno()).st_size
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: size}[whence]
+        if at < 0:
+            raise OSError("a position before the beginning of the file")
+        self._at = at
+        return at
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+    """Numbers that change when a file is written to or replaced."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+_OPEN: ContextVar[dict[Path, OpenFile] | None] = ContextVar("files that are opened once", default=None)
+
+
+@contextmanager
+def opened_once() -> Iterator[None]:
+    """While this context lasts, `opened` gives the same file for the same path. Each command runs in one.
+
+    The end of the context closes the files. A context inside a longer one does so too; the outer one then opens
+    them again when a reader asks.
+    """
+    longer = _OPEN.get()
+    files: dict[Path, OpenFile] = {} if longer is None else longer
+    before = _OPEN.set(files)
+    try:
+        yield
+    finally:
+        _OPEN.reset(before)
+        for file in files.values():
+            file.close()
+        files.clear()
+
+
+def opened(path: Path) -> OpenFile:
+    """The file at a path; callers share it for as long as any of them holds it, and within `opened_once` until its end.
+
+    A file that was written to or replaced since is opened again.
+
+    Raises:
+        UserError: as `open_file`.
+    """
+    files = _OPEN.get()
+    if files is None:
+        return OpenFile(path)
+    if path not in files or not files[path].is_at_its_path():
+        files[path] = OpenFile(path)
+    return files[path]

@@ -1,1 +1,1 @@
-"""Which rows, in which order: orders, samples, splits."""
+"""Which rows are used, and in which order: orders, samples and splits."""

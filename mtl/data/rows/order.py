@@ -1,4 +1,4 @@
-"""In which order rows are seen, and how they are cut into batches: pure functions, no loader state."""
+"""The order of rows and their division into batches: pure functions, without the state of a loader."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mtl.data.types import Rows
 from mtl.errors import UserError
 
 BLOCK = 1 << 20
-"""Rows that are handled in one go, so that no third array of all of them is in memory."""
+"""Rows that are handled at once; memory therefore holds no third array of all rows."""
 
 
 def generator_bits(seed: int, epoch: int, stream: str) -> np.random.Philox:
-    """A counter-based bit generator of its own for each (seed, epoch, stream).
+    """An independent counter-based bit generator for each (seed, epoch, stream).
 
-    The key is the first 128 bits of sha256 over seed and stream; the epoch is the upper half of
+    The key is the first 128 bits of sha256 over seed and stream. The epoch is the upper half of
     the 256-bit counter, so that two epochs are 2**128 draws apart and never overlap.
 
     Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox 4x64).
@@ -30,29 +30,29 @@ def generator_bits(seed: int, epoch: int, stream: str) -> np.random.Philox:
 def order(n: int, seed: int, epoch: int, stream: str = "train") -> Rows:
     """The permutation of n rows for one epoch: the stable argsort of n raw 64-bit draws.
 
-    The same arguments give the same order on every machine and with every numpy version, since
+    The same arguments give the same order on every machine and with every numpy version, because
     only the raw bits of the generator are used.
 
     Args:
         n: number of rows.
         seed: seed of the order.
         epoch: 0, 1, ...
-        stream: what the order is for; different names give independent orders.
+        stream: the purpose of the order; different names give independent orders.
 
     Returns:
-        (n,) int64: 8 bytes per row, and 8 more while it sorts.
+        (n,) int64: 8 bytes per row, and 8 more during the sort.
     """
     return stable_argsort(generator_bits(seed, epoch, stream).random_raw(n))
 
 
 def stable_argsort(bits: npt.NDArray[np.uint64]) -> Rows:
-    """`np.argsort(bits, kind="stable")` for bits that are random, in a quarter of its time for 10^7 of them.
+    """`np.argsort(bits, kind="stable")` for random bits; it takes a quarter of the time for 10^7 of them.
 
-    The row goes into the low bits of a copy, in place of what it covers, and the copy is sorted in place: no row is
-    looked up anywhere. Rows whose upper bits are the same (0.04% of 10^8) are then put into their order by all bits.
+    A copy of the bits holds the number of each row in its low bits, and is sorted in place; no row is looked up.
+    The rows that then have equal upper bits (0.04% of 10^8) are put in order by all their bits.
 
     Args:
-        bits: (n,) of any values; those with few different upper bits are as slow as an argsort.
+        bits: (n,) any values; bits with few different upper bits take as long as an argsort.
 
     Returns:
         (n,) int64.
@@ -63,7 +63,7 @@ def stable_argsort(bits: npt.NDArray[np.uint64]) -> Rows:
     for start in range(0, n, BLOCK):
         packed[start : start + BLOCK] |= np.arange(start, min(start + BLOCK, n), dtype=np.uint64)
     packed.sort()
-    tied = [np.empty(0, np.int64)]  # places whose upper bits are those of the next one
+    tied = [np.empty(0, np.int64)]  # places whose upper bits equal those of the next place
     for start in range(0, n, BLOCK):
         part = packed[start : start + BLOCK + 1]
         tied.append(start + np.flatnonzero((part[:-1] ^ part[1:]) <= mask))
@@ -77,13 +77,13 @@ def stable_argsort(bits: npt.NDArray[np.uint64]) -> Rows:
 
 
 def n_batches(n: int, batch_size: int, drop_last: bool) -> int:
-    """How many batches n rows make.
+    """The number of batches that n rows make.
 
     A last batch of one row joins the batch before it, because batch norm has no variance of one
-    row; with `drop_last` a last batch that is not full is left out.
+    row. With `drop_last`, a last batch that is not full is left out.
 
     Raises:
-        UserError: no batch comes out.
+        UserError: there would be no batch.
     """
     full, rest = divmod(n, batch_size)
     if n == 0:
@@ -105,13 +105,13 @@ def batches(order: Rows, batch_size: int, drop_last: bool, start: int = 0) -> It
     """The batches of one epoch, as views into `order`.
 
     Args:
-        order: (n,) the rows in the order in which they are seen.
+        order: (n,) the rows in the order of the epoch.
         batch_size: rows per batch, >= 1.
         drop_last: leave out a last batch that is not full.
-        start: the first batch to give, for going on within an epoch.
+        start: the number of the first batch; above 0 to continue an epoch.
 
     Raises:
-        UserError: as `n_batches`, at the call and not at the first batch.
+        UserError: as `n_batches`; it comes at the call, not at the first batch.
     """
     n = len(order)
     count = n_batches(n, batch_size, drop_last)

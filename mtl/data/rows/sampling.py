@@ -1,4 +1,4 @@
-"""Which rows make up each training batch: a pure function of (seed, epoch)."""
+"""Chooses the rows of each training batch: a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mtl.data.types import Rows
 from mtl.errors import UserError, quoted
 
 BLOCK = 1024
-"""Rows of a sequence that are shuffled in one go, at least."""
+"""Fewest rows of a sequence that are shuffled at once."""
 
 
 class Endless:
-    """An endless sequence of rows: one seeded permutation of them after the other.
+    """An endless sequence of rows: seeded permutations, one after the other.
 
-    Permutations of few rows are drawn several at a time, `k = ceil(BLOCK / n)`: block b is the argsort of each
-    of k x n raw draws of `generator_bits(seed, b, stream)`. From BLOCK rows on it is `order(n, seed, b, stream)`.
+    `k = ceil(BLOCK / n)` permutations of few rows are drawn at once: block b is the argsort of each row of k x n
+    raw draws of `generator_bits(seed, b, stream)`. From BLOCK rows on, block b is `order(n, seed, b, stream)`.
 
     Args:
         rows: the n rows.
         seed: seed of the permutations.
-        stream: what they are for.
+        stream: the purpose of the sequence; different names give independent sequences.
     """
 
     def __init__(self, rows: Rows, seed: int, stream: str) -> None:
@@ -35,7 +35,7 @@ class Endless:
         self._shuffled = self.rows
 
     def take(self, start: int, count: int) -> Rows:
-        """The rows from position `start` on."""
+        """`count` rows, from position `start` on."""
         parts = [self.rows[:0]]
         n = len(self.rows)
         times = -(-BLOCK // n)
@@ -48,7 +48,7 @@ class Endless:
         return np.concatenate(parts).astype(np.int64)
 
     def _orders(self, number: int, times: int) -> Rows:
-        """Block `number`: so many permutations one after the other."""
+        """Block `number`: `times` permutations, one after the other."""
         n = len(self.rows)
         if times == 1:
             return order(n, self.seed, number, self.stream)
@@ -57,28 +57,27 @@ class Endless:
 
 
 class Sampler:
-    """The batches of every epoch, of which each has as many rows as there are.
+    """The batches of each epoch; an epoch has as many rows as the training split.
 
-    Plain: one permutation of all rows an epoch. With a `temperature` T, stream s of n_s rows has the share
-    n_s^(1/T) / sum_r n_r^(1/T) of an epoch (T5: Raffel et al. 2020, section 3.5.2), rounded to whole rows, which
-    come from an endless sequence and are spread evenly: any first m rows of the epoch hold a number of them
-    that differs from their share by less than 1/2 + share * S / 2, S the number of streams.
+    Plain: an epoch is one permutation of all rows. With a `temperature` T, stream s of n_s rows has the share
+    n_s^(1/T) / sum_r n_r^(1/T) of an epoch (T5: Raffel et al. 2020, section 3.5.2), rounded to whole rows. Its rows
+    come from an endless sequence and are spread evenly over the epoch: among any first m rows of the epoch, their
+    number differs from m times their share by less than 1/2 + share * S / 2, with S the number of streams.
 
-    With `min_labelled`, m slots of each batch are filled from an endless sequence of the rows that have the
-    task's label, and the epoch's rows fill the others, so that an epoch takes more batches.
+    With `min_labelled`, m slots of each batch take rows from an endless sequence of the rows that have the task's
+    label. The epoch's rows fill the other slots, so that an epoch takes more batches.
 
     Args:
         rows: the training rows.
         batch_size: rows per batch.
         drop_last: leave out a last batch that is not full.
         seed: seed of the order.
-        min_labelled: task -> rows that have its label, and how many each batch has at least.
-        streams: source -> its rows, which together are `rows`; for a temperature only.
-        temperature: above 1, up to inf: evenly; None: the plain permutation, which is by size.
+        min_labelled: task -> the rows that have its label, and the fewest of them in each batch.
+        streams: source -> its rows, which together are `rows`; needed for a temperature only.
+        temperature: above 1, up to inf for equal shares; None for the plain permutation, which gives shares by size.
 
     Raises:
-        UserError: no batch comes out, a task has too few labelled rows, or slots are reserved for more than a
-            batch.
+        UserError: there would be no batch, a task has too few labelled rows, or the reserved slots exceed a batch.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class Sampler:
 
     @property
     def smallest(self) -> int:
-        """Rows of the smallest batch."""
+        """The number of rows of the smallest batch."""
         rest = len(self.rows) % self.free
         least = len(self.rows) if self.n_batches == 1 else rest if rest > 1 else self.free
         return (self.free if self.drop_last else least) + self.batch_size - self.free
@@ -136,19 +135,19 @@ class Sampler:
         return [(Endless(own, self.seed, f"labelled/{t}"), count) for t, (own, count) in min_labelled.items()]
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Rows]:
-        """The batches of one epoch from batch `start` on; each is the same wherever one starts."""
+        """The batches of one epoch, from batch `start` on; `start` changes no batch after it."""
         plain = batches(self._epoch(epoch), self.free, self.drop_last, start)
         if not self.reserved:
             return plain
         return (self._filled(epoch * self.n_batches + start + i, part) for i, part in enumerate(plain))
 
     def _epoch(self, epoch: int) -> Rows:
-        """The rows of one epoch in their order, but for those in reserved slots; the last one asked for is kept.
+        """The rows of one epoch in their order, without those of reserved slots; the last epoch asked for is kept.
 
-        A checkpoint at the end of an epoch asks for the first batches of the next one, which then begins.
+        A checkpoint at the end of an epoch asks for the first batches of the next epoch, which is then used.
         """
         if self._kept[0] != epoch:
-            self._kept = (-1, self.rows[:0])  # not two of them in memory
+            self._kept = (-1, self.rows[:0])  # frees memory: two epochs are never held at once
             self._kept = (epoch, self._drawn(epoch))
         return self._kept[1]
 
@@ -161,14 +160,15 @@ class Sampler:
         return rows
 
     def _filled(self, step: int, part: Rows) -> Rows:
-        """A batch with the reserved slots added."""
+        """A batch with rows in its reserved slots."""
         return np.concatenate([part, *(own.take(step * count, count) for own, count in self.reserved)])
 
 
 def quotas(sizes: Sequence[int], temperature: float) -> npt.NDArray[np.int64]:
-    """Rows of each stream in an epoch of as many rows as all have, by largest remainders.
+    """(S,) rows of each of S streams in an epoch, by largest remainders; together they are as many as all rows.
 
-    A share is at least the smallest stream's, and that is at least its share of rows: no stream gets none.
+    No stream gets 0 rows: each share is at least that of the smallest stream, and that stream's share is at least
+    its fraction of the rows.
     """
     exponent = 0.0 if math.isinf(temperature) else 1 / temperature
     weights = np.array(sizes, dtype=np.float64) ** exponent
@@ -179,7 +179,7 @@ def quotas(sizes: Sequence[int], temperature: float) -> npt.NDArray[np.int64]:
 
 
 def interleaved(quotas: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
-    """(n,) to which stream each row of an epoch belongs: row j of q falls due at (j + 1/2) / q of the epoch."""
+    """(n,) the stream of each row of an epoch: row j of a stream with q rows is due at (j + 1/2) / q of the epoch."""
     due = np.concatenate([(np.arange(quota) + 0.5) / quota for quota in quotas.tolist()])
     owner = np.repeat(np.arange(len(quotas), dtype=np.int16), quotas)
     return owner[np.argsort(due, kind="stable")]

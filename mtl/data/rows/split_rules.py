@@ -1,4 +1,4 @@
-"""The rules by which rows are held out; each gives rows for train, test and validation out of a pool."""
+"""The rules that hold out rows; each divides a pool of rows into train, test and validation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Times = npt.NDArray[np.float64]
 
 
 def plain(pool: Rows, held_out: Mapping[str, float], seed: int) -> dict[str, Rows]:
-    """Single rows in seeded order: test from the front, validation from the end."""
+    """Hold out single rows in seeded order: test from the front, validation from the end."""
     n = len(pool)
     n_test = _count("test", n, held_out.get("test"))
     n_validation = _count("validation", n, held_out.get("validation"))
@@ -38,7 +38,7 @@ def plain(pool: Rows, held_out: Mapping[str, float], seed: int) -> dict[str, Row
 def by_block(
     pool: Rows, codes: Codes, held_out: Mapping[str, float], seed: int, called: str
 ) -> dict[str, Rows]:
-    """Whole blocks in seeded order: test from the front, validation from the end, each cut nearest its share."""
+    """Hold out whole blocks in seeded order: test from the front, validation from the end, cut nearest the shares."""
     _, block = np.unique(codes[pool], return_inverse=True)
     n, n_blocks = len(pool), int(block.max()) + 1
     place = np.empty(n_blocks, dtype=np.int64)
@@ -59,15 +59,17 @@ def by_block(
 
 
 def _nearest(ends: Counts, fraction: float | None, n: int) -> int:
-    """How many blocks come nearest to a fraction of n rows; at least one, unless none is asked for."""
+    """The number of blocks whose rows come nearest to a fraction of n rows; at least 1, but 0 without a fraction."""
     if fraction is None:
         return 0
     return max(1, int(np.abs(ends - fraction * n).argmin()))
 
 
 def require_whole_units(group: Codes, units: Codes | None, place: Callable[[int], str]) -> None:
-    """Raises:
-    UserError: rows of one unit are in two groups.
+    """Refuse groups that divide a unit.
+
+    Raises:
+        UserError: rows of one unit are in two groups.
     """
     if units is None:
         return
@@ -82,7 +84,7 @@ def require_whole_units(group: Codes, units: Codes | None, place: Callable[[int]
 def stratified(
     pool: Rows, strata: Codes, units: Codes | None, held_out: Mapping[str, float], seed: int
 ) -> dict[str, Rows]:
-    """Each stratum in seeded order by the same fractions, rounded so that totals are those of the plain rule."""
+    """Hold out the same fractions of each stratum, in seeded order; the totals are those of the plain rule."""
     if units is None:
         item, first = np.arange(len(pool)), np.arange(len(pool))
     else:
@@ -107,7 +109,7 @@ def stratified(
 
 
 def _quotas(name: str, sizes: Counts, free: Counts, fraction: float | None) -> Counts:
-    """Rows of each stratum, by largest remainders among the strata that have rows left."""
+    """The rows of each stratum, by largest remainders among the strata that have rows left."""
     quotas: Counts = np.zeros_like(sizes)
     if fraction is None:
         return quotas
@@ -130,7 +132,7 @@ def by_time(
     gap: float,
     units: Codes | None,
 ) -> dict[str, Rows]:
-    """Test is what is latest, validation what comes before it, train what comes before that."""
+    """Hold out the latest rows: test rows are the latest, and validation rows come just before them."""
     when = time[pool]
     if units is not None:
         _, unit = np.unique(units[pool], return_inverse=True)
@@ -163,8 +165,10 @@ def by_time(
 
 
 def require_times(pool: Rows, time: Times, place: Callable[[int], str]) -> None:
-    """Raises:
-    UserError: a row has no time; names the first.
+    """Refuse a row without a time.
+
+    Raises:
+        UserError: a row has no time; the message names the first such row.
     """
     wrong = pool[~np.isfinite(time[pool])]
     if wrong.size:

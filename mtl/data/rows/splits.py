@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and test."""
+"""Divides rows into training, validation and test."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def make_splits(
     units: Codes | None = None,
     place: Callable[[int], str] = row_number,
 ) -> dict[str, Rows]:
-    """The rows of `train`, `validation` (if there is one) and `test`, each sorted and without overlap.
+    """The rows of `train`, `test` and, if there is one, `validation`; each is sorted, and none overlap.
 
-    A fraction f of n training rows is floor(f * n + 1/2) rows, taken from one seeded permutation:
-    test rows from its front, validation rows from its end, so that asking for a validation
-    split leaves the test split as it is. With `units` or `group` the same is done with whole units or groups, the
-    cut nearest to the fraction of rows; with `time` the latest rows are held out instead.
+    A fraction f of n training rows is floor(f * n + 1/2) rows of one seeded permutation. Test rows
+    come from its front, validation rows from its end, so that a validation split does not change the test split.
+    With `units` or `group`, whole units or groups are held out in the same way, and each cut is the one nearest to
+    its fraction of rows. With `time`, the latest rows are held out instead.
 
     Args:
-        given: the splits that the source gives; without `train`, that is every row in no other split.
+        given: the splits of the source; if `train` is not among them, it is all rows outside them.
         n_rows: number of all rows.
         held_out: `validation`, `test` -> the fraction of the training rows that becomes this split.
         seed: seed of the permutation.
-        stratify: (n,) a class for each row; each class is split by the same fractions.
-        group: (n,) codes; rows of one group are on one side.
-        time: (n,) when each row was; no training row is later than a validation row, none of those than a test row.
-        test_from, validation_from: with `time`, where these splits begin, instead of a fraction.
+        stratify: (n,) a class for each row; the same fractions of each class are held out.
+        group: (n,) codes; rows of one group stay in one split.
+        time: (n,) the time of each row; no row of train is later than one of validation, none of those than test.
+        test_from, validation_from: with `time`, the start of these splits, instead of a fraction.
         gap: with `time`, rows closer than this before the start of the next split are in no split.
-        units: (n,) codes; rows of one unit are on one side, whatever else is asked.
-        place: row number -> what it is called in messages.
+        units: (n,) codes; rows of one unit stay in one split, whatever the other arguments say.
+        place: row number -> its name in messages.
 
     Raises:
         UserError: a split is empty, given twice or missing, or given splits overlap; the path is
@@ -99,7 +99,7 @@ def make_splits(
 
 
 def given_by_column(codes: Codes, names: Sequence[str], place: Callable[[int], str]) -> dict[str, Rows]:
-    """The splits that a column of words gives; a row without a word is in none.
+    """The splits that a column of words gives; a row without a word is in no split.
 
     Raises:
         UserError: a word is none of train, validation (val, valid, dev) and test.
@@ -130,9 +130,9 @@ def check_apart(
     Args:
         codes: (n,) codes into `names`; -1 for a row without one.
         splits: split -> its rows.
-        names: what the codes are called.
-        what: what one of them is called.
-        path: the key that asks for it.
+        names: the names of the codes.
+        what: the word for one of them, such as `id`.
+        path: the key that asks for this check.
 
     Raises:
         UserError: a code is in two splits.

@@ -1,4 +1,4 @@
-"""What is wrong between the keys of a recipe: names of tasks, sources, stages and metrics that stand for nothing."""
+"""The checks between the keys of a recipe: every task, source, stage or metric that a key names must exist."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.keys.data import Data
 from mtl.recipe.keys.model import Network
 from mtl.recipe.keys.train import Train
-from mtl.recipe.specs import TaskSpec, mean_metric
+from mtl.recipe.specs import TaskSpec, WeightingSpec, mean_metric
 
 Problem = tuple[KeyPath, str]
 Tasks = Mapping[str, TaskSpec]
 
 
-def problems_between(name: str, data: Data, tasks: Tasks, model: Network, train: Train) -> Iterator[Problem]:
-    """Everything that is wrong between keys, each with its path."""
+def problems_between(
+    name: str, data: Data, tasks: Tasks, model: Network, weighting: WeightingSpec, train: Train
+) -> Iterator[Problem]:
+    """Every fault between two or more keys, each with its path."""
     yield from _task_problems(name, tasks)
     yield from _source_problems(data, tasks)
     yield from _target_problems(tasks)
     yield from _row_problems(data, tasks, train)
     yield from _tower_problems(model, tasks)
     yield from _sharing_problems(model, len(model.towers_of(tasks)))
+    yield from _weighting_problems(weighting, tasks, train)
     yield from _train_problems(train, tasks)
 
 
@@ -51,7 +54,7 @@ def _source_problems(data: Data, tasks: Tasks) -> Iterator[Problem]:
 
 
 def _target_problems(tasks: Tasks) -> Iterator[Problem]:
-    """A column of one source is read in one way."""
+    """Two tasks may not read one column of a source in different ways."""
     read: dict[str, list[tuple[str, TaskSpec]]] = {}
     for name, task in tasks.items():
         for column in task.target_columns():
@@ -67,7 +70,7 @@ def _target_problems(tasks: Tasks) -> Iterator[Problem]:
 
 
 def _row_problems(data: Data, tasks: Tasks, train: Train) -> Iterator[Problem]:
-    """What rows are split and drawn by."""
+    """Faults in the names by which rows are split and drawn."""
     split = data.split
     if split.stratify is not None:
         yield from _task_known(tasks, split.stratify, ("data", "split", "stratify"))
@@ -130,6 +133,14 @@ def _sharing_problems(model: Network, n_towers: int) -> Iterator[Problem]:
         )
 
 
+def _weighting_problems(weighting: WeightingSpec, tasks: Tasks, train: Train) -> Iterator[Problem]:
+    if weighting.needs == "totals" and train.accumulate > 1:
+        what = f"weighting {weighting.kind} needs the losses of the whole step at once; use accumulate: 1"
+        yield ("train", "accumulate"), what
+    if weighting.needs == "gradients" and len(tasks) == 1:
+        yield ("weighting", "kind"), f"{weighting.kind} needs at least two tasks, 1 given; use kind 'sum'"
+
+
 def _train_problems(train: Train, tasks: Tasks) -> Iterator[Problem]:
     if (train.epochs is None) == (train.max_steps is None):
         state = "neither is" if train.epochs is None else "both are"
@@ -157,7 +168,7 @@ def _stopping_problems(tasks: Tasks, metric: str) -> Iterator[Problem]:
 
 
 def _metrics_of(tasks: Tasks, task: str) -> tuple[str, ...]:
-    """The metrics that may select: of one task, or the one that is averaged over tasks."""
+    """The metrics that may select a step: those of one task, or the one that is averaged over all tasks."""
     if task != "mean":
         spec = tasks[task]
         return ("loss", *(name for name in spec.metric_names if spec.known_metrics[name] is not None))

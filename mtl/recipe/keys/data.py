@@ -45,7 +45,7 @@ Duration = Annotated[
 
 
 def seconds_of(value: float | str) -> float:
-    """A number as it is; a date or time as seconds since 1970, UTC unless it names a zone."""
+    """Seconds since 1970 of a date or time, in UTC unless it names a zone; a number stays as it is."""
     if not isinstance(value, str):
         return float(value)
     try:
@@ -55,7 +55,7 @@ def seconds_of(value: float | str) -> float:
 
 
 def duration_of(value: float | str) -> float:
-    """A number as it is; `30s`, `15m`, `12h`, `7d` or `2w` as seconds."""
+    """Seconds of `30s`, `15m`, `12h`, `7d` or `2w`; a number stays as it is."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
     if not isinstance(value, str):
         number = float(value)
@@ -122,7 +122,7 @@ class Split(Model):
 
     @property
     def held_out(self) -> dict[str, float]:
-        """Split -> fraction, of those that are given."""
+        """Split -> its fraction of the rows, for each split that has one."""
         given = {"validation": self.validation, "test": self.test}
         return {name: fraction for name, fraction in given.items() if fraction is not None}
 
@@ -162,15 +162,15 @@ class Data(Model):
 
     @property
     def by_name(self) -> dict[str, SourceSpec]:
-        """The sources; one that stands alone is called ''."""
+        """Name -> source; a source without a name is called ''."""
         return dict(self.sources) if self.sources is not None else {"": self.only}
 
     @property
     def only(self) -> SourceSpec:
-        """The source, where there is one."""
+        """The source of a recipe that has a single one."""
         assert self.source is not None
         return self.source
 
     def path_of(self, name: str) -> KeyPath:
-        """Where a source stands below `data`."""
+        """The path of a source below `data`."""
         return ("sources", name) if name else ("source",)

@@ -37,7 +37,7 @@ class Network(Model):
     tower_init: Literal["different", "same"] = Field("different", description="whether towers start alike")
 
     def towers_of(self, tasks: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Tower name -> its tasks, of the tasks that a recipe has."""
+        """Tower name -> its tasks; `tasks` are the tasks of the recipe."""
         if self.towers == "one":
             return {"shared": tuple(tasks)}
         if self.towers == "per_task":

@@ -74,7 +74,9 @@ class Recipe(Model):
 
     @model_validator(mode="after")
     def _check_between_keys(self) -> Self:
-        problems = list(problems_between(self.name, self.data, self.tasks, self.model, self.train))
+        problems = list(
+            problems_between(self.name, self.data, self.tasks, self.model, self.weighting, self.train)
+        )
         if problems:
             raise recipe_errors("Recipe", problems)
         return self
@@ -97,13 +99,13 @@ class Recipe(Model):
         return self._text
 
     def written(self, marks: Mapping[KeyPath, Mark], text: bytes) -> Self:
-        """This recipe, knowing where each of its values was written."""
+        """A copy of this recipe that knows where each of its values was written."""
         self._marks, self._text = marks, text
         return self
 
     @contextmanager
     def at(self, *prefix: str | int) -> Iterator[None]:
-        """Give errors raised inside their full path in the recipe, and their place in its file."""
+        """Complete the errors raised inside: each gets its full path in the recipe and its place in the file."""
         try:
             yield
         except UserError as error:
@@ -115,7 +117,7 @@ class Recipe(Model):
         return type(error)(place_of(self._marks, path), what, error.todo, path=path)
 
     def plain(self) -> dict[str, Any]:
-        """The recipe as plain values, without what was merged in: it loads again unchanged."""
+        """The recipe as plain values. They hold everything that was merged in, and load again to the same recipe."""
         values = self.model_dump(mode="json")
         values["data"].pop("inputs", None)
         return {key: value for key, value in values.items() if key not in ("base", "task_defaults")}

@@ -84,7 +84,7 @@ class Batches(Model):
 
     @property
     def temperature(self) -> float | None:
-        """The exponent's inverse; None for proportional."""
+        """The temperature T = 1 / exponent; None where sources are drawn in proportion to their rows."""
         if self.sampling == "proportional" or self.sampling == 1:
             return None
         return math.inf if self.sampling == "uniform" else float(self.sampling)

@@ -1,1 +1,1 @@
-"""From the bytes of a recipe to plain values that know where they were written."""
+"""The bytes of a recipe become plain values that know where they were written."""

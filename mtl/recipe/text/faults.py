@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, as lines that a user can act on."""
+"""Turns the errors that pydantic raises into lines that a user can act on."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NAME_PATTERN = re.compile(r"\^\[(?P<first>[^]]*)\]\[(?P<rest>[^]]*)\]\*\$")
 
 
 def faults_of(error: ValidationError, document: Document, below: KeyPath = ()) -> list[UserError]:
-    """Each finding as one line, in the order of the text.
+    """One line per error, in the order of the text.
 
     Args:
         error: what pydantic raised on a part of the document.
-        document: its places.
-        below: where that part stands.
+        document: the document, which knows the place of each value.
+        below: the path of that part.
     """
     errors: list[dict[str, Any]] = [dict(e) for e in error.errors(include_url=False)]
     found = [_fault(e | {"loc": (*below, *e["loc"])}, document) for e in errors if not _counts_wrong_items(e)]
@@ -33,12 +33,12 @@ def faults_of(error: ValidationError, document: Document, below: KeyPath = ()) -
 
 
 def _counts_wrong_items(error: Mapping[str, Any]) -> bool:
-    """Whether a list is called too short only because items of it are wrong, each of which has a line of its own."""
+    """Whether pydantic calls a list too short only because some items are wrong; each of those has its own line."""
     return error["type"] == "too_short" and bool(len(error["input"]) >= error["ctx"]["min_length"])
 
 
 def _fault(error: Mapping[str, Any], document: Document) -> UserError:
-    """One finding of pydantic as one line: the place, the path, what is wrong."""
+    """One error of pydantic as one line: the place, the path, what is wrong."""
     path = tuple(part for part in error["loc"] if not str(part).startswith("<") and part != "[key]")
     kind, value = error["type"], error["input"]
     if kind == "missing":
@@ -65,7 +65,7 @@ def _fault(error: Mapping[str, Any], document: Document) -> UserError:
 
 
 def _wanted(pattern: str) -> str:
-    """What a pattern asks for, in words if it is one of names."""
+    """What a pattern asks for; a pattern of names is described in words."""
     name = _NAME_PATTERN.fullmatch(pattern)
     if name is None:
         return f"Input should match {pattern}"
@@ -77,7 +77,7 @@ def _wanted(pattern: str) -> str:
 
 
 def _once(faults: Sequence[UserError]) -> list[UserError]:
-    """One of those that say the same of the same place: `task_defaults` are checked with every task."""
+    """Leave out repetitions: `task_defaults` are checked with every task, and give the same fault each time."""
     seen: dict[tuple[object, str], UserError] = {}
     for n, fault in enumerate(faults):
         written = isinstance(fault.place, Place) and fault.place.line > 0

@@ -1,4 +1,4 @@
-"""The files that a recipe names: where they are written in it, and what they are relative to."""
+"""The files that a recipe names, and the folder that each relative path starts from."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mtl.recipe.text.yaml import Document, place_of
 
 
 def folder_of(place: Place | str) -> Path:
-    """What a relative path written at `place` is relative to."""
+    """The folder that a relative path written at `place` starts from."""
     file = place.file if isinstance(place, Place) else place
     return Path() if file in ("", "recipe", COMMAND_LINE.file) else Path(file).parent
 
 
 def with_absolute_paths(recipe: BaseModel, document: Document) -> Document:
-    """The same document with each path resolved against the folder of the file that it was written in."""
+    """The same document with absolute paths; a path is relative to the folder of the file in which it was written."""
     value = document.value
     for path, written in file_paths(recipe, ()):
         absolute = str((folder_of(place_of(document.marks, path)) / written).absolute())
@@ -32,7 +32,7 @@ def with_absolute_paths(recipe: BaseModel, document: Document) -> Document:
 
 
 def file_paths(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Every value of a field that is annotated as FilePath."""
+    """The path in the recipe, and the value, of every field that is annotated as FilePath."""
     if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             item = getattr(value, name)

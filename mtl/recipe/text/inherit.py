@@ -1,4 +1,4 @@
-"""What a recipe says once for many: `task_defaults` under every task, `data.inputs` under every source."""
+"""Spreads shared settings: `task_defaults` go under every task, `data.inputs` under every source."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mtl.recipe.text.merge import marks_in, merge, replaced, same_kind, value_at
 from mtl.recipe.text.yaml import Document, paths_in, place_of
 
 MAX_SPREAD = 200_000
-"""Values that patterns or `task_defaults` may spread over all tasks, ten times those of a recipe's text."""
+"""Most values that patterns or `task_defaults` may give to all tasks: ten times the most values of a recipe's text."""
 
 
 def spread_task_defaults(document: Document) -> Document:
-    """`task_defaults` merged under every task, and then left out."""
+    """Merge `task_defaults` under every task, and remove the key."""
     defaults, tasks = document.value.get("task_defaults"), document.value.get("tasks")
     if not isinstance(defaults, dict) or not isinstance(tasks, dict):
         return document
@@ -37,7 +37,7 @@ def spread_task_defaults(document: Document) -> Document:
 
 
 def spread_inputs(document: Document) -> Document:
-    """`data.inputs` merged under `inputs` of every source."""
+    """Merge `data.inputs` under `inputs` of every source, and remove the key."""
     data = document.value.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("inputs"), dict):
         return document
@@ -57,14 +57,18 @@ def spread_inputs(document: Document) -> Document:
 
 
 def source_paths(data: Mapping[str, Any]) -> list[KeyPath]:
-    """Where sources stand below `data`."""
+    """The path of each source."""
     several = data.get("sources")
     paths: list[KeyPath] = [("source",)] if "source" in data else []
     return paths + [("sources", name) for name in several] if isinstance(several, dict) else paths
 
 
 def check_tasks(names: Collection[str], document: Document, spread: Any = None) -> None:
-    """Before something is written out for each task: a short text must not take the memory of a long one."""
+    """Refuse too many tasks before anything is copied to each: a short text must not use much memory.
+
+    Raises:
+        UserError: there are too many tasks, or the copies would hold too many values.
+    """
     if len(names) > MAX_TASKS:
         what = f"{len(names)} tasks given; at most {MAX_TASKS} tasks"
         raise UserError(place_of(document.marks, ("tasks",)), what, path=("tasks",))

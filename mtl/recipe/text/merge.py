@@ -1,4 +1,4 @@
-"""A recipe's plain values by their paths: what is there, something else in its place, one on top of another."""
+"""Reads, replaces and merges the plain values of a recipe by their paths."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mtl.recipe.text.yaml import Mark, paths_in
 
 
 def value_at(value: Any, path: KeyPath) -> Any:
-    """What stands at `path`, which is there."""
+    """The value at `path`, which must exist."""
     for key in path:
         value = value[key]
     return value
 
 
 def replaced(value: Any, path: KeyPath, new: Any) -> Any:
-    """`value` with `new` at `path`; the rest is shared, nothing is changed in place."""
+    """A copy of `value` with `new` at `path`; it shares all other parts with `value`, which stays unchanged."""
     if not path:
         return new
     if isinstance(value, tuple):
@@ -32,9 +32,9 @@ def merge(
     above_marks: Mapping[KeyPath, Mark],
     path: KeyPath,
 ) -> dict[str, Any]:
-    """`above` on `below`, key by key; `marks` are brought up to date.
+    """Merge `above` onto `below`, key by key, and update `marks`.
 
-    A list, and a mapping whose `kind` changes, replace what was there as a whole.
+    A list in `above` replaces the old list as a whole; so does a mapping whose `kind` is another one.
     """
     merged = dict(below)
     if path in above_marks:
@@ -53,10 +53,10 @@ def merge(
 
 
 def same_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether one of two mappings may lie under the other: they do not name different members of a family."""
+    """Whether two mappings may be merged: they may not name different members of a family."""
     return "kind" not in new or "kind" not in old or new["kind"] == old["kind"]
 
 
 def marks_in(value: Any, path: KeyPath, marks: Mapping[KeyPath, Mark]) -> dict[KeyPath, Mark]:
-    """The marks of the value at `path` and of all in it, by their paths from there."""
+    """The marks of the value at `path` and of every value in it; their paths start at that value."""
     return {known[len(path) :]: marks[known] for known in paths_in(value, path) if known in marks}

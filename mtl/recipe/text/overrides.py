@@ -1,4 +1,4 @@
-"""`tasks.garment.weight=2` and `~model.sharing`: changes to a recipe on the command line."""
+"""Overrides change a recipe from the command line: `tasks.garment.weight=2` sets, `~model.sharing` removes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _GONE = object()
 def apply(document: Document, overrides: Sequence[str]) -> Document:
     """A new document with every override applied, in order.
 
-    `a.b=value` sets the value at a.b, read as in a recipe, and makes the mappings on the way; a mapping
-    replaces what was there as a whole; items of a sequence go by number, `stages.0.channels=16`.
-    `~a.b` removes a.b. Setting a `kind` sets that key alone, and the schema then names the keys that the new
-    kind does not have: give the whole mapping to change them with it.
+    `a.b=value` sets the value at a.b and creates missing mappings on the way. The value is read as in a recipe. A
+    mapping replaces the old value as a whole. Items of a sequence have numbers: `stages.0.channels=16`.
+    `~a.b` removes a.b. An override of a `kind` changes that key alone, and the schema then reports the old keys that
+    the new kind does not know; to change them as well, give the whole mapping.
 
     Raises:
-        UserError: an override has no `=`, its value is not YAML, or its key does not exist; all at once.
+        UserError: an override has no `=`, its value is not YAML, or its key does not exist; all faults at once.
     """
     faults: list[UserError] = []
     for override in overrides:
@@ -64,10 +64,10 @@ def _keys(text: str, override: str) -> tuple[str, ...]:
 
 
 def _resolve(value: Any, keys: tuple[str, ...], must_exist: bool = False) -> tuple[KeyPath, int]:
-    """The path, with numbers for items of sequences; and how many of its keys lead to a value but null.
+    """The path, with numbers for items of sequences; and how many of its keys lead to a value other than null.
 
     Raises:
-        UserError: a key stands for nothing: in a number, past a sequence's end, anywhere if `must_exist`.
+        UserError: a key leads nowhere: it lies in a number or past a sequence's end, or `must_exist` and it is new.
     """
     path: KeyPath = ()
     n_found = 0
@@ -94,7 +94,7 @@ def _resolve(value: Any, keys: tuple[str, ...], must_exist: bool = False) -> tup
 
 
 def _put(value: Any, path: KeyPath, new: Any) -> Any:
-    """`value` with `new` at the path, or without it; the rest is shared, nothing is changed in place."""
+    """A copy of `value` with `new` at the path, or without the path; it shares all other parts with `value`."""
     if not path:
         return new
     key, rest = path[0], path[1:]
@@ -111,7 +111,7 @@ def _put(value: Any, path: KeyPath, new: Any) -> Any:
 
 
 def _marks_without(marks: Mapping[KeyPath, Mark], path: KeyPath) -> dict[KeyPath, Mark]:
-    """The marks once `path` is removed; later items of the same sequence move up by one."""
+    """The marks after `path` is removed; later items of the same sequence move up by one."""
     *above, last = path
     n = len(above)
     left = {}

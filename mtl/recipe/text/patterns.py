@@ -1,4 +1,4 @@
-"""Names of tasks such as `churn_*`: one task for each column of that name."""
+"""Patterns such as `churn_*` name tasks: each column that matches becomes one task."""
 
 from __future__ import annotations
 
@@ -19,43 +19,61 @@ from mtl.recipe.text.yaml import Document, Mark, place_of
 
 
 def expand_patterns(document: Document) -> Document:
-    """Tasks such as `"churn_*": {kind: binary}`: one task for each column of that name, its target.
+    """Replace each pattern, such as `"churn_*": {kind: binary}`, by one task for each matching column, its target.
 
-    A task that is named itself keeps what it says; the pattern is merged underneath, as `task_defaults` are, and
-    null leaves the column out. Under a task of another kind the pattern only gives the target.
+    A task may also be named itself. Its own settings then win over those of the pattern, as they win over
+    `task_defaults`; null leaves the column out. If the task has another kind, the pattern gives it the target only.
     """
     tasks = document.value.get("tasks")
     if not isinstance(tasks, dict) or not any(map(_is_pattern, tasks)):
         return document
-    by_source = _columns(document)
-    marks = dict(document.marks)
-    expanded: dict[str, Any] = {}
-    owner: dict[str, str] = {}
+    by_source, marks = _columns(document), dict(document.marks)
     check_tasks([name for name in tasks if not _is_pattern(name) and tasks[name] is not None], document)
+    expanded: dict[str, Any] = {}
+    pattern_of: dict[str, str] = {}
     for name, task in tasks.items():
         if not _is_pattern(name):
             expanded.setdefault(name, task)
             continue
-        place = place_of(document.marks, ("tasks", name))
-        if isinstance(task, dict) and "target" in task:
-            what = "the target of a pattern is each column that it finds"
-            raise UserError(
-                place_of(document.marks, ("tasks", name, "target")), what, "leave it out",
-                path=("tasks", name, "target"),
-            )  # fmt: skip
-        found = _found(name, _columns_for(task, document, by_source), place)
-        check_tasks([column for column in found if tasks.get(column, 0) is not None], document, task)
-        for column in found:
-            if column in owner:
-                what = f"column {quoted(column)} has the pattern {quoted(owner[column])} already"
-                raise UserError(place, what, path=("tasks", name))
-            owner[column] = name
+        for column in _meant_columns(name, task, document, by_source):
+            _require_one_pattern(column, name, pattern_of, document)
             own = tasks.get(column, {})
             expanded[column] = _under(name, task, column, own, marks) if isinstance(own, dict) else own
-    for column in owner:
+    for column in pattern_of:
         if expanded[column] is None:
             del expanded[column]
     return Document(document.file, _with_towers({**document.value, "tasks": expanded}), marks)
+
+
+def _meant_columns(
+    pattern: str, task: Any, document: Document, by_source: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """The columns that match a pattern; each can be the name of a task.
+
+    Raises:
+        UserError: no column matches, or the pattern names a target itself.
+    """
+    if isinstance(task, dict) and "target" in task:
+        path = ("tasks", pattern, "target")
+        what = "the target of a pattern is each column that it finds"
+        raise UserError(place_of(document.marks, path), what, "leave it out", path=path)
+    place = place_of(document.marks, ("tasks", pattern))
+    found = _found(pattern, _columns_for(task, document, by_source), place)
+    tasks = document.value["tasks"]
+    check_tasks([column for column in found if tasks.get(column, 0) is not None], document, task)
+    return found
+
+
+def _require_one_pattern(column: str, pattern: str, pattern_of: dict[str, str], document: Document) -> None:
+    """Record which pattern matched a column.
+
+    Raises:
+        UserError: another pattern matched it before.
+    """
+    if column in pattern_of:
+        what = f"column {quoted(column)} has the pattern {quoted(pattern_of[column])} already"
+        raise UserError(place_of(document.marks, ("tasks", pattern)), what, path=("tasks", pattern))
+    pattern_of[column] = pattern
 
 
 def _is_pattern(name: str) -> bool:
@@ -74,7 +92,7 @@ def _found(pattern: str, columns: Sequence[str], place: Place | str) -> list[str
 def _under(
     pattern: str, task: Any, column: str, own: Mapping[str, Any], marks: dict[KeyPath, Mark]
 ) -> Mapping[str, Any] | Any:
-    """What a pattern says of one column, below what the recipe says of the task of that name."""
+    """A pattern's settings for one column, merged below those of the task with that name."""
     if not isinstance(task, dict) or not same_kind(task, own):
         if own:
             return own if "targets" in own else {"target": column, **own}
@@ -88,12 +106,12 @@ def _under(
 
 
 def _with_towers(value: dict[str, Any]) -> dict[str, Any]:
-    """Patterns in the lists of `model.towers`, as the tasks that they mean."""
+    """Replace patterns in the lists of `model.towers` by the tasks that they match."""
     model = value.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("towers"), dict):
         return value
     plan = {
-        tower: tuple(name for item in members for name in _meant(item, value["tasks"]))
+        tower: tuple(name for item in members for name in _meant_tasks(item, value["tasks"]))
         if isinstance(members, tuple)
         else members
         for tower, members in model["towers"].items()
@@ -101,14 +119,14 @@ def _with_towers(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "model": {**model, "towers": plan}}
 
 
-def _meant(item: Any, tasks: Mapping[str, Any]) -> Sequence[Any]:
+def _meant_tasks(item: Any, tasks: Mapping[str, Any]) -> Sequence[Any]:
     if not isinstance(item, str) or not _is_pattern(item) or len(item) > 200:
         return (item,)
     return [task for task in tasks if fnmatchcase(task, item)] or (item,)
 
 
 def _columns_for(task: Any, document: Document, by_source: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """The columns that a pattern may find: those of the source that its task names, else those of all sources."""
+    """The columns that a pattern may match: those of the source that its task names, else those of all sources."""
     own = task if isinstance(task, dict) else {}
     defaults = document.value.get("task_defaults")
     below = defaults if isinstance(defaults, dict) and same_kind(defaults, own) else {}
@@ -119,7 +137,7 @@ def _columns_for(task: Any, document: Document, by_source: Mapping[str, Sequence
 
 
 def _columns(document: Document) -> dict[str, tuple[str, ...]]:
-    """The columns of each source, for patterns; one that stands alone is called ''."""
+    """Source -> its columns; a source without a name is called ''."""
     data = document.value.get("data")
     names: dict[str, tuple[str, ...]] = {}
     for path in source_paths(data) if isinstance(data, dict) else []:

@@ -1,4 +1,4 @@
-"""One scalar of a recipe: text -> number, truth value, null or text, by the core schema of YAML 1.2."""
+"""Reads one scalar: its text becomes a number, a truth value, null or text, by the core schema of YAML 1.2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str, Callable[[str], object]], ...] = (
         lambda _: "a number",
     ),
 )
-"""What is one number in YAML 1.1 and another, or text, in 1.2: its form, what is wrong, what may be meant."""
+"""Texts that YAML 1.1 and 1.2 read differently: their form, what is wrong, what the user may mean."""
 _AMBIGUOUS = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -37,12 +37,12 @@ def scalar(text: str, place: Place, *, plain: bool) -> str | float | bool | None
     """The value of one scalar.
 
     Args:
-        text: as it is written, without quotes.
-        place: where it stands.
-        plain: whether it stands without quotes, and so may be a number, a truth value or null.
+        text: the text without quotes.
+        place: its place in the file.
+        plain: whether it was written without quotes; only then it may be a number, a truth value or null.
 
     Raises:
-        UserError: it is ambiguous, not finite or too long.
+        UserError: the text is ambiguous, not finite or too long.
     """
     if len(text) > MAX_TEXT:
         raise UserError(place, f"value is longer than {MAX_TEXT} characters")
@@ -62,7 +62,7 @@ def scalar(text: str, place: Place, *, plain: bool) -> str | float | bool | None
 
 
 def _number(text: str, place: Place) -> str | float:
-    """The number that a plain scalar stands for by the core schema; the text itself if it is none."""
+    """The number that a plain scalar means in the core schema; text that means no number stays text."""
     for pattern, what, meant in _SPELLINGS:
         if pattern.fullmatch(text):
             right = meant(text) if len(text) <= MAX_DIGITS else "it in decimal"
@@ -83,7 +83,7 @@ def _number(text: str, place: Place) -> str | float:
 
 
 def plain_text(text: str) -> bool:
-    """Whether text may stand in a recipe without quotes, and is then read as itself."""
+    """Whether a recipe may hold the text without quotes, and reads it back as the same text."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./\-]*( [A-Za-z0-9_./\-]+)*", text):
         return False
     try:

@@ -1,8 +1,9 @@
-"""The one reader of recipes: bytes -> plain values, and the line and column of each.
+"""The one reader of recipes: bytes become plain values, each with its line and column.
 
-A strict part of YAML 1.2: one document, a mapping at the top, plain scalars as in the core schema, no tags,
-anchors, aliases or duplicate keys, bounded sizes. What YAML 1.1 and 1.2 read differently (`yes`, `017`,
-`1:30`) is refused rather than guessed. PyYAML's event stream does the parsing.
+A recipe is a strict part of YAML 1.2: one document, a mapping at the top, plain scalars as in the core schema.
+Tags, anchors, aliases and duplicate keys are refused, and sizes are bounded. YAML 1.1 and 1.2 read some texts
+differently (`yes`, `017`, `1:30`); the reader refuses them instead of guessing. PyYAML's event stream does the
+parsing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _NOTHING = object()
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a value stands in its file, and where its key does (for an item of a sequence: the same)."""
+    """The place of a value in its file, and the place of its key; for an item of a sequence both are the same."""
 
     key: Place
     value: Place
@@ -44,10 +45,10 @@ class Document:
     """A recipe's text as plain values: dict, tuple, str, int, float, bool, None.
 
     Args:
-        file: its name in messages.
-        value: the top mapping; its keys, and those of all mappings in it, are text.
+        file: the name of the file in messages.
+        value: the mapping at the top; all keys in it, at any depth, are text.
         marks: the place of every value by its path; () is the top.
-        text: the bytes that it was read from.
+        text: the bytes that were read.
     """
 
     file: str
@@ -57,7 +58,7 @@ class Document:
 
 
 def place_of(marks: Mapping[KeyPath, Mark], path: KeyPath) -> Place | str:
-    """Where the value at `path` stands, or else the nearest one above it that was written."""
+    """The place of the value at `path`; if that value was not written, the place of the nearest one above it."""
     for length in range(len(path), -1, -1):
         if path[:length] in marks:
             return marks[path[:length]].value
@@ -65,7 +66,7 @@ def place_of(marks: Mapping[KeyPath, Mark], path: KeyPath) -> Place | str:
 
 
 def paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """The path of a value, and of all that is in it."""
+    """The path of a value, and the paths of all values in it."""
     yield path
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
     for key, item in inner:
@@ -73,10 +74,10 @@ def paths_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
 
 
 def read_file(path: Path, shown: str | None = None) -> Document:
-    """Read a recipe file; `shown` is its name in messages.
+    """Read a recipe file; messages call it `shown`.
 
     Raises:
-        UserError: the file cannot be read, or its text is not what a recipe may be.
+        UserError: the file cannot be read, or its text is no recipe.
     """
     name = str(path) if shown is None else shown
     if _UNPRINTABLE_NAME.search(name):
@@ -100,15 +101,15 @@ def read_file(path: Path, shown: str | None = None) -> Document:
 
 
 def read_bytes(data: bytes, file: str) -> Document:
-    """Read a recipe's text; `file` is its name in messages.
+    """Read a recipe's text; messages call it `file`.
 
     Raises:
-        UserError: at the first fault, with its line and column.
+        UserError: the text has a fault; the first one is told, with its line and column.
     """
     _check_size(len(data), file)
     try:
         text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:  # whose positions do not count a byte order mark
+    except UnicodeDecodeError as error:  # its positions do not count a byte order mark
         place = _end(error.object[: error.start].decode("utf-8"), file)
         byte = error.object[error.start]
         raise UserError(place, f"not UTF-8 text (byte {byte:#04x})", "save it as UTF-8") from None
@@ -123,7 +124,7 @@ def read_bytes(data: bytes, file: str) -> Document:
 
 
 def read_value(text: str, place: Place) -> Any:
-    """One value, as it stands behind the `=` of an override; every error has `place`.
+    """The value in an override, after its `=`; every error names `place`.
 
     Raises:
         UserError: the text is not one value.
@@ -143,13 +144,13 @@ def _check_size(n_bytes: int, file: str) -> None:
 
 
 def _end(text: str, file: str) -> Place:
-    """The place right behind `text`, which begins the file."""
+    """The place after the last character of `text`, which starts at the beginning of the file."""
     lines = _LINE_END.split(text)
     return Place(file, len(lines), len(lines[-1]) + 1)
 
 
 def _events(text: str, file: str) -> Iterator[yaml.Event]:
-    """PyYAML's events, and its errors as ours."""
+    """PyYAML's events; its errors become UserErrors."""
     try:
         loader = yaml.SafeLoader(text)
     except yaml.reader.ReaderError as error:
@@ -172,13 +173,14 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
 
 @dataclass
 class _Tree:
-    """Builds plain values out of events and notes where they stand. Recursion ends at MAX_DEPTH."""
+    """Builds plain values from events and notes the place of each. The recursion ends at MAX_DEPTH."""
 
     file: str
     marks: dict[KeyPath, Mark] = field(default_factory=dict)
     count: int = 0
 
     def build(self, text: str) -> Any:
+        """The plain value at the top of the text; `marks` then holds the place of each value."""
         value: Any = _NOTHING
         n_documents = 0
         events = _events(text, self.file)
@@ -222,12 +224,16 @@ class _Tree:
         return values
 
     def _checked(self, event: yaml.Event) -> Place:
-        """Where a node stands, if it is one that a recipe may have."""
+        """The place of a node, if a recipe may hold such a node.
+
+        Raises:
+            UserError: it may not.
+        """
         place = self._place(event)
         self.count += 1
         if self.count > MAX_VALUES:
             raise UserError(place, f"more than {MAX_VALUES} values")
-        if getattr(event, "anchor", None) is not None:  # an alias event names its anchor too
+        if getattr(event, "anchor", None) is not None:  # an alias event has an anchor too
             raise UserError(place, *_NO_ANCHORS)
         if (tag := getattr(event, "tag", None)) is not None:
             shown = re.sub("(:python/).*", r"\1...", quoted(tag)[1:-1])

@@ -1,16 +1,10 @@
 """A header with a negative number of rows."""
 
-import io
 import zipfile
 
 import numpy as np
 
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
+from tests.support.bad_files import npy
 
 inputs, label = npy(np.ones((8, 3))), npy(np.arange(8) % 2)
 with zipfile.ZipFile("data.npz", "w") as archive:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 import mtl
+from mtl.model.trunk import Plan, StitchedTowers
 
 
 class Unused(nn.Module):
@@ -26,5 +27,6 @@ class UnusedParameter(mtl.SharingSpec):
     def sites(self) -> tuple[str, ...]:
         return ("fc1",)
 
-    def build(self, n_towers: int, shape: tuple[int, ...]) -> nn.Module:
-        return Unused()
+    def build(self, plan: Plan) -> mtl.Trunk:
+        towers = plan.stages(tuple(plan.towers))
+        return StitchedTowers(towers, {"fc1": Unused()}, plan.tasks_of_towers(), plan.reading_of())

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 import mtl
+from mtl.model.trunk import Plan, StitchedTowers
 
 
 class Half(nn.Module):
@@ -21,5 +22,6 @@ class WrongShape(mtl.SharingSpec):
     def sites(self) -> tuple[str, ...]:
         return ("fc1",)
 
-    def build(self, n_towers: int, shape: tuple[int, ...]) -> nn.Module:
-        return Half()
+    def build(self, plan: Plan) -> mtl.Trunk:
+        towers = plan.stages(tuple(plan.towers))
+        return StitchedTowers(towers, {"fc1": Half()}, plan.tasks_of_towers(), plan.reading_of())

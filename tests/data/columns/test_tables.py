@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data import memory
-from mtl.data.columns import tables as table_reading
+from mtl.data.columns import column
 from mtl.data.columns.tables import TableForm, read_table, vector_width
 from mtl.data.files import table
 from mtl.data.files.table import TableFile
@@ -176,13 +176,13 @@ def test_values_that_outgrow_their_type(how: How, tmp_path: Path, monkeypatch: p
 
 
 def test_too_many_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_reading, "MAX_LABELS", 3)
+    monkeypatch.setattr(column, "MAX_LABELS", 3)
     with pytest.raises(UserError, match=r"^column 'v' lists 4 distinct labels, at most 3$"):
         alone(tmp_path / "t.csv", ["a|b", "c|d"], "lists")
 
 
 def test_too_many_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_reading, "MAX_VALUES", 3)
+    monkeypatch.setattr(column, "MAX_VALUES", 3)
     assert alone(tmp_path / "t.csv", list("abca"), "classes").labels["v"].tolist() == [0, 1, 2, 0]
     assert len(set(alone(tmp_path / "t.csv", list("abcd"), "codes").labels["v"].tolist())) == 4
     with pytest.raises(UserError, match=r"^column 'v' has more than 3 distinct values; is it an id"):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ from mtl.data.files import download
 from mtl.data.files.download import Remote, cache_folder, locked
 from mtl.errors import ENVIRONMENT, EnvironmentFault
 from mtl.sources import fashion_mnist
-from tests.test_errors import Capture, called
+from tests.support.assertions import Capture, called
 
 BODY = bytes(range(256)) * 1000
 REMOTE = Remote("data.gz", len(BODY), hashlib.sha256(BODY).hexdigest())
@@ -61,10 +62,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pooch waits between its attempts."""
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.delenv("MTL_OFFLINE", raising=False)
-    monkeypatch.setattr(download, "PAUSES", (0.0, 0.0))
+    no_pauses(monkeypatch)
     with Server() as running:
         monkeypatch.setattr(download, "ALLOWED", (running.url,))
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
@@ -123,6 +129,16 @@ def test_draws_a_bar_on_a_terminal(
     assert "256.0/256.0 kB" in err
 
 
+def test_what_a_killed_process_left_is_overwritten_and_every_user_may_read_the_file(
+    server: Server, get: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "data.gz.part").write_bytes(b"half")
+    (tmp_path / "own").touch()
+    server.on("data.gz", (200, BODY))
+    assert get().stat().st_mode == (tmp_path / "own").stat().st_mode
+    assert {path.name for path in tmp_path.iterdir()} == {"data.gz", "own"}
+
+
 def test_an_html_page_is_not_the_file(server: Server, get: Callable[..., Path], tmp_path: Path) -> None:
     server.on("data.gz", (200, HTML))
     text = fault(get, tmp_path)
@@ -170,7 +186,7 @@ def test_the_next_mirror_is_tried_and_all_are_named(
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSES", (0.0,))
+    no_pauses(monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
     monkeypatch.setattr(download, "ALLOWED", (url,))

@@ -10,6 +10,7 @@ import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 
 from mtl.data import memory
 from mtl.data.files import images
-from mtl.data.files.images import Images, Mode, image_shape, located, read_images
+from mtl.data.files.images import Images, Mode, first_image, located, read_images
 from mtl.errors import ENVIRONMENT, EnvironmentFault, UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -155,13 +156,17 @@ def test_resizing_is_antialiased(tmp_path: Path) -> None:
     assert read(tmp_path, "a.png", size=(8, 8), mode="grey")[0, 0].tolist() == checks.tolist()
 
 
-def test_the_shape_is_known_from_the_recipe_or_the_first_image(tmp_path: Path) -> None:
+def test_the_first_image_is_read_for_the_header_and_not_again(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
-    assert image_shape("a.png", tmp_path, None, "rgb", place) == (3, 6, 5)
-    assert image_shape("a.png", tmp_path, None, "grey", place) == (1, 6, 5)
-    assert image_shape("none.png", tmp_path, (7, 8), "grey", place) == (1, 7, 8)
-    with pytest.raises(UserError, match=r"t\.csv:row 0: no such file none\.png"):
-        image_shape("none.png", tmp_path, None, "rgb", place)
+    assert first_image("a.png", tmp_path, "grey", place(0)).shape == (1, 6, 5)
+    first = first_image("a.png", tmp_path, "rgb", place(0))
+    assert first.shape == (3, 6, 5)
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    (tmp_path / "a.png").unlink()
+    options: dict[str, Any] = {"root": tmp_path, "size": None, "mode": "rgb", "place": place}
+    np.testing.assert_array_equal(read_images(["a.png", "b.png"], first=first, **options), [first, first])
+    with pytest.raises(UserError, match=r"t\.csv:row 0: no such file a\.png"):
+        first_image("a.png", tmp_path, "rgb", place(0))
 
 
 # --- many at once ---

@@ -59,7 +59,7 @@ def archive(path: Path, *members: tuple[str, bytes], packing: int = zipfile.ZIP_
 def fault(path: Path) -> str:
     """The text of the one error that both ways of reading `x` give."""
     texts = set()
-    for read in (lambda: npz.names(path), lambda: npz.arrays(path, ["x"])):
+    for read in (lambda: npz.archive(path).headers, lambda: npz.archive(path).arrays(["x"])):
         with pytest.raises(UserError) as caught:
             read()
         assert caught.value.code == USER
@@ -78,12 +78,12 @@ def test_reads_what_numpy_wrote(save: object, tmp_path: Path) -> None:
     assert callable(save)
     path = tmp_path / "a.npz"
     save(path, x=X, y=Y, texts=np.array(["a", "größe"]), one=np.int64(7), none=X[:0])
-    headers = npz.names(path)
+    headers = npz.archive(path).headers
     assert {name: shape for name, (shape, _) in headers.items()} == {
         "x": (24, 5), "y": (24,), "texts": (2,), "one": (), "none": (0, 5),
     }  # fmt: skip
     assert headers["x"][1] == np.float32
-    found = npz.arrays(path, ["y", "x", "one", "texts", "none"])
+    found = npz.archive(path).arrays(["y", "x", "one", "texts", "none"])
     assert list(found) == ["y", "x", "one", "texts", "none"]
     np.testing.assert_array_equal(found["x"], X)
     np.testing.assert_array_equal(found["y"], Y)
@@ -96,7 +96,7 @@ def test_reads_what_numpy_wrote(save: object, tmp_path: Path) -> None:
 def test_byte_order_and_memory_order_are_made_native(dtype: str, tmp_path: Path) -> None:
     values = X.astype(dtype)
     np.savez(tmp_path / "a.npz", x=np.asfortranarray(values))
-    found = npz.arrays(tmp_path / "a.npz", ["x"])["x"]
+    found = npz.archive(tmp_path / "a.npz").arrays(["x"])["x"]
     assert found.dtype.isnative
     assert found.dtype == np.dtype(dtype).newbyteorder("=")
     assert found.flags.c_contiguous
@@ -106,10 +106,10 @@ def test_byte_order_and_memory_order_are_made_native(dtype: str, tmp_path: Path)
 def test_headers_of_every_version_and_of_python_2(tmp_path: Path) -> None:
     for version in (1, 2, 3):
         path = archive(tmp_path / "a.npz", ("x.npy", header((24, 5), version=version) + X.tobytes()))
-        np.testing.assert_array_equal(npz.arrays(path, ["x"])["x"], X)
+        np.testing.assert_array_equal(npz.archive(path).arrays(["x"])["x"], X)
     path = archive(tmp_path / "a.npz", ("x.npy", header("(24L, 5L)") + X.tobytes()))
-    assert npz.names(path)["x"][0] == (24, 5)
-    np.testing.assert_array_equal(npz.arrays(path, ["x"])["x"], X)
+    assert npz.archive(path).headers["x"][0] == (24, 5)
+    np.testing.assert_array_equal(npz.archive(path).arrays(["x"])["x"], X)
 
 
 def test_a_name_is_no_path_and_other_files_in_the_archive_are_no_arrays(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_a_name_is_no_path_and_other_files_in_the_archive_are_no_arrays(tmp_path
         ("data.pkl", b"\x80"),
     ]
     path = archive(tmp_path / "in" / "a.npz", *members)
-    assert list(npz.names(path)) == ["../../x", "/etc/y"]
-    np.testing.assert_array_equal(npz.arrays(path, ["../../x"])["../../x"], X)
+    assert list(npz.archive(path).headers) == ["../../x", "/etc/y"]
+    np.testing.assert_array_equal(npz.archive(path).arrays(["../../x"])["../../x"], X)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.npz", "in"]
 
 
@@ -217,16 +217,16 @@ def test_an_encrypted_member(tmp_path: Path) -> None:
 def test_a_missing_array_names_those_that_are_there_and_never_all_of_many(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.npz", ("inputs.npy", npy(X)), ("\x1b[31m\n.npy", npy(Y)))
     with pytest.raises(UserError) as caught:
-        npz.arrays(path, ["input"])
+        npz.archive(path).arrays(["input"])
     known = r"arrays: inputs, '\x1b[31m\n'"
     assert str(caught.value) == f"a.npz: no array 'input' (did you mean 'inputs'?); {known}"
     path = archive(tmp_path / "a.npz", *((f"a{i}.npy", npy(Y)) for i in range(30)))
     with pytest.raises(UserError) as caught:
-        npz.arrays(path, ["zzz"])
+        npz.archive(path).arrays(["zzz"])
     assert str(caught.value).endswith("a18, a19 and 10 more")
     path = archive(tmp_path / "a.npz")
     with pytest.raises(UserError, match=r"no array 'x'; arrays: none"):
-        npz.arrays(path, ["x"])
+        npz.archive(path).arrays(["x"])
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,12 +263,12 @@ def test_no_missing_end_and_no_wrong_bit_changes_a_value_unnoticed(packing: int,
     for at in range(len(whole)):
         path.write_bytes(whole[:at])
         with pytest.raises(UserError):
-            npz.arrays(path, ["x"])
+            npz.archive(path).arrays(["x"])
         bent = bytearray(whole)
         bent[at] ^= 1 << at % 8
         path.write_bytes(bent)
         try:
-            np.testing.assert_array_equal(npz.arrays(path, ["x"])["x"], values)
+            np.testing.assert_array_equal(npz.archive(path).arrays(["x"])["x"], values)
         except UserError:
             noticed += 1
     assert noticed > len(values.tobytes()), "every bit of the values is among them"
@@ -292,9 +292,9 @@ def test_a_bomb_is_refused_before_it_unpacks(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(memory, "available_memory", lambda: 50_000_000)
     tracemalloc.start()
     try:
-        assert npz.names(path)["x"][0] == (16 << 20, 1)
+        assert npz.archive(path).headers["x"][0] == (16 << 20, 1)
         with pytest.raises(EnvironmentFault) as caught:
-            npz.arrays(path, ["x"])
+            npz.archive(path).arrays(["x"])
         assert tracemalloc.get_traced_memory()[1] < 2 << 20
     finally:
         tracemalloc.stop()
@@ -307,10 +307,10 @@ def test_a_bomb_is_refused_before_it_unpacks(tmp_path: Path, monkeypatch: pytest
 def test_arrays_must_fit_into_memory_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "a.npz", x=X, y=X)
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
-    np.testing.assert_array_equal(npz.arrays(tmp_path / "a.npz", ["x"])["x"], X)
-    assert set(npz.arrays(tmp_path / "a.npz", ["x", "x"])) == {"x"}
+    np.testing.assert_array_equal(npz.archive(tmp_path / "a.npz").arrays(["x"])["x"], X)
+    assert set(npz.archive(tmp_path / "a.npz").arrays(["x", "x"])) == {"x"}
     with pytest.raises(EnvironmentFault, match="its arrays take"):
-        npz.arrays(tmp_path / "a.npz", ["x", "y"])
+        npz.archive(tmp_path / "a.npz").arrays(["x", "y"])
 
 
 def lying(path: Path, n_bytes: int) -> None:
@@ -332,9 +332,9 @@ def test_an_archive_that_claims_more_than_its_bytes_can_hold(tmp_path: Path) -> 
 
 def test_an_archive_that_claims_more_than_it_unpacks_to(tmp_path: Path) -> None:
     lying(tmp_path / "a.npz", 40_000)
-    assert npz.names(tmp_path / "a.npz")["x"][0] == (10_000, 1)
+    assert npz.archive(tmp_path / "a.npz").headers["x"][0] == (10_000, 1)
     with pytest.raises(UserError, match="array 'x' is damaged"):
-        npz.arrays(tmp_path / "a.npz", ["x"])
+        npz.archive(tmp_path / "a.npz").arrays(["x"])
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtl.data.files.npz import archive
 from mtl.data.files.npz_stream import stream
 from mtl.errors import UserError
 
@@ -25,7 +26,7 @@ def test_the_parts_are_the_whole(save: Any, rows: int, tmp_path: Path) -> None:
         "flat": np.zeros((10, 0)),
     }
     save(tmp_path / "a.npz", **arrays)
-    parts = list(stream(tmp_path / "a.npz", list(arrays), rows))
+    parts = list(stream(archive(tmp_path / "a.npz"), list(arrays), rows))
     assert [len(part["x"]) for part in parts] == [rows] * (10 // rows) + ([10 % rows] if 10 % rows else [])
     for name, values in arrays.items():
         whole = np.concatenate([part[name] for part in parts])
@@ -36,7 +37,7 @@ def test_the_parts_are_the_whole(save: Any, rows: int, tmp_path: Path) -> None:
 
 def test_no_rows_are_no_parts(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((0, 3)))
-    assert list(stream(tmp_path / "a.npz", ["x"], 5)) == []
+    assert list(stream(archive(tmp_path / "a.npz"), ["x"], 5)) == []
 
 
 @pytest.mark.parametrize(
@@ -51,17 +52,17 @@ def test_no_rows_are_no_parts(tmp_path: Path) -> None:
 def test_arrays_that_do_not_fit(wanted: list[str], text: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((4, 2)), short=np.zeros(3), one=np.array(1.0))
     with pytest.raises(UserError) as caught:
-        list(stream(tmp_path / "a.npz", wanted, 2))
+        list(stream(archive(tmp_path / "a.npz"), wanted, 2))
     assert str(caught.value) == text
 
 
 def test_an_array_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, x=np.zeros((1000, 100)))
-    with zipfile.ZipFile(path) as archive:
-        at = archive.infolist()[0].header_offset + 400_000
+    with zipfile.ZipFile(path) as written:
+        at = written.infolist()[0].header_offset + 400_000
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"a\.npz: array 'x' is damaged"):
-        list(stream(path, ["x"], 10))
+        list(stream(archive(path), ["x"], 10))

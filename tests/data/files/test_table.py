@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data.files import table
-from mtl.data.files.table import TableFile, is_bytes, is_list, is_text, type_name
+from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
+from mtl.data.files.table import TableFile
 from mtl.errors import UserError
 
 
@@ -141,6 +143,8 @@ def test_na_values(form: str, na_values: list[str], expected: list[object], tmp_
 
 # --- faults ---
 
+CHANGED = "was changed while it was read; start again once it is whole"
+
 
 def test_columns_that_are_not_there(tmp_path: Path) -> None:
     file = csv_file(tmp_path, "label,x\n1,2\n")
@@ -172,13 +176,49 @@ def test_a_file_that_grows_while_it_is_read(suffix: str, tmp_path: Path) -> None
     """The rows of a batch go into arrays of the size that was counted."""
     file = csv_file(tmp_path, "a\n1\n2\n") if suffix == ".csv" else parquet_file(tmp_path, {"a": [1, 2]})
     assert file.n_rows == 2
+    what = "2 rows when it was checked, 3 now; was it written meanwhile?"
     if suffix == ".csv":
         csv_file(tmp_path, "a\n1\n2\n3\n")
     else:
         parquet_file(tmp_path, {"a": [1, 2, 3]})
+        what = CHANGED  # the footer, read once, still says two
     with pytest.raises(UserError) as caught:
         list(file.batches(["a"]))
-    assert str(caught.value) == (f"t{suffix}: 2 rows when it was checked, 3 now; was it written meanwhile?")
+    assert str(caught.value) == f"t{suffix}: {what}"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_whose_values_change_while_it_is_read(suffix: str, tmp_path: Path) -> None:
+    """What was checked, what was hashed and what is parsed is one file, whose size may have stayed."""
+    file = csv_file(tmp_path, "a\n1\n2\n") if suffix == ".csv" else parquet_file(tmp_path, {"a": [1, 2]})
+    file.check()
+    data = file.path.read_bytes()
+    file.path.write_bytes(data.replace(b"2", b"3") if suffix == ".csv" else data)
+    os.utime(file.path, (1, 1))
+    for read in (file.sha256, lambda: list(file.batches(["a"]))):
+        with pytest.raises(UserError) as caught:
+            read()
+        assert str(caught.value) == f"t{suffix}: {CHANGED}"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_first_row(suffix: str, tmp_path: Path) -> None:
+    """As the first of all rows, in any order of columns, and of no rows at all an error."""
+    columns = {"t": ["NA", "x"], "a.b": ["1", "2"]}
+    for rows in (2, 0):
+        part = {name: pa.array(values[:rows], pa.string()) for name, values in columns.items()}
+        if suffix == ".csv":
+            lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values(), strict=True))]
+            file = csv_file(tmp_path, "\n".join(lines[: rows + 1]), na_values=["NA"])
+        else:
+            file = parquet_file(tmp_path, pa.table(part), na_values=["NA"])
+        if rows:
+            assert file.first_row(["a.b", "t"]).to_pydict() == {"a.b": ["1"], "t": [None]}
+            with pytest.raises(UserError, match="no column 'a'"):
+                file.first_row(["a"])
+        else:
+            with pytest.raises(UserError, match=rf"^t{suffix}: no rows$"):
+                file.first_row(["t"])
 
 
 def test_a_file_that_is_spoilt_while_it_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe, to_yaml
-from tests.test_errors import Capture, called, refused
+from tests.support.assertions import Capture, called, refused
+from tests.support.recipes import SMALL, as_yaml
 
 TABLE = "id,x,sensor_1,sensor_2,churn_a,churn_b,churn_c,spend,side\n" + "".join(
     f"{i},{i / 3:.2f},{i % 4},{i % 5},{i % 2},{(i + 1) % 2},{i % 2},{i / 7:.2f},{i % 3}\n" for i in range(40)
@@ -22,12 +23,7 @@ data:
   source: {kind: table, path: t.csv, inputs: {numeric: [x, "sensor_*"]}}
   split: {test: 0.25}
 """
-TAIL = """\
-model:
-  backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 4}]}
-optimizer: {kind: sgd, lr: 0.1}
-train: {epochs: 1, threads: 1, device: cpu}
-"""
+TAIL = as_yaml({key: SMALL[key] for key in ("model", "optimizer", "train")})
 CHURN = ["churn_a", "churn_b", "churn_c"]
 
 

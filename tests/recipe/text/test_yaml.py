@@ -1,7 +1,7 @@
 """What the reader of recipes accepts, with its places; and every text that it refuses, by the message.
 
 A file of tests/bad/text/ is such an input, and the .txt beside it a part of the line that it must give. The
-letters in front (R7, R12, ...) are the rows of the table of bad recipes, as in the comments here.
+codes in front (R7, R12, ...), also those in comments here, are explained in docs/reliability.md.
 """
 
 from __future__ import annotations

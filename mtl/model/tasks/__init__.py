@@ -1,0 +1,1 @@
+"""What belongs to tasks: their heads, losses, predictions and metrics."""

@@ -1,0 +1,60 @@
+"""The network of the multi-gate mixture of experts.
+
+Shapes: B batch, E experts, K gates (one per tower), C channels or features of one expert, N tasks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mtl.model.layers import GroupedLinear
+from mtl.model.trunk import Plan, SharingMatrix, Trunk, along
+
+
+class MixtureOfExperts(Trunk):
+    """y_k = sum_e g_k(x)_e f_e(x), g_k(x) = softmax(W_k x): each tower mixes the same E experts by its own gate.
+
+    The gates read the flattened input of the experts. One grouped backbone computes all experts, one linear map all
+    gates.
+
+    Source: Ma et al. 2018, KDD, eq. 6 and 7.
+
+    Args:
+        plan: the values and functions that the network is built from.
+        n_experts: E.
+    """
+
+    mean_gates: Tensor
+
+    def __init__(self, plan: Plan, n_experts: int) -> None:
+        names = tuple(f"expert_{e + 1}" for e in range(n_experts))
+        experts = plan.stages(names)
+        super().__init__(names, experts.shape, plan.reading_of())
+        self.experts = experts
+        self.towers, self.tasks_of_towers = tuple(plan.towers), plan.tasks_of_towers()
+        n_inputs = math.prod(plan.input_shape) * (n_experts if plan.own_inputs else 1)
+        self.gates = GroupedLinear(len(self.towers), n_inputs, n_experts, shared_input=True)
+        plan.start(self.gates, self.towers, "gate")
+        even = torch.full((len(self.towers), n_experts), 1 / n_experts)
+        self.register_buffer("mean_gates", even)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h_BEC = self.experts(x).unflatten(1, (len(self.copies), self.shape[0]))
+        gates_BKE = self.gates(x.flatten(1)).unflatten(1, (len(self.towers), len(self.copies))).softmax(-1)
+        if self.training and not gates_BKE.is_meta:
+            self.mean_gates.copy_(gates_BKE.detach().mean(0))
+        y: Tensor = torch.einsum("bke,be...->bk...", gates_BKE, h_BEC)
+        return y
+
+    def roles(self) -> dict[str, str]:
+        return {**super().roles(), "gates.weight": "sharing"}
+
+    def reach(self) -> dict[str, Tensor]:
+        return {**super().reach(), "gates.weight": along(self.tasks_of_towers, self.gates.weight)}
+
+    def readings(self) -> dict[str, SharingMatrix]:
+        """`gates` -> the gates of each tower, averaged over the last training batch."""
+        return {"gates": SharingMatrix(self.mean_gates.clone(), self.towers, self.copies)}

@@ -1,0 +1,32 @@
+"""The settings of the multi-gate mixture of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from mtl.recipe.specs import SHARING, SharingSpec
+
+if TYPE_CHECKING:
+    from mtl.model.trunk import Plan, Trunk
+
+
+@SHARING.register("mmoe")
+class MMoE(SharingSpec):
+    """E copies of the backbone are experts; each tower reads their mixture, sum_e softmax(W x)_e f_e(x)."""
+
+    reference: ClassVar[str] = "Ma et al. 2018, KDD, doi:10.1145/3219819.3220007"
+    example: ClassVar[Mapping[str, Any]] = {"experts": 3}
+
+    experts: int = Field(4, ge=1, le=256, description="copies of the backbone, E")
+    lr_scale: float = Field(1.0, gt=0, le=1e4, description="the gates' learning rate over the base rate")
+
+    def sharing_lr_scale(self) -> float:
+        return self.lr_scale
+
+    def build(self, plan: Plan) -> Trunk:
+        from mtl.sharing.mmoe.network import MixtureOfExperts
+
+        return MixtureOfExperts(plan, self.experts)

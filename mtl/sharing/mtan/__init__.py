@@ -1,0 +1,1 @@
+"""Multi-task attention network."""
