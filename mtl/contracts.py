@@ -180,7 +180,7 @@ def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
     for method, names in (("roles", roles.keys()), ("reach", reach.keys())):
         wrong = sorted(names ^ shapes.keys())
         if wrong:
-            what = "lacks" if wrong[0] in shapes else "has no parameter"
+            what = "lacks" if wrong[0] in shapes else "names the unknown parameter"
             raise UserError("", f"{maker} has a method {method} that {what} {quoted(wrong[0])}")
     for name, role in roles.items():
         if role not in ("weight", "scale", "sharing"):

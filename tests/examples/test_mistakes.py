@@ -181,6 +181,35 @@ class Whole(Flat):
         return super().forward(x).unflatten(1, (2, 4))
 
 
+class Described(Whole):
+    def __init__(self, plan, case):
+        super().__init__(plan)
+        self.case = case
+
+    def readings(self):
+        return {}
+
+    def roles(self):
+        known = super().roles()
+        first = next(iter(known))
+        if self.case == "no_role":
+            del known[first]
+        return known | {"other_role": {"gate": "weight"}, "wrong_role": {first: "bias"}}.get(self.case, {})
+
+    def reach(self):
+        known = super().reach()
+        first = next(iter(known))
+        if self.case == "no_reach":
+            del known[first]
+        return known | ({first: torch.ones(3, 2, dtype=torch.bool)} if self.case == "wrong_reach" else {})
+
+    def penalty(self):
+        return torch.ones(2) if self.case == "penalties" else None
+
+
+DESCRIBED = ("no_role", "other_role", "wrong_role", "no_reach", "wrong_reach", "penalties", "described")
+
+
 @mtl.register_sharing("mine")
 class Mine(mtl.SharingSpec):
     reference = "ours"
@@ -194,6 +223,8 @@ class Mine(mtl.SharingSpec):
             raise KeyError("width")
         if self.case in ("module", "matrix", "trunk"):
             return nn.Identity() if self.case == "module" else {"matrix": Whole, "trunk": Flat}[self.case](plan)
+        if self.case in DESCRIBED:
+            return Described(plan, self.case)
         readings = {"few": (0,), "order": (1, 0), "hole": (0, 2)}.get(self.case, plan.reading_of())
         units = {("fc2" if self.case == "site" else "fc1"): Unit(self.case, len(plan.towers))}
         trunk = StitchedTowers(plan.stages(tuple(plan.towers)), units, plan.tasks_of_towers(), readings)
@@ -583,15 +614,33 @@ def test_a_weighting_that_combines_gradients(
 
 
 @pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("no_role", "Described, which Mine.build gives, has a method roles that lacks 'towers."),
+        ("other_role", "Described, which Mine.build gives, has a method roles that names the unknown parameter 'gate'"),
+        ("wrong_role", "the role 'bias': weight, scale or sharing"),
+        ("no_reach", "Described, which Mine.build gives, has a method reach that lacks 'towers."),
+        ("wrong_reach", "a reach of shape (3, 2), which does not broadcast to ("),
+        ("penalties", "Described, which Mine.build gives, gives a penalty that is not one number"),
+    ],
+)
+def test_what_a_trunk_says_of_its_parameters(
+    case: str, expected: str, tmp_path: Path, capsys: Capture
+) -> None:
+    check(SHARING, f"model.sharing={{kind: mine, case: {case}}}", expected, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
     ("code", "overrides"),
     [
         (BACKBONE.replace('"raises": lambda: [][1]', '"": lambda: [("fc1", linear, (4,))]'), AS_BACKBONE),
         (SHARING, "model.sharing={kind: mine}"),
+        (SHARING, "model.sharing={kind: mine, case: described}"),
         (SOURCE, "data.source={kind: mine}"),
         (KIND, "tasks.a={kind: mine, target: task0}"),
         (WEIGHTING.replace("return losses_N", "return losses_N.sum()"), "weighting={kind: mine}"),
     ],
-    ids=["backbone", "sharing", "source", "task", "weighting"],
+    ids=["backbone", "sharing", "described", "source", "task", "weighting"],
 )  # fmt: skip
 def test_without_the_mistake_it_runs(code: str, overrides: str, tmp_path: Path, capsys: Capture) -> None:
     """So that each refusal above has its one reason."""
