@@ -617,7 +617,10 @@ def test_a_weighting_that_combines_gradients(
     ("case", "expected"),
     [
         ("no_role", "Described, which Mine.build gives, has a method roles that lacks 'towers."),
-        ("other_role", "Described, which Mine.build gives, has a method roles that names the unknown parameter 'gate'"),
+        (
+            "other_role",
+            "Described, which Mine.build gives, has a method roles that names the unknown parameter 'gate'",
+        ),
         ("wrong_role", "the role 'bias': weight, scale or sharing"),
         ("no_reach", "Described, which Mine.build gives, has a method reach that lacks 'towers."),
         ("wrong_reach", "a reach of shape (3, 2), which does not broadcast to ("),
