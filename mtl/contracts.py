@@ -167,7 +167,7 @@ def check_task_module(task: TaskSpec, module: Any) -> TaskModule:
 
 
 def check_sharing(sharing: SharingSpec, trunk: Trunk) -> None:
-    """Check that a trunk describes what is shared as matrices with a name for each row and column."""
+    """Check what a trunk says of its parameters (roles, reach, penalty), and that its readings are named matrices."""
     from mtl.model.trunk import SharingMatrix, StitchedTowers
 
     for unit in trunk.stitches.values() if isinstance(trunk, StitchedTowers) else ():

@@ -87,8 +87,8 @@ class OrderedClasses(WeightedClasses):
         return {"class": p_BTC.argmax(-1), "p": p_BTC}
 
 
-class YesNo(TaskModule):
-    """Yes or no, from one logit. Constants: temperature (T,), threshold (T,), and optionally positive_weight (T,)."""
+class _YesOrNo(TaskModule):
+    """Each output is yes or no."""
 
     temperature: Tensor
     threshold: Tensor
@@ -100,9 +100,18 @@ class YesNo(TaskModule):
         self.label_smoothing = label_smoothing
         self.weighs_positives = "positive_weight" in constants
 
+    def weight_of_yes(self) -> Tensor | None:
+        """The weight of positive rows in the loss, if the recipe gives one."""
+        return self.get_buffer("positive_weight") if self.weighs_positives else None
+
+
+class YesNo(_YesOrNo):
+    """Yes or no, from one logit. Constants: temperature (T,), threshold (T,), and optionally positive_weight (T,)."""
+
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
-        weight_T = self.get_buffer("positive_weight") if self.weighs_positives else None
-        return losses.binary_cross_entropy(logits_BTO.squeeze(-1), target, self.label_smoothing, weight_T)
+        return losses.binary_cross_entropy(
+            logits_BTO.squeeze(-1), target, self.label_smoothing, self.weight_of_yes()
+        )
 
     def metric(self, names: frozenset[str]) -> Metric:
         from mtl.model.tasks.scores import GroupedScores
@@ -124,22 +133,11 @@ class YesNo(TaskModule):
         return F.binary_cross_entropy_with_logits(logits_BO[:, 0], target.to(logits_BO.dtype))
 
 
-class Labels(TaskModule):
+class Labels(_YesOrNo):
     """Any number of O labels. Constants: temperature (T,), threshold (T, O), and optionally positive_weight (T, O)."""
 
-    temperature: Tensor
-    threshold: Tensor
-
-    def __init__(
-        self, head: GroupedHead, constants: Mapping[str, Tensor], *, label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__(head, constants)
-        self.label_smoothing = label_smoothing
-        self.weighs_positives = "positive_weight" in constants
-
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
-        weight_TO = self.get_buffer("positive_weight") if self.weighs_positives else None
-        return losses.multilabel_loss(logits_BTO, target, self.label_smoothing, weight_TO)
+        return losses.multilabel_loss(logits_BTO, target, self.label_smoothing, self.weight_of_yes())
 
     def metric(self, names: frozenset[str]) -> Metric:
         from mtl.model.tasks.metrics import GroupedLabels
