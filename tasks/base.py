@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from mtl.data.columns.labels import by_name, written
+from mtl.data.columns.spelling import Known, number
 from mtl.data.types import no_column
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted
 from mtl.recipe.specs import TaskSpec, fault
@@ -70,8 +71,9 @@ def whole_number(value: object) -> int | None:
     """The whole number that a label value stands for; None if it is other text or has more than 18 digits."""
     if isinstance(value, int):
         return int(value)
-    digits = str(value).removeprefix("-")
-    return int(str(value)) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
+    spelled = number(str(value)) or ""
+    digits = spelled.removeprefix("-")
+    return int(spelled) if digits.isdigit() and len(digits) <= 18 else None
 
 
 def number_in_column(value: object, column: str, path: KeyPath) -> int:
@@ -135,13 +137,17 @@ def _weights_by_name(
     Raises:
         UserError: a weight is given for an unknown name.
     """
-    unknown = [name for name in given if name not in names]
+    known = Known(names)
+    unknown = [name for name in given if known.find(name) is None]
     if unknown:
         near = did_you_mean(unknown[0], names)
         raise UserError(
             "", f"no {what} {quoted(unknown[0])}{near}; known: {listed(names)}", path=(key, unknown[0])
         )
-    return tuple(given.get(name, 1.0) for name in names)
+    weights = [1.0] * len(names)
+    for name, weight in given.items():
+        weights[known.position_of(name)] = weight
+    return tuple(weights)
 
 
 def class_weights(

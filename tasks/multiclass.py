@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
-from mtl.data.columns.labels import class_codes, found_classes, written
+from mtl.data.columns.labels import by_name, class_codes, found_classes, written
+from mtl.data.columns.spelling import Known
 from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, Name, TaskSpec
 from mtl.tasks.base import (
@@ -131,7 +132,7 @@ class Multiclass(TaskSpec):
             for i, given in enumerate(members):
                 path = ("groups", group, i)
                 number = None if text else whole_number(given)
-                member = written(given) if number is None else number
+                member = self._member(given, number, names, text)
                 if member in seen:
                     what = f"value {quoted(member)} is in group {quoted(seen[member])} already"
                     raise UserError("", what, path=path)
@@ -150,6 +151,14 @@ class Multiclass(TaskSpec):
                 path=("groups",),
             )
 
+    @staticmethod
+    def _member(given: object, number: int | None, names: Sequence[str] | None, text: bool) -> int | str:
+        """A member of a group as the column spells it."""
+        if number is not None:
+            return number
+        found = Known(names).find(written(given)) if text and names is not None else None
+        return written(given) if found is None or names is None else names[found]
+
     def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
         if self.groups is not None:
             return class_codes(labels, self._group_of(labels), "what stands in `groups`")
@@ -160,8 +169,9 @@ class Multiclass(TaskSpec):
         """Raw value -> number of its group."""
         groups = self.groups or {}
         if labels.text and labels.names is not None:
-            group_of = {written(v): i for i, members in enumerate(groups.values()) for v in members}
-            return {code: group_of[name] for code, name in enumerate(labels.names) if name in group_of}
+            group_of = [(written(v), i) for i, members in enumerate(groups.values()) for v in members]
+            member_of = by_name(labels.names, [member for member, _ in group_of])
+            return {code: group_of[i][1] for code, i in member_of.items()}
         lookup = {}
         for number, (group, members) in enumerate(groups.items()):
             for i, member in enumerate(members):

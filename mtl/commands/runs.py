@@ -42,7 +42,10 @@ def evaluate(
 ) -> None:
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
-    metrics = _loaded(run_folder, device).evaluate(split, data)
+    model = _loaded(run_folder, device)
+    from mtl.inference.rescore import rescore
+
+    metrics = rescore(model, split, data, lambda notice: complain(f"warning: {notice}"))
     say(results_table(metrics, "test" if data is not None else split))
 
 
@@ -66,10 +69,16 @@ def predict(
     """Predict for every row of a file: a column per task, and probabilities beside it."""
     load_plugins(plugins)
     model = _loaded(run_folder, device)
+    from mtl.data.columns.unseen import notices
     from mtl.inference.writing import write_predictions
 
-    n_rows = write_predictions(model, data, output, keep)
-    say(f"{output}: {n_rows:,} rows")
+    unseen = model.feed.unseen()
+    n_rows = write_predictions(model, data, output, keep, unseen)
+    for notice in notices(unseen):
+        complain(f"warning: {notice}")
+    unknown = {name: count.n_unseen for name, count in unseen.items() if count.n_unseen}
+    each = ", ".join(f"{name} {n:,}" for name, n in unknown.items())
+    say(f"{output}: {n_rows:,} rows" + (f"; values not seen in training: {each}" if unknown else ""))
 
 
 def _loaded(run_folder: str, device: str) -> TrainedModel:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mtl.contracts import check_columns
 from mtl.data.columns.inputs import fit_layout
 from mtl.data.learned import Learned
-from mtl.data.types import Header, How, Mask, Rows, Wanted
+from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
@@ -60,16 +60,19 @@ def wanted_of(recipe: Recipe, source: str | None = None) -> Wanted:
     """The columns that a recipe asks of one source, or of all sources, and how each is read."""
     labels: dict[str, How] = {}
     extra: dict[str, How] = {}
+    empty: dict[str, Empty] = {}
     for spec in recipe.tasks.values():
         if source is None or spec.source in (None, source):
             labels.update(dict.fromkeys(spec.target_columns(), cast(How, _how(spec))))
+            if spec.empty_means is not None:
+                empty.update(dict.fromkeys(spec.target_columns(), spec.empty_means))
             if spec.sample_weight is not None:
                 extra[spec.sample_weight] = "numbers"
     split = recipe.data.split
     for column, how in ((split.column, "codes"), (split.group, "codes"), (split.by_time, "times")):
         if column is not None:
             extra[column] = cast(How, how)
-    return Wanted(labels, extra)
+    return Wanted(labels, extra, empty)
 
 
 def _how(spec: TaskSpec) -> str:
@@ -84,7 +87,7 @@ def read_sources(recipe: Recipe) -> Joined:
             own = wanted_of(recipe, name if recipe.data.sources is not None else None)
             ids = source.row_ids()
             if ids is not None:
-                own = Wanted(own.labels, {**own.extra, ids: "codes"})
+                own = replace(own, extra={**own.extra, ids: "codes"})
             if recipe.data.sources is not None:
                 own = _held(own, source.header())
             found = source.read(recipe.seeds.labels, own)
@@ -98,6 +101,7 @@ def _held(wanted: Wanted, header: Header) -> Wanted:
     return Wanted(
         {c: how for c, how in wanted.labels.items() if c in known},
         {c: how for c, how in wanted.extra.items() if c in known},
+        {c: means for c, means in wanted.empty.items() if c in known},
     )
 
 

@@ -16,7 +16,7 @@ from mtl.recipe.base import Model, Spec, Text, fault
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Empty, Header, Labels
     from mtl.model.tasks.heads import GroupedHead
     from mtl.model.tasks.module import TaskModule
 
@@ -97,6 +97,11 @@ class TaskSpec(Spec):
     def higher_is_better(self) -> bool:
         """Whether a higher value of the headline metric is better."""
         return bool(self.known_metrics[self.headline])
+
+    @property
+    def empty_means(self) -> Empty | None:
+        """What an empty text means in a column that lists labels; None if the recipe does not say."""
+        return None
 
     def target_columns(self) -> tuple[str, ...]:
         """The names of the label columns."""

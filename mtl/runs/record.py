@@ -79,6 +79,7 @@ class LayoutRecord(Shape):
     missing: Literal["error", "mean", "median"]
     indicator: bool
     embedding: Annotated[int, Field(ge=1, le=65536)] | None
+    dates: list[Word]
 
     @model_validator(mode="after")
     def _values_of_each(self) -> Self:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mtl.data.files.csv_structure import DELIMITERS, read_header
+from mtl.data.files.formats.csv_structure import DELIMITERS, read_header
 from mtl.data.files.opening import opened
 from mtl.data.files.table import TEXT_SUFFIXES, TableFile
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths

@@ -278,12 +278,12 @@ def test_a_table_without_rows(model: TrainedModel, tmp_path: Path) -> None:
 
 MEASURE = """
 import re, sys
-from mtl.data.files import table
+from mtl.data.files.formats import csv
 from mtl.inference.predict import load
 from mtl.inference.writing import write_predictions
 
 run, output, *inputs = sys.argv[1:]
-table.BLOCK = 1 << 18  # the reader of CSVs is up to 32 blocks ahead
+csv.BLOCK = 1 << 18  # the reader of CSVs is up to 32 blocks ahead
 model = load(run)
 for data in inputs:
     n_rows = write_predictions(model, data, output)

@@ -66,6 +66,10 @@ def _target_problems(tasks: Tasks) -> Iterator[Problem]:
                     what += f"task {quoted(other)} reads it as {spec.reads}"
                     yield ("tasks", name, "target"), what
                     break
+                if same and spec.empty_means != task.empty_means:
+                    what = f"means {task.empty_means} in column {quoted(column)}, task {quoted(other)} "
+                    yield ("tasks", name, "empty"), what + f"says {spec.empty_means}"
+                    break
             others.append((name, task))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from mtl.data.files.opening import OpenFile
+from mtl.data.files.formats.encoding import Streams
 from mtl.errors import UserError, quoted
 
 FIELD_LIMIT = 131_072
@@ -19,10 +19,11 @@ BEGINNINGS = {
     b"PAR1": "it is a Parquet file: name it .parquet",
     b"\x1f\x8b": "it is gzipped: unpack it",
     b"PK\x03\x04": "it is a zip archive or a spreadsheet: save it as CSV",
-    b"\xff\xfe": "it is UTF-16: save it as UTF-8",
-    b"\xfe\xff": "it is UTF-16: save it as UTF-8",
+    b"\xff\xfe": "it is UTF-16: write encoding: utf-16 in data.source",
+    b"\xfe\xff": "it is UTF-16: write encoding: utf-16 in data.source",
 }
 """First bytes of a file that is no text -> what the file is."""
+OTHER_ENCODING = "name its encoding in data.source, such as encoding: cp1252, or save it as UTF-8"
 FAULTS = {
     "end of data": ("quote is never closed", ""),
     "field limit": (f"a field is longer than {FIELD_LIMIT} characters", "maybe a quote is never closed"),
@@ -40,7 +41,7 @@ class Checked:
     longest: int
 
 
-def read_header(file: OpenFile, name: str, delimiter: str) -> tuple[str, ...]:
+def read_header(file: Streams, name: str, delimiter: str) -> tuple[str, ...]:
     """The names in the first row.
 
     Raises:
@@ -60,7 +61,7 @@ def refuse_twice(names: Sequence[str], file: str) -> None:
         raise UserError(file, f"column {quoted(twice)} appears twice", "rename one of them")
 
 
-def first_row(file: OpenFile, name: str, delimiter: str) -> list[str] | None:
+def first_row(file: Streams, name: str, delimiter: str) -> list[str] | None:
     """The texts of the first row below the header, or None if there is none; later rows are not read.
 
     Raises:
@@ -69,7 +70,7 @@ def first_row(file: OpenFile, name: str, delimiter: str) -> list[str] | None:
     return next(_Records(file.stream(), name, delimiter).rows(), None)
 
 
-def check_csv(file: OpenFile, name: str, delimiter: str) -> Checked:
+def check_csv(file: Streams, name: str, delimiter: str) -> Checked:
     """Read a CSV from end to end: it must be UTF-8, close every quote, and have a field in each row for each column.
 
     Blank lines are skipped. Row numbers in messages count the header as row 1.
@@ -110,7 +111,7 @@ class _Records:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 what = f"not UTF-8 text (byte 0x{line[error.start]:02x})"
-                raise self._fault(what, self._instead(line, "save the file as UTF-8")) from None
+                raise self._fault(what, self._instead(line, OTHER_ENCODING)) from None
             if "\0" in text:
                 raise self._fault("holds a NUL byte", self._instead(line, "is it a text file?"))
             self.held += len(line)
