@@ -151,7 +151,7 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "of another kind": (
         "train.xlsx",
         Path.touch,
-        ".path: ... train.xlsx: a table is one of .csv, .tsv, .txt, .parquet, .pq, not '.xlsx'",
+        ".path: ... train.xlsx: a table is one of .csv, .tsv, .txt, .parquet, .pq, .npz, not '.xlsx'",
     ),
     "no suffix": ("train", Path.touch, ".path: ... train: a table is one of"),
     "CSV named .parquet": (

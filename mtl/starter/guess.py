@@ -91,7 +91,8 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
     if seen.distinct < 2:
         raise UserError("--targets", f"{what} has one value throughout: nothing to learn")
     if seen.lists > 0.05 * seen.there and not seen.numeric:
-        return "multilabel", {}, "texts list several labels, separated by '|'"
+        empty = {"empty": "missing"} if seen.missing else {}
+        return "multilabel", empty, "texts list several labels, separated by '|'"
     if seen.distinct == 2:
         return _binary(seen)
     if seen.numeric:

@@ -137,7 +137,7 @@ def test_labels_and_inputs_that_the_run_does_not_know(
         ("test", "nowhere.csv", "nowhere.csv: no such file"),
         ("test", "labels.csv", "labels.csv: no column 'sort'"),
         ("test", "empty.csv", "empty.csv: no rows"),
-        ("test", "rows.npz", "rows.npz: a table is one of .csv, .tsv, .txt, .parquet, .pq, not '.npz'"),
+        ("test", "rows.npz", "rows.npz: no such file"),
     ],
 )
 def test_no_such_split_or_file(

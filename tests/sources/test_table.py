@@ -111,7 +111,7 @@ def test_columns_that_do_not_fit(
 def test_types_that_are_no_numbers(column: str, held: str, tmp_path: Path) -> None:
     """Known from the header, so that `validate` tells."""
     source = table(typed(tmp_path), {"numeric": (column,)})
-    with pytest.raises(UserError, match=rf"^inputs\.numeric: column '{column}' holds {held}, not numbers$"):
+    with pytest.raises(UserError, match=rf"^inputs\.numeric: column '{column}' holds {held}, not numbers"):
         source.header()
 
 

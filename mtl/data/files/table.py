@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.files.column_types import is_text
-from mtl.data.files.formats.arrays import Arrays
 from mtl.data.files.formats.csv import Csv
 from mtl.data.files.formats.encoding import Encoding
 from mtl.data.files.formats.form import ColumnForm, Form
-from mtl.data.files.formats.memory import InMemory
+from mtl.data.files.formats.in_memory import InMemory
+from mtl.data.files.formats.named_arrays import Arrays
 from mtl.data.files.formats.parquet import Parquet
 from mtl.data.files.opening import opened
 from mtl.data.types import no_column

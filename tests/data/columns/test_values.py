@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.data.columns.times import times
 from mtl.data.columns.numbers import inexact, inexact_row, numbers
+from mtl.data.columns.times import times
 from mtl.data.columns.values import Codes, lists_of_text, texts, vectors
 from mtl.data.files.table import MemoryTable
 from mtl.errors import UserError

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data.files.formats import csv_structure as csv_check
-from mtl.data.files.formats.csv_structure import FIELD_LIMIT, check_csv, first_row, read_header, refuse_twice
+from mtl.data.files.formats.csv_structure import (
+    FIELD_LIMIT,
+    OTHER_ENCODING,
+    check_csv,
+    first_row,
+    read_header,
+    refuse_twice,
+)
 from mtl.data.files.opening import OpenFile
 from mtl.errors import UserError
 
@@ -108,12 +115,13 @@ def test_rows_are_counted(content: bytes, n_rows: int, tmp_path: Path) -> None:
         (b'a,b\n1,2\n3,"4" \n', "t.csv:row 3: text follows a closing quote; write a quote inside a quoted "
          "value twice"),
         (b"a,b\n1,2\n3,\0\n", "t.csv:row 3: holds a NUL byte; is it a text file?"),
-        (b"a,b\n1,2\n3,\xe9\n", "t.csv:row 3: not UTF-8 text (byte 0xe9); name its encoding in data.source, such as encoding: cp1252, or save it as UTF-8"),
-        (b'a,b\n1,2\n3,"\n\n\n\xe9"\n', "t.csv:row 3: not UTF-8 text (byte 0xe9); name its encoding in data.source, such as encoding: cp1252, or save it as UTF-8"),
+        (b"a,b\n1,2\n3,\xe9\n", "t.csv:row 3: not UTF-8 text (byte 0xe9); " + OTHER_ENCODING),
+        (b'a,b\n1,2\n3,"\n\n\n\xe9"\n', "t.csv:row 3: not UTF-8 text (byte 0xe9); " + OTHER_ENCODING),
         (b"a,b\n1,2\n3,4\r5,6\n", "t.csv:row 3: a line ends in CR alone; save the file with LF or CRLF at the end "
          "of lines"),
-        (b"a,b\n1,2\n3,\xed\xa0\x80\n", "t.csv:row 3: not UTF-8 text (byte 0xed); name its encoding in data.source, such as encoding: cp1252, or save it as UTF-8"),
-        (b"\xfe\xff\0a\0,\0b", "t.csv:row 1: not UTF-8 text (byte 0xfe); it is UTF-16: write encoding: utf-16 in data.source"),
+        (b"a,b\n1,2\n3,\xed\xa0\x80\n", "t.csv:row 3: not UTF-8 text (byte 0xed); " + OTHER_ENCODING),
+        (b"\xfe\xff\0a\0,\0b",
+         "t.csv:row 1: not UTF-8 text (byte 0xfe); it is UTF-16: write encoding: utf-16 in data.source"),
         (b"PAR1\x15\x04\0", "t.csv:row 1: holds a NUL byte; it is a Parquet file: name it .parquet"),
     ],
 )  # fmt: skip
@@ -122,7 +130,7 @@ def test_faults(content: bytes, message: str, tmp_path: Path) -> None:
 
 
 def test_a_first_line_like_another_format_below_the_header_is_text(tmp_path: Path) -> None:
-    assert fault(tmp_path, b"a\nb\nPAR1\xff\n").endswith("name its encoding in data.source, such as encoding: cp1252, or save it as UTF-8")
+    assert fault(tmp_path, b"a\nb\nPAR1\xff\n").endswith("" + OTHER_ENCODING)
 
 
 def test_the_longest_field(tmp_path: Path) -> None:
