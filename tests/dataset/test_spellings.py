@@ -71,7 +71,9 @@ def test_two_sources_have_one_set_of_classes_and_categories(tmp_path: Path) -> N
     data = {
         "sources": {
             "a": table(csv(tmp_path / "a.csv", x=rows(3), y=["0", "1", "2"], c=["5", "6", "7"]), ("c",)),
-            "b": table(csv(tmp_path / "b.csv", x=rows(4), y=["0.0", "1.0", "", "2.0"], c=["5.0", "", "6.0", "7.0"]), ("c",)),
+            "b": table(
+                csv(tmp_path / "b.csv", x=rows(4), y=["0.0", "1.0", "", "2.0"], c=["5.0", "", "6.0", "7.0"]), ("c",)
+            ),
             "c": table(parquet(tmp_path / "c.parquet", x=[1, 2], y=[2.0, None], c=[7, 5]), ("c",)),
         },
     }  # fmt: skip
