@@ -147,7 +147,7 @@ class Answers:
     def __init__(self, parts: list[dict[str, Any]]) -> None:
         self.parts = parts
         self.recipe = SimpleNamespace(tasks={})
-        self.feed = SimpleNamespace(source=SimpleNamespace(label_separator=lambda: "|"))
+        self.feed = SimpleNamespace(source=SimpleNamespace())
 
     def batches(
         self, data: Any, keep: Any = (), unseen: Any = None

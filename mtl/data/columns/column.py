@@ -68,7 +68,8 @@ class Column:
             self.codes = Codes(self.name, MAX_VALUES if self.how == "classes" else 1 << 31)
         # the first batch decides whether a column lists labels or holds 0 and 1; another file may do the other thing
         if self.how == "lists" and self.values is None and (self.there or _lists(array)):
-            there, rows, labels = lists_of_text(file, self.name, first, array, self.separator, self.empty)
+            separator = file.of(self.name).separator or self.separator
+            there, rows, labels = lists_of_text(file, self.name, first, array, separator, self.empty)
             self.there.append(there)
             self.listed.append((rows + at, self.codes.add(labels)))
         else:
