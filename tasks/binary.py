@@ -17,6 +17,7 @@ from mtl.tasks.base import (
     listed,
     named_labels,
     number_in_column,
+    of_a_single_class,
     positive_weights,
 )
 
@@ -169,6 +170,11 @@ class Binary(TaskSpec):
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         return {"threshold": (self.threshold,), **positive_weights(self.positive_weight, targets, outputs)}
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        of_both = ("auroc", "average_precision", "balanced_accuracy", "temperature", "threshold")
+        of_one = ("f1", "precision", "recall") if targets[0] == 0 else ("specificity",)
+        return of_a_single_class(targets, (*of_both, *of_one))
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("binary", self.label_smoothing, self.positive_weight is not None)

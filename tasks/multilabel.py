@@ -166,6 +166,18 @@ class Multilabel(TaskSpec):
         thresholds = (self.threshold,) * len(outputs)
         return {"threshold": thresholds, **positive_weights(self.positive_weight, targets, outputs)}
 
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        yes_O, no_O = (targets == 1).any(axis=0), (targets == 0).any(axis=0)
+        found = {}
+        if not (yes_O & no_O).any():
+            names = ("macro_auroc", "macro_average_precision", "threshold")
+            found = dict.fromkeys(names, "no label with rows on both sides")
+        if not (yes_O.any() and no_O.any()):
+            found["temperature"] = "no label with rows on both sides"
+        if not yes_O.any():
+            found["micro_f1"] = "no row with any of its labels"
+        return found
+
     def group(self, n_outputs: int) -> GroupKey:
         return ("multilabel", n_outputs, self.label_smoothing, self.positive_weight is not None)
 

@@ -138,7 +138,13 @@ def trainer(
                 *overrides,
             ],
         ),
-        progress=SimpleNamespace(epoch=epoch, step=2 * epoch + within, step_in_epoch=within, stopped=stopped),
+        progress=SimpleNamespace(
+            epoch=epoch,
+            step=2 * epoch + within,
+            step_in_epoch=within,
+            stopped=stopped,
+            best_step=4 if validation else None,
+        ),
         total_steps=total,
         epochs=total // 2,
         dataset=SimpleNamespace(
@@ -224,7 +230,7 @@ def test_plain_lines(capsys: Capture) -> None:
     assert lines[3].endswith(" rows/s")
     assert lines[4:8] == ["", "test  accuracy", "----  --------", "t0      0.5000"]
     assert lines[8] == "mean    0.5000"
-    assert lines[9].startswith("epoch 2, step 4 (the last); ")
+    assert lines[9].startswith("epoch 2, step 4 (the last epoch); ")
     assert lines[9].endswith("; run runs/small/1")
     assert err == "warning: task 't1' has few labels\n"
     assert "\x1b" not in out + err

@@ -146,7 +146,8 @@ class TrainingConsole:
             say(f"best possible accuracy: {', '.join(shown)}{more}")
         if any(source.generated_now() for source in sources):
             say("the data are generated, not measured")
-        why = "chosen on validation" if "validation" in dataset.splits else "the last"
+        chosen = self._trainer.progress.best_step is not None
+        why = "chosen on validation" if chosen else "the last epoch"
         took = duration(monotonic() - self._began)
         say(f"epoch {event.epoch}, step {event.step} ({why}); {took}; run {self._path}")
 

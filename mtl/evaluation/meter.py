@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mtl.dataset.batch import Targets
+from mtl.dataset.undefined import Undefined, defined_tasks
 from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TaskSpec, mean_metric
 
@@ -31,12 +32,18 @@ class Meter:
         modules: task group -> its module.
         tasks: task -> its spec, in the order of results.
         device: the device of the logits.
+        undefined: the metrics that the labels of these rows cannot define.
     """
 
     def __init__(
-        self, modules: Mapping[str, TaskModule], tasks: Mapping[str, TaskSpec], device: torch.device
+        self,
+        modules: Mapping[str, TaskModule],
+        tasks: Mapping[str, TaskSpec],
+        device: torch.device,
+        undefined: Undefined | None = None,
     ) -> None:
         self.modules, self.tasks, self.device = dict(modules), tasks, device
+        self.undefined = undefined or {}
         exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         self.metrics = {name: self._metric(module).to(device) for name, module in modules.items()}
 
@@ -140,7 +147,8 @@ class Meter:
         """`<split>/<task>/<metric>` and `<split>/mean/<metric>` -> value; None where the metric is undefined.
 
         If all tasks have the same headline metric, the mean over tasks is its plain mean. Otherwise it is the mean of
-        their losses, weighted by `weight`: sum_i w_i L_i / sum_i w_i.
+        their losses, weighted by `weight`: sum_i w_i L_i / sum_i w_i. A mean leaves out the tasks whose labels cannot
+        define the metric, which are the same ones throughout a run. If no task is left, the mean loss stands beside it.
         """
         per_task: dict[str, Values] = {}
         for group, module in self.modules.items():
@@ -160,7 +168,11 @@ class Meter:
             for t, task in enumerate(module.tasks):
                 chosen = ("loss", *self.tasks[task].metric_names)
                 # if a loss is NaN, its predictions are NaN too, so their metrics mean nothing
-                per_task[task] = {name: None if broken[t] else _finite(columns[name][t]) for name in chosen}
+                lacking = self.undefined.get(task, {})
+                per_task[task] = {
+                    name: None if broken[t] or name in lacking else _finite(columns[name][t])
+                    for name in chosen
+                }
                 if self.tasks[task].missing == "mask":
                     per_task[task]["labels"] = counts[t]
         for task, total, steps in zip(self.tasks, *self.loss_weight.tolist(), strict=True):
@@ -170,10 +182,12 @@ class Meter:
             f"{split}/{task}/{name}": value for task in self.tasks for name, value in per_task[task].items()
         }
         name = mean_metric(self.tasks)
-        row[f"{split}/mean/{name}"] = _mean(
-            [per_task[task][name] for task in self.tasks],
-            [spec.weight if name == "loss" else 1.0 for spec in self.tasks.values()],
-        )
+        for metric in (name,) if defined_tasks(self.tasks, self.undefined, name) else (name, "loss"):
+            counted = defined_tasks(self.tasks, self.undefined, metric)
+            row[f"{split}/mean/{metric}"] = _mean(
+                [per_task[task][metric] for task in counted],
+                [self.tasks[task].weight if metric == "loss" else 1.0 for task in counted],
+            )
         return row
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from mtl.errors import did_you_mean, quoted
@@ -16,7 +17,7 @@ from mtl.recipe.base import Model, Spec, Text, fault
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Header, Labels, Mask
     from mtl.model.tasks.heads import GroupedHead
     from mtl.model.tasks.module import TaskModule
 
@@ -125,6 +126,21 @@ class TaskSpec(Spec):
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         """Numbers that the loss, metrics and predictions need, computed from the training rows that have a label."""
         return {}
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        """Metric that these labels alone leave undefined -> why, as in "a single class".
+
+        The names of `fitted`, and `threshold`, stand for numbers that these labels cannot determine.
+
+        Args:
+            targets: (n,) or (n, O) of the n >= 1 rows of a split that count in the task's metrics.
+            constants: the result of `constants`.
+        """
+        return {}
+
+    def weighs(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mask:
+        """(n,) whether the kind's own weight of each row in the loss is positive, such as that of its class."""
+        return np.ones(len(targets), dtype=bool)
 
     def group(self, n_outputs: int) -> GroupKey:
         """The key of the task's group: tasks with equal keys are computed together. Its first part names the group."""

@@ -476,7 +476,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float | None]) ->
         ([0.5, 0.4, 0.3, 0.9, 0.9, 0.9], 1, 3, True),
         ([0.5, 0.4, 0.6, 0.5, 0.6, 0.9], 3, 5, True),  # an equal value is no improvement
         ([None, 0.2, 0.1, 0.3, 0.2, 0.1], 4, 6, True),  # F17: NaN is never the best
-        ([None, None, 0.2, 0.1, 0.3, 0.2], None, 2, True),
+        ([None, None, 0.2, 0.1, 0.3, 0.2], 5, 6, False),  # no value is no evaluation without a better one
+        ([0.5, None, 0.4, None, None, 0.3], 1, 6, True),
         ([0.5, None, 0.6, None, 0.7, 0.8], 6, 6, False),
     ],
 )
@@ -589,7 +590,7 @@ def test_without_validation_nothing_is_selected() -> None:
 def test_the_selecting_metric(metric: str | None, expected: tuple[str, bool]) -> None:
     stopping = {"patience": 1, **({"metric": metric} if metric else {})}
     recipe = toy(data__split={"validation": 0.25}, train__early_stopping=stopping)
-    assert selecting_metric(recipe) == expected
+    assert selecting_metric(recipe, {}) == expected
     trainer, _ = trained(recipe)
     assert trainer.progress.best is not None
 
