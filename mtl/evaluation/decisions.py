@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtl.build import Built
 from mtl.dataset.assemble import Dataset
+from mtl.dataset.undefined import fitted_by
 from mtl.evaluation.evaluate import evaluation_mode, passes
 from mtl.model.tasks.module import TaskModule
 from mtl.recipe.keys.recipe import Recipe
@@ -19,20 +20,20 @@ from mtl.recipe.specs import TaskSpec
 Decisions = dict[str, dict[str, tuple[float, ...]]]
 
 
-def wants_decisions(spec: TaskSpec) -> bool:
-    """Whether a task asks for a temperature or a threshold that is fitted on validation."""
-    return bool(getattr(spec, "temperature", False) or getattr(spec, "fit_threshold", None))
-
-
 def fit_decisions(recipe: Recipe, built: Built, dataset: Dataset) -> Decisions:
-    """Task -> `temperature` and `threshold`, for the tasks that ask for them.
+    """Task -> `temperature` and `threshold`, for the tasks that ask for them and whose labels can determine them.
 
     The temperature minimizes the negative log likelihood of logits / temperature (Guo et al. 2017,
     arXiv:1706.04599). The threshold maximizes its metric over the probabilities of the rows. All rows count alike, as
     in the metrics; sample weights affect the loss alone.
     """
+    lacking = dataset.undefined.get("validation", {})
+    wanted = {
+        task: [name for name in fitted_by(spec) if name not in lacking.get(task, {})]
+        for task, spec in recipe.tasks.items()
+    }
     asking = {
-        name: [t for t, task in enumerate(module.tasks) if wants_decisions(recipe.tasks[task])]
+        name: [t for t, task in enumerate(module.tasks) if wanted[task]]
         for name, module in built.model.modules_of_tasks().items()
     }
     found: Decisions = {}
@@ -41,7 +42,8 @@ def fit_decisions(recipe: Recipe, built: Built, dataset: Dataset) -> Decisions:
             module = built.model.modules_of_tasks()[name]
             for a, t in enumerate(asking[name]):
                 task, there = module.tasks[t], present_NA[:, a]
-                found[task] = decide(recipe.tasks[task], module, logits_NAO[there, a], target_NA[there, a])
+                rows = logits_NAO[there, a], target_NA[there, a]
+                found[task] = decide(recipe.tasks[task], module, *rows, wanted[task])
     return {task: found[task] for task in recipe.tasks if task in found}
 
 
@@ -62,23 +64,24 @@ def _on_validation(
 
 
 def decide(
-    spec: TaskSpec, module: TaskModule, logits_BO: Tensor, target: Tensor
+    spec: TaskSpec, module: TaskModule, logits_BO: Tensor, target: Tensor, wanted: Collection[str]
 ) -> dict[str, tuple[float, ...]]:
-    """The temperature and the threshold of each output, if the task asks for them.
+    """The temperature and the threshold of each output, if they are wanted.
 
     Args:
         spec: the task.
         module: the module of its task group.
         logits_BO: the logits of the rows that have a label.
         target: (B,) or (B, O), where -1 marks an unknown label of a multilabel task.
+        wanted: `temperature`, `threshold`, or both.
     """
     decision: dict[str, tuple[float, ...]] = {}
     temperature = torch.ones(1)
-    if getattr(spec, "temperature", False):
+    if "temperature" in wanted:
         decision["temperature"] = (fitted_temperature(module, logits_BO, target),)
         temperature = torch.tensor(decision["temperature"])
-    metric = getattr(spec, "fit_threshold", None)
-    if metric is not None:
+    if "threshold" in wanted:
+        metric: str = getattr(spec, "fit_threshold")  # noqa: B009
         p_BO = (logits_BO / temperature).sigmoid()
         target_BO = target.view(len(target), -1)
         default: float = getattr(spec, "threshold", 0.5)

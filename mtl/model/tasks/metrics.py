@@ -146,7 +146,8 @@ class GroupedClasses(Metric):
 class GroupedLabels(Metric):
     """Metrics of T multilabel tasks of O labels each; a target of -1 is unknown and does not count.
 
-    A macro metric is the mean over labels. A micro metric counts all pairs of row and label; so does `accuracy`.
+    A macro metric is the mean over labels; one of a curve is the mean over the labels with rows on both sides. A micro
+    metric counts all pairs of row and label; so does `accuracy`.
 
     Args:
         n_tasks: T.
@@ -204,7 +205,8 @@ class GroupedLabels(Metric):
         }
         for name, own in (("auroc", "macro_auroc"), ("average_precision", "macro_average_precision")):
             if name in each:
-                values[own] = each[name].nanmean(-1)
+                both_TO = ~each["auroc"].isnan()
+                values[own] = torch.where(both_TO, each[name], torch.nan).nanmean(-1)
         if "calibration_error" in each:
             values["calibration_error"] = each["calibration_error"].nanmean(-1)
         return values
