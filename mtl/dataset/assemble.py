@@ -118,11 +118,12 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
         splits, said = split_rows(recipe, joined, header)
     notices += said
     tasks: dict[str, TaskLabels] = {}
+    on_unlabelled = recipe.data.split.on_unlabelled
     faults: list[UserError] = []
     for task, spec in recipe.tasks.items():
         try:
             with recipe.at("tasks", task):
-                tasks[task] = read_task(task, spec, outputs[task], joined, header, splits)
+                tasks[task] = read_task(task, spec, outputs[task], joined, header, splits, on_unlabelled)
                 notices += tasks[task].notices
         except UserError as error:
             faults.extend(error.errors)

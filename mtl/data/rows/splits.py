@@ -17,6 +17,7 @@ from mtl.data.rows.split_rules import (
     require_whole_units,
     stratified,
 )
+from mtl.data.rows.stratification import iteratively_stratified
 from mtl.data.types import Rows, row_number
 from mtl.errors import KeyPath, UserError, quoted
 
@@ -58,7 +59,8 @@ def make_splits(
         n_rows: number of all rows.
         held_out: `validation`, `test` -> the fraction of the training rows that becomes this split.
         seed: seed of the permutation.
-        stratify: (n,) a class for each row; the same fractions of each class are held out.
+        stratify: (n,) a class for each row, of each of which the same fractions are held out; or (n, C) the classes of
+            C columns, as in `iteratively_stratified`.
         group: (n,) codes; rows of one group stay in one split.
         time: (n,) the time of each row; no row of train is later than one of validation, none of those than test.
         test_from, validation_from: with `time`, the start of these splits, instead of a fraction.
@@ -84,6 +86,8 @@ def make_splits(
     elif group is not None:
         require_whole_units(group, units, place)
         taken = by_block(pool, group, held_out, seed, "group")
+    elif stratify is not None and stratify.ndim == 2:
+        taken = iteratively_stratified(pool, stratify, units, held_out, seed)
     elif stratify is not None:
         taken = stratified(pool, stratify, units, held_out, seed)
     elif units is not None:
