@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -73,6 +73,7 @@ class Binary(TaskSpec):
         "brier": False,
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("auroc", "average_precision", "accuracy", "f1")
 
     positive: Positive | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
@@ -65,6 +65,7 @@ class Multiclass(TaskSpec):
         "calibration_error": False,
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     classes: Classes | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -52,6 +52,7 @@ class Ordinal(TaskSpec):
         "macro_f1": True,
         "calibration_error": False,
     }
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("quadratic_kappa", "mae", "accuracy")
 
     order: ClassNames | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -43,6 +43,7 @@ class Regression(TaskSpec):
         "mse": False,
         "bias": None,
     }
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
 
     loss: Literal["mse", "mae", "huber"] = Field("mse", description="of standardized labels")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
+
 from mtl.data.types import Rows
 from mtl.dataset.labels import TaskLabels
 from mtl.errors import quoted
@@ -12,6 +14,7 @@ from mtl.recipe.specs import TaskSpec, mean_metric
 Undefined = Mapping[str, Mapping[str, str]]
 """Task -> metric, or number that is fitted on validation -> why the labels of one split cannot define it."""
 
+WEIGHTLESS = "no row with a positive weight"
 SHOWN = 5
 """Most tasks that a notice names."""
 
@@ -25,12 +28,14 @@ def undefined_metrics(spec: TaskSpec, labels: TaskLabels, rows: Rows) -> dict[st
     there = rows[labels.present[rows]]
     if not len(there):
         return dict.fromkeys(("loss", *spec.known_metrics, *spec.fitted, "threshold"), "no label")
-    found = dict(spec.undefined(labels.targets[there], labels.constants))
-    weighs = spec.weighs(labels.targets[there], labels.constants)
-    if labels.weight is not None:
-        weighs &= labels.weight[there] > 0
-    if not weighs.any():
-        found["loss"] = "no row with a positive weight"
+    weighs = np.ones(len(there), dtype=bool) if labels.weight is None else labels.weight[there] > 0
+    counted = there[weighs] if spec.metrics_weighted else there
+    if len(counted):
+        found = dict(spec.undefined(labels.targets[counted], labels.constants))
+    else:
+        found = dict.fromkeys((*spec.known_metrics, *spec.fitted, "threshold"), WEIGHTLESS)
+    if not (weighs & spec.weighs(labels.targets[there], labels.constants)).any():
+        found["loss"] = WEIGHTLESS
     return found
 
 
