@@ -40,9 +40,10 @@ def fit(
     """
     progress = trainer.progress
     while not trainer.finished:
-        began, first_step, evaluating = perf_counter(), progress.step, 0.0
+        began, first_step, evaluating, n_rows = perf_counter(), progress.step, 0.0, 0
         for event in _train_epoch(trainer, between):
             evaluating += event.seconds if isinstance(event, Evaluated) else 0.0
+            n_rows += event.n_rows if isinstance(event, Stepped) else 0
             yield event
         assert trainer.meter is not None
         rows = [row_of(progress, "train", trainer.meter.values("train"), progress.epoch + 1)]
@@ -55,6 +56,7 @@ def fit(
         yield EpochEnded(
             rows + at_end.rows,
             progress.step - first_step,
+            n_rows,
             {"train": trained, "evaluate": evaluating + at_end.seconds},
             at_end.is_best,
             is_last or progress.stopped,
@@ -111,7 +113,8 @@ def _train_epoch(trainer: Trainer, between: Callable[[], None]) -> Iterator[Step
         if progress.step_in_epoch and trainer.evaluation_is_due():
             yield _evaluate(trainer, between)
             continue
-        train_step(trainer, list(islice(parts, train.accumulate)), trainer.meter)
+        rows = list(islice(parts, train.accumulate))
+        train_step(trainer, rows, trainer.meter)
         progress.step += 1
         progress.step_in_epoch += 1
-        yield Stepped(progress.epoch, progress.step_in_epoch, n_steps)
+        yield Stepped(progress.epoch, progress.step_in_epoch, n_steps, sum(map(len, rows)))

@@ -631,6 +631,27 @@ def test_early_stopping_without_validation_is_refused_before_training() -> None:
         trainer_of(toy(train__early_stopping={"patience": 1}))
 
 
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({}, 100),  # steps of 32, 32, 32 and 4
+        ({"batch_size": 33}, 100),  # the last row joins the third batch
+        ({"accumulate": 3}, 100),
+        ({"drop_last": True}, 96),
+        (
+            {"batches": {"min_labelled": {"a": 16}}},
+            200,
+        ),  # of each 32 rows 16 are the epoch's own, but for the last 4
+    ],
+)
+def test_the_rows_of_an_epoch_are_counted_as_they_come(train: dict[str, Any], expected: int) -> None:
+    trainer = trainer_of(toy(train={**BASE["train"], **train, "epochs": 2}))
+    drawn = [sum(map(len, trainer.sampler.batches(epoch))) for epoch in range(2)]
+    ended = [event for event in fit(trainer) if isinstance(event, EpochEnded)]
+    assert [event.n_rows for event in ended] == drawn
+    assert drawn[0] == pytest.approx(expected, abs=16 if expected == 200 else 0)
+
+
 def test_rows_of_an_epoch_add_up() -> None:
     """The running train metrics of an epoch with lr ~ 0 are those of the rows, each seen once."""
     recipe = toy(
