@@ -303,7 +303,7 @@ def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
 
 @pytest.mark.parametrize(("n_rows", "rate"), [(1000, "2,000"), (499, "998"), (1500, "3,000")])
 def test_the_rate_is_that_of_the_rows_trained(n_rows: int, rate: str, capsys: Capture) -> None:
-    """In half a second: an epoch of 1000 rows, the rest of one after a resume, and one whose rows come more than once."""
+    """In half a second: an epoch of 1000 rows, the rest of one after a resume, and one whose rows come again."""
     tell(epoch(n_rows=n_rows), of=trainer(epoch=1))
     assert f"0.8 s, {rate} rows/s" in capsys.readouterr().out
 
