@@ -289,6 +289,14 @@ def test_an_epoch_shows_what_was_evaluated(capsys: Capture) -> None:
     assert "train loss 1.0000  validation: t0 0.5000  t1 -  mean -  " in capsys.readouterr().out
 
 
+def test_the_loss_of_training_is_the_weighted_sum_over_tasks(capsys: Capture) -> None:
+    """A mean loss, which stands in the same row, is no further task."""
+    ended = epoch()
+    ended.rows[0]["train/mean/loss"] = 0.5
+    tell(ended, of=trainer(overrides=("tasks.t1.weight=3",), epoch=1))
+    assert "train loss 2.0000  " in capsys.readouterr().out
+
+
 def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:
     tell(epoch(n_tasks=20), of=trainer(20, epoch=1))
     (line,) = capsys.readouterr().out.splitlines()

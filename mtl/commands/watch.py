@@ -111,8 +111,8 @@ class TrainingConsole:
     def _epoch_ended(self, event: EpochEnded) -> None:
         trainer, progress = self._trainer, self._trainer.progress
         row = next((r for r in event.rows if r["split"] != "train"), event.rows[0])
-        losses = [value for name, value in event.rows[0].items() if name.endswith("/loss")]
-        loss = sum(value for value in losses if value is not None)
+        tasks, of_train = trainer.recipe.tasks, event.rows[0]
+        loss = sum(spec.weight * (of_train.get(f"train/{task}/loss") or 0.0) for task, spec in tasks.items())
         line = (
             f"epoch {progress.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
             f"train loss {loss:.4f}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
