@@ -37,9 +37,9 @@ def selecting_metric(recipe: Recipe, undefined: Undefined | None) -> tuple[str, 
         spec = tasks.get(task, next(iter(tasks.values())))
         return stopping.metric, metric != "loss" and bool(spec.known_metrics[metric])
     mean = mean_metric(tasks)
-    if mean != "loss" and defined_tasks(tasks, undefined, mean):
+    if mean != "loss" and _in_mean(recipe, undefined, mean):
         return f"validation/mean/{mean}", bool(next(iter(tasks.values())).known_metrics[mean])
-    if any(tasks[task].weight > 0 for task in defined_tasks(tasks, undefined, "loss")):
+    if _in_mean(recipe, undefined, "loss"):
         return "validation/mean/loss", False
     if stopping is not None:
         what = "no task with a weight has a loss in validation, so nothing tells when to stop"
@@ -47,9 +47,15 @@ def selecting_metric(recipe: Recipe, undefined: Undefined | None) -> tuple[str, 
     return None
 
 
+def _in_mean(recipe: Recipe, undefined: Undefined, metric: str) -> list[str]:
+    """The tasks over which a metric is averaged; a loss is averaged by the weights of the tasks."""
+    defined = defined_tasks(recipe.tasks, undefined, metric)
+    return [task for task in defined if metric != "loss" or recipe.tasks[task].weight > 0]
+
+
 def _require_defined(recipe: Recipe, undefined: Undefined, task: str, metric: str) -> None:
     """Refuse a named metric that will never have a value."""
-    if task == "mean" and not defined_tasks(recipe.tasks, undefined, metric):
+    if task == "mean" and not _in_mean(recipe, undefined, metric):
         raise UserError("", f"no task has the metric {metric} in validation", TODO, path=("metric",))
     why = undefined.get(task, {}).get(metric)
     if why is not None:
