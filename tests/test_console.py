@@ -138,7 +138,13 @@ def trainer(
                 *overrides,
             ],
         ),
-        progress=SimpleNamespace(epoch=epoch, step=2 * epoch + within, step_in_epoch=within, stopped=stopped),
+        progress=SimpleNamespace(
+            epoch=epoch,
+            step=2 * epoch + within,
+            step_in_epoch=within,
+            stopped=stopped,
+            best_step=4 if validation else None,
+        ),
         total_steps=total,
         epochs=total // 2,
         dataset=SimpleNamespace(
@@ -166,7 +172,7 @@ def tell(*events: Event, of: Any = None, quiet: bool = False) -> None:
         console.on(event)
 
 
-def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> EpochEnded:
+def epoch(split: str = "train", n_tasks: int = 2, n_rows: int = 1000) -> EpochEnded:
     train: dict[str, Any] = {"split": "train"}
     for i in range(n_tasks):
         train.update({f"train/t{i}/loss": 0.5, f"train/t{i}/accuracy": 0.75})
@@ -175,7 +181,7 @@ def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> EpochEnded:
     if split != "train":
         measured = {"t0/accuracy": 0.5, "t1/accuracy": None, "mean/accuracy": None}
         rows.append({"split": split, **{f"{split}/{name}": value for name, value in measured.items()}})
-    return EpochEnded(rows, steps, {"train": 0.5, "evaluate": 0.25}, is_best=False, is_last=False)
+    return EpochEnded(rows, 2, n_rows, {"train": 0.5, "evaluate": 0.25}, is_best=False, is_last=False)
 
 
 METRICS: dict[str, float | None] = {
@@ -194,7 +200,7 @@ def watch(console: TrainingConsole) -> None:
         console.on(Warned("task 't1' has few labels"))
         for i in range(2):
             for step in (1, 2):
-                console.on(Stepped(i, step, 2))
+                console.on(Stepped(i, step, 2, 500))
             running.progress = trainer(epoch=i + 1).progress
             console.on(epoch())
         console.on(END)
@@ -224,7 +230,7 @@ def test_plain_lines(capsys: Capture) -> None:
     assert lines[3].endswith(" rows/s")
     assert lines[4:8] == ["", "test  accuracy", "----  --------", "t0      0.5000"]
     assert lines[8] == "mean    0.5000"
-    assert lines[9].startswith("epoch 2, step 4 (the last); ")
+    assert lines[9].startswith("epoch 2, step 4 (the last epoch); ")
     assert lines[9].endswith("; run runs/small/1")
     assert err == "warning: task 't1' has few labels\n"
     assert "\x1b" not in out + err
@@ -272,7 +278,7 @@ def test_the_bar_goes_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stderr", terminal)
     console = TrainingConsole()
     console.on(Started(trainer(), PATH))
-    console.on(Stepped(0, 1, 2))
+    console.on(Stepped(0, 1, 2, 500))
     console.close()
     console.close()
     assert terminal.getvalue().count("\x1b[?25h") == 1
@@ -281,6 +287,14 @@ def test_the_bar_goes_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_epoch_shows_what_was_evaluated(capsys: Capture) -> None:
     tell(epoch("validation"), of=trainer(epoch=1))
     assert "train loss 1.0000  validation: t0 0.5000  t1 -  mean -  " in capsys.readouterr().out
+
+
+def test_the_loss_of_training_is_the_weighted_sum_over_tasks(capsys: Capture) -> None:
+    """A mean loss, which stands in the same row, is no further task."""
+    ended = epoch()
+    ended.rows[0]["train/mean/loss"] = 0.5
+    tell(ended, of=trainer(overrides=("tasks.t1.weight=3",), epoch=1))
+    assert "train loss 2.0000  " in capsys.readouterr().out
 
 
 def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:
@@ -295,10 +309,10 @@ def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
     assert " left" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("steps", "rate"), [(2, "2,000"), (1, "1,000"), (3, "2,000")])
-def test_the_rate_is_that_of_the_rows_trained(steps: int, rate: str, capsys: Capture) -> None:
-    """1000 rows in steps of 2 x 250, in half a second: all, half of them after a resume, and a short last batch."""
-    tell(epoch(steps=steps), of=trainer(epoch=1))
+@pytest.mark.parametrize(("n_rows", "rate"), [(1000, "2,000"), (499, "998"), (1500, "3,000")])
+def test_the_rate_is_that_of_the_rows_trained(n_rows: int, rate: str, capsys: Capture) -> None:
+    """In half a second: an epoch of 1000 rows, the rest of one after a resume, and one whose rows come again."""
+    tell(epoch(n_rows=n_rows), of=trainer(epoch=1))
     assert f"0.8 s, {rate} rows/s" in capsys.readouterr().out
 
 
@@ -307,7 +321,7 @@ def test_the_total_of_epochs_stays_when_one_is_cut_short(capsys: Capture) -> Non
     console, cut = TrainingConsole(), trainer(total=80)
     console.on(Started(cut, PATH))
     cut.progress, cut.epochs = trainer(epoch=10, stopped=True).progress, 41
-    console.on(epoch(steps=1))
+    console.on(epoch(n_rows=500))
     assert capsys.readouterr().out.splitlines()[-1].startswith("epoch 10/40  train loss ")
 
 

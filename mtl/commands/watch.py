@@ -109,16 +109,14 @@ class TrainingConsole:
         )
 
     def _epoch_ended(self, event: EpochEnded) -> None:
-        trainer, progress, train = self._trainer, self._trainer.progress, self._trainer.recipe.train
+        trainer, progress = self._trainer, self._trainer.progress
         row = next((r for r in event.rows if r["split"] != "train"), event.rows[0])
-        losses = [value for name, value in event.rows[0].items() if name.endswith("/loss")]
-        loss = sum(value for value in losses if value is not None)
-        # an epoch that was resumed or stopped in the middle has fewer rows
-        n_rows = min(len(trainer.dataset.splits["train"]), event.steps * train.batch_size * train.accumulate)
+        tasks, of_train = trainer.recipe.tasks, event.rows[0]
+        loss = sum(spec.weight * (of_train.get(f"train/{task}/loss") or 0.0) for task, spec in tasks.items())
         line = (
             f"epoch {progress.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
             f"train loss {loss:.4f}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
-            f"{duration(sum(event.seconds.values()))}, {n_rows / event.seconds['train']:,.0f} rows/s"
+            f"{duration(sum(event.seconds.values()))}, {event.n_rows / event.seconds['train']:,.0f} rows/s"
         )
         left, done = trainer.total_steps - progress.step, progress.step - self._first_step
         if left and not progress.stopped:
@@ -146,7 +144,8 @@ class TrainingConsole:
             say(f"best possible accuracy: {', '.join(shown)}{more}")
         if any(source.generated_now() for source in sources):
             say("the data are generated, not measured")
-        why = "chosen on validation" if "validation" in dataset.splits else "the last"
+        chosen = self._trainer.progress.best_step is not None
+        why = "chosen on validation" if chosen else "the last epoch"
         took = duration(monotonic() - self._began)
         say(f"epoch {event.epoch}, step {event.step} ({why}); {took}; run {self._path}")
 

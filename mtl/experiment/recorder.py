@@ -228,12 +228,10 @@ class Recorder:
             self._sharing_step = progress.step
 
     def _timing(self, epoch: EpochEnded, saving: float) -> dict[str, Any]:
-        trainer, train = self.trainer, self.trainer.recipe.train
-        n_rows = min(len(trainer.dataset.splits["train"]), epoch.steps * train.batch_size * train.accumulate)
         seconds = {**epoch.seconds, "save": saving}
         return {
-            "epoch": trainer.progress.epoch,
+            "epoch": self.trainer.progress.epoch,
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
-            "rows_per_second": round(n_rows / epoch.seconds["train"], 1),
+            "rows_per_second": round(epoch.n_rows / epoch.seconds["train"], 1),
             "steps_per_second": round(epoch.steps / epoch.seconds["train"], 3),
         }

@@ -150,7 +150,7 @@ def train(
             everyone = Stream((recorder, stream))
             with _broken_off_in_order(trainer, recorder):
                 everyone.on(Started(trainer, folder.path))
-                for notice in trainer.dataset.notices:
+                for notice in trainer.notices:
                     everyone.on(Warned(notice))
                 stop.check()
                 for event in fit(trainer, stop.check):
