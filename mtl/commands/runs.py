@@ -16,7 +16,7 @@ from mtl.commands.options import (
     trained_device_option,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import complain, number, results_table, say, table
+from mtl.console import complain, counted, file_size, number, results_table, say, table
 from mtl.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def predict(
     from mtl.inference.writing import write_predictions
 
     n_rows = write_predictions(model, data, output, keep)
-    say(f"{output}: {n_rows:,} rows")
+    say(f"{output}: {counted(n_rows, 'row')}")
 
 
 def _loaded(run_folder: str, device: str) -> TrainedModel:
@@ -102,7 +102,7 @@ def runs(root: str | None, debug: bool) -> None:
     for error in broken[:SHOWN_BROKEN]:
         complain(f"warning: {error}")
     if len(broken) > SHOWN_BROKEN:
-        complain(f"warning: {len(broken) - SHOWN_BROKEN} more run folders cannot be read")
+        complain(f"warning: {counted(len(broken) - SHOWN_BROKEN, 'more run folder')} cannot be read")
 
 
 def _row_of(run: RunFolder) -> list[str]:
@@ -112,7 +112,7 @@ def _row_of(run: RunFolder) -> list[str]:
         for name, value in run.record.results.items()
         if name.startswith("test/mean/")
     ]
-    return [str(run.path), run.record.name, status, str(step), ", ".join(means)]
+    return [str(run.path), run.record.name, status, number(step), ", ".join(means)]
 
 
 @click.command()
@@ -132,11 +132,11 @@ def checkpoints(run_folder: str, debug: bool) -> None:
                 f"step-{one.step:08d}",
                 _state_of(one, selected, run.record.id),
                 one.created,
-                f"{one.size / 2**20:,.2f}",
+                file_size(one.size),
             ]
             for one in found
         ]
-        say(table(["checkpoint", "state", "made", "MB"], rows, left=3))
+        say(table(["checkpoint", "state", "made", "size"], rows, left=3))
     else:
         say(f"no checkpoints in {run_folder}")
     for line in _remarks(run, found):
@@ -163,4 +163,4 @@ def _remarks(run: RunFolder, found: list[Listed]) -> Iterator[str]:
     from mtl.runs.retention import set_aside_folders
 
     for path, size in set_aside_folders(run.checkpoints):
-        yield f"{path.name} was set aside ({size / 2**20:,.2f} MB): nothing reads it, delete it when you like"
+        yield f"{path.name} was set aside ({file_size(size)}): nothing reads it, delete it when you like"

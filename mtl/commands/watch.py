@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mtl.console import complain, duration, number, results_table, say
+from mtl.console import complain, counted, duration, number, results_table, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -64,9 +64,11 @@ class TrainingConsole:
         say(f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name)
         counts = ", ".join(f"{len(rows):,} {split}" for split, rows in trainer.dataset.splits.items())
         size = sum(parameter.numel() for parameter in trainer.built.model.parameters())
-        say(f"{counts} rows; {size:,} parameters; {trainer.device}; run {path}")
+        say(f"{counts} rows; {counted(size, 'parameter')}; {trainer.device}; run {path}")
         if progress.step:
-            within = f", {progress.step_in_epoch} steps into the next" if progress.step_in_epoch else ""
+            within = (
+                f", {counted(progress.step_in_epoch, 'step')} into the next" if progress.step_in_epoch else ""
+            )
             say(f"resuming after epoch {progress.epoch}{within} (step {progress.step})")
         if sys.stderr.isatty():
             self._start_bar(trainer)
@@ -97,7 +99,7 @@ class TrainingConsole:
                 self._bar_task,
                 advance=1,
                 description=f"epoch {event.epoch + 1}, step {event.step}/{event.n_steps}",
-                rate=f"{rate:.1f} steps/s",
+                rate=f"{number(rate)} steps/s",
             )
 
     def _evaluated(self, event: Evaluated) -> None:
@@ -117,8 +119,8 @@ class TrainingConsole:
         n_rows = min(len(trainer.dataset.splits["train"]), event.steps * train.batch_size * train.accumulate)
         line = (
             f"epoch {progress.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
-            f"train loss {loss:.4f}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
-            f"{duration(sum(event.seconds.values()))}, {n_rows / event.seconds['train']:,.0f} rows/s"
+            f"train loss {number(loss)}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
+            f"{duration(sum(event.seconds.values()))}, {number(n_rows / event.seconds['train'])} rows/s"
         )
         left, done = trainer.total_steps - progress.step, progress.step - self._first_step
         if left and not progress.stopped:
@@ -137,7 +139,7 @@ class TrainingConsole:
         say()
         say(results_table(event.metrics, "test"))
         if dataset.ceiling:
-            shown = [f"{task} {value:.4f}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
+            shown = [f"{task} {number(value)}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
             more = (
                 f" and {len(dataset.ceiling) - SHOWN_TASKS} more"
                 if len(dataset.ceiling) > SHOWN_TASKS

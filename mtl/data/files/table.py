@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl.console import counted
 from mtl.data.files.column_types import is_text, type_name
 from mtl.data.files.csv_structure import Checked, check_csv, first_row, read_header, refuse_twice
 from mtl.data.files.opening import opened
@@ -157,7 +158,9 @@ class TableFile:
                 break
         if first != expected:
             raise UserError(
-                self.name, f"{expected} rows when it was checked, {first} now", "was it written meanwhile?"
+                self.name,
+                f"{counted(expected, 'row')} when it was checked, {first} now",
+                "was it written meanwhile?",
             )
 
     def first_row(self, columns: Sequence[str]) -> pa.RecordBatch:
