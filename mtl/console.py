@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
@@ -127,13 +127,19 @@ def mute(stream: IO[str]) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def results_table(metrics: dict[str, float | None], split: str) -> str:
-    """The results of one split: a row per task (and `mean`), a column per metric."""
+def results_table(
+    metrics: dict[str, float | None], split: str, units: Mapping[str, str] | None = None
+) -> str:
+    """The results of one split: a row per task (and `mean`) with the unit of its labels, a column per metric."""
     cells: dict[str, dict[str, float | None]] = {}
     for name, value in metrics.items():
         of_split, task, metric = name.split("/")
         if of_split == split:
             cells.setdefault(task, {})[metric] = value
     columns = list(dict.fromkeys(metric for row in cells.values() for metric in row))
-    rows = [[task, *(number(row[c]) if c in row else "" for c in columns)] for task, row in cells.items()]
+    names = {task: f"{task} ({unit})" for task, unit in (units or {}).items()}
+    rows = [
+        [names.get(task, task), *(number(row[c]) if c in row else "" for c in columns)]
+        for task, row in cells.items()
+    ]
     return table([split, *(c.replace("_", " ") for c in columns)], rows)

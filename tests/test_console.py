@@ -183,6 +183,8 @@ def test_results_table() -> None:
         "b     0.2500                    0.03120",
         "mean  0.3750",
     ]
+    with_units = results_table(metrics, "test", {"a": "CHF"}).splitlines()
+    assert [line.split("  ")[0] for line in with_units[2:]] == ["a (CHF)", "b", "mean"]
 
 
 def test_say_and_complain(capsys: Capture) -> None:

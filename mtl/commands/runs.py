@@ -18,6 +18,7 @@ from mtl.commands.options import (
 from mtl.commands.outcomes import require_torch
 from mtl.console import complain, counted, file_size, number, results_table, say, table
 from mtl.errors import UserError
+from mtl.recipe.task_spec import units_of
 
 if TYPE_CHECKING:
     from mtl.inference.predict import TrainedModel
@@ -42,8 +43,9 @@ def evaluate(
 ) -> None:
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
-    metrics = _loaded(run_folder, device).evaluate(split, data)
-    say(results_table(metrics, "test" if data is not None else split))
+    model = _loaded(run_folder, device)
+    metrics = model.evaluate(split, data)
+    say(results_table(metrics, "test" if data is not None else split, units_of(model.recipe.tasks)))
 
 
 @click.command()

@@ -29,6 +29,7 @@ from mtl.inference.predict import check_columns, load
 from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
+from mtl.recipe.task_spec import units_of
 from mtl.report.plots import plot_run
 from mtl.runs.folder import RunFolder
 from mtl.runs.record import RunRecord
@@ -159,7 +160,8 @@ def train(
                     stop.check()
                 finish(trainer, folder, recorder, stop.check)
                 stages.reached("plot")
-                plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
+                tasks = trainer.recipe.tasks
+                plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
                 stop.check()
     finally:
         folder.release()
