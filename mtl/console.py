@@ -69,7 +69,7 @@ def counted(n: int, thing: str, things: str | None = None) -> str:
     return f"{n:,} {thing if n == 1 else things or f'{thing}s'}"
 
 
-def percent(part: int, whole: int) -> str:
+def percent(part: float, whole: float) -> str:
     """A share as a percentage. It is 0% only if nothing is in it and 100% only if everything is.
 
     Shares below 10% have one decimal, and so do those above 99%.

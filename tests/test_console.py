@@ -244,6 +244,7 @@ def trainer(
                 "test": range(500),
             },
             ceiling=ceiling or {},
+            learned=SimpleNamespace(layout=None),
         ),
         built=SimpleNamespace(model=torch.nn.Linear(12344, 1)),
         device="cpu",
@@ -321,7 +322,14 @@ def test_plain_lines(capsys: Capture) -> None:
     assert lines[4:8] == ["", "test  accuracy", "----  --------", "t0      0.5000"]
     assert lines[8] == "mean    0.5000"
     assert lines[9].startswith("epoch 2, step 4 (the last); ")
-    assert lines[9].endswith("; run runs/small/1")
+    assert lines[10:] == [
+        "",
+        "t0: 50% of test labels predicted right",
+        "t1: accuracy is undefined for its test labels",
+        "run folder: runs/small/1  (results in metrics.csv, pictures in plots/)",
+        "next: does sharing help? Train the same tasks without it, and compare:",
+        "  mtl run runs/small/1/recipe.resolved.yaml '~model.sharing' name=small_alone",
+    ]
     assert err == "warning: task 't1' has few labels\n"
     assert "\x1b" not in out + err
 
@@ -474,6 +482,6 @@ def test_resuming_is_said(capsys: Capture) -> None:
 def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:
     tell(END, of=trainer(overrides=(), ceiling={"t0": 0.95, "t1": 1.0}, validation=True))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3] == "best possible accuracy: t0 0.9500, t1 1.000"
-    assert lines[-2] == "the data are generated, not measured"
-    assert lines[-1].startswith("epoch 2, step 4 (chosen on validation); ")
+    at = lines.index("best possible accuracy: t0 0.9500, t1 1.000")
+    assert lines[at + 1] == "the data are generated, not measured"
+    assert lines[at + 2].startswith("epoch 2, step 4 (chosen on validation); ")

@@ -18,7 +18,6 @@ from mtl.commands.options import (
 from mtl.commands.outcomes import require_torch
 from mtl.console import complain, counted, file_size, number, results_table, say, table
 from mtl.errors import UserError
-from mtl.recipe.task_spec import units_of
 
 if TYPE_CHECKING:
     from mtl.inference.predict import TrainedModel
@@ -44,6 +43,8 @@ def evaluate(
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
     model = _loaded(run_folder, device)
+    from mtl.recipe.task_spec import units_of
+
     metrics = model.evaluate(split, data)
     say(results_table(metrics, "test" if data is not None else split, units_of(model.recipe.tasks)))
 

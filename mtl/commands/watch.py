@@ -7,6 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from mtl.commands.closing import closing_lines
 from mtl.console import complain, counted, duration, number, results_table, say
 from mtl.recipe.task_spec import units_of
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
@@ -151,7 +152,9 @@ class TrainingConsole:
             say("the data are generated, not measured")
         why = "chosen on validation" if "validation" in dataset.splits else "the last"
         took = duration(monotonic() - self._began)
-        say(f"epoch {event.epoch}, step {event.step} ({why}); {took}; run {self._path}")
+        say(f"epoch {event.epoch}, step {event.step} ({why}); {took}")
+        say()
+        say("\n".join(closing_lines(self._trainer, self._path, event.metrics)))
 
     def close(self) -> None:
         """Remove the bar from the screen."""

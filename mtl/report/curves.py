@@ -28,11 +28,11 @@ UNITS = {
     "loss_weight": "factor",
     **dict.fromkeys(("rmse", "mae", "bias"), LABEL_UNIT),
     "mse": "in the square of the label's unit",
-    "r2": "1 is perfect",
-    "quadratic_kappa": "1 is perfect",
+    **dict.fromkeys(("r2", "quadratic_kappa", "cohen_kappa"), "1 is perfect"),
     **dict.fromkeys(
         (
             *("accuracy", "balanced_accuracy", "f1", "macro_f1", "micro_f1", "precision", "recall"),
+            *("macro_precision", "macro_recall", "specificity", "brier"),
             *("auroc", "macro_auroc", "average_precision", "macro_average_precision", "calibration_error"),
         ),
         "0 to 1",
