@@ -59,9 +59,8 @@ def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Co
         if name not in columns.labels:
             raise broken(source, "columns", f"gives no label column {quoted(name)}, which its header names")
         if len(columns.labels[name]) != n:
-            raise broken(
-                source, "columns", f"gives {n} rows of inputs but {len(columns.labels[name])} labels {quoted(name)}"
-            )  # fmt: skip
+            given, found = counted(n, "row"), counted(len(columns.labels[name]), "label")
+            raise broken(source, "columns", f"gives {given} of inputs but {found} {quoted(name)}")
     for split, rows in columns.splits.items():
         if len(rows) and not (rows.min() >= 0 and rows.max() < n):
             there = counted(n, "row")

@@ -65,7 +65,7 @@ def _devices() -> str:
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     capability = torch.backends.cpu.get_cpu_capability()
-    cpu = f"CPU {capability}, {torch.get_num_threads()} threads"
+    cpu = f"CPU {capability}, {counted(torch.get_num_threads(), 'thread')}"
     return f"auto is {resolve('auto')}; {'; '.join([cpu, *names])}"
 
 
