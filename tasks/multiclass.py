@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
+from mtl.console import counted
 from mtl.data.columns.labels import by_name, class_codes, found_classes, written
 from mtl.data.columns.spelling import Known
 from mtl.errors import UserError, quoted
@@ -119,7 +120,7 @@ class Multiclass(TaskSpec):
         return names
 
     def _other_number(self, given: int, found: int, todo: str) -> UserError:
-        what = f"{given} classes, but column {quoted(self.target)} has {found}"
+        what = f"{counted(given, 'class', 'classes')}, but column {quoted(self.target)} has {found}"
         return UserError("", what, todo, path=("classes",))
 
     def _check_groups(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mtl.console import counted
 from mtl.data.columns.labels import class_codes, found_classes
 from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, TaskSpec
@@ -80,7 +81,7 @@ class Ordinal(TaskSpec):
         if self.order is not None and names is not None and not text and len(self.order) != len(names):
             raise UserError(
                 "",
-                f"{len(self.order)} classes, but column {quoted(self.target)} has {len(names)}",
+                f"{counted(len(self.order), 'class', 'classes')}, but column {quoted(self.target)} has {len(names)}",
                 path=("order",),
             )
         return self.order or names

@@ -57,6 +57,11 @@ class Regression(TaskSpec):
             raise fault("bias has no better direction (0 is best), so that it cannot come first")
         return value
 
+    @property
+    def label_unit(self) -> str:
+        """The unit of the labels, as the recipe gives it."""
+        return self.unit
+
     def outputs(self, header: Header) -> tuple[str, ...] | None:
         _, text = named_labels(self, self.target, header)
         if text:

@@ -231,7 +231,7 @@ def test_a_run_says_how_it_went(finished: Done) -> None:
     assert results["test/mean/accuracy"] == pytest.approx(
         (results["test/a/accuracy"] + results["test/b/accuracy"]) / 2
     )
-    assert lines[-1].endswith("; run done")
+    assert "run folder: done  (results in metrics.csv, pictures in plots/)" in lines
 
 
 def test_the_shipped_example_runs(capsys: Capture, folder: Path) -> None:
@@ -243,7 +243,7 @@ def test_the_shipped_example_runs(capsys: Capture, folder: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:7]] == ["test", "------", "first", "second", "scarce", "mean"]
     assert "epoch 1/1" not in done.stdout
-    assert lines[-1].endswith(f"run {run.relative_to(folder)}")
+    assert any(line.startswith(f"run folder: {run.relative_to(folder)}  ") for line in lines)
 
 
 def test_eval_gives_the_same_numbers(run_of: Path, finished: Done, capsys: Capture) -> None:

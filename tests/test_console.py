@@ -13,7 +13,17 @@ import pytest
 import torch
 
 from mtl.commands.watch import SHOWN_TASKS, TrainingConsole
-from mtl.console import complain, duration, number, results_table, say, table
+from mtl.console import (
+    complain,
+    counted,
+    duration,
+    file_size,
+    number,
+    percent,
+    results_table,
+    say,
+    table,
+)
 from mtl.recipe.load import load_recipe
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Started, Stepped, Warned
 
@@ -43,11 +53,29 @@ def test_no_line_of_a_table_ends_in_spaces() -> None:
     [
         (None, "-"),
         (0.5, "0.5000"),
-        (1.0, "1.0000"),
-        (0.99996, "1.0000"),
+        (1.0, "1.000"),
+        (0.99996, "1.000"),
         (-0.25, "-0.2500"),
+        (0.05123456, "0.05123"),
+        (31.4, "31.40"),
+        (999.96, "1,000"),
+        (2973641.7829, "2,974,000"),
+        (-2973641.7829, "-2,974,000"),
+        (999_949_999.0, "999,900,000"),
+        (999_960_000.0, "1.000e9"),
+        (2.5e12, "2.500e12"),
+        (0.0001, "0.0001000"),
+        (0.000099999, "0.0001000"),
+        (0.00009, "9.000e-5"),
+        (1e-9, "1.000e-9"),
+        (-5e-324, "-4.941e-324"),
+        (0.0, "0"),
+        (-0.0, "0"),
+        (float("inf"), "inf"),
+        (float("nan"), "nan"),
         (7, "7"),
         (0, "0"),
+        (1234567, "1,234,567"),
     ],
 )
 def test_number(value: float | None, text: str) -> None:
@@ -57,7 +85,9 @@ def test_number(value: float | None, text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.0, "0.0 s"),
+        (0.0, "0 ms"),
+        (0.0994, "99 ms"),
+        (0.0996, "0.1 s"),
         (9.94, "9.9 s"),
         (9.99, "10 s"),
         (10.4, "10 s"),
@@ -73,22 +103,88 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 tasks"), (1, "1 task"), (2, "2 tasks"), (2_000_000, "2,000,000 tasks")]
+)
+def test_counted(n: int, text: str) -> None:
+    assert counted(n, "task") == text
+    assert counted(n, "class", "classes") == text.replace("tasks", "classes").replace("task", "class")
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (0, 7, "0%"),
+        (7, 7, "100%"),
+        (1, 20_000, "under 0.1%"),
+        (19_999, 20_000, "over 99.9%"),
+        (1, 1000, "0.1%"),
+        (999, 1000, "99.9%"),
+        (1, 16, "6.2%"),
+        (1, 3, "33%"),
+        (2, 3, "67%"),
+        (199, 200, "99.5%"),
+    ],
+)
+def test_a_percentage_is_whole_only_if_it_is_exact(part: int, whole: int, text: str) -> None:
+    assert percent(part, whole) == text
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (25_900_000, "25.9 MB"),
+        (14_400_000_000, "14.4 GB"),
+    ],
+)
+def test_file_size(n_bytes: int, text: str) -> None:
+    assert file_size(n_bytes) == text
+
+
+def test_numbers_of_a_column_have_their_points_below_each_other() -> None:
+    values = (2973641.7829, 3.1, 1e-9, None, 12, 0.0123)
+    text = table(["task", "rmse", "n"], [["t", number(v), "1"] for v in values] + [["u", "", "20"]])
+    assert text.splitlines() == [
+        "task              rmse   n",
+        "----  ----------------  --",
+        "t     2,974,000          1",
+        "t             3.100      1",
+        "t             1.000e-9   1",
+        "t             -          1",
+        "t            12          1",
+        "t             0.01230    1",
+        "u                       20",
+    ]
+
+
+def test_a_column_of_texts_is_not_moved() -> None:
+    text = table(["a", "b"], [["x", "accuracy 0.5000"], ["y", "1"], ["z", "accuracy 31.40, loss 2"]])
+    assert [line[-1] for line in text.splitlines()[2:]] == ["0", "1", "2"]
+
+
 def test_results_table() -> None:
     metrics: dict[str, float | None] = {
         "test/a/loss": 0.5,
         "test/a/macro_f1": None,
-        "test/a/labels": 12,
+        "test/a/rmse": 2973641.7829,
+        "test/a/labels": 1200,
         "train/a/loss": 9.0,
         "test/b/loss": 0.25,
+        "test/b/rmse": 0.0312,
         "test/mean/loss": 0.375,
     }
     assert results_table(metrics, "test").splitlines() == [
-        "test    loss  macro f1  labels",
-        "----  ------  --------  ------",
-        "a     0.5000         -      12",
-        "b     0.2500",
+        "test    loss  macro f1             rmse  labels",
+        "----  ------  --------  ---------------  ------",
+        "a     0.5000         -  2,974,000         1,200",
+        "b     0.2500                    0.03120",
         "mean  0.3750",
     ]
+    with_units = results_table(metrics, "test", {"a": "CHF"}).splitlines()
+    assert [line.split("  ")[0] for line in with_units[2:]] == ["a (CHF)", "b", "mean"]
 
 
 def test_say_and_complain(capsys: Capture) -> None:
@@ -154,6 +250,7 @@ def trainer(
                 "test": range(500),
             },
             ceiling=ceiling or {},
+            learned=SimpleNamespace(layout=None),
         ),
         built=SimpleNamespace(model=torch.nn.Linear(12344, 1)),
         device="cpu",
@@ -223,7 +320,7 @@ def test_plain_lines(capsys: Capture) -> None:
     assert lines[0] == "small: For a test."
     assert lines[1] == "1,000 train, 500 test rows; 12,345 parameters; cpu; run runs/small/1"
     assert lines[2].startswith(
-        "epoch 1/2  train loss 1.0000  train: t0 0.7500  t1 0.7500  mean 0.7500  0.8 s, 2,000 rows/s, "
+        "epoch 1/2  train loss 1.000  train: t0 0.7500  t1 0.7500  mean 0.7500  0.8 s, 2,000 rows/s, "
     )
     assert lines[2].endswith(" left")
     assert lines[3].startswith("epoch 2/2  ")
@@ -231,7 +328,14 @@ def test_plain_lines(capsys: Capture) -> None:
     assert lines[4:8] == ["", "test  accuracy", "----  --------", "t0      0.5000"]
     assert lines[8] == "mean    0.5000"
     assert lines[9].startswith("epoch 2, step 4 (the last epoch); ")
-    assert lines[9].endswith("; run runs/small/1")
+    assert lines[10:] == [
+        "",
+        "t0: 50% of test labels predicted right",
+        "t1: accuracy is undefined for its test labels",
+        "run folder: runs/small/1  (results in metrics.csv, pictures in plots/)",
+        "next: does sharing help? Train the same tasks without it, and compare:",
+        "  mtl run runs/small/1/recipe.resolved.yaml '~model.sharing' name=small_alone",
+    ]
     assert err == "warning: task 't1' has few labels\n"
     assert "\x1b" not in out + err
 
@@ -257,7 +361,7 @@ def test_a_bar_on_a_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -
     shown = terminal.getvalue()
     assert "steps/s" in shown
     assert "2/4" in shown or "4/4" in shown
-    assert shown.index("epoch 1/2  train loss 1.0000") < shown.index("epoch 2/2  train loss 1.0000")
+    assert shown.index("epoch 1/2  train loss 1.000") < shown.index("epoch 2/2  train loss 1.000")
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # hidden, shown again
     assert shown.rstrip().endswith("\x1b[2K")  # the bar's line is erased last
     out = capsys.readouterr().out
@@ -286,7 +390,7 @@ def test_the_bar_goes_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_epoch_shows_what_was_evaluated(capsys: Capture) -> None:
     tell(epoch("validation"), of=trainer(epoch=1))
-    assert "train loss 1.0000  validation: t0 0.5000  t1 -  mean -  " in capsys.readouterr().out
+    assert "train loss 1.000  validation: t0 0.5000  t1 -  mean -  " in capsys.readouterr().out
 
 
 def test_the_loss_of_training_is_the_weighted_sum_over_tasks(capsys: Capture) -> None:
@@ -386,12 +490,12 @@ def test_resuming_is_said(capsys: Capture) -> None:
     TrainingConsole().on(Started(trainer(epoch=1), PATH))
     assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1 (step 2)"
     TrainingConsole().on(Started(trainer(epoch=1, within=1), PATH))
-    assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1, 1 steps into the next (step 3)"
+    assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1, 1 step into the next (step 3)"
 
 
 def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:
     tell(END, of=trainer(overrides=(), ceiling={"t0": 0.95, "t1": 1.0}, validation=True))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3] == "best possible accuracy: t0 0.9500, t1 1.0000"
-    assert lines[-2] == "the data are generated, not measured"
-    assert lines[-1].startswith("epoch 2, step 4 (chosen on validation); ")
+    at = lines.index("best possible accuracy: t0 0.9500, t1 1.000")
+    assert lines[at + 1] == "the data are generated, not measured"
+    assert lines[at + 2].startswith("epoch 2, step 4 (chosen on validation); ")

@@ -18,7 +18,7 @@ from mtl.commands.options import (
     write,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import say, table
+from mtl.console import counted, say, table
 from mtl.errors import ManyErrors, UserError, did_you_mean, quoted
 
 
@@ -53,7 +53,8 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
             faults.extend(error.errors)
             continue
         n_parameters = sum(p.numel() for p in built.model.parameters())
-        say(f"ok {name}: {len(recipe.tasks)} tasks, {len(recipe.towers)} towers, {n_parameters:,} parameters")
+        sizes = {"task": len(recipe.tasks), "tower": len(recipe.towers), "parameter": n_parameters}
+        say(f"ok {name}: {', '.join(counted(n, thing) for thing, n in sizes.items())}")
     if faults:
         raise ManyErrors(faults)
 
@@ -169,7 +170,7 @@ def init(
     schema_file = target.with_name("recipe.schema.json")
     if not schema_file.exists():
         write(schema_file, (BUILT_IN / "recipe.schema.json").read_bytes())
-    say(f"{target}: {len(recipe.tasks)} tasks; look through it, then: mtl run {target}")
+    say(f"{target}: {counted(len(recipe.tasks), 'task')}; look through it, then: mtl run {target}")
 
 
 @click.command()

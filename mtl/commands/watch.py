@@ -7,7 +7,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mtl.console import complain, duration, number, results_table, say
+from mtl.commands.closing import closing_lines
+from mtl.console import complain, counted, duration, number, results_table, say
+from mtl.recipe.task_spec import units_of
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -64,9 +66,11 @@ class TrainingConsole:
         say(f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name)
         counts = ", ".join(f"{len(rows):,} {split}" for split, rows in trainer.dataset.splits.items())
         size = sum(parameter.numel() for parameter in trainer.built.model.parameters())
-        say(f"{counts} rows; {size:,} parameters; {trainer.device}; run {path}")
+        say(f"{counts} rows; {counted(size, 'parameter')}; {trainer.device}; run {path}")
         if progress.step:
-            within = f", {progress.step_in_epoch} steps into the next" if progress.step_in_epoch else ""
+            within = (
+                f", {counted(progress.step_in_epoch, 'step')} into the next" if progress.step_in_epoch else ""
+            )
             say(f"resuming after epoch {progress.epoch}{within} (step {progress.step})")
         if sys.stderr.isatty():
             self._start_bar(trainer)
@@ -97,7 +101,7 @@ class TrainingConsole:
                 self._bar_task,
                 advance=1,
                 description=f"epoch {event.epoch + 1}, step {event.step}/{event.n_steps}",
-                rate=f"{rate:.1f} steps/s",
+                rate=f"{number(rate)} steps/s",
             )
 
     def _evaluated(self, event: Evaluated) -> None:
@@ -115,8 +119,8 @@ class TrainingConsole:
         loss = sum(spec.weight * (of_train.get(f"train/{task}/loss") or 0.0) for task, spec in tasks.items())
         line = (
             f"epoch {progress.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
-            f"train loss {loss:.4f}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
-            f"{duration(sum(event.seconds.values()))}, {event.n_rows / event.seconds['train']:,.0f} rows/s"
+            f"train loss {number(loss)}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
+            f"{duration(sum(event.seconds.values()))}, {number(event.n_rows / event.seconds['train'])} rows/s"
         )
         left, done = trainer.total_steps - progress.step, progress.step - self._first_step
         if left and not progress.stopped:
@@ -133,9 +137,9 @@ class TrainingConsole:
         self.close()
         dataset, sources = self._trainer.dataset, self._trainer.recipe.data.by_name.values()
         say()
-        say(results_table(event.metrics, "test"))
+        say(results_table(event.metrics, "test", units_of(self._trainer.recipe.tasks)))
         if dataset.ceiling:
-            shown = [f"{task} {value:.4f}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
+            shown = [f"{task} {number(value)}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
             more = (
                 f" and {len(dataset.ceiling) - SHOWN_TASKS} more"
                 if len(dataset.ceiling) > SHOWN_TASKS
@@ -147,7 +151,9 @@ class TrainingConsole:
         chosen = self._trainer.progress.best_step is not None
         why = "chosen on validation" if chosen else "the last epoch"
         took = duration(monotonic() - self._began)
-        say(f"epoch {event.epoch}, step {event.step} ({why}); {took}; run {self._path}")
+        say(f"epoch {event.epoch}, step {event.step} ({why}); {took}")
+        say()
+        say("\n".join(closing_lines(self._trainer, self._path, event.metrics)))
 
     def close(self) -> None:
         """Remove the bar from the screen."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mtl.console import file_size
 from mtl.errors import EnvironmentFault
 
 MEMINFO = Path("/proc/meminfo")
@@ -38,9 +39,7 @@ def require_memory(needed: int, place: str, what: str, todo: str, free: int | No
     """
     free = available_memory() if free is None else free
     if needed > free:
-        raise EnvironmentFault(
-            place, f"{what} take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", todo
-        )
+        raise EnvironmentFault(place, f"{what} take {file_size(needed)}, {file_size(free)} are free", todo)
 
 
 def _of_machine() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.contracts import check_targets
 from mtl.data.columns.labels import narrow
 from mtl.data.learned import Constants
@@ -138,15 +139,20 @@ def _notices(
     if absent:
         elsewhere = sum(int(c[train == 0].sum()) for name, c in counts.items() if name != "train")
         what = f"task {quoted(task)}: no row of train has {', '.join(map(quoted, absent[:5]))}"
-        what += f" ({elsewhere} rows of other splits do)" if elsewhere else ""
+        what += (
+            f" ({counted(elsewhere, 'row of other splits does', 'rows of other splits do')})"
+            if elsewhere
+            else ""
+        )
         if spec.strict_classes:
             raise UserError("", what, "drop strict_classes, or split otherwise", path=("strict_classes",))
         notices.append(what)
     rarest, most = int(train[train > 0].min()), int(train.max())
     if most >= RARE * rarest:
         name = outputs[int(np.flatnonzero(train == rarest)[0])]
+        few = counted(rarest, "row of train is", "rows of train are")
         notices.append(
-            f"task {quoted(task)}: {rarest} rows of train are {quoted(name)}, {most} are "
+            f"task {quoted(task)}: {few} {quoted(name)}, {most:,} are "
             f"{quoted(outputs[int(train.argmax())])}; accuracy says little here, look at average_precision or macro_f1"
         )
     return notices
@@ -169,7 +175,9 @@ def _odd_classes(task: str, outputs: Sequence[str], train: Array) -> list[str]:
         )
     n_rows, once = int(train.sum()), int((train == 1).sum())
     if n_rows >= ENOUGH_ROWS and 2 * once > n_rows:
-        notices.append(f"{called}: {once} of {n_rows} rows of train have a class of their own; is it an id?")
+        notices.append(
+            f"{called}: {once:,} of {n_rows:,} rows of train have a class of their own; is it an id?"
+        )
     return notices
 
 

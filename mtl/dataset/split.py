@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtl.console import counted
 from mtl.data.rows.split_rules import Codes
 from mtl.data.rows.splits import check_apart, given_by_column, make_splits
 from mtl.data.types import Array, Header, Labels, Rows
@@ -50,7 +51,8 @@ def split_rows(recipe: Recipe, joined: Joined, header: Header) -> tuple[dict[str
     used = sum(len(rows) for rows in splits.values())
     said = []
     if used < joined.n_rows and (split.column is not None or split.by_time is not None):
-        said.append(f"{joined.n_rows - used} of {joined.n_rows} rows are in no split")
+        verb = "is" if joined.n_rows - used == 1 else "are"
+        said.append(f"{joined.n_rows - used:,} of {counted(joined.n_rows, 'row')} {verb} in no split")
     return splits, said
 
 

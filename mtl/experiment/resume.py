@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mtl.console import counted
 from mtl.experiment.facts import model_record
 from mtl.experiment.reopen import Reopened, Resumption, reopen, require_same_data
 from mtl.experiment.restore import load_checkpoint, restore
@@ -151,7 +152,7 @@ def _foretold(run: Reopened, trainer: Trainer, step: int | None, extend_schedule
     yield from (f"changed: {text}" for text in run.changed)
     yield from _in_vain(run, trainer)
     if extend_schedule or trainer.progress.horizon != total:
-        yield f"the learning rate's schedule would have {_horizon(trainer, extend_schedule)} steps"
+        yield f"the learning rate's schedule would have {counted(_horizon(trainer, extend_schedule), 'step')}"
 
 
 def _later(folder: RunFolder, step: int | None) -> list[str]:

@@ -15,6 +15,7 @@ import torch
 
 from mtl import stages
 from mtl.build import build
+from mtl.console import counted, file_size
 from mtl.data.files.opening import opened_once
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import EnvironmentFault, NotFinite
@@ -28,6 +29,7 @@ from mtl.inference.predict import check_columns, load
 from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
+from mtl.recipe.task_spec import units_of
 from mtl.report.plots import plot_run
 from mtl.runs.folder import RunFolder
 from mtl.runs.record import RunRecord
@@ -158,7 +160,8 @@ def train(
                     stop.check()
                 finish(trainer, folder, recorder, stop.check)
                 stages.reached("plot")
-                plot_run(folder, {spec.headline for spec in trainer.recipe.tasks.values()})
+                tasks = trainer.recipe.tasks
+                plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
                 stop.check()
     finally:
         folder.release()
@@ -194,13 +197,13 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
     if trainer.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(trainer.device) / 2**20
-    size = trainer.recipe.train.batch_size
+        peak = torch.cuda.max_memory_allocated(trainer.device)
+    batches = f"batches of {counted(trainer.recipe.train.batch_size, 'row')}"
     return EnvironmentFault(
         "",
-        f"not enough memory at step {trainer.progress.step} with batches of {size} rows (peak {peak:,.0f} MB)",
+        f"not enough memory at step {trainer.progress.step} with {batches} (peak {file_size(peak)})",
         "lower train.batch_size and raise train.accumulate; the last checkpoint stands",
     )
 

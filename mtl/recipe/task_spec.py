@@ -123,6 +123,11 @@ class TaskSpec(Spec):
         """What an empty text means in a column that lists labels; None if the recipe does not say."""
         return None
 
+    @property
+    def label_unit(self) -> str:
+        """The unit of the labels, for tables and plots; empty if they have none."""
+        return ""
+
     def target_columns(self) -> tuple[str, ...]:
         """The names of the label columns."""
         return (self.target,)
@@ -187,6 +192,11 @@ class TaskSpec(Spec):
             outputs: the names of the task's outputs.
         """
         raise NotImplementedError
+
+
+def units_of(tasks: Mapping[str, TaskSpec]) -> dict[str, str]:
+    """Task -> the unit of its labels, where they have one."""
+    return {task: spec.label_unit for task, spec in tasks.items() if spec.label_unit}
 
 
 def mean_metric(tasks: Mapping[str, TaskSpec]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mtl.console import counted
 from mtl.data.columns.labels import NO_AND_YES
 from mtl.errors import UserError, quoted
 from mtl.starter.look import MANY, Look
@@ -103,7 +104,8 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
     if seen.distinct > MANY or seen.distinct > 0.5 * seen.there:
         raise UserError(
             "--targets",
-            f"{what} holds text with {seen.many} distinct values in {seen.there} rows: no kind of task is for it",
+            f"{what} holds text with {seen.many} distinct values in {counted(seen.there, 'row')}: "
+            "no kind of task is for it",
         )
     return "multiclass", {}, f"text with {seen.distinct} distinct values"
 
@@ -179,14 +181,14 @@ def guess_role(seen: Look) -> tuple[Role, str]:
     if _dates(seen.counts, _like_a_date):
         return "none", "dates; --time holds out the latest rows"
     if seen.distinct > min(MANY, 0.5 * seen.there, max(FEW, 0.2 * seen.there)):
-        return "none", f"text with {seen.many} distinct values in {seen.there} rows"
+        return "none", f"text with {seen.many} distinct values in {counted(seen.there, 'row')}"
     return "categorical", f"{seen.distinct} values"
 
 
 def _unfit(seen: Look) -> str | None:
     """The reason why a column cannot be an input, or None if it can."""
     if not seen.name.strip() or len(seen.name) > LONGEST:
-        return f"its name has {len(seen.name)} characters, at most {LONGEST}"
+        return f"its name has {counted(len(seen.name), 'character')}, at most {LONGEST}"
     if not seen.there:
         return "no value"
     if seen.type == "texts":
@@ -197,12 +199,12 @@ def _unfit(seen: Look) -> str | None:
         return "neither numbers nor text"
     if seen.type == "vector":
         if seen.missing:
-            return f"{seen.missing} lists are missing"
+            return f"{counted(seen.missing, 'list is', 'lists are')} missing"
         return "lists of different lengths" if len(seen.widths) > 1 or 0 in seen.widths else None
     if seen.distinct < 2:
         return "one value throughout"
     if seen.there < FEW and seen.there <= 0.4 * seen.n + 1:
-        return f"only {seen.there} values"
+        return f"only {counted(seen.there, 'value')}"
     if seen.numeric and seen.largest > float(np.finfo(np.float32).max):
         return "numbers too large for float32"
     return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mtl.console import counted, percent
 from mtl.data.files.table import TableFile
 from mtl.errors import quoted
 from mtl.recipe.text.scalars import plain_text
@@ -27,7 +28,7 @@ def head(file: TableFile, path: Path) -> Iterator[str]:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:80] or "table"
     yield "# yaml-language-server: $schema=recipe.schema.json"
     yield "#"
-    yield f"# Written by `mtl init` from a look at {_comment(file.name)} ({file.n_rows:,} rows)."
+    yield f"# Written by `mtl init` from a look at {_comment(file.name)} ({counted(file.n_rows, 'row')})."
     yield "# Each guess says why; change what is wrong."
     yield "schema_version: 1"
     yield f"name: {_scalar(name)}"
@@ -70,9 +71,9 @@ def inputs(chosen: Mapping[Role, Sequence[str]], looks: Mapping[str, Look]) -> I
     lacking = [name for name in chosen.get("numeric", []) if looks[name].missing]
     if lacking:
         most = max(lacking, key=lambda name: looks[name].missing)
-        share = looks[most].missing / looks[most].n
-        columns = "1 column has" if len(lacking) == 1 else f"{len(lacking)} columns have"
-        yield f"      missing: mean     # {columns} missing numbers, {_comment(most)} most of all ({share:.0%})"
+        share = percent(looks[most].missing, looks[most].n)
+        columns = counted(len(lacking), "column has", "columns have")
+        yield f"      missing: mean     # {columns} missing numbers, {_comment(most)} most of all ({share})"
         yield "      indicator: true   # and a 0/1 input beside each of them says where"
 
 
@@ -113,7 +114,7 @@ def tasks(
         seen = looks[target]
         if seen.missing:
             parts["missing"] = "mask"
-            why += f"; {seen.missing / seen.n:.0%} of labels are missing"
+            why += f"; {percent(seen.missing, seen.n)} of labels are missing"
         body = ", ".join(f"{key}: {_scalar(value)}" for key, value in parts.items())
         yield f"  {_scalar(name)}: {{{body}}}    # {_comment(why)}"
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from mtl.console import counted
 from mtl.data.files.formats.csv_structure import DELIMITERS, read_header
 from mtl.data.files.opening import opened
 from mtl.data.files.table import TEXT_SUFFIXES, TableFile
@@ -180,7 +181,7 @@ def _check(
         if name in targets:
             raise UserError(option, f"column {quoted(name)} is a target too")
         if looks[name].missing:
-            raise UserError(option, f"column {quoted(name)} lacks {looks[name].missing} values")
+            raise UserError(option, f"column {quoted(name)} lacks {counted(looks[name].missing, 'value')}")
     if time is not None and not is_time(looks[time]):
         raise UserError("--time", f"column {quoted(time)} holds neither numbers nor dates such as 2024-03-01")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtl.build import Built, parameter_groups
+from mtl.console import counted
 from mtl.data.memory import require_memory
 from mtl.data.rows.sampling import Sampler
 from mtl.dataset.assemble import Dataset
@@ -62,9 +63,8 @@ class Trainer:
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
         if self.total_steps >= MAX_STEPS:
-            what = (
-                f"{train.epochs} epochs of {self.steps_per_epoch} steps; at most {MAX_STEPS - 1} steps in all"
-            )
+            asked = f"{counted(train.epochs or 0, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
+            what = f"{asked}; at most {MAX_STEPS - 1:,} steps in all"
             with self.recipe.at("train", "epochs"):
                 raise UserError("", what, "lower it, or raise train.batch_size")
         self.progress.horizon = self.progress.horizon or self.total_steps
@@ -163,7 +163,7 @@ def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
         raise UserError("", what, "share something in model.sharing, or use kind: sum", path=("kind",))
     size = n_tasks * sum(parameter.numel() for parameter in slices.shared) * 4
     if next(model.parameters()).device.type == "cpu":
-        require_memory(size * 2, "", f"the gradients of {n_tasks} tasks by the shared parameters",
+        require_memory(size * 2, "", f"the gradients of {counted(n_tasks, 'task')} by the shared parameters",
                        "use a weighting of losses, or a smaller network")  # fmt: skip
     return slices
 

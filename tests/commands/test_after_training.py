@@ -18,6 +18,7 @@ import pytest
 
 import mtl
 import mtl.experiment.run
+from mtl.console import number
 from mtl.errors import ENVIRONMENT, OK
 from tests.inference.shop import recipe, shop_rows, write_csv
 from tests.support.assertions import Capture, called, plugins_undone, refused
@@ -169,8 +170,8 @@ def test_eval_prints_what_the_run_reported(folder: Path, capsys: Capture) -> Non
         done = called(capsys, "eval", "run", "--split", split)
         assert (done.returncode, done.stderr) == (OK, "")
         assert done.stdout.startswith(split)
-        assert f"{results[f'{split}/yes/auroc']:.4f}" in done.stdout
-        assert f"{results[f'{split}/amount/mae']:.4f}" in done.stdout
+        assert number(results[f"{split}/yes/auroc"]) in done.stdout
+        assert number(results[f"{split}/amount/mae"]) in done.stdout
 
 
 @pytest.mark.parametrize(

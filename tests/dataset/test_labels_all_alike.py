@@ -133,7 +133,7 @@ def test_a_rare_class(folder: Path, capsys: Capture) -> None:
     recipe_in(folder, {"it": BINARY}, train={"epochs": 1, "batch_size": 1024})
     done, _ = ran(capsys, folder)
     text = (
-        "warning: task 'it': 2 rows of train are 'yes', 2100 are 'no'; "
+        "warning: task 'it': 2 rows of train are 'yes', 2,100 are 'no'; "
         "accuracy says little here, look at average_precision or macro_f1"
     )
     assert text in done.stderr.splitlines()

@@ -125,7 +125,7 @@ def test_the_header_of_a_csv_reads_no_rows(path: Path) -> None:
     path.write_text(TEXT + "short\n", encoding="utf-8")
     source = table(path, {"numeric": ("x1",)})
     assert source.header().input_shape == (1,)
-    with pytest.raises(UserError, match=r"^t\.csv:row 8: 1 fields, header has 8; "):
+    with pytest.raises(UserError, match=r"^t\.csv:row 8: 1 field, header has 8; "):
         source.columns(0)
 
 

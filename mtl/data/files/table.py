@@ -11,6 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl.console import counted
 from mtl.data.files.column_types import is_text
 from mtl.data.files.formats.csv import Csv
 from mtl.data.files.formats.encoding import Encoding
@@ -126,7 +127,9 @@ class Table:
                 break
         if first != expected:
             raise UserError(
-                self.name, f"{expected} rows when it was checked, {first} now", "was it written meanwhile?"
+                self.name,
+                f"{counted(expected, 'row')} when it was checked, {first} now",
+                "was it written meanwhile?",
             )
 
     def first_row(self, columns: Sequence[str]) -> pa.RecordBatch:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.data.rows.order import order
 from mtl.data.types import Rows
 from mtl.errors import UserError
@@ -194,7 +195,7 @@ def _count(name: str, n: int, fraction: float | None) -> int:
     if count == 0:
         raise UserError(
             "",
-            f"split {name!r} is empty ({n} rows x {fraction:g})",
+            f"split {name!r} is empty ({counted(n, 'row')} x {fraction:g})",
             f"write {name}: {min(0.5, 1 / n):.2g} or more, or bring more rows",
             path=(name,),
         )

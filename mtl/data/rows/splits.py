@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from mtl.console import counted
 from mtl.data.rows.split_rules import (
     Codes,
     Times,
@@ -170,7 +171,8 @@ def _check_given(given: Mapping[str, Rows], n_rows: int, held_out: Collection[st
         if len(twice):
             other = list(given)[int(owner[rows[twice[0]]]) - 1]
             raise UserError(
-                "", f"{len(twice)} rows are in both {other} and {name}, first row {rows[twice[0]]}"
+                "",
+                f"{counted(len(twice), 'row is', 'rows are')} in both {other} and {name}, first row {rows[twice[0]]}",
             )
         owner[rows] = number
         if np.count_nonzero(owner == number) < len(rows):
@@ -178,7 +180,7 @@ def _check_given(given: Mapping[str, Rows], n_rows: int, held_out: Collection[st
         if name in held_out:
             raise UserError(
                 "",
-                f"the source gives a {name} split of {len(rows)} rows already",
+                f"the source gives a {name} split of {counted(len(rows), 'row')} already",
                 "remove this key",
                 path=(name,),
             )

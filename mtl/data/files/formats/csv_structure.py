@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from mtl.console import counted
 from mtl.data.files.formats.encoding import Streams
 from mtl.errors import UserError, quoted
 
@@ -153,7 +154,7 @@ class _Records:
         for record in self:
             if len(record) != width:
                 raise UserError(
-                    f"{self.name}:row {self.row}", f"{len(record)} fields, header has {width}",
+                    f"{self.name}:row {self.row}", f"{counted(len(record), 'field')}, header has {width}",
                     "a value that holds the delimiter must stand in quotes",
                 )  # fmt: skip
             yield record
