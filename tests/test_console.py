@@ -398,7 +398,7 @@ def test_the_loss_of_training_is_the_weighted_sum_over_tasks(capsys: Capture) ->
     ended = epoch()
     ended.rows[0]["train/mean/loss"] = 0.5
     tell(ended, of=trainer(overrides=("tasks.t1.weight=3",), epoch=1))
-    assert "train loss 2.0000  " in capsys.readouterr().out
+    assert "train loss 2.000  " in capsys.readouterr().out
 
 
 def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:

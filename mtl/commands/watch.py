@@ -120,7 +120,7 @@ class TrainingConsole:
         line = (
             f"epoch {progress.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
             f"train loss {number(loss)}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
-            f"{duration(sum(event.seconds.values()))}, {number(event.n_rows / event.seconds['train'])} rows/s"
+            f"{duration(sum(event.seconds.values()))}, {event.n_rows / event.seconds['train']:,.0f} rows/s"
         )
         left, done = trainer.total_steps - progress.step, progress.step - self._first_step
         if left and not progress.stopped:
