@@ -143,7 +143,7 @@ class RunFolder:
         The status is `running` while a process holds the lock. If run.json says `running` and no process holds the
         lock, the status is `crashed`: the process was killed, or its machine failed. A run that waits to go on is at
         the step of its newest checkpoint. A running run is at that step or at the step in run.json, whichever is
-        later; run.json changes at the end of an epoch.
+        later; run.json changes once a minute and at the end of an epoch.
         """
         held = self._lock.taken()
         if self.record.status == "running" and held is False:
