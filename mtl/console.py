@@ -25,6 +25,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
     return "\n".join(lines)
 
 
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: `1 task`, `8 tasks`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def number(value: float | None) -> str:
     """A metric with four digits; `-` if it is undefined."""
     if value is None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mtl.commands.watch import SHOWN_TASKS, TrainingConsole
-from mtl.console import complain, duration, number, results_table, say, table
+from mtl.console import complain, counted, duration, number, results_table, say, table
 from mtl.recipe.load import load_recipe
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Started, Stepped, Warned
 
@@ -52,6 +52,10 @@ def test_no_line_of_a_table_ends_in_spaces() -> None:
 )
 def test_number(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def test_counted() -> None:
+    assert [counted(n, "row") for n in (0, 1, 2, 1500)] == ["0 rows", "1 row", "2 rows", "1,500 rows"]
 
 
 @pytest.mark.parametrize(
@@ -429,7 +433,7 @@ def test_resuming_is_said(capsys: Capture) -> None:
     TrainingConsole().on(Started(trainer(epoch=1), PATH))
     assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1 (step 2)"
     TrainingConsole().on(Started(trainer(epoch=1, within=1), PATH))
-    assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1, 1 steps into the next (step 3)"
+    assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1, 1 step into the next (step 3)"
 
 
 def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:

@@ -16,7 +16,7 @@ from mtl.commands.options import (
     trained_device_option,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import complain, number, results_table, say, table
+from mtl.console import complain, counted, number, results_table, say, table
 from mtl.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def predict(
     from mtl.inference.writing import write_predictions
 
     n_rows = write_predictions(model, data, output, keep)
-    say(f"{output}: {n_rows:,} rows")
+    say(f"{output}: {counted(n_rows, 'row')}")
 
 
 def _loaded(run_folder: str, device: str) -> TrainedModel:

@@ -71,7 +71,7 @@ def run(
             raise UserError(f"--{name}", "is for a run that goes on", "add --resume RUN")
     if folder is None and dry_run:
         assert recipe is not None
-        summarize_recipe(recipe, overrides)
+        summarize_recipe(recipe, overrides, to_run=True)
     else:
         _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mtl.console import complain, duration, number, results_table, say
+from mtl.console import complain, counted, duration, number, results_table, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -78,7 +78,9 @@ class TrainingConsole:
         size = sum(parameter.numel() for parameter in trainer.built.model.parameters())
         say(f"{counts} rows; {size:,} parameters; {trainer.device}; run {path}")
         if progress.step:
-            within = f", {progress.step_in_epoch} steps into the next" if progress.step_in_epoch else ""
+            within = (
+                f", {counted(progress.step_in_epoch, 'step')} into the next" if progress.step_in_epoch else ""
+            )
             say(f"resuming after epoch {progress.epoch}{within} (step {progress.step})")
         if sys.stderr.isatty():
             self._start_bar(trainer)

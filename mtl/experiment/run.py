@@ -16,13 +16,14 @@ import torch
 from mtl import stages
 from mtl.build import build
 from mtl.data.files.opening import opened_once
+from mtl.data.memory import is_out_of_memory
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import EnvironmentFault, NotFinite
 from mtl.experiment.facts import first_record
 from mtl.experiment.finish import finish, selected_of
 from mtl.experiment.recorder import Recorder
 from mtl.experiment.rehearsal import rehearse
-from mtl.experiment.trial import build_and_try
+from mtl.experiment.trial import build_and_try, require_room
 from mtl.experiment.warm_start import take_weights
 from mtl.inference.predict import check_columns, load
 from mtl.model.layers import derived_seed
@@ -115,7 +116,8 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
     with opened_once():
-        _, header = build_and_try(recipe)
+        tried, header = build_and_try(recipe)
+        require_room(recipe, tried, device)
         dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned).to(device)
     built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
@@ -183,14 +185,9 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
         recorder.broken_off()
         raise
     except (MemoryError, RuntimeError) as error:
-        if _out_of_memory(error):
+        if is_out_of_memory(error):
             raise _memory_fault(trainer, error) from error
         raise
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:

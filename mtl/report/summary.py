@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl.build import Built
-from mtl.console import table
+from mtl.console import counted, table
 from mtl.data.types import Header
 from mtl.model.towers import Towers
 from mtl.recipe.keys.recipe import Recipe
@@ -28,7 +28,7 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
     model, towers = built.model, recipe.towers
     sizes = _sizes(built)
     lines = [
-        f"{recipe.name}: {len(recipe.tasks)} tasks, {len(towers)} tower{'s' if len(towers) != 1 else ''}, "
+        f"{recipe.name}: {counted(len(recipe.tasks), 'task')}, {counted(len(towers), 'tower')}, "
         f"{parameter_count(model):,} parameters",
         f"input {_shape(header.input_shape)} per row",
         "",
