@@ -436,6 +436,23 @@ def test_resuming_is_said(capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1, 1 step into the next (step 3)"
 
 
+@pytest.mark.parametrize(
+    ("stopping", "text"),
+    [
+        ("{patience: 3}", "validation/mean/accuracy was no better in 3 evaluations"),
+        ("{patience: 1, metric: validation/t1/loss}", "validation/t1/loss was no better in 1 evaluation"),
+    ],
+)
+def test_the_end_says_that_early_stopping_came(stopping: str, text: str, capsys: Capture) -> None:
+    overrides = (f"train.early_stopping={stopping}",)
+    for stopped in (True, False):
+        tell(END, of=trainer(epoch=3, stopped=stopped, overrides=overrides, validation=True))
+    early, late = capsys.readouterr().out.split("; run runs/small/1\n")[:2]
+    assert early.splitlines()[-2] == f"early stopping ended it after epoch 3, step 6: {text}"
+    assert early.splitlines()[-1].startswith("epoch 2, step 4 (chosen on validation); ")
+    assert "early stopping" not in late
+
+
 def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:
     tell(END, of=trainer(overrides=(), ceiling={"t0": 0.95, "t1": 1.0}, validation=True))
     lines = capsys.readouterr().out.splitlines()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.console import complain, counted, duration, number, results_table, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
+from mtl.training.selection import selecting_metric
 from mtl.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -173,6 +174,8 @@ class TrainingConsole:
             say(f"best possible accuracy: {', '.join(shown)}{more}")
         if any(source.generated_now() for source in sources):
             say("the data are generated, not measured")
+        if self._trainer.progress.stopped:
+            say(_early_stop(self._trainer))
         why = "chosen on validation" if "validation" in dataset.splits else "the last"
         took = duration(self._clock() - self._began)
         say(f"epoch {event.epoch}, step {event.step} ({why}); {took}; run {self._path}")
@@ -182,6 +185,16 @@ class TrainingConsole:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _early_stop(trainer: Trainer) -> str:
+    """A line on a run that early stopping ended."""
+    progress, stopping = trainer.progress, trainer.recipe.train.early_stopping
+    assert stopping is not None
+    metric, _ = selecting_metric(trainer.recipe)
+    where = f"epoch {progress.epoch}, step {progress.step}"
+    evaluations = counted(stopping.patience, "evaluation")
+    return f"early stopping ended it after {where}: {metric} was no better in {evaluations}"
 
 
 def _loss_so_far(trainer: Trainer) -> str:

@@ -97,7 +97,7 @@ def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
         return
     with recipe.at("train", "init_from"):
         paths = {"": given} if isinstance(given, str) else given
-        models = {name: load(path) for name, path in paths.items()}
+        models = {name: load(path, "cpu") for name, path in paths.items()}
         for notice in filter(None, (model.notice for model in models.values())):
             stream.on(Warned(notice))
         matched = take_weights(trainer.built, {name: model.built for name, model in models.items()})

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mtl
 import mtl.experiment.run
@@ -213,6 +214,29 @@ def test_eval_when_the_data_are_gone_or_changed(folder: Path, made: Path, capsys
         assert called(capsys, "eval", "run", "--data", "shop.csv").returncode == OK
     finally:
         data.write_bytes(content)
+
+
+# --- the device ---
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"), [((), "auto"), (("--device", "cpu"), "cpu"), (("--device", "auto"), "auto")]
+)
+def test_the_device_is_chosen_as_a_run_chooses_it(
+    given: tuple[str, ...], asked: str, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+
+    def resolve(name: str) -> torch.device:
+        names.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("mtl.training.devices.resolve", resolve)
+    assert called(capsys, "eval", "run", *given).returncode == OK
+    done = called(capsys, "predict", "run", "--input", "shop.csv", "--output", "p.csv", *given)
+    assert done.returncode == OK
+    mtl.load("run", *given[1:])
+    assert names == [asked] * 3
 
 
 # --- predict ---
