@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.columns.values import numbers, texts, vectors
+from mtl.data.columns.values import MISSING, numbers, texts, vectors
 from mtl.data.files.table import TableFile
 from mtl.data.learned import Float32
 from mtl.data.types import Layout, Rows
@@ -18,6 +18,7 @@ from mtl.errors import UserError, quoted
 if TYPE_CHECKING:
     import pyarrow as pa
 
+INPUT_OF_TEXT = f"{MISSING}; a column of text belongs in inputs.categorical"
 CHUNK = 1 << 20
 """Values held in float64 at once (8 MB)."""
 
@@ -61,7 +62,7 @@ def input_block(
     """
     with np.errstate(over="ignore"):
         for i, name in enumerate(layout.numeric):
-            out[:, i] = numbers(file, name, first, batch.column(name))
+            out[:, i] = numbers(file, name, first, batch.column(name), INPUT_OF_TEXT)
     at = len(layout.numeric)
     for name, width in layout.vectors.items():
         out[:, at : at + width] = vectors(file, name, first, batch.column(name), width)

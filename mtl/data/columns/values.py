@@ -38,8 +38,10 @@ def plain(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Array
     return array
 
 
-def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
-    """(n,) numbers; NaN for a missing one, 0 and 1 for truth values.
+def numbers(
+    file: TableFile, column: str, first: int, array: pa.Array, todo: str = MISSING
+) -> npt.NDArray[np.float64]:
+    """(n,) numbers; NaN for a missing one, 0 and 1 for truth values. `todo` is the advice on a text.
 
     Raises:
         UserError: a value is not a finite number; the message names its row.
@@ -63,7 +65,7 @@ def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.ND
     except pa.ArrowInvalid:
         k = first_bad(source, as_numbers)
         value = quoted(array[k].as_py())
-        raise UserError(file.where(column, first + k), f"{value} is not a number", MISSING) from None
+        raise UserError(file.where(column, first + k), f"{value} is not a number", todo) from None
     values: npt.NDArray[np.float64] = cast.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
     there = cast.is_valid().to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~np.isfinite(values) & there)

@@ -49,6 +49,8 @@ def _fault(error: Mapping[str, Any], document: Document) -> UserError:
         place = document.marks[path].key if kind == "unknown_key" or error["loc"][-1] == "[key]" else place
     what = error["msg"]
     todo = ""
+    if kind == "unknown_key" and error["ctx"]["known"]:
+        todo = f"known: {error['ctx']['known']}"
     if kind == "unknown_key" and path in (("plugins",), ("plugin",)):
         todo = "plug-ins come from the command line only: --plugin FILE"
     if kind == "string_pattern_mismatch":
