@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,34 +150,14 @@ def cp(recipe: str, destination: str | None, force: bool) -> None:
 def summary(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
     """Shapes, parameters, FLOPs, and what is shared with what; rows of a table are read for its classes."""
     load_plugins(plugins)
-    summarize_recipe(recipe, overrides)
-
-
-def summarize_recipe(recipe: str, overrides: Sequence[str], to_run: bool = False) -> None:
-    """Print the summary of a recipe: shapes, parameters, FLOPs, and what is shared.
-
-    Args:
-        recipe: a path, or the name of a built-in recipe.
-        overrides: the overrides of the command line.
-        to_run: refuse what `mtl run` would refuse for the lack of a device or of memory.
-
-    Raises:
-        UserError: the recipe or its rows have a fault, or its network cannot be built.
-        EnvironmentFault: the network does not fit into memory.
-    """
     from mtl.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     require_torch()
-    from mtl.experiment.trial import preview, require_room
+    from mtl.experiment.trial import preview
     from mtl.report.summary import summarize
-    from mtl.training import devices
 
     built, header, notices = preview(loaded)
-    if to_run:
-        with loaded.at("train", "device"):
-            device = devices.resolve(loaded.train.device)
-        require_room(loaded, built, device)
     for notice in notices:
         complain(f"warning: {notice}")
     say(summarize(loaded, built, header))

@@ -54,7 +54,7 @@ class TrainingConsole:
         match event:
             case Started():
                 self._start(event.trainer, event.path)
-            case Stepped() if not self.quiet:
+            case Stepped():
                 self._stepped(event)
             case Evaluated() if not self.quiet:
                 self._evaluated(event)
@@ -108,6 +108,8 @@ class TrainingConsole:
         self._bar.start()
 
     def _stepped(self, event: Stepped) -> None:
+        if self.quiet:
+            return
         trainer, now = self._trainer, self._clock()
         step, total = trainer.progress.step, trainer.total_steps
         rate = (step - self._first_step) / max(now - self._began, 1e-9)

@@ -30,7 +30,7 @@ from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.report.plots import plot_run
-from mtl.runs.folder import RunFolder
+from mtl.runs.folder import RunFolder, require_unused
 from mtl.runs.record import RunRecord
 from mtl.signals import StopAsked, StopSignals
 from mtl.training import devices
@@ -88,6 +88,33 @@ def run(
         with StopSignals():  # a signal during the making of the folder is obeyed after it
             folder = RunFolder.create(Path(out) if out is not None else None, recipe, record)
             return train(trainer, folder, stream, save_first=recipe.train.init_from is not None)
+
+
+def foretell(
+    recipe: Recipe, out: str | os.PathLike[str] | None = None, listeners: Sequence[Listener] = ()
+) -> Trainer:
+    """Everything that `run` does before it makes the run folder, with the same refusals; nothing is written.
+
+    Args:
+        recipe: a checked recipe.
+        out: the run folder.
+        listeners: the listeners that hear of the weights that the run would begin with, and of the data.
+
+    Returns:
+        The trainer that the run would have.
+
+    Raises:
+        UserError: as in `run`.
+    """
+    stream = Stream(listeners)
+    with devices.settings(recipe.train.deterministic, recipe.train.threads):
+        trainer, _ = prepare(recipe)
+        warm_start(recipe, trainer, stream)
+    if out is not None:
+        require_unused(Path(out))
+    for notice in trainer.dataset.notices:
+        stream.on(Warned(notice))
+    return trainer
 
 
 def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:

@@ -182,6 +182,10 @@ def test_eval_prints_what_the_run_reported(folder: Path, capsys: Capture) -> Non
             ["run", "--split", "tset"],
             "run: no split 'tset' (did you mean 'test'?); one of train, validation, test",
         ),
+        (
+            ["run", "--data", "shop.csv", "--split", "train"],
+            "--data: all rows of the file are evaluated, so that there is no split; leave out --split 'train'",
+        ),
         (["run", "--data", "nowhere.csv"], "nowhere.csv: no such file"),
         (["run", "--data", "a.npz"], "a.npz: a table is one of"),
         (["run", "--data", "bare.csv"], "bare.csv: no column 'yes'"),

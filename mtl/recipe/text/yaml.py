@@ -155,6 +155,7 @@ _REMEDIES = {
     "expected ',' or ']'": "close the bracket that opens {where}",
     "expected ',' or '}'": "close the brace that opens {where}",
     "found character": "put quotes around a text that begins with it",
+    "expected the node content": "write a value there, or close the bracket or brace",
     "mapping values are not allowed here": "check the indentation, or quote a text that holds a colon",
     "sequence entries are not allowed here": "put each `- entry` on a line of its own",
     "could not find expected ':'": "write `key: value`",
