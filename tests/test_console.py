@@ -142,7 +142,13 @@ def trainer(
                 *overrides,
             ],
         ),
-        progress=SimpleNamespace(epoch=epoch, step=2 * epoch + within, step_in_epoch=within, stopped=stopped),
+        progress=SimpleNamespace(
+            epoch=epoch,
+            step=2 * epoch + within,
+            step_in_epoch=within,
+            stopped=stopped,
+            best_step=4 if validation else None,
+        ),
         total_steps=total,
         epochs=total // 2,
         dataset=SimpleNamespace(
@@ -317,6 +323,17 @@ def test_the_line_of_a_minute_tells_loss_rate_and_time_left(capsys: Capture) -> 
     assert line == "step   30/1000  train loss 0.7500  0.2 steps/s, 1 h 37 min left"
 
 
+def test_a_terminal_that_cannot_erase_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "dumb")
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, terminal)
+    watch(TrainingConsole(clock=(clock := Clock(61))), clock)
+    shown = terminal.getvalue()
+    assert "\nstep 1/4  train loss 0.7500  0.0 steps/s, 3 min 03 s left\n" in shown
+    assert "\x1b" not in shown
+
+
 def test_no_bar_where_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -459,3 +476,7 @@ def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:
     assert lines[-3] == "best possible accuracy: t0 0.9500, t1 1.0000"
     assert lines[-2] == "the data are generated, not measured"
     assert lines[-1].startswith("epoch 2, step 4 (chosen on validation); ")
+    undefined = trainer(overrides=(), validation=True)  # every value that could have chosen a step
+    undefined.progress.best_step = None
+    tell(END, of=undefined)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("epoch 2, step 4 (the last); ")

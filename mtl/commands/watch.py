@@ -90,6 +90,9 @@ class TrainingConsole:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        console = Console(stderr=True)
+        if console.is_dumb_terminal:  # it cannot erase a line
+            return
         self._joins_bar = sys.stdout.isatty()  # asked now, since the bar replaces this stream
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -98,7 +101,7 @@ class TrainingConsole:
             TextColumn("{task.fields[loss]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             redirect_stdout=self._joins_bar,
             transient=True,
         )
@@ -178,7 +181,7 @@ class TrainingConsole:
             say("the data are generated, not measured")
         if self._trainer.progress.stopped:
             say(_early_stop(self._trainer))
-        why = "chosen on validation" if "validation" in dataset.splits else "the last"
+        why = "the last" if self._trainer.progress.best_step is None else "chosen on validation"
         took = duration(self._clock() - self._began)
         say(f"epoch {event.epoch}, step {event.step} ({why}); {took}; run {self._path}")
 
