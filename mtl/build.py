@@ -97,6 +97,14 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
     return Built(StitchedMultiTower(trunk, modules, inputs, recipe.model.head.dropout), groups, columns)
 
 
+def is_provisional(recipe: Recipe, header: Header) -> bool:
+    """Whether rows decide the size of the network: the classes of a task, or the categories of an input column."""
+    layout = header.layout
+    if layout is not None and (layout.indicator or any(not layout.values.get(c) for c in layout.categorical)):
+        return True
+    return None in known_outputs(recipe, header).values()
+
+
 def _stages(
     recipe: Recipe,
     input_shape: Shape,

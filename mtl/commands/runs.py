@@ -17,7 +17,7 @@ from mtl.commands.options import (
 )
 from mtl.commands.outcomes import require_torch
 from mtl.console import complain, counted, file_size, number, results_table, say, table
-from mtl.errors import UserError
+from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
     from mtl.inference.predict import TrainedModel
@@ -30,7 +30,7 @@ SHOWN_BROKEN = 5
 
 @click.command("eval")
 @run_argument
-@click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@click.option("--split", help="train, validation or test.  [default: test]")
 @click.option(
     "--data", metavar="FILE", help="Another table with labels, all of its rows, instead of a split."
 )
@@ -38,16 +38,19 @@ SHOWN_BROKEN = 5
 @plugin_option
 @debug_option
 def evaluate(
-    run_folder: str, split: str, data: str | None, device: str, plugins: tuple[str, ...], debug: bool
+    run_folder: str, split: str | None, data: str | None, device: str, plugins: tuple[str, ...], debug: bool
 ) -> None:
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
+    if split is not None and data is not None:
+        todo = f"leave out --split {quoted(split)}"
+        raise UserError("--data", "all rows of the file are evaluated, so that there is no split", todo)
     model = _loaded(run_folder, device)
     from mtl.inference.rescore import rescore
     from mtl.recipe.task_spec import units_of
 
-    metrics = rescore(model, split, data, lambda notice: complain(f"warning: {notice}"))
-    say(results_table(metrics, "test" if data is not None else split, units_of(model.recipe.tasks)))
+    metrics = rescore(model, split or "test", data, lambda notice: complain(f"warning: {notice}"))
+    say(results_table(metrics, split or "test", units_of(model.recipe.tasks)))
 
 
 @click.command()

@@ -18,6 +18,7 @@ from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
+from mtl.dataset.notices import notices_of
 from mtl.dataset.split import split_rows
 from mtl.dataset.standardize import check_finite
 from mtl.dataset.standardize import fit as fit_standardize
@@ -120,7 +121,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     outputs = known_outputs(recipe, header)
     with recipe.at("data", "split"):
         splits, said = split_rows(recipe, joined, header)
-    notices += said
+    notices += [*said, *notices_of(recipe, splits)]
     tasks: dict[str, TaskLabels] = {}
     on_unlabelled = recipe.data.split.on_unlabelled
     faults: list[UserError] = []

@@ -60,7 +60,7 @@ def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
     run = reopen(asked, stream)
     folder = run.folder
     if run.is_done:
-        stream.on(Warned(f"{folder.path}: already finished at step {folder.record.step}"))
+        stream.on(Warned(_done(folder)))
         return result_of(folder)
     folder.hold()
     with devices.settings(run.recipe.train.deterministic, run.threads):
@@ -100,6 +100,12 @@ def _horizon(trainer: Trainer, extend_schedule: bool) -> int:
     return trainer.total_steps if extend_schedule else trainer.progress.horizon
 
 
+def _done(folder: RunFolder) -> str:
+    """A sentence about a run that is finished."""
+    early = ", where early stopping ended it" if folder.record.stopped_early else ""
+    return f"{folder.path}: already finished at step {folder.record.step}{early}"
+
+
 def _in_vain(run: Reopened, trainer: Trainer) -> Iterator[str]:
     """Yield a warning if the request adds steps to a run that early stopping has ended."""
     if trainer.progress.stopped and run.grows:
@@ -133,7 +139,7 @@ def foretell(asked: Resumption, listeners: Sequence[Listener] = ()) -> list[str]
     run = reopen(asked, stream)
     folder = run.folder
     if run.is_done:
-        return [f"{folder.path}: already finished at step {folder.record.step}; nothing would be done"]
+        return [f"{_done(folder)}; nothing would be done"]
     folder.require_free()
     with devices.settings(run.recipe.train.deterministic, run.threads):
         trainer, _ = prepare(run.recipe)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mtl
 import mtl.experiment.run
@@ -182,6 +183,10 @@ def test_eval_prints_what_the_run_reported(folder: Path, capsys: Capture) -> Non
             ["run", "--split", "tset"],
             "run: no split 'tset' (did you mean 'test'?); one of train, validation, test",
         ),
+        (
+            ["run", "--data", "shop.csv", "--split", "train"],
+            "--data: all rows of the file are evaluated, so that there is no split; leave out --split 'train'",
+        ),
         (["run", "--data", "nowhere.csv"], "nowhere.csv: no such file"),
         (["run", "--data", "a.npz"], "a.npz: no column 'x'; columns: inputs, c"),
         (["run", "--data", "bare.csv"], "bare.csv: no column 'yes'"),
@@ -214,6 +219,29 @@ def test_eval_when_the_data_are_gone_or_changed(folder: Path, made: Path, capsys
         assert called(capsys, "eval", "run", "--data", "shop.csv").returncode == OK
     finally:
         data.write_bytes(content)
+
+
+# --- the device ---
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"), [((), "auto"), (("--device", "cpu"), "cpu"), (("--device", "auto"), "auto")]
+)
+def test_the_device_is_chosen_as_a_run_chooses_it(
+    given: tuple[str, ...], asked: str, folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+
+    def resolve(name: str) -> torch.device:
+        names.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("mtl.training.devices.resolve", resolve)
+    assert called(capsys, "eval", "run", *given).returncode == OK
+    done = called(capsys, "predict", "run", "--input", "shop.csv", "--output", "p.csv", *given)
+    assert done.returncode == OK
+    mtl.load("run", *given[1:])
+    assert names == [asked] * 3
 
 
 # --- predict ---

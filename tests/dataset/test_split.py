@@ -141,7 +141,7 @@ def test_by_time(
     expected = {"train": list(train), "validation": list(validation or ()), "test": list(test)}
     assert numbers(dataset) == {name: part for name, part in expected.items() if part}
     left = N - sum(map(len, expected.values()))
-    said = [notice for notice in dataset.notices if "split" in notice]
+    said = [notice for notice in dataset.notices if "in no split" in notice]
     assert said == ([f"{left} of 40 rows are in no split"] if left else [])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.data.columns.labels import narrow, whole_numbers
-from mtl.data.columns.numbers import numbers
+from mtl.data.columns.numbers import MISSING, numbers
 from mtl.data.columns.times import are_dates, times
 from mtl.data.columns.values import Codes, lists_of_text, texts
 from mtl.data.files.column_types import type_name
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 100_000
 """Most distinct values of a category or class."""
+TARGET_OF_TEXT = f"{MISSING}; a target of text takes kind: multiclass"
 MAX_LABELS = 10_000
 """Most distinct labels of a column that lists labels."""
 
@@ -59,7 +60,7 @@ class Column:
     def add(self, file: Table, first: int, at: int, array: pa.Array) -> None:
         """Read one batch. Its first row is row `first` of its file, and row `at` of all files together."""
         if self.how == "numbers":
-            return self._put(at, numbers(file, self.name, first, array))
+            return self._put(at, numbers(file, self.name, first, array, TARGET_OF_TEXT))
         if self.how == "times":
             if self.dates is None:
                 self.dates = are_dates(file, self.name, first, array)
