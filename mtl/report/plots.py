@@ -113,7 +113,7 @@ def learning_curves(rows: Sequence[dict[str, Any]], metric: str) -> Figure:
 
 
 def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence[str]) -> Figure:
-    """A panel per split, with a thin line per task and the median of the tasks."""
+    """A panel per split, with a thin line per task and the median of the tasks that always have a value."""
     tasks = [task for task in tasks if task != "mean"]
     counts = Counter(row["split"] for row in rows)
     splits, place = [split for split in SPLIT_COLOURS if counts[split] > 1] or list(counts), abscissa(rows)
@@ -128,14 +128,17 @@ def _curves_of_many(rows: Sequence[dict[str, Any]], metric: str, tasks: Sequence
         )  # fmt: skip
         axis.plot(at, values, color=SPLIT_COLOURS[split], alpha=0.35, linewidth=0.8)
         known = ~np.isnan(values).all(axis=1)
-        middle = np.nanmedian(values[known], axis=1)
-        axis.plot(np.array(at)[known], middle, color="black", linewidth=2, label="median of tasks")
+        always = ~np.isnan(values[known]).any(axis=0)  # of the same tasks throughout, or the line would jump
+        if always.any():
+            middle, label = np.median(values[known][:, always], axis=1), f"median of {always.sum()} tasks"
+            axis.plot(np.array(at)[known], middle, color="black", linewidth=2, label=label)
         axis.set_title(f"{split}, {len(tasks)} tasks")
         axis.set_xlabel(place)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel(metric.replace("_", " "))
-    axes[0].legend(frameon=False)
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(frameon=False)
     return figure
 
 
