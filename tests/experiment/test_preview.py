@@ -133,6 +133,16 @@ def test_weights_gradients_and_the_optimizers_state_are_counted(
     )
 
 
+def test_the_weights_of_a_gpu_are_drawn_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, _ = build_and_try(recipe())
+    monkeypatch.setattr("mtl.training.devices.free_memory", lambda device: 10**9)
+    require_room(recipe(), built, torch.device("cuda"))
+    monkeypatch.setattr("mtl.data.memory.available_memory", lambda: 100)
+    require_room(recipe(), built, CPU)
+    with pytest.raises(EnvironmentFault, match=r"^recipe: model.backbone: the weights take "):
+        require_room(recipe(), built, torch.device("cuda"))
+
+
 @pytest.mark.parametrize("command", [["validate"], ["run"], ["run", "--dry-run"]])
 @pytest.mark.parametrize("features", [60_000, 900_000])
 def test_a_network_that_is_too_large_is_refused(
