@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import mtl.experiment.run
+from mtl.console import file_size
 from mtl.data.memory import is_out_of_memory
 from mtl.errors import ENVIRONMENT, OK, EnvironmentFault
 from mtl.experiment.trial import build_and_try, preview, require_room
@@ -153,7 +154,7 @@ def test_a_network_that_is_too_large_is_refused(
     n_weights = 2 * (16 * features + features**2 + 2 * 2 * features + 2 * features + 2)
     line = (
         "r.yaml:8:13: model.backbone: the weights, their gradients and the state of adam take "
-        f"{16 * n_weights / 1e9:.1f} GB, 8.0 GB are free; make the layers smaller"
+        f"{file_size(16 * n_weights)}, 8.0 GB are free; make the layers smaller"
     )
     refused(lambda: called(capsys, *command, "r.yaml"), folder, [line], code=ENVIRONMENT)
     assert called(capsys, "summary", "r.yaml").stdout.startswith(f"small: 2 tasks, 2 towers, {n_weights:,} ")
