@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mtl.commands import outcomes, recipes
+from mtl.commands import outcomes
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite, Terminated
 from mtl.recipe.load import load_recipe
 from tests.support.assertions import Capture, Done, called, refused
