@@ -18,7 +18,7 @@ from mtl.commands.options import (
     write,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import say, table
+from mtl.console import complain, say, table
 from mtl.errors import ManyErrors, UserError, did_you_mean, quoted
 
 
@@ -165,7 +165,7 @@ def init(
     target = Path(output)
     if target.exists() and not force:
         raise UserError(output, "is there already", "give another name by -o, or --force")
-    recipe = write_starter(table_file, target_names(targets), target, group, time)
+    recipe = write_starter(table_file, target_names(targets), target, group, time, note=complain)
     schema_file = target.with_name("recipe.schema.json")
     if not schema_file.exists():
         write(schema_file, (BUILT_IN / "recipe.schema.json").read_bytes())

@@ -1,0 +1,176 @@
+"""What the author of a first recipe should know: what was guessed, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from mtl.errors import quoted
+from mtl.starter.guess.kinds import yes_values
+from mtl.starter.guess.roles import like_a_split
+from mtl.starter.look.columns import Look
+from mtl.starter.look.numbers import described
+from mtl.starter.plan import Plan
+from mtl.starter.words import MARKERS, OUTCOMES, WORDS_FOR_NOTHING
+
+MOST_SHOWN = 3
+"""Most texts or columns that one line names."""
+MOST_LISTED = 12
+
+
+def notes(plan: Plan, first_row: int) -> list[str]:
+    """Lines for the author, the important ones first.
+
+    Args:
+        plan: what the recipe makes of the table.
+        first_row: the number of the table's first row in messages.
+    """
+    lines = [
+        f"column {quoted(name)} is left out, because it gives a label away: {how}"
+        for name, how in plan.leaks.items()
+    ]
+    lines += _outcomes(plan)
+    lines += _splits(plan)
+    for name in plan.used:
+        own = _of_column(plan, plan.looks[name], first_row)
+        lines += [f"column {quoted(name)}: {line}" for line in own]
+    return [*lines, *_left_out(plan)]
+
+
+def of_form(seen: Look, first_row: int) -> str:
+    """How the texts of a column are read, for a comment beside the settings that say so."""
+    parts = []
+    how = described(seen.form)
+    if how:
+        parts.append(f"numbers with {how}")
+    if seen.form.date_format:
+        parts.append(f"dates such as {next(iter(seen.counts))}")
+    if seen.parsed is not None and seen.parsed.odd:
+        parts.append(_odd(seen, first_row))
+    elif seen.form.na_values:
+        parts.append(f"{_listed(seen.form.na_values[1:])} means a missing value")
+    return "; ".join(parts)
+
+
+def _odd(seen: Look, first_row: int) -> str:
+    """`200 numbers and 'Total' in row 202`."""
+    assert seen.parsed is not None
+    kind = "date" if seen.parsed.dates else "number"
+    good = seen.parsed.good
+    said = [f"{good:,} {kind}{'s' if good != 1 else ''}"]
+    odd = sorted(seen.parsed.odd.items(), key=lambda pair: pair[1].first)
+    for text, where in odd[:MOST_SHOWN]:
+        at = f"row {where.first + first_row}" if where.rows == 1 else f"{where.rows:,} rows"
+        said.append(f"{quoted(text)} in {at}")
+    if len(odd) > MOST_SHOWN:
+        said.append(f"{len(odd) - MOST_SHOWN} other texts")
+    return f"{', '.join(said[:-1])} and {said[-1]}"
+
+
+def _listed(names: Sequence[str], most: int = MOST_SHOWN) -> str:
+    shown = ", ".join(map(quoted, names[:most]))
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _of_column(plan: Plan, seen: Look, first_row: int) -> Iterator[str]:
+    if seen.parsed is not None and seen.parsed.odd:
+        one = len(seen.parsed.odd) == 1
+        what = "it is taken for a missing value" if one else "these texts are taken for missing values"
+        yield f"{_odd(seen, first_row)}; {what}"
+    if seen.parsed is not None and seen.parsed.bare:
+        yield f"{seen.parsed.bare} numbers lack the unit {seen.form.unit} of the others, and are read as they are"
+    if seen.doubt:
+        yield f"{seen.doubt}; an example is {quoted(next(iter(seen.counts)))}"
+    dropped = plan.dropped.get(seen.name)
+    if dropped:
+        rows = "is" if len(dropped) == 1 else "are"
+        yield f"{_listed(dropped)} {rows} taken for a missing label, because the other values are yes and no"
+    role = plan.roles.get(seen.name, ("", ""))
+    kind = plan.kinds.get(seen.name)
+    if role[0] == "categorical" and (seen.numeric or seen.padded):
+        yield f"its values are categories: {role[1]}"
+    if kind is not None and kind[0] == "multilabel" and seen.type == "text" and seen.missing:
+        yield (
+            f"{seen.missing} empty cells are taken to say that no label applies; "
+            "if the labels are not known there, write empty: missing"
+        )
+    if not seen.numeric and (
+        role[0] == "categorical" or (kind is not None and kind[0] in ("multiclass", "ordinal"))
+    ):
+        yield from _of_words(seen, "class" if kind is not None else "category")
+    if kind is not None and kind[0] == "binary" and isinstance(kind[1].get("positive"), list):
+        no = [value for value in seen.counts if value not in kind[1]["positive"]]
+        yield f"{_listed(kind[1]['positive'], 9)} mean yes, {_listed(no, 9)} mean no: two classes"
+
+
+def _of_words(seen: Look, what: str) -> Iterator[str]:
+    """What is doubtful about the values of a column of text."""
+    markers = [value for value in seen.counts if value.strip() in MARKERS - WORDS_FOR_NOTHING]
+    if markers:
+        rows = sum(seen.counts[value] for value in markers)
+        yield (
+            f"{_listed(markers)} in {rows:,} rows is kept as a {what}; "
+            f"if it means a missing value, write na_values for the column"
+        )
+    if seen.distinct > 2 and yes_values(seen.counts) is not None:
+        yield f"{seen.distinct} spellings of yes and no are {seen.distinct} values: {_listed(list(seen.counts), 9)}"
+        return
+    spelled: dict[str, list[str]] = {}
+    for value in seen.counts:
+        spelled.setdefault(" ".join(value.split()).casefold(), []).append(value)
+    alike = [values for values in spelled.values() if len(values) > 1]
+    if alike:
+        more = f", and {len(alike) - 1} more such groups" if len(alike) > 1 else ""
+        yield f"{_listed(alike[0])} differ in case or spaces alone and are {len(alike[0])} values{more}"
+
+
+def _outcomes(plan: Plan) -> Iterator[str]:
+    """The inputs that may be labels too."""
+    found = [name for name in plan.used if name in plan.roles and _is_outcome(plan.looks[name], plan.targets)]
+    if found:
+        are = (
+            "column looks like a label, but is an input"
+            if len(found) == 1
+            else "columns look like labels, but are inputs"
+        )
+        yield f"{len(found)} {are}: {_listed(found, MOST_LISTED)}; leave out what is known only afterwards"
+
+
+def _is_outcome(seen: Look, targets: Sequence[str]) -> bool:
+    if seen.words & OUTCOMES or (yes_values(seen.counts) is not None and re.search("[a-z]{3}ed$", seen.name)):
+        return True
+    lower = seen.name.lower()
+    alike = re.sub("[0-9]+", "0", lower)
+    for target in (target.lower() for target in targets):
+        if lower.startswith(f"{target}_") or (alike != lower and alike == re.sub("[0-9]+", "0", target)):
+            return True
+    return False
+
+
+def _splits(plan: Plan) -> Iterator[str]:
+    if plan.split_column is not None:
+        words = list(plan.looks[plan.split_column].counts)
+        yield f"column {quoted(plan.split_column)} names the split of each row: {_listed(words, 9)}"
+    for name, (_, why) in plan.roles.items():
+        seen = plan.looks[name]
+        if why == "it names the split of each row":
+            yield f"column {quoted(name)} names splits too, and is left out"
+        elif like_a_split(seen):
+            yield (
+                f"column {quoted(name)} seems to name splits, but {_listed(list(seen.counts), 9)} are not all of "
+                "train, validation (val, valid, dev) and test; rename them to use the column"
+            )
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    used = {*plan.used, *plan.leaks}
+    names = [name for name in plan.roles if name not in used]
+    if names:
+        are = "column is" if len(names) == 1 else "columns are"
+        yield f"{len(names)} {are} left out, each with its reason in the recipe: {_listed(names, MOST_LISTED)}"
+
+
+def cut(lines: Sequence[str], most: int) -> Iterator[str]:
+    """The first lines; the last one says how many more there are."""
+    return chain(lines[:most], [f"... and {len(lines) - most} more"] if len(lines) > most else [])
