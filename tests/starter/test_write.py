@@ -19,10 +19,9 @@ from PIL import Image
 from mtl.errors import EnvironmentFault, UserError
 from mtl.experiment.run import prepare
 from mtl.experiment.trial import build_and_try
-from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.starter.write import starter_recipe, target_names, write_starter
-from tests.support.listening import epochs_of
+from tests.support.columns import one_step
 
 N = 80
 
@@ -43,18 +42,6 @@ def columns(n: int = N) -> dict[str, list[Any]]:
         "churned": rng.integers(0, 2, n).tolist(),
         "spend": rng.random(n).round(3).tolist(),
     }
-
-
-def one_step(recipe: Recipe) -> None:
-    """Train one step and see that the loss is a number."""
-    plain = recipe.plain()
-    plain["train"] = {"max_steps": 1, "batch_size": 64, "threads": 1, "device": "cpu"}
-    trainer, _ = prepare(load_recipe(plain))
-    (epoch,) = epochs_of(trainer)
-    assert trainer.progress.step == 1
-    assert all(
-        np.isfinite(v) for row in epoch.rows for k, v in row.items() if k.endswith("/loss") and v is not None
-    )
 
 
 def text_of(path: Path) -> str:

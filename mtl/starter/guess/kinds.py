@@ -57,7 +57,7 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
             "--targets",
             f"{what} holds text with {seen.many} distinct values in {seen.there} rows: no kind of task is for it",
         )
-    why = "numbers with leading zeros are codes" if seen.padded else "text"
+    why = "codes with leading zeros" if seen.padded else "text"
     return "multiclass", {}, f"{why} with {seen.distinct} distinct values"
 
 

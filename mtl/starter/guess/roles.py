@@ -55,10 +55,10 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "dates", "each date gives its year, month, weekday and days"
     if all(value.lower().endswith((".png", ".jpg", ".jpeg")) for value in list(seen.counts)[:100]):
         return "image", "paths of images"
-    what = "numbers with leading zeros are codes" if seen.padded else "text"
+    what = "codes with leading zeros" if seen.padded else "text"
     if seen.distinct > min(MANY, 0.5 * seen.there, max(FEW, 0.2 * seen.there)):
         return "none", f"{what} with {seen.many} distinct values in {seen.there} rows"
-    return "categorical", f"{what} with {seen.distinct} values" if seen.padded else f"{seen.distinct} values"
+    return "categorical", f"{seen.distinct} {what if seen.padded else 'values'}"
 
 
 def _few(seen: Look) -> bool:

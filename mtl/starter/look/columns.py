@@ -15,7 +15,6 @@ from mtl.data.columns.values import texts
 from mtl.data.files.column_types import is_list, is_text
 from mtl.data.files.formats.form import ColumnForm
 from mtl.data.files.table import TableFile
-from mtl.errors import UserError
 from mtl.starter.look.parsed import Parsed, forms_of
 
 SEEN_ROWS = 200_000
@@ -113,8 +112,6 @@ def look(file: TableFile, separator: str = "|") -> dict[str, Look]:
         UserError: the file has a fault.
     """
     file.check()
-    if file.n_rows == 0:
-        raise UserError(file.name, "no rows")
     looks = {name: Look(name, file.types[name]) for name in file.column_names}
     for first, batch in _first_rows(file, file.column_names):
         for name, seen in looks.items():

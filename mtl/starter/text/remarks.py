@@ -45,12 +45,19 @@ def of_form(seen: Look, first_row: int) -> str:
     if how:
         parts.append(f"numbers with {how}")
     if seen.form.date_format:
-        parts.append(f"dates such as {next(iter(seen.counts))}")
+        parts.append(f"dates such as {_example(seen)}")
     if seen.parsed is not None and seen.parsed.odd:
         parts.append(_odd(seen, first_row))
     elif seen.form.na_values:
         parts.append(f"{_listed(seen.form.na_values[1:])} means a missing value")
+    if seen.doubt:
+        parts.append(seen.doubt)
     return "; ".join(parts)
+
+
+def _example(seen: Look) -> str:
+    """A value with the sign that leaves a doubt, such as `1,234`."""
+    return next((value for value in seen.counts if not value.strip("+-").isdigit()), "")
 
 
 def _odd(seen: Look, first_row: int) -> str:
@@ -81,11 +88,10 @@ def _of_column(plan: Plan, seen: Look, first_row: int) -> Iterator[str]:
     if seen.parsed is not None and seen.parsed.bare:
         yield f"{seen.parsed.bare} numbers lack the unit {seen.form.unit} of the others, and are read as they are"
     if seen.doubt:
-        yield f"{seen.doubt}; an example is {quoted(next(iter(seen.counts)))}"
+        yield f"{seen.doubt}; an example is {quoted(_example(seen))}"
     dropped = plan.dropped.get(seen.name)
     if dropped:
-        rows = "is" if len(dropped) == 1 else "are"
-        yield f"{_listed(dropped)} {rows} taken for a missing label, because the other values are yes and no"
+        yield f"{_listed(dropped)} {_be(dropped)} taken for a missing label, because the other values are yes and no"
     role = plan.roles.get(seen.name, ("", ""))
     kind = plan.kinds.get(seen.name)
     if role[0] == "categorical" and (seen.numeric or seen.padded):
@@ -104,17 +110,24 @@ def _of_column(plan: Plan, seen: Look, first_row: int) -> Iterator[str]:
         yield f"{_listed(kind[1]['positive'], 9)} mean yes, {_listed(no, 9)} mean no: two classes"
 
 
+def _be(things: Sequence[str]) -> str:
+    return "is" if len(things) == 1 else "are"
+
+
 def _of_words(seen: Look, what: str) -> Iterator[str]:
     """What is doubtful about the values of a column of text."""
     markers = [value for value in seen.counts if value.strip() in MARKERS - WORDS_FOR_NOTHING]
     if markers:
         rows = sum(seen.counts[value] for value in markers)
         yield (
-            f"{_listed(markers)} in {rows:,} rows is kept as a {what}; "
-            f"if it means a missing value, write na_values for the column"
+            f"{_listed(markers)} in {rows:,} rows {_be(markers)} kept as a {what}; "
+            "if that means a missing value, write na_values for the column in data.source.formats"
         )
     if seen.distinct > 2 and yes_values(seen.counts) is not None:
-        yield f"{seen.distinct} spellings of yes and no are {seen.distinct} values: {_listed(list(seen.counts), 9)}"
+        yield (
+            f"{seen.distinct} spellings of yes and no are {seen.distinct} values: {_listed(list(seen.counts), 9)}; "
+            "spell them alike in the table to make them two"
+        )
         return
     spelled: dict[str, list[str]] = {}
     for value in seen.counts:
@@ -129,12 +142,8 @@ def _outcomes(plan: Plan) -> Iterator[str]:
     """The inputs that may be labels too."""
     found = [name for name in plan.used if name in plan.roles and _is_outcome(plan.looks[name], plan.targets)]
     if found:
-        are = (
-            "column looks like a label, but is an input"
-            if len(found) == 1
-            else "columns look like labels, but are inputs"
-        )
-        yield f"{len(found)} {are}: {_listed(found, MOST_LISTED)}; leave out what is known only afterwards"
+        looks = "1 input looks like a label" if len(found) == 1 else f"{len(found)} inputs look like labels"
+        yield f"{looks}: {_listed(found, MOST_LISTED)}; take out what is known only afterwards"
 
 
 def _is_outcome(seen: Look, targets: Sequence[str]) -> bool:

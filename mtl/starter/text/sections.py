@@ -22,6 +22,8 @@ MANY_TASKS = 16
 """Most tasks that get a tower each; more tasks share one tower."""
 RARE = 20
 """A class is rare if its rows are fewer than one to so many others."""
+FEW_FORMS = 8
+"""Most columns whose words for a missing value are written for each of them, although they are the same."""
 PLAIN = ColumnForm()
 
 
@@ -75,7 +77,8 @@ def _shared(plan: Plan) -> tuple[str, ...]:
     if not usual:
         return ()
     texts, rows = usual.most_common(1)[0]
-    return texts if texts is not None and rows > sum(not _parsed(plan, name) for name in plan.used) else ()
+    words = sum(not _parsed(plan, name) for name in plan.used)
+    return texts if texts is not None and rows > max(FEW_FORMS, words) else ()
 
 
 def _settings(plan: Plan, name: str, shared: tuple[str, ...]) -> dict[str, Any]:

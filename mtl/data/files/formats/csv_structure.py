@@ -155,8 +155,8 @@ class _Records:
 
     def _is_index(self, header: Sequence[str]) -> bool:
         """Whether the first column alone has no name and begins with a whole number: the index that pandas writes."""
-        self.ahead = next(iter(self), None)
-        return bool(self.ahead) and self.ahead[0].isdecimal() and not header[0] and all(header[1:])
+        self.ahead = ahead = next(iter(self), None)
+        return ahead is not None and ahead[0].isdecimal() and not header[0] and all(header[1:])
 
     def rows(self) -> Iterator[list[str]]:
         """The records below the header; each must be as wide as the header."""
