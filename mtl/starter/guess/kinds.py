@@ -32,10 +32,8 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
     if seen.type == "texts":
         return "multilabel", {}, "holds lists of labels"
     if seen.type in ("vector", "other") or seen.dates:
-        held = {"vector": "lists of numbers", "other": "values that are no labels"}.get(
-            seen.type, "dates or times"
-        )
-        raise UserError("--targets", f"{what} holds {held}: no kind of task is for it")
+        held = {"vector": "lists of numbers", "other": "values that are no labels", "time": "times"}
+        raise UserError("--targets", f"{what} holds {held.get(seen.type, 'dates')}: no kind of task is for it")
     if seen.infinite_row:
         raise UserError(seen.infinite_row, "the label is an infinite number", "replace it by null")
     if seen.distinct < 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import islice
 
 from mtl.data.files.formats.form import ColumnForm
@@ -37,14 +38,19 @@ def number_form(values: Iterable[str], comma: bool | None = None) -> tuple[Colum
     needed = MOSTLY * len(texts)
     if not texts or sum(text[:2].lstrip("+-.,")[:1].isdigit() for text in texts) < needed:
         return None
-    fitting = {pair: _fits(texts, *pair) for pair in SIGNS}
-    best = max(fitting.values())
+    first, best = SIGNS[0], 0
+    for pair in SIGNS:
+        fitting = _fits(texts, *pair)
+        if fitting > best:
+            first, best = pair, fitting
+        if best == len(texts):
+            break
     if best < needed:
         return None
-    decimal, thousands = first = next(pair for pair in SIGNS if fitting[pair] == best)
+    decimal, thousands = first
     other = {(",", ""): (".", ","), (".", ""): (",", ".")}.get(first)
     doubt = ""
-    if other is not None and fitting[other] == best and any(first[0] in text for text in texts):
+    if other is not None and any(decimal in text for text in texts) and _fits(texts, *other) == best:
         # each number with this sign has groups of three digits
         usual = other if (decimal == ",") != (comma is True) else first
         if comma is None and decimal == ",":
@@ -55,17 +61,26 @@ def number_form(values: Iterable[str], comma: bool | None = None) -> tuple[Colum
 
 def tells_comma(values: Iterable[str]) -> bool:
     """Whether the numbers of a column can only be read with a decimal comma."""
-    found = number_form(values, comma=False)
-    return found is not None and found[0].decimal == "," and number_form(values, comma=True) == found
+    texts = list(islice(values, SAMPLE))
+    if not any("," in text for text in texts):
+        return False
+    found = number_form(texts, comma=False)
+    return found is not None and found[0].decimal == "," and number_form(texts, comma=True) == found
 
 
 def _fits(texts: Sequence[str], decimal: str, thousands: str) -> int:
     """How many texts are numbers with these signs."""
+    number = _number(decimal, thousands)
+    return sum(number.fullmatch(text) is not None for text in texts)
+
+
+@cache
+def _number(decimal: str, thousands: str) -> re.Pattern[str]:
+    """A number with these signs."""
     point = re.escape(decimal)
     between = {" ": SPACE, "'": APOSTROPHE}.get(thousands, re.escape(thousands))
     groups = rf"[1-9][0-9]{{0,2}}({between}[0-9]{{3}})+|" if thousands else ""
-    number = re.compile(rf"[+-]?(({groups}[0-9]+)({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?")
-    return sum(number.fullmatch(text) is not None for text in texts)
+    return re.compile(rf"[+-]?(({groups}[0-9]+)({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def _unit(texts: Sequence[str]) -> str:

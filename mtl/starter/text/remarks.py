@@ -11,6 +11,7 @@ from mtl.starter.guess.kinds import yes_values
 from mtl.starter.guess.roles import like_a_split
 from mtl.starter.look.columns import Look
 from mtl.starter.look.numbers import described
+from mtl.starter.look.parsed import means_missing
 from mtl.starter.plan import Plan
 from mtl.starter.words import MARKERS, OUTCOMES, WORDS_FOR_NOTHING
 
@@ -32,8 +33,11 @@ def notes(plan: Plan, first_row: int) -> list[str]:
     ]
     lines += _outcomes(plan)
     lines += _splits(plan)
+    marked = [name for name in plan.used if _is_marked(plan.looks[name])]
+    if len(marked) > MOST_SHOWN:
+        lines += _of_many(plan, marked)
     for name in plan.used:
-        own = _of_column(plan, plan.looks[name], first_row)
+        own = _of_column(plan, plan.looks[name], first_row, said=len(marked) > MOST_SHOWN)
         lines += [f"column {quoted(name)}: {line}" for line in own]
     return [*lines, *_left_out(plan)]
 
@@ -80,8 +84,24 @@ def _listed(names: Sequence[str], most: int = MOST_SHOWN) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _of_column(plan: Plan, seen: Look, first_row: int) -> Iterator[str]:
-    if seen.parsed is not None and seen.parsed.odd:
+def _is_marked(seen: Look) -> bool:
+    """Whether usual words for a missing value are all that stands among the numbers or dates of a column."""
+    return seen.parsed is not None and bool(seen.parsed.odd) and all(map(means_missing, seen.parsed.odd))
+
+
+def _of_many(plan: Plan, marked: Sequence[str]) -> Iterator[str]:
+    """One line for many columns with usual words for a missing value."""
+    odd = (plan.looks[name].parsed for name in marked)
+    words = list(dict.fromkeys(text for parsed in odd if parsed is not None for text in parsed.odd))
+    yield (
+        f"{len(marked)} columns of numbers or dates hold {_listed(words, 9)}, "
+        f"which {_be(words)} taken for missing values: {_listed(marked, MOST_LISTED)}"
+    )
+
+
+def _of_column(plan: Plan, seen: Look, first_row: int, said: bool) -> Iterator[str]:
+    """The lines on one column; `said` if one line tells of the words for a missing value in many."""
+    if seen.parsed is not None and seen.parsed.odd and not (said and _is_marked(seen)):
         one = len(seen.parsed.odd) == 1
         what = "it is taken for a missing value" if one else "these texts are taken for missing values"
         yield f"{_odd(seen, first_row)}; {what}"
@@ -147,7 +167,7 @@ def _outcomes(plan: Plan) -> Iterator[str]:
 
 
 def _is_outcome(seen: Look, targets: Sequence[str]) -> bool:
-    if seen.words & OUTCOMES or (yes_values(seen.counts) is not None and re.search("[a-z]{3}ed$", seen.name)):
+    if seen.words & OUTCOMES or (re.search("[a-z]{3}ed$", seen.name) and yes_values(seen.counts) is not None):
         return True
     lower = seen.name.lower()
     alike = re.sub("[0-9]+", "0", lower)

@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     ),
     "dates": (
         ["04.03.2023", "05.03.2023"] * 30,
-        "column 'v' holds dates or times: no kind of task is for it",
+        "column 'v' holds dates: no kind of task is for it",
     ),
     "vectors": (["[1, 2]", "[3, 4]"] * 30, "column 'v' holds lists of numbers: no kind of task is for it"),
 }
