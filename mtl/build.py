@@ -12,7 +12,7 @@ from torch import nn
 
 from mtl.contracts import check_options, check_slices, check_stages, check_task_module, check_trunk
 from mtl.data.learned import Learned
-from mtl.data.types import Header
+from mtl.data.types import Header, Layout
 from mtl.errors import UserError, raise_all
 from mtl.model.inputs import TableInputs
 from mtl.model.layers import drawn_from, grouped_norm, init_weights
@@ -36,10 +36,13 @@ class Built:
     Args:
         model: the network.
         groups: its task groups.
+        columns: the columns of the table that it reads, with the values of categories, and the positions of numbers
+            with an indicator; None for other inputs.
     """
 
     model: StitchedMultiTower
     groups: tuple[TaskGroup, ...]
+    columns: tuple[Layout, tuple[int, ...]] | None = None
 
     def to(self, device: torch.device) -> Built:
         """The same model on another device; the model itself is moved, not copied."""
@@ -90,7 +93,16 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
     groups = task_groups(recipe, learned)
     reading_of = dict(zip(plan.tasks, trunk.reading_of, strict=True))
     modules = {group.name: _task_module(recipe, group, trunk, reading_of) for group in groups}
-    return Built(StitchedMultiTower(trunk, modules, inputs, recipe.model.head.dropout), groups)
+    columns = None if learned.layout is None else (learned.layout, learned.indicators)
+    return Built(StitchedMultiTower(trunk, modules, inputs, recipe.model.head.dropout), groups, columns)
+
+
+def is_provisional(recipe: Recipe, header: Header) -> bool:
+    """Whether rows decide the size of the network: the classes of a task, or the categories of an input column."""
+    layout = header.layout
+    if layout is not None and (layout.indicator or any(not layout.values.get(c) for c in layout.categorical)):
+        return True
+    return None in known_outputs(recipe, header).values()
 
 
 def _stages(

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtl.console import counted
 from mtl.errors import KeyPath, UserError, quoted
 from mtl.recipe.base import Shape, Spec
 
@@ -58,12 +59,12 @@ def check_columns(source: SourceSpec, columns: Any, labels: Sequence[str]) -> Co
         if name not in columns.labels:
             raise broken(source, "columns", f"gives no label column {quoted(name)}, which its header names")
         if len(columns.labels[name]) != n:
-            raise broken(
-                source, "columns", f"gives {n} rows of inputs but {len(columns.labels[name])} labels {quoted(name)}"
-            )  # fmt: skip
+            given, found = counted(n, "row"), counted(len(columns.labels[name]), "label")
+            raise broken(source, "columns", f"gives {given} of inputs but {found} {quoted(name)}")
     for split, rows in columns.splits.items():
         if len(rows) and not (rows.min() >= 0 and rows.max() < n):
-            raise broken(source, "columns", f"gives split {quoted(split)} a row beyond its {n} rows")
+            there = counted(n, "row")
+            raise broken(source, "columns", f"gives split {quoted(split)} a row beyond its {there}")
     return columns
 
 
@@ -79,7 +80,7 @@ def check_targets(task: TaskSpec, targets: Any, n: int) -> Array:
     shape = getattr(targets, "shape", None)
     if shape is None or not shape or shape[0] != n:
         what = called(targets) if shape is None else f"an array of shape {tuple(shape)}"
-        raise broken(task, "encode", f"gives {what} for {n} rows")
+        raise broken(task, "encode", f"gives {what} for {counted(n, 'row')}")
     found: Array = targets
     return found
 
@@ -122,7 +123,7 @@ def check_slices(backbone: BackboneSpec, name: str, stage: nn.Module, n_towers: 
             raise broken(
                 backbone,
                 "build",
-                f"gives stage {quoted(name)} {len(stage.towers)} modules for {n_towers} towers",
+                f"gives stage {quoted(name)} {counted(len(stage.towers), 'module')} for {counted(n_towers, 'tower')}",
             )
         return
     for parameter_name, parameter in stage.named_parameters(recurse=False):
@@ -146,7 +147,9 @@ def check_trunk(sharing: SharingSpec, trunk: Any, plan: Plan) -> Trunk:
     n_tasks, taken = len(plan.tasks), trunk.reading_of
     if len(taken) != n_tasks:
         raise broken(
-            sharing, "build", f"gives a trunk with readings for {len(taken)} tasks, not for {n_tasks}"
+            sharing,
+            "build",
+            f"gives a trunk with readings for {counted(len(taken), 'task')}, not for {n_tasks}",
         )
     reading_of = dict(zip(plan.tasks, taken, strict=True))
     in_order = [reading_of[task] for tasks in plan.towers.values() for task in tasks]
@@ -264,7 +267,8 @@ def check_metrics(module: TaskModule, values: Any, names: Sequence[str], n_tasks
             raise of_module(module, "metric", f"computes no {quoted(name)}, which known_metrics names")
         n = getattr(values[name], "numel", lambda: -1)()
         if n != n_tasks:
-            raise of_module(module, "metric", f"computes {quoted(name)} with {n} values for {n_tasks} tasks")
+            counts = f"{counted(n, 'value')} for {counted(n_tasks, 'task')}"
+            raise of_module(module, "metric", f"computes {quoted(name)} with {counts}")
 
 
 def check_predicted(module: TaskModule, found: Any, n_tasks: int, n_rows: int) -> dict[str, Tensor]:
@@ -286,6 +290,5 @@ def check_decoded(task: TaskSpec, columns: Any, n_rows: int) -> None:
         raise broken(task, "decode", 'gives no column "": the class or value itself')
     for suffix, values in columns.items():
         if not hasattr(values, "__len__") or len(values) != n_rows:
-            raise broken(
-                task, "decode", f"gives column {quoted(suffix)} not one value for each of {n_rows} rows"
-            )
+            rows = counted(n_rows, "row")
+            raise broken(task, "decode", f"gives column {quoted(suffix)} not one value for each of {rows}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from mtl.errors import KeyPath, UserError, did_you_mean, quoted
 from mtl.recipe.specs import TaskSpec, fault
 
 if TYPE_CHECKING:
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Header, Labels, Mask
     from mtl.recipe.specs import Decoded
 
 
@@ -42,6 +42,7 @@ ClassName = Annotated[
 ]
 """Any text of a label column, such as `>50K`; a whole number or true/false stands for its text."""
 ClassNames = Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=100_000)]
+SINGLE_CLASS = "a single class"
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 ClassWeights = Annotated[
     Annotated[Literal["balanced"], Tag("<word>")] | Annotated[dict[str, Weight], Tag("<mapping>")],
@@ -181,6 +182,18 @@ def positive_weights(
     yes, no = (target_NO == 1).sum(axis=0), (target_NO == 0).sum(axis=0)
     both = (yes > 0) & (no > 0)
     return {"positive_weight": tuple(np.where(both, no / np.maximum(yes, 1), 1.0).tolist())}
+
+
+def of_a_single_class(targets: Array, names: Iterable[str]) -> dict[str, str]:
+    """Each of the names -> "a single class", if all targets (n,) are equal; else nothing."""
+    return dict.fromkeys(names, SINGLE_CLASS) if (targets == targets[0]).all() else {}
+
+
+def weighing_classes(targets: Array, constants: Mapping[str, Sequence[float]]) -> Mask:
+    """(n,) whether the weight of each row's class in the loss is positive."""
+    if "class_weight" not in constants:
+        return np.ones(len(targets), dtype=bool)
+    return np.asarray(np.asarray(constants["class_weight"])[targets.astype(np.int64)] > 0, dtype=bool)
 
 
 def class_columns(predicted: Mapping[str, Array], classes: Sequence[str]) -> Decoded:

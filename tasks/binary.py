@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from mtl.tasks.base import (
     listed,
     named_labels,
     number_in_column,
+    of_a_single_class,
     positive_weights,
 )
 
@@ -73,6 +74,7 @@ class Binary(TaskSpec):
         "brier": False,
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("auroc", "average_precision", "accuracy", "f1")
 
     positive: Positive | None = Field(
@@ -172,6 +174,11 @@ class Binary(TaskSpec):
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         return {"threshold": (self.threshold,), **positive_weights(self.positive_weight, targets, outputs)}
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        of_both = ("auroc", "average_precision", "balanced_accuracy", "temperature", "threshold")
+        of_one = ("f1", "precision", "recall") if targets[0] == 0 else ("specificity",)
+        return of_a_single_class(targets, (*of_both, *of_one))
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("binary", self.label_smoothing, self.positive_weight is not None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
+from mtl.console import counted
 from mtl.data.columns.labels import by_name, class_codes, found_classes, written
 from mtl.data.columns.spelling import Known
 from mtl.errors import UserError, quoted
@@ -22,14 +23,16 @@ from mtl.tasks.base import (
     listed,
     named_labels,
     number_in_column,
+    of_a_single_class,
     refuse_twice,
+    weighing_classes,
     whole_number,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Header, Labels, Mask
     from mtl.model.tasks.heads import GroupedHead
     from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
@@ -64,6 +67,7 @@ class Multiclass(TaskSpec):
         "calibration_error": False,
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     classes: Classes | None = Field(
@@ -116,7 +120,7 @@ class Multiclass(TaskSpec):
         return names
 
     def _other_number(self, given: int, found: int, todo: str) -> UserError:
-        what = f"{given} classes, but column {quoted(self.target)} has {found}"
+        what = f"{counted(given, 'class', 'classes')}, but column {quoted(self.target)} has {found}"
         return UserError("", what, todo, path=("classes",))
 
     def _check_groups(
@@ -180,6 +184,12 @@ class Multiclass(TaskSpec):
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         return class_weights(self.class_weights, targets, outputs)
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        return of_a_single_class(targets, ("cohen_kappa", "auroc", "average_precision", "temperature"))
+
+    def weighs(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mask:
+        return weighing_classes(targets, constants)
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("multiclass", n_outputs, self.label_smoothing, self.class_weights is not None)

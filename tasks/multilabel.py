@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -64,6 +64,7 @@ class Multilabel(TaskSpec):
         "calibration_error": False,
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("macro_auroc", "macro_f1", "accuracy")
 
     target: str = Field("", max_length=200, description="the column that lists the labels")
@@ -178,6 +179,18 @@ class Multilabel(TaskSpec):
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         thresholds = (self.threshold,) * len(outputs)
         return {"threshold": thresholds, **positive_weights(self.positive_weight, targets, outputs)}
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        yes_O, no_O = (targets == 1).any(axis=0), (targets == 0).any(axis=0)
+        found = {}
+        if not (yes_O & no_O).any():
+            names = ("macro_auroc", "macro_average_precision", "threshold")
+            found = dict.fromkeys(names, "no label with rows on both sides")
+        if not (yes_O.any() and no_O.any()):
+            found["temperature"] = "no label with rows on both sides"
+        if not yes_O.any():
+            found["micro_f1"] = "no row with any of its labels"
+        return found
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("multilabel", n_outputs, self.label_smoothing, self.positive_weight is not None)

@@ -13,7 +13,7 @@ from statistics import median
 from time import perf_counter
 
 from mtl import __version__
-from mtl.console import say
+from mtl.console import counted, file_size, number, say
 from mtl.data.files.download import cache_folder
 from mtl.errors import EnvironmentFault, UserError
 
@@ -65,7 +65,7 @@ def _devices() -> str:
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     capability = torch.backends.cpu.get_cpu_capability()
-    cpu = f"CPU {capability}, {torch.get_num_threads()} threads"
+    cpu = f"CPU {capability}, {counted(torch.get_num_threads(), 'thread')}"
     return f"auto is {resolve('auto')}; {'; '.join([cpu, *names])}"
 
 
@@ -77,8 +77,8 @@ def _cache() -> str:
             pass
     except OSError as error:
         raise EnvironmentFault(str(folder), f"is not writable: {error.strerror}", "set MTL_CACHE") from None
-    free = shutil.disk_usage(folder).free / 2**30
-    return f"{folder}, {free:.1f} GB free"
+    free = shutil.disk_usage(folder).free
+    return f"{folder}, {file_size(free)} free"
 
 
 def _fashion_mnist() -> str:
@@ -86,7 +86,7 @@ def _fashion_mnist() -> str:
 
     source = SOURCES["fashion_mnist"].model_validate({"kind": "fashion_mnist", "sample": True})
     columns = source.columns(0)
-    rows = ", ".join(f"{len(rows)} {split}" for split, rows in columns.splits.items())
+    rows = ", ".join(f"{len(rows):,} {split}" for split, rows in columns.splits.items())
     return f"the shipped sample is whole: {rows} rows"
 
 
@@ -118,5 +118,5 @@ def _training() -> str:
     with tempfile.TemporaryDirectory() as folder:
         run("fashion_stitch", sample, out=Path(folder, "run"), listeners=(clock,))
         gaps = [after - before for before, after in zip(clock.times[1:], clock.times[2:], strict=False)]
-        cores = os.cpu_count()
-    return f"4 steps of fashion_stitch, batch 128: {median(gaps) * 1e3:.0f} ms a step on {cores} cores"
+        cores = os.cpu_count() or 1
+    return f"4 steps of fashion_stitch, batch 128: {number(median(gaps) * 1e3)} ms a step on {counted(cores, 'core')}"

@@ -16,8 +16,8 @@ from mtl.commands.options import (
     trained_device_option,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import complain, number, results_table, say, table
-from mtl.errors import UserError
+from mtl.console import complain, counted, file_size, number, results_table, say, table
+from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
     from mtl.inference.predict import TrainedModel
@@ -30,7 +30,7 @@ SHOWN_BROKEN = 5
 
 @click.command("eval")
 @run_argument
-@click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@click.option("--split", help="train, validation or test.  [default: test]")
 @click.option(
     "--data", metavar="FILE", help="Another table with labels, all of its rows, instead of a split."
 )
@@ -38,15 +38,19 @@ SHOWN_BROKEN = 5
 @plugin_option
 @debug_option
 def evaluate(
-    run_folder: str, split: str, data: str | None, device: str, plugins: tuple[str, ...], debug: bool
+    run_folder: str, split: str | None, data: str | None, device: str, plugins: tuple[str, ...], debug: bool
 ) -> None:
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
+    if split is not None and data is not None:
+        todo = f"leave out --split {quoted(split)}"
+        raise UserError("--data", "all rows of the file are evaluated, so that there is no split", todo)
     model = _loaded(run_folder, device)
     from mtl.inference.rescore import rescore
+    from mtl.recipe.task_spec import units_of
 
-    metrics = rescore(model, split, data, lambda notice: complain(f"warning: {notice}"))
-    say(results_table(metrics, "test" if data is not None else split))
+    metrics = rescore(model, split or "test", data, lambda notice: complain(f"warning: {notice}"))
+    say(results_table(metrics, split or "test", units_of(model.recipe.tasks)))
 
 
 @click.command()
@@ -78,7 +82,7 @@ def predict(
         complain(f"warning: {notice}")
     unknown = {name: count.n_unseen for name, count in unseen.items() if count.n_unseen}
     each = ", ".join(f"{name} {n:,}" for name, n in unknown.items())
-    say(f"{output}: {n_rows:,} rows" + (f"; values not seen in training: {each}" if unknown else ""))
+    say(f"{output}: {counted(n_rows, 'row')}" + (f"; values not seen in training: {each}" if unknown else ""))
 
 
 def _loaded(run_folder: str, device: str) -> TrainedModel:
@@ -111,7 +115,7 @@ def runs(root: str | None, debug: bool) -> None:
     for error in broken[:SHOWN_BROKEN]:
         complain(f"warning: {error}")
     if len(broken) > SHOWN_BROKEN:
-        complain(f"warning: {len(broken) - SHOWN_BROKEN} more run folders cannot be read")
+        complain(f"warning: {counted(len(broken) - SHOWN_BROKEN, 'more run folder')} cannot be read")
 
 
 def _row_of(run: RunFolder) -> list[str]:
@@ -121,7 +125,7 @@ def _row_of(run: RunFolder) -> list[str]:
         for name, value in run.record.results.items()
         if name.startswith("test/mean/")
     ]
-    return [str(run.path), run.record.name, status, str(step), ", ".join(means)]
+    return [str(run.path), run.record.name, status, number(step), ", ".join(means)]
 
 
 @click.command()
@@ -141,11 +145,11 @@ def checkpoints(run_folder: str, debug: bool) -> None:
                 f"step-{one.step:08d}",
                 _state_of(one, selected, run.record.id),
                 one.created,
-                f"{one.size / 2**20:,.2f}",
+                file_size(one.size),
             ]
             for one in found
         ]
-        say(table(["checkpoint", "state", "made", "MB"], rows, left=3))
+        say(table(["checkpoint", "state", "made", "size"], rows, left=3))
     else:
         say(f"no checkpoints in {run_folder}")
     for line in _remarks(run, found):
@@ -172,4 +176,4 @@ def _remarks(run: RunFolder, found: list[Listed]) -> Iterator[str]:
     from mtl.runs.retention import set_aside_folders
 
     for path, size in set_aside_folders(run.checkpoints):
-        yield f"{path.name} was set aside ({size / 2**20:,.2f} MB): nothing reads it, delete it when you like"
+        yield f"{path.name} was set aside ({file_size(size)}): nothing reads it, delete it when you like"

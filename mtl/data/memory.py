@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mtl.console import file_size
 from mtl.errors import EnvironmentFault
 
 MEMINFO = Path("/proc/meminfo")
@@ -38,9 +39,16 @@ def require_memory(needed: int, place: str, what: str, todo: str, free: int | No
     """
     free = available_memory() if free is None else free
     if needed > free:
-        raise EnvironmentFault(
-            place, f"{what} take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", todo
-        )
+        raise EnvironmentFault(place, f"{what} take {file_size(needed)}, {file_size(free)} are free", todo)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
+    texts = ("can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in texts))
+    )
 
 
 def _of_machine() -> int:

@@ -18,9 +18,11 @@ from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
+from mtl.dataset.notices import notices_of
 from mtl.dataset.split import split_rows
 from mtl.dataset.standardize import check_finite
 from mtl.dataset.standardize import fit as fit_standardize
+from mtl.dataset.undefined import Undefined, notices_on, undefined_metrics
 from mtl.errors import UserError, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TaskSpec
@@ -40,6 +42,7 @@ class Dataset:
         fingerprint: sha256 of the data.
         ceiling: task -> the best accuracy that any predictor can reach, if known.
         notices: facts about the data that the user should know, one line each.
+        undefined: split -> the metrics that its labels cannot define.
     """
 
     rows: ResidentRows
@@ -50,6 +53,7 @@ class Dataset:
     fingerprint: str
     ceiling: dict[str, float]
     notices: tuple[str, ...]
+    undefined: dict[str, Undefined]
 
     def to(self, device: torch.device) -> Dataset:
         """The same rows on another device."""
@@ -117,13 +121,14 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     outputs = known_outputs(recipe, header)
     with recipe.at("data", "split"):
         splits, said = split_rows(recipe, joined, header)
-    notices += said
+    notices += [*said, *notices_of(recipe, splits)]
     tasks: dict[str, TaskLabels] = {}
+    on_unlabelled = recipe.data.split.on_unlabelled
     faults: list[UserError] = []
     for task, spec in recipe.tasks.items():
         try:
             with recipe.at("tasks", task):
-                tasks[task] = read_task(task, spec, outputs[task], joined, header, splits)
+                tasks[task] = read_task(task, spec, outputs[task], joined, header, splits, on_unlabelled)
                 notices += tasks[task].notices
         except UserError as error:
             faults.extend(error.errors)
@@ -174,6 +179,10 @@ def _dataset(
         for task, spec in recipe.tasks.items()
         if spec.target in columns.ceiling
     }
+    undefined: dict[str, Undefined] = {
+        split: {task: undefined_metrics(spec, tasks[task], own) for task, spec in recipe.tasks.items()}
+        for split, own in splits.items()
+    }
     return Dataset(
         rows=rows,
         splits=splits,
@@ -182,7 +191,8 @@ def _dataset(
         learned=learned,
         fingerprint=joined.fingerprint,
         ceiling=ceiling,
-        notices=tuple(notices),
+        notices=(*notices, *notices_on(recipe.tasks, undefined)),
+        undefined=undefined,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.contracts import check_targets
 from mtl.data.columns.labels import narrow
 from mtl.data.learned import Constants
@@ -43,15 +44,17 @@ def read_task(
     joined: Joined,
     header: Header,
     splits: Mapping[str, Rows],
+    on_unlabelled: str,
 ) -> TaskLabels:
-    """The labels of one task, checked against the recipe.
+    """The labels of one task, checked against the recipe; `on_unlabelled` is the key of that name.
 
     Raises:
         UserError: a label has no class, is missing although the recipe does not allow it, or a split has no labels.
     """
     labels = joined.labels(spec.target_columns(), spec.source, header)
     there = labels.any_present()
-    _check_missing(task, spec, joined, labels, there, splits)
+    _check_missing(spec, joined, labels, splits)
+    _check_labelled(task, there, splits, on_unlabelled)
     if outputs is None:
         outputs = spec.found_outputs(labels)
     targets = narrow(check_targets(spec, spec.encode(labels, outputs), len(labels.values)))
@@ -71,9 +74,7 @@ def labelled(splits: Mapping[str, Rows], there: Mask) -> Rows:
     return np.concatenate([rows[there[rows]] for rows in splits.values()])
 
 
-def _check_missing(
-    task: str, spec: TaskSpec, joined: Joined, labels: Labels, there: Mask, splits: Mapping[str, Rows]
-) -> None:
+def _check_missing(spec: TaskSpec, joined: Joined, labels: Labels, splits: Mapping[str, Rows]) -> None:
     if spec.missing == "error" and not labels.present.all():
         whole = np.asarray(labels.present.all(axis=tuple(range(1, labels.present.ndim))))
         lacking = np.concatenate([rows[~whole[rows]] for rows in splits.values()])
@@ -86,11 +87,15 @@ def _check_missing(
                 "set `missing: mask` to leave such rows out of this task",
                 path=("target",),
             )
+
+
+def _check_labelled(task: str, there: Mask, splits: Mapping[str, Rows], on_unlabelled: str) -> None:
+    """Refuse a split without labels of a task; with `warn` only train needs one."""
     for name, rows in splits.items():
-        if not there[rows].any():
+        if not there[rows].any() and (name == "train" or on_unlabelled == "error"):
             what = f"task {quoted(task)} has no labels in split {quoted(name)}"
-            todo = "" if name == "train" else "split otherwise, such as by data.split.stratify"
-            raise UserError("", what, todo)
+            todo = "split by data.split.stratify: all, or set data.split.on_unlabelled: warn"
+            raise UserError("", what, "" if name == "train" else todo)
 
 
 def sample_weights(column: str, joined: Joined, used: Rows) -> npt.NDArray[np.float32]:
@@ -134,15 +139,20 @@ def _notices(
     if absent:
         elsewhere = sum(int(c[train == 0].sum()) for name, c in counts.items() if name != "train")
         what = f"task {quoted(task)}: no row of train has {', '.join(map(quoted, absent[:5]))}"
-        what += f" ({elsewhere} rows of other splits do)" if elsewhere else ""
+        what += (
+            f" ({counted(elsewhere, 'row of other splits does', 'rows of other splits do')})"
+            if elsewhere
+            else ""
+        )
         if spec.strict_classes:
             raise UserError("", what, "drop strict_classes, or split otherwise", path=("strict_classes",))
         notices.append(what)
     rarest, most = int(train[train > 0].min()), int(train.max())
     if most >= RARE * rarest:
         name = outputs[int(np.flatnonzero(train == rarest)[0])]
+        few = counted(rarest, "row of train is", "rows of train are")
         notices.append(
-            f"task {quoted(task)}: {rarest} rows of train are {quoted(name)}, {most} are "
+            f"task {quoted(task)}: {few} {quoted(name)}, {most:,} are "
             f"{quoted(outputs[int(train.argmax())])}; accuracy says little here, look at average_precision or macro_f1"
         )
     return notices
@@ -165,7 +175,9 @@ def _odd_classes(task: str, outputs: Sequence[str], train: Array) -> list[str]:
         )
     n_rows, once = int(train.sum()), int((train == 1).sum())
     if n_rows >= ENOUGH_ROWS and 2 * once > n_rows:
-        notices.append(f"{called}: {once} of {n_rows} rows of train have a class of their own; is it an id?")
+        notices.append(
+            f"{called}: {once:,} of {n_rows:,} rows of train have a class of their own; is it an id?"
+        )
     return notices
 
 

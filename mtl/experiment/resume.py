@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mtl.console import counted
 from mtl.experiment.facts import model_record
 from mtl.experiment.reopen import Reopened, Resumption, reopen, require_same_data
 from mtl.experiment.restore import load_checkpoint, restore
@@ -59,7 +60,7 @@ def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
     run = reopen(asked, stream)
     folder = run.folder
     if run.is_done:
-        stream.on(Warned(f"{folder.path}: already finished at step {folder.record.step}"))
+        stream.on(Warned(_done(folder)))
         return result_of(folder)
     folder.hold()
     with devices.settings(run.recipe.train.deterministic, run.threads):
@@ -99,6 +100,12 @@ def _horizon(trainer: Trainer, extend_schedule: bool) -> int:
     return trainer.total_steps if extend_schedule else trainer.progress.horizon
 
 
+def _done(folder: RunFolder) -> str:
+    """A sentence about a run that is finished."""
+    early = ", where early stopping ended it" if folder.record.stopped_early else ""
+    return f"{folder.path}: already finished at step {folder.record.step}{early}"
+
+
 def _in_vain(run: Reopened, trainer: Trainer) -> Iterator[str]:
     """Yield a warning if the request adds steps to a run that early stopping has ended."""
     if trainer.progress.stopped and run.grows:
@@ -132,7 +139,7 @@ def foretell(asked: Resumption, listeners: Sequence[Listener] = ()) -> list[str]
     run = reopen(asked, stream)
     folder = run.folder
     if run.is_done:
-        return [f"{folder.path}: already finished at step {folder.record.step}; nothing would be done"]
+        return [f"{_done(folder)}; nothing would be done"]
     folder.require_free()
     with devices.settings(run.recipe.train.deterministic, run.threads):
         trainer, _ = prepare(run.recipe)
@@ -151,7 +158,7 @@ def _foretold(run: Reopened, trainer: Trainer, step: int | None, extend_schedule
     yield from (f"changed: {text}" for text in run.changed)
     yield from _in_vain(run, trainer)
     if extend_schedule or trainer.progress.horizon != total:
-        yield f"the learning rate's schedule would have {_horizon(trainer, extend_schedule)} steps"
+        yield f"the learning rate's schedule would have {counted(_horizon(trainer, extend_schedule), 'step')}"
 
 
 def _later(folder: RunFolder, step: int | None) -> list[str]:

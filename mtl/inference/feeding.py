@@ -78,8 +78,9 @@ class Feed:
         """
         if isinstance(data, str | os.PathLike):
             path = Path(data)
-            arrays = path.suffix == ".npz" and self.learned.layout is None
-            return self._npz(path, keep) if arrays else self._table(self._file(path), keep, unseen)
+            if path.suffix == ".npz" and not self._holds_columns(path):
+                return self._npz(path, keep)
+            return self._table(self._file(path), keep, unseen)
         if hasattr(data, "detach"):  # a torch tensor
             data = data.detach().cpu().numpy()
         return (
@@ -94,6 +95,14 @@ class Feed:
             file = self.source.table(str(path)) or TableFile(path, delimiter=delimiter)
             file.check()
         return file
+
+    def _holds_columns(self, path: Path) -> bool:
+        """Whether an .npz file has arrays that are columns of the run's table, rather than one array of inputs."""
+        from mtl.data.files.npz import archive
+
+        layout = self.learned.layout
+        with without_paths():
+            return layout is not None and not archive(path).members.keys().isdisjoint(layout.columns)
 
     def _array(self, array: Array) -> Iterator[Batch]:
         self._check_shape(array.shape)

@@ -137,10 +137,11 @@ def check_columns(recipe: Recipe, built: Built) -> None:
         decoded(recipe, built, logits)
 
 
-def load(path: str | os.PathLike[str], device: str = "cpu") -> TrainedModel:
+def load(path: str | os.PathLike[str], device: str = "auto") -> TrainedModel:
     """Load a finished run, or a run with a checkpoint, as a predictor; its data are not needed.
 
-    Nothing is printed. If the run is not finished, `notice` says which weights are used.
+    `device` is chosen as `train.device` of a recipe is. Nothing is printed. If the run is not finished, `notice` says
+    which weights are used.
 
     Raises:
         UserError: there is no such run or device, or the run has no whole checkpoint.

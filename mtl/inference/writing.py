@@ -34,17 +34,18 @@ class ListTexts:
     """How lists of labels are written as texts.
 
     Args:
-        separator: between two labels.
+        separator: list column -> the text between two labels; `|` in any other one.
         empty_is_none: the columns in which empty text means that no label applies.
     """
 
-    separator: str
+    separator: Mapping[str, str]
     empty_is_none: frozenset[str]
 
 
 def _lists_of(model: TrainedModel) -> ListTexts:
-    none = (task for task, spec in model.recipe.tasks.items() if spec.empty_means == "none")
-    return ListTexts(model.feed.source.label_separator(), frozenset(none))
+    tasks = model.recipe.tasks.items()
+    separators = {task: model.feed.source.label_separator(spec.target) for task, spec in tasks}
+    return ListTexts(separators, frozenset(task for task, spec in tasks if spec.empty_means == "none"))
 
 
 class Writer(Protocol):
@@ -220,9 +221,10 @@ def _text(name: str, row: list[Any] | None, texts: bool, lists: ListTexts) -> st
         return None
     if not texts:
         return json.dumps(row, default=str)
+    separator = lists.separator.get(name, "|")
     if not row:
-        return "" if name in lists.empty_is_none else lists.separator
-    return lists.separator.join(map(str, row))
+        return "" if name in lists.empty_is_none else separator
+    return separator.join(map(str, row))
 
 
 def _array(name: str, values: Any, lists: ListTexts) -> np.ndarray[Any, Any]:

@@ -78,7 +78,7 @@ class SourceSpec(Spec):
         """For a table of images: the column of paths, (height, width) or None, and the mode; else None."""
         return None
 
-    def label_separator(self) -> str:
+    def label_separator(self, column: str) -> str:
         """The text between the labels of a column that lists several."""
         return "|"
 

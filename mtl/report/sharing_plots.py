@@ -6,20 +6,32 @@ target i takes from source j.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from mtl.console import number
 from mtl.errors import UserError
 from mtl.runs.record import PUT_BACK
 
-MAX_PANEL, MAX_TICKS, MAX_NUMBERS = 12.0, 25, 8
-"""Most inches of one map, most names on a side, and most rows and columns of a map with written numbers."""
-MAX_PATHS = 9
-"""Most numbers of one place that have a line each; more numbers are drawn as a mean and a range."""
+CELL = 0.45
+"""Inches of a row of a map with written numbers."""
+MAX_WIDTH = 16.0
+"""Most inches of maps beside each other; more maps go into further rows."""
+MAX_NUMBERS = 8
+"""Most rows and columns of a map with written numbers."""
+MAX_NAMED = 40
+"""Most rows and columns of a map that names all of them."""
+STRONGEST = 30
+"""Number of weights that are listed below larger maps."""
+OWN = "#9a9a9a"
+"""The colour of what a tower keeps of itself on a map whose colours show what it takes from others."""
 
 
 def require_one_form(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -33,86 +45,117 @@ def require_one_form(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         return {place: (m["targets"], m["sources"]) for place, m in line["sharing"].items()}
 
     first = form(lines[0])
-    for number, line in enumerate(lines, start=1):
+    for at, line in enumerate(lines, start=1):
         if form(line) != first:
-            raise UserError(f"{path}:{number}", "what is shared here is not what line 1 has", PUT_BACK)
+            raise UserError(f"{path}:{at}", "what is shared here is not what line 1 has", PUT_BACK)
 
 
 def sharing_maps(line: Mapping[str, Any]) -> Figure:
-    """A map for each place at one step; row i shows what target i takes from each source."""
+    """A map for each place at one step; row i shows what target i takes from each source.
+
+    The colours of a large map cover what targets take from others, and what they keep of themselves is grey: it is
+    many times larger, and would leave the rest white. If a side has more names than can be read, the largest weights
+    are listed below the maps.
+    """
     places: Mapping[str, Any] = line["sharing"]
-    rows = max(len(m["targets"]) for m in places.values())
-    columns = max(len(m["sources"]) for m in places.values())
-    height = min(max(2.6, 0.45 * rows + 1.4), MAX_PANEL)
-    width = min(max(2.6, 0.45 * columns + 1.4), MAX_PANEL)
-    figure = Figure(figsize=(width * len(places) + 1.2, height + 1.2), layout="constrained")
-    axes = figure.subplots(1, len(places), squeeze=False)[0]
-    values = np.concatenate([np.ravel(m["values"]) for m in places.values()])
-    limit = max(1.0, np.abs(values).max())
-    lowest, colours = (0.0, "Blues") if values.min() >= 0 else (-limit, "RdBu_r")
-    for axis, (place, matrix) in zip(axes, places.items(), strict=True):
-        image = axis.imshow(matrix["values"], cmap=colours, vmin=lowest, vmax=limit, aspect="auto")
-        axis.set_title(place)
-        axis.set_xticks(*_ticks(matrix["sources"]), rotation=45, ha="right")
-        at, names = _ticks(matrix["targets"])
-        axis.set_yticks(at, names if axis is axes[0] else [""] * len(names))
+    n = max(max(len(m["targets"]), len(m["sources"])) for m in places.values())
+    width = _side(max(len(m["sources"]) for m in places.values()))
+    height = _side(max(len(m["targets"]) for m in places.values()))
+    beside = max(1, min(len(places), int(MAX_WIDTH / width)))
+    below = -(-len(places) // beside)
+    heights = [height + 0.4] * below + ([STRONGEST * 0.2 + 1] if n > MAX_NAMED else [])
+    figure = Figure(figsize=(width * beside + 1.2, sum(heights) + 0.8), layout="constrained")
+    grid = figure.add_gridspec(len(heights), beside, height_ratios=heights)
+    axes = [figure.add_subplot(grid[divmod(k, beside)]) for k in range(len(places))]
+    coloured = [_coloured(matrix, n <= MAX_NUMBERS) for matrix in places.values()]
+    limit, lowest, colours = _scale(coloured, n <= MAX_NUMBERS)
+    for axis, (place, matrix), values in zip(axes, places.items(), coloured, strict=True):
+        axis.set_facecolor(OWN)
+        image = axis.imshow(
+            values, cmap=colours, vmin=lowest, vmax=limit, aspect="auto", interpolation="none"
+        )
+        _name(axis, matrix["targets"], matrix["sources"], height, width)
+        axis.set_title(place + _kept(matrix, n <= MAX_NUMBERS), fontsize=11)
         axis.set_xlabel("from")
-        if max(rows, columns) <= MAX_NUMBERS:
+        if n <= MAX_NUMBERS:
             for (i, j), value in np.ndenumerate(np.array(matrix["values"])):
                 colour = "white" if abs(value) > 0.6 * limit else "black"
                 axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
-    axes[0].set_ylabel("into")
-    figure.colorbar(image, ax=list(axes), shrink=0.8, label="weight")
-    figure.suptitle(f"step {line['step']}")
+    for axis in axes[::beside]:
+        axis.set_ylabel("into")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="weight", aspect=30)
+    if n > MAX_NAMED:
+        _list_strongest(figure.add_subplot(grid[-1, :]), places, coloured)
+    figure.suptitle(f"step {line['step']:,}")
     return figure
 
 
-def _ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Positions and names; some are left out if they would not be readable."""
-    at = list(range(0, len(names), -(-len(names) // MAX_TICKS)))
-    return at, [names[k] for k in at]
+def _side(n: int) -> float:
+    """Inches of a map with n rows or columns, names included."""
+    if n > MAX_NAMED:
+        return 5.2
+    return max(2.6, (CELL if n <= MAX_NUMBERS else 0.2) * n + 1.4)
 
 
-def sharing_paths(lines: Sequence[Mapping[str, Any]], abscissa: str) -> Figure:
-    """The course of each number, in a panel for each place; a full line shows what a tower keeps of itself."""
-    places = list(lines[0]["sharing"])
-    figure = Figure(figsize=(4.2 * len(places) + 1.6, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]
-    at = [line[abscissa] for line in lines]
-    named, any_own = 0, False
-    for axis, place in zip(axes, places, strict=True):
-        first = lines[0]["sharing"][place]
-        targets, sources = first["targets"], first["sources"]
-        values = np.array([line["sharing"][place]["values"] for line in lines])
-        own = np.array([[target == source for source in sources] for target in targets])
-        if values[0].size > MAX_PATHS:
-            if own.any():
-                axis.plot(at, values[:, own], color="#1b6ca8", alpha=0.35, linewidth=0.8)
-            others = values[:, ~own]
-            axis.fill_between(at, others.min(1), others.max(1), color="#d95f02", alpha=0.2, linewidth=0)
-            label = "others: mean and range" if own.any() else "mean and range"
-            axis.plot(at, others.mean(1), color="#d95f02", linestyle="--", label=label)
-        else:
-            for i, j in np.ndindex(*own.shape):
-                style = "-" if own[i, j] else "--"
-                axis.plot(
-                    at,
-                    values[:, i, j],
-                    linestyle=style,
-                    linewidth=1.3,
-                    label=f"{targets[i]} from {sources[j]}",
-                )
-        named = max(named, len(axis.get_legend_handles_labels()[1]))
-        axis.set_title(place)
-        axis.set_xlabel(abscissa)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.25)
-        any_own = any_own or bool(own.any())
-    axes[0].set_ylabel("weight (full lines: of itself)" if any_own else "weight")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside right center",
-        frameon=False,
-        fontsize=8 if named < 10 else 6,
-    )
-    return figure
+def _scale(coloured: Sequence[Any], small: bool) -> tuple[float, float, str]:
+    """The highest and the lowest value of the colours, and their name."""
+    found = np.concatenate([values.compressed() for values in coloured])
+    limit = float(np.abs(found).max()) if found.size else 1.0
+    limit = max(1.0, limit) if small else limit or 1.0
+    return (limit, 0.0, "Blues") if not found.size or found.min() >= 0 else (limit, -limit, "RdBu_r")
+
+
+def _list_strongest(axis: Axes, places: Mapping[str, Any], coloured: Sequence[Any]) -> None:
+    """The weights from others that are largest in size, over all places, as a dot plot."""
+    found = []
+    for (place, matrix), values in zip(places.items(), coloured, strict=True):
+        of_others = np.flatnonzero(~np.ma.getmaskarray(values))
+        weights = values.data.ravel()
+        for k in sorted(of_others, key=lambda k: -abs(weights[k]))[:STRONGEST]:
+            i, j = divmod(int(k), len(matrix["sources"]))
+            name = f"{matrix['targets'][i]} from {matrix['sources'][j]}, {place}"
+            found.append((float(weights[k]), name))
+    found = sorted(found, key=lambda one: -abs(one[0]))[:STRONGEST]
+    weights, names = [weight for weight, _ in found], [name for _, name in found]
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.hlines(range(len(found)), 0, weights, color=OWN, linewidth=1)
+    axis.plot(weights, range(len(found)), linestyle="", marker="o", markersize=5, color="#1b6ca8")
+    axis.set_yticks(range(len(found)), names, fontsize=9)
+    axis.invert_yaxis()
+    axis.grid(alpha=0.25)
+    axis.set_xlabel("weight")
+    axis.set_title(f"the {len(found)} largest weights of what is taken from others", fontsize=11)
+
+
+def own_weights(matrix: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Where a target takes from itself."""
+    return np.array([[target == source for source in matrix["sources"]] for target in matrix["targets"]])
+
+
+def _coloured(matrix: Mapping[str, Any], small: bool) -> Any:
+    """The values that colours show; those that are masked are grey."""
+    values = np.array(matrix["values"], dtype=float)
+    return np.ma.array(values, mask=np.zeros_like(values, dtype=bool) if small else own_weights(matrix))
+
+
+def _kept(matrix: Mapping[str, Any], small: bool) -> str:
+    """What targets keep of themselves, in words, where no colour shows it."""
+    own = np.array(matrix["values"])[own_weights(matrix)]
+    if small or not own.size:
+        return ""
+    return f" (grey: of itself, {number(float(own.min()))} to {number(float(own.max()))})"
+
+
+def _name(axis: Axes, targets: Sequence[str], sources: Sequence[str], height: float, width: float) -> None:
+    """Write the names of rows and columns; some are left out if they would touch each other."""
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right"}
+    axis.set_yticks(**_ticks(targets, height))
+    axis.set_xticks(**_ticks(sources, width), **(turned if len(sources) <= MAX_NUMBERS else {"rotation": 90}))
+
+
+def _ticks(names: Sequence[str], inches: float) -> dict[str, Any]:
+    """Positions, names and their size in points, for a side of a map of so many inches."""
+    cell = (inches - 1.4) / len(names)
+    every = math.ceil(0.15 / cell)
+    at = list(range(0, len(names), every))
+    return {"ticks": at, "labels": [names[k] for k in at], "fontsize": min(10.0, 72 * cell * every * 0.7)}

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl.build import Built
-from mtl.console import table
+from mtl.console import counted, number, table
 from mtl.data.types import Header
 from mtl.model.towers import Towers
 from mtl.recipe.keys.recipe import Recipe
@@ -28,8 +28,8 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
     model, towers = built.model, recipe.towers
     sizes = _sizes(built)
     lines = [
-        f"{recipe.name}: {len(recipe.tasks)} tasks, {len(towers)} tower{'s' if len(towers) != 1 else ''}, "
-        f"{parameter_count(model):,} parameters",
+        f"{recipe.name}: {counted(len(recipe.tasks), 'task')}, {counted(len(towers), 'tower')}, "
+        f"{counted(parameter_count(model), 'parameter')}",
         f"input {_shape(header.input_shape)} per row",
         "",
         _stage_table(built, flops),
@@ -38,8 +38,8 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
         "",
         table(
             ["part", "parameters", "MFLOPs forward"],
-            [[name, f"{size:,}", f"{flops[name] / 1e6:,.2f}"] for name, size in sizes.items()]
-            + [["all", f"{parameter_count(model):,}", f"{sum(flops[name] for name in sizes) / 1e6:,.2f}"]],
+            [[name, f"{size:,}", number(flops[name] / 1e6)] for name, size in sizes.items()]
+            + [["all", f"{parameter_count(model):,}", number(sum(flops[name] for name in sizes) / 1e6)]],
         ),
         "",
         *_sharing(recipe, built),
@@ -101,7 +101,7 @@ def _stage_table(built: Built, flops: dict[str, int]) -> str:
                     name if place == "towers" else f"{place}.{name}",
                     _shape(towers.shapes[name]),
                     f"{parameter_count(stage) // len(towers.names):,}",
-                    f"{flops[f'{place}.{name}'] / len(towers.names) / 1e6:,.3f}",
+                    number(flops[f"{place}.{name}"] / len(towers.names) / 1e6),
                     f"{parameter_count(stitch):,}" if stitch is not None else "",
                 ]
             )
@@ -147,7 +147,7 @@ def _sharing(recipe: Recipe, built: Built) -> list[str]:
         names = ", ".join(list(towers)[:8]) + (f" and {len(towers) - 8} more" if len(towers) > 8 else "")
         lines.append(
             f"{recipe.model.sharing.kind} joins tower{'s' if len(towers) != 1 else ''} {names}"
-            f"{f' at {places}' if places else ''}; it holds {holds:,} parameters"
+            f"{f' at {places}' if places else ''}; it holds {counted(holds, 'parameter')}"
         )
     elif len(towers) > 1 and len(built.model.trunk.copies) > 1:
         lines.append("towers share nothing with each other")

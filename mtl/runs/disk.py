@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
+from mtl.console import file_size
 from mtl.errors import EnvironmentFault, UserError
 
 Content = bytes | Iterable[bytes | memoryview]
@@ -128,6 +129,4 @@ def lacks_space(folder: Path, size: int) -> str | None:
         return None
     if free >= 2 * size:
         return None
-    return (
-        f"{folder}: {free / 2**20:,.0f} MB are free, and a checkpoint takes {size / 2**20:,.0f} MB; make room"
-    )
+    return f"{folder}: {file_size(free)} are free, and a checkpoint takes {file_size(size)}; make room"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from mtl.console import counted
 from mtl.errors import UserError
 from mtl.recipe.specs import ScheduleSpec
 
@@ -30,6 +31,6 @@ class WarmedUp(ScheduleSpec):
         if self.warmup_steps and self.warmup_steps >= total:
             raise UserError(
                 "",
-                f"{self.warmup_steps} warm-up steps, but the run has {total} steps",
+                f"{counted(self.warmup_steps, 'warm-up step')}, but the run has {counted(total, 'step')}",
                 path=("warmup_steps",),
             )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from mtl.console import counted, file_size
 from mtl.data.fingerprint import fingerprint
 from mtl.data.rows.order import generator_bits, order
 from mtl.data.types import Array, Columns, Header, Mask
@@ -99,7 +100,7 @@ class Synthetic(SourceSpec):
             errors.append((("noise",), f"{self.noise:g} leaves nothing to learn: {limit}"))
         size = (self.rows + self.test_rows) * (4 * self.features + 9 * self.tasks)
         if size > MAX_BYTES:
-            what = f"the data would take {size / 1e9:.1f} GB, at most {MAX_BYTES / 1e9:g} GB are generated"
+            what = f"the data would take {file_size(size)}, at most {file_size(MAX_BYTES)} are generated"
             errors.append((("rows",), what))
         errors += self._labelled_errors()
         if errors:
@@ -114,10 +115,15 @@ class Synthetic(SourceSpec):
                 known = f"tasks are task0 to task{self.tasks - 1}"
                 return [(("labelled", unknown[0]), f"no task {quoted(unknown[0])}; {known}{hint}")]
         if isinstance(self.labelled, tuple) and len(self.labelled) != self.tasks:
-            return [(("labelled",), f"{len(self.labelled)} fractions for {self.tasks} tasks")]
+            return [
+                (
+                    ("labelled",),
+                    f"{counted(len(self.labelled), 'fraction')} for {counted(self.tasks, 'task')}",
+                )
+            ]
         for name, count in zip(self.names(), self.labelled_counts(), strict=True):
             if count == 0:
-                what = f"{name} has no labelled row ({self.rows} rows x {self._fraction(name):g})"
+                what = f"{name} has no labelled row ({counted(self.rows, 'row')} x {self._fraction(name):g})"
                 return [(("labelled",), what)]
         return []
 

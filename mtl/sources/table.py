@@ -62,6 +62,11 @@ class ColumnFormat(Model):
     date_format: str = Field(
         "", max_length=40, description="of a date, such as %d.%m.%Y; default: ISO 8601, such as 2024-03-01"
     )
+    separator: str = Field(
+        "",
+        max_length=5,
+        description="between the labels of a row that lists several; default: that of the table",
+    )
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
@@ -255,8 +260,9 @@ class Table(SourceSpec):
             changed["inputs"] = self.inputs.model_copy(update=read)
         return self.model_copy(update=changed)
 
-    def label_separator(self) -> str:
-        return self.separator
+    def label_separator(self, column: str) -> str:
+        own = self.formats.get(column)
+        return own.separator if own is not None and own.separator else self.separator
 
     def row_ids(self) -> str | None:
         return self.id

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtl.console import counted
 from mtl.data.files.table import TableFile
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths
 from mtl.recipe.base import MAX_TASKS
@@ -188,7 +189,7 @@ def _check(
         if name in targets:
             raise UserError(option, f"column {quoted(name)} is a target too")
         if looks[name].missing:
-            raise UserError(option, f"column {quoted(name)} lacks {looks[name].missing} values")
+            raise UserError(option, f"column {quoted(name)} lacks {counted(looks[name].missing, 'value')}")
     if time is not None and not is_time(looks[time]):
         raise UserError("--time", f"column {quoted(time)} holds neither numbers nor dates such as 2024-03-01")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtl.build import Built, parameter_groups
+from mtl.console import counted
 from mtl.data.memory import require_memory
 from mtl.data.rows.sampling import Sampler
 from mtl.dataset.assemble import Dataset
@@ -23,6 +24,7 @@ from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
 from mtl.training.gradients import SharedSlices
 from mtl.training.progress import Progress
+from mtl.training.selection import notices_on_selection, selecting_metric
 from mtl.training.weighting_contract import check_weighting
 
 ROWS = 1 << 16
@@ -61,9 +63,8 @@ class Trainer:
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)
         self.total_steps = train.max_steps or self.steps_per_epoch * (train.epochs or 0)
         if self.total_steps >= MAX_STEPS:
-            what = (
-                f"{train.epochs} epochs of {self.steps_per_epoch} steps; at most {MAX_STEPS - 1} steps in all"
-            )
+            asked = f"{counted(train.epochs or 0, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
+            what = f"{asked}; at most {MAX_STEPS - 1:,} steps in all"
             with self.recipe.at("train", "epochs"):
                 raise UserError("", what, "lower it, or raise train.batch_size")
         self.progress.horizon = self.progress.horizon or self.total_steps
@@ -71,6 +72,8 @@ class Trainer:
             self.recipe.schedule.check(self.total_steps)
         self.device = next(self.built.model.parameters()).device
         self._order = (-1, "")
+        with self.recipe.at("train", "early_stopping"):
+            self.selecting = selecting_metric(self.recipe, self.dataset.undefined.get("validation"))
         grouped = {task: i for i, task in enumerate(self.built.model.tasks)}
         self._to_results = torch.tensor([grouped[task] for task in self.recipe.tasks], device=self.device)
         self.slices: SharedSlices | None = None
@@ -112,6 +115,15 @@ class Trainer:
             bool(self.watched) and (by_steps or by_epochs or is_last) and progress.evaluated != progress.step
         )
 
+    def new_meter(self) -> Meter:
+        """A meter for the training rows of one epoch."""
+        return Meter(self.modules, self.recipe.tasks, self.device, self.dataset.undefined["train"])
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Facts about the data, and about what selects a step, that the user should know; one line each."""
+        return (*self.dataset.notices, *notices_on_selection(self.recipe, self.dataset))
+
     def order_sha256(self, epoch: int) -> str:
         """sha256 of the first two batches of an epoch, which shows if another numpy gives a resumed run other rows."""
         if self._order[0] != epoch:
@@ -151,7 +163,7 @@ def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
         raise UserError("", what, "share something in model.sharing, or use kind: sum", path=("kind",))
     size = n_tasks * sum(parameter.numel() for parameter in slices.shared) * 4
     if next(model.parameters()).device.type == "cpu":
-        require_memory(size * 2, "", f"the gradients of {n_tasks} tasks by the shared parameters",
+        require_memory(size * 2, "", f"the gradients of {counted(n_tasks, 'task')} by the shared parameters",
                        "use a weighting of losses, or a smaller network")  # fmt: skip
     return slices
 

@@ -18,7 +18,7 @@ from tests.support.command_line import run_of as run_of
 
 def test_checkpoints(run_of: Path, capsys: Capture, folder: Path) -> None:
     head, _, *rows = good(called(capsys, "checkpoints", run_of)).splitlines()
-    assert head.split() == ["checkpoint", "state", "made", "MB"]
+    assert head.split() == ["checkpoint", "state", "made", "size"]
     made = [
         json.loads(path.read_text())["created"] for path in sorted(run_of.glob("checkpoints/*/manifest.json"))
     ]
@@ -27,8 +27,8 @@ def test_checkpoints(run_of: Path, capsys: Capture, folder: Path) -> None:
         for step in sorted(run_of.glob("checkpoints/step-*"))
     ]
     assert [row.split() for row in rows] == [
-        ["step-00000002", "whole", made[0], f"{sizes[0] / 2**20:.2f}"],
-        ["step-00000004", "whole,", "selected", made[1], f"{sizes[1] / 2**20:.2f}"],
+        ["step-00000002", "whole", made[0], f"{sizes[0] / 1000:.1f}", "kB"],
+        ["step-00000004", "whole,", "selected", made[1], f"{sizes[1] / 1000:.1f}", "kB"],
     ]
     os.truncate("done/checkpoints/step-00000002/model.safetensors", 9)
     (folder / "done/checkpoints/step-00000004/state.json").unlink()

@@ -38,7 +38,7 @@ def test_all_is_well(capsys: Capture, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_few_steps_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = doctor._training()
-    assert re.fullmatch(r"4 steps of fashion_stitch, batch 128: \d+ ms a step on \d+ cores", said)
+    assert re.fullmatch(r"4 steps of fashion_stitch, batch 128: [\d.,]+ ms a step on \d+ cores", said)
     assert not list(tmp_path.iterdir())
 
 

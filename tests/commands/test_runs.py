@@ -228,7 +228,7 @@ def test_what_was_set_aside_is_told_with_its_size(run: Path, capsys: Capture) ->
     shutil.copytree(run / "checkpoints/step-00000004", aside)
     (aside / "more").write_bytes(bytes(3 << 20))
     (line,) = remarks(capsys)
-    assert line == "set-aside-01234567 was set aside (3.01 MB): nothing reads it, delete it when you like"
+    assert line == "set-aside-01234567 was set aside (3.2 MB): nothing reads it, delete it when you like"
 
 
 def test_a_damaged_checkpoint_goes_when_it_is_older_than_those_that_are_kept(

@@ -39,8 +39,12 @@ CLASSES = {"kind": "multiclass", "target": "x", "missing": "mask"}
     ("rows", "split", "todo"),
     [
         (range(40), "train", ""),
-        (range(40, 50), "validation", "; split otherwise, such as by data.split.stratify"),
-        (range(50, 60), "test", "; split otherwise, such as by data.split.stratify"),
+        (
+            range(40, 50),
+            "validation",
+            "; split by data.split.stratify: all, or set data.split.on_unlabelled: warn",
+        ),
+        (range(50, 60), "test", "; split by data.split.stratify: all, or set data.split.on_unlabelled: warn"),
     ],
 )
 def test_a_split_without_labels_of_a_task(
@@ -129,7 +133,7 @@ def test_a_rare_class(folder: Path, capsys: Capture) -> None:
     recipe_in(folder, {"it": BINARY}, train={"epochs": 1, "batch_size": 1024})
     done, _ = ran(capsys, folder)
     text = (
-        "warning: task 'it': 2 rows of train are 'yes', 2100 are 'no'; "
+        "warning: task 'it': 2 rows of train are 'yes', 2,100 are 'no'; "
         "accuracy says little here, look at average_precision or macro_f1"
     )
     assert text in done.stderr.splitlines()

@@ -25,4 +25,4 @@ def test_it_runs(capsys: Capture, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (OK, "")
     lines = done.stdout.splitlines()
     assert sum(line.startswith("task") for line in lines) == 100
-    assert any(line.startswith("best possible accuracy: task0 1.0000") and "more" in line for line in lines)
+    assert any(line.startswith("best possible accuracy: task0 1.000,") and "more" in line for line in lines)

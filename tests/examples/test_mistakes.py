@@ -261,7 +261,7 @@ AS_BACKBONE = "model.backbone={kind: mine}"
             "Mine.build gives stage 'fc1' a weight 'odd' of shape (3, 16), which is not 2 equal slices, one per "
             "tower: put a module for each tower in SeparateTowers",
         ),
-        ("too_few", "Mine.build gives stage 'fc1' 1 modules for 2 towers"),
+        ("too_few", "Mine.build gives stage 'fc1' 1 module for 2 towers"),
         ("none", "shapes do not chain: stage 'fc1' of Mine gives an object of type NoneType, not (B, 8)"),
     ],
 )
@@ -275,7 +275,7 @@ def test_a_backbone(case: str, expected: str, tmp_path: Path, capsys: Capture) -
         ("raises", "plugin 'p.py': Mine.build raised KeyError: \"'width'\" at line "),
         ("nothing", "Mine.build gives an object of type NoneType, not a Trunk"),
         ("module", "Mine.build gives an object of type Identity, not a Trunk"),
-        ("few", "Mine.build gives a trunk with readings for 1 tasks, not for 2"),
+        ("few", "Mine.build gives a trunk with readings for 1 task, not for 2"),
         ("order", "Mine.build gives a trunk with readings (1, 0), which are not numbered tower by tower"),
         ("hole", "Mine.build gives a trunk with readings (0, 2), which are not numbered tower by tower"),
         ("site", "plugin 'p.py': Mine.build raised ValueError: \"stitches after unknown stages ['fc2..."),
@@ -528,7 +528,7 @@ class Mine(mtl.WeightingSpec):
         ("metric", "Module.metric gives an object of type NoMetric, not a Metric"),
         ("name", "Module.metric computes no 'accuracy', which known_metrics names"),
         ("list", "Module.metric computes an object of type list, not a mapping of metric -> (T,)"),
-        ("five", "Module.metric computes 'accuracy' with 5 values for 1 tasks"),
+        ("five", "Module.metric computes 'accuracy' with 5 values for 1 task"),
         ("tensor", "Module.predict gives an object of type Tensor, not a dict of tensors"),
         ("empty", "Module.predict gives an empty dict, not a dict of tensors"),
         ("numbers", "Module.predict gives 'p' of shape (), not (B, T, ...) = (B, 1, ...)"),

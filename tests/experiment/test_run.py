@@ -164,7 +164,7 @@ def test_being_watched_changes_no_bit(tmp_path: Path, no_plots: None) -> None:
     mtl.run(recipe(), out=tmp_path / "alone")
     assert differing(tmp_path / "watched", tmp_path / "alone") == set()
     steps = [event for event in listener.events if isinstance(event, Stepped)]
-    assert steps == [Stepped(epoch, step, 3) for epoch in range(3) for step in (1, 2, 3)]
+    assert steps == [Stepped(epoch, step, 3, 20) for epoch in range(3) for step in (1, 2, 3)]
     of_one = ["Stepped"] * 3 + ["Saved", "EpochEnded"]
     assert [type(event).__name__ for event in listener.events] == ["Started", *of_one * 3, "Ended"]
     assert listener.events[-1] == Ended(result.metrics, 3, 9)

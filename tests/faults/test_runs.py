@@ -217,7 +217,7 @@ def test_no_memory(stage: str, command: Command) -> None:
     assert (done.returncode, done.stdout) == (ENVIRONMENT, "")
     step = {"forward": 4, "backward": 4, "step": 4, "log": 3, "finish": 9, "plot": 9}.get(stage, 6)
     line = (
-        rf"error: not enough memory at step {step} with batches of 15 rows \(peak [\d,]+ MB\); "
+        rf"error: not enough memory at step {step} with batches of 15 rows \(peak [\d.]+ [MG]B\); "
         r"lower train\.batch_size and raise train\.accumulate; the last checkpoint stands"
     )
     if stage == "load":
@@ -291,7 +291,8 @@ def test_little_room(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     done = command()
     (line,) = done.stderr.splitlines()
     assert re.fullmatch(
-        rf"warning: {command.out}/checkpoints: 0 MB are free, and a checkpoint takes \d+ MB; make room", line
+        rf"warning: {command.out}/checkpoints: 1\.0 kB are free, and a checkpoint takes [\d.]+ [kM]B; make room",
+        line,
     )
     assert (done.returncode, command.saved()[-1]) == (OK, EPOCHS * STEPS)
     assert len(asked) == 1 + EPOCHS

@@ -1,6 +1,7 @@
 """Plots of a run: files that are pictures, and heat maps the right way round."""
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from matplotlib.figure import Figure
 
 from mtl.errors import UserError
 from mtl.report import plots
-from mtl.report.plots import abscissa, learning_curves, plot_run
-from mtl.report.sharing_plots import sharing_maps, sharing_paths
+from mtl.report.curves import abscissa, learning_curves
+from mtl.report.plots import plot_run
+from mtl.report.sharing_history import sharing_paths
+from mtl.report.sharing_plots import sharing_maps
 from mtl.runs.folder import RunFolder
 from mtl.runs.record import Selected
 from tests.support.records import record
@@ -121,19 +124,88 @@ def test_curves_show_each_task_and_split() -> None:
     assert set(lines) == {"train", "validation"}
     assert list(lines["train"].get_xdata()) == [1, 2, 3]
     np.testing.assert_allclose(lines["train"].get_ydata(), [2, 1.5, 1 + 1 / 3])
-    assert panels[0].get_ylabel() == "loss"
+    assert panels[0].get_ylabel() == "loss (mean per label)"
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"train", "validation"}
 
 
-def test_curves_of_many_tasks_are_a_panel_per_split() -> None:
+def test_curves_of_many_tasks_are_a_heat_map_and_a_dot_plot() -> None:
+    """Each task has a row of colours for validation, and a dot per split at the step; the highest is on top."""
     names = [f"t{i}" for i in range(40)]
-    figure = drawn(learning_curves(rows(names), "loss"))
-    assert [axis.get_title() for axis in figure.axes] == ["train, 40 tasks", "validation, 40 tasks"]
-    *thin, median = figure.axes[0].get_lines()
-    assert len(thin) == 40
-    np.testing.assert_allclose(thin[7].get_ydata(), [1 + 7, 1 / 2 + 7, 1 / 3 + 7])
-    np.testing.assert_allclose(median.get_ydata(), [1 + 19.5, 1 / 2 + 19.5, 1 / 3 + 19.5])
-    undefined = drawn(learning_curves(rows(names), "accuracy")).axes[0].get_lines()[-1]
-    np.testing.assert_allclose(undefined.get_xdata(), [1, 3])  # of epoch 2 nothing is known
+    made = rows(names)
+    made.append({"split": "test", "epoch": 2, "step": 20, **{f"test/{t}/loss": 7.0 for t in names}})
+    figure = drawn(learning_curves(made, "loss", step=20))
+    heat, dots = figure.axes[:2]
+    (image,) = heat.get_images()
+    assert np.shape(image.get_array()) == (40, 3)
+    np.testing.assert_allclose(np.asarray(image.get_array())[0], [1 + 39, 1 / 2 + 39, 1 / 3 + 39])
+    assert [label.get_text() for label in heat.get_yticklabels()] == names[::-1]
+    assert [label.get_text() for label in heat.get_xticklabels()] == ["1", "2", "3"]
+    assert heat.get_title() == "validation, each epoch"
+    assert dots.get_title() == "40 tasks at step 20, sorted by validation"
+    lines = {str(line.get_label()).split(",")[0]: line for line in dots.get_lines()}
+    assert list(lines) == ["train", "validation", "test"]
+    np.testing.assert_allclose(lines["train"].get_xdata(), [1 / 2 + k for k in range(39, -1, -1)])
+    np.testing.assert_allclose(lines["test"].get_xdata(), [7.0] * 40)
+    assert dots.get_xscale() == "linear"
+
+
+def test_a_task_of_many_without_a_value_is_grey_and_at_the_bottom() -> None:
+    names = [f"t{i}" for i in range(14)]
+    figure = drawn(learning_curves(rows(names, hole="t13"), "loss"))
+    (image,) = figure.axes[0].get_images()
+    assert np.ma.getmaskarray(image.get_array())[13].all()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][13] == "t13"
+    assert image.get_cmap()(np.ma.masked).count(1.0) < 4  # type: ignore[operator]
+
+
+def test_many_tasks_in_several_units_have_a_logarithmic_scale() -> None:
+    names = [f"t{i}" for i in range(14)]
+    made = [
+        {
+            "split": "validation",
+            "epoch": e,
+            "step": e,
+            **{f"validation/{t}/rmse": 10.0**k for k, t in enumerate(names)},
+        }
+        for e in (1, 2)
+    ]
+    heat, dots = drawn(learning_curves(made, "rmse")).axes[:2]
+    assert dots.get_xscale() == "log"
+    assert heat.get_images()[0].norm.vmin == 1.0
+    assert dots.get_xlabel() == "rmse (in the unit of the label)"
+
+
+def test_the_unit_of_a_label_stands_by_its_task() -> None:
+    made = [
+        {
+            "split": "train",
+            "epoch": 1,
+            "step": 1,
+            **{f"train/{t}/{m}": 2.0 for t in "ab" for m in ("mae", "r2")},
+        }
+    ]
+    titles = {
+        metric: [axis.get_title() for axis in learning_curves(made, metric, units={"b": "CHF"}).axes]
+        for metric in ("mae", "r2")
+    }
+    assert titles == {"mae": ["a", "b (CHF)"], "r2": ["a", "b"]}
+
+
+def test_ticks_of_epochs_are_whole_numbers() -> None:
+    curves = [learning_curves(rows(["a"], epochs=n), "loss") for n in (1, 2)]
+    for figure in (*curves, paths_of(alphas(2, epochs=2))):
+        drawn(figure)
+        ticks = [tick for axis in figure.axes if axis.get_visible() for tick in axis.get_xticks()]
+        assert ticks
+        assert all(float(tick).is_integer() for tick in ticks)
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (4, (4, 1)), (5, (3, 2)), (9, (3, 3)), (12, (4, 3))])
+def test_panels_of_a_few_tasks_leave_few_holes(n: int, shape: tuple[int, int]) -> None:
+    made = [{"split": "train", "epoch": 1, "step": 1, **{f"train/t{k}/loss": 1.0 for k in range(n)}}]
+    grid = learning_curves(made, "loss").axes[0].get_gridspec()
+    assert grid is not None
+    assert (grid.ncols, grid.nrows) == shape
 
 
 def test_only_the_metrics_asked_for_are_drawn(tmp_path: Path) -> None:
@@ -141,13 +213,39 @@ def test_only_the_metrics_asked_for_are_drawn(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["curves_loss.png"]
 
 
-def test_alphas_of_many_towers_are_a_mean_and_a_range() -> None:
-    figure = drawn(paths_of(alphas(9, ("fc1",))))
-    *own, mean = figure.axes[0].get_lines()
-    assert len(own) == 9
-    np.testing.assert_allclose(own[3].get_ydata(), [1, 1.01, 1.02])
-    np.testing.assert_allclose(mean.get_ydata(), [0, 0.01, 0.02])
-    assert len(figure.axes[0].collections) == 1
+def test_the_history_of_five_towers_has_a_named_line_for_each() -> None:
+    """What a tower takes from others, as a share of all it takes: 4 e of 1 + 5 e, with e = 0.00, 0.01, 0.02."""
+    figure = drawn(paths_of(alphas(5, towers=list("abcde"))))
+    for axis in figure.axes:
+        assert [line.get_label() for line in axis.get_lines()] == list("abcde")
+        np.testing.assert_allclose(axis.get_lines()[3].get_ydata(), [0, 100 * 0.04 / 1.05, 100 * 0.08 / 1.1])
+    assert figure.axes[0].get_ylabel() == "share taken from others (%)"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list("abcde")
+    colours = [line.get_color() for line in figure.axes[0].get_lines()]
+    assert len(set(colours)) == 5
+
+
+def test_a_tower_that_takes_nothing_takes_no_share_from_others() -> None:
+    names = [f"t{i}" for i in range(5)]
+    lines = [
+        {"epoch": e, "step": e, "sharing": {"s": matrix(np.zeros((5, 5)).tolist(), names)}} for e in range(2)
+    ]
+    np.testing.assert_array_equal(drawn(paths_of(lines)).axes[0].get_lines()[0].get_ydata(), [0, 0])
+
+
+def test_the_history_of_thirty_towers_is_a_heat_map() -> None:
+    """The tower that takes most from others at the end is on top, in each place."""
+    lines = alphas(30)
+    for place in ("fc1", "fc2"):
+        lines[-1]["sharing"][place]["values"][17][3] = 2.0
+    figure = drawn(paths_of(lines))
+    for axis in figure.axes[:2]:
+        (image,) = axis.get_images()
+        shares = np.asarray(image.get_array())
+        assert shares.shape == (30, 3)
+        np.testing.assert_allclose(shares[0, -1], 100 * (28 * 0.02 + 2) / (28 * 0.02 + 2 + 1.02))
+        np.testing.assert_allclose(shares[:, 1], 100 * 0.29 / 1.3)
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "t17"
 
 
 def test_a_metric_that_no_row_has() -> None:
@@ -207,20 +305,23 @@ def test_paths_tell_own_from_foreign() -> None:
     np.testing.assert_allclose(lines["x from y"].get_ydata(), [0, 0.01, 0.02])
 
 
-def test_paths_of_many_experts_are_a_mean_and_a_range() -> None:
-    """No tower is one of the experts, so that nothing is drawn as its own."""
-    names, experts = [f"t{i}" for i in range(3)], [f"e{i}" for i in range(8)]
+@pytest.mark.parametrize("n", [3, 12])
+def test_the_history_of_gates_is_the_largest_weight_of_each(n: int) -> None:
+    """No tower is one of the experts, so that nothing is taken from itself or from others."""
+    names, experts = [f"t{i}" for i in range(n)], [f"e{i}" for i in range(8)]
+    values = np.full((n, 8), 0.1)
+    values[:, 5] = 0.3
     lines = [
-        {
-            "epoch": e,
-            "step": e,
-            "sharing": {"gates": matrix(np.full((3, 8), 0.1 + e).tolist(), names, experts)},
-        }
+        {"epoch": e, "step": e, "sharing": {"gates": matrix((values + e).tolist(), names, experts)}}
         for e in range(2)
     ]
-    (mean,) = drawn(paths_of(lines)).axes[0].get_lines()
-    assert mean.get_label() == "mean and range"
-    np.testing.assert_allclose(mean.get_ydata(), [0.1, 1.1])
+    axis = drawn(paths_of(lines)).axes[0]
+    if n == 3:
+        assert axis.get_ylabel() == "largest weight of one source"
+        assert [line.get_label() for line in axis.get_lines()] == names
+        np.testing.assert_allclose(axis.get_lines()[1].get_ydata(), [0.3, 1.3])
+    else:
+        np.testing.assert_allclose(np.asarray(axis.get_images()[0].get_array()), [[0.3, 1.3]] * n)
 
 
 def test_loss_weights_are_drawn_where_they_move(tmp_path: Path) -> None:
@@ -240,16 +341,52 @@ def test_names_with_dollars_and_underscores_are_text(tmp_path: Path) -> None:
     assert len(plot_run(run)) == 5
 
 
-@pytest.mark.parametrize("n", [64, 256])
-def test_many_towers_stay_within_what_can_be_drawn(n: int, tmp_path: Path) -> None:
+def overlapping(labels: Any) -> int:
+    boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    return sum(first.overlaps(second) for first, second in pairwise(boxes))
+
+
+@pytest.mark.parametrize("n", [9, 30, 64, 256])
+def test_names_of_many_towers_do_not_touch_each_other(n: int) -> None:
     towers = [f"t{i}" for i in range(n)]
-    figure = sharing_maps(alphas(n, ("s1", "s2"))[0])
-    width, height = figure.get_size_inches() * 110
-    assert width < 2**13, "a PNG this wide takes gigabytes, and matplotlib refuses 2**16"
-    assert height < 2**13
-    named = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert 10 <= len(named) <= 25
-    assert [towers[int(at)] for at in figure.axes[0].get_xticks()] == named
+    figure = drawn(sharing_maps(alphas(n, ("s1", "s2"))[0]))
+    assert max(figure.get_size_inches() * 110) < 4000
+    for axis in figure.axes[:2]:
+        named = [label.get_text() for label in axis.get_xticklabels()]
+        assert [towers[int(at)] for at in axis.get_xticks()] == named
+        assert len(named) >= 10 if n > 30 else len(named) == n
+        assert overlapping(axis.get_xticklabels()) == overlapping(axis.get_yticklabels()) == 0
+
+
+@pytest.mark.parametrize("n", [13, 100, 256])
+def test_names_of_many_tasks_do_not_touch_each_other(n: int) -> None:
+    figure = drawn(learning_curves(rows([f"a_longer_name_{i}" for i in range(n)]), "loss"))
+    assert max(figure.get_size_inches() * 110) < 4000
+    assert len(figure.axes[0].get_yticklabels()) == n
+    assert overlapping(figure.axes[0].get_yticklabels()) == 0
+
+
+def test_colours_of_a_large_map_cover_what_is_taken_from_others() -> None:
+    """What a tower keeps of itself is a hundred times larger; it is grey, and the title has its range."""
+    lines = alphas(9, ("fc1",), towers=[f"t{i}" for i in range(9)])
+    lines[1]["sharing"]["fc1"]["values"][2][7] = -0.05
+    figure = drawn(sharing_maps(lines[1]))
+    (image,) = figure.axes[0].get_images()
+    assert image.get_clim() == (-0.05, 0.05)
+    np.testing.assert_array_equal(np.ma.getmaskarray(image.get_array()), np.eye(9, dtype=bool))
+    assert figure.axes[0].get_title() == "fc1 (grey: of itself, 1.010 to 1.010)"
+
+
+def test_of_a_hundred_towers_the_largest_weights_are_listed() -> None:
+    line = alphas(100)[1]
+    line["sharing"]["fc2"]["values"][17][3] = -0.5
+    line["sharing"]["fc1"]["values"][4][90] = 0.25
+    listed = drawn(sharing_maps(line)).axes[-1]
+    assert listed.get_title() == "the 30 largest weights of what is taken from others"
+    named = [label.get_text() for label in listed.get_yticklabels()]
+    assert named[:2] == ["t17 from t3, fc2", "t4 from t90, fc1"]
+    (dots,) = [line for line in listed.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_allclose(np.asarray(dots.get_xdata())[:3], [-0.5, 0.25, 0.01])
 
 
 def test_no_picture_is_wider_than_can_be_written(tmp_path: Path) -> None:
@@ -265,18 +402,19 @@ def test_curves_run_over_steps_if_an_epoch_was_evaluated_more_than_once(
     within: bool, label: str, n_tasks: int
 ) -> None:
     tasks = [f"t{t}" for t in range(n_tasks)]
-    made, history = rows(tasks), alphas(2)
+    made, history = rows(tasks), alphas(n_tasks)
     if within:
         made.insert(3, {**made[3], "step": 15})
         history.insert(1, {**history[0], "step": 0.5})
     made.append({**made[-1], "split": "validation"})  # measured again with thresholds: the same step
     for figure in (learning_curves(made, "loss"), paths_of(history)):
-        shown = [axis for axis in figure.axes if axis.lines]
-        assert {axis.get_xlabel() for axis in shown} == {label}
+        shown = [axis for axis in figure.axes if axis.lines or axis.get_images()]
+        assert label in {axis.get_xlabel() for axis in shown}
         assert len(shown) >= 2
-    curve = learning_curves(made, "loss").axes[-1].lines[0]
-    longest = {"epoch": 3, "step": 30}[label]
-    assert max(curve.get_xdata()) == longest  # type: ignore[arg-type]
+    if n_tasks == 2:
+        longest = {"epoch": 3, "step": 30}[label]
+        curve = learning_curves(made, "loss").axes[1].lines[0]
+        assert max(curve.get_xdata()) == longest  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_tasks", [2, 20])
@@ -289,7 +427,10 @@ def test_curves_run_over_steps_if_validation_is_not_at_the_end_of_its_epoch(n_ta
             row = {"split": split, "epoch": -(-step // 6), "step": step}
             made.append({**row, **{f"{split}/{task}/loss": 1 / step for task in tasks}})
     figure = drawn(learning_curves(made, "loss"))
-    assert {axis.get_xlabel() for axis in figure.axes} == {"step"}
+    assert figure.axes[0].get_xlabel() == "step"
+    if n_tasks == 20:
+        assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["9", "18", "27", "36"]
+        return
     lines = [line for axis in figure.axes for line in axis.get_lines()]
     runs_over = {tuple(np.asarray(line.get_xdata(), int)) for line in lines}
     assert runs_over == {(6, 12, 18, 24, 30, 36), (9, 18, 27, 36)}
@@ -352,7 +493,9 @@ def test_the_heat_map_is_of_the_selected_weights(
     figure = figures[paths.index("sharing.png")]
     (image,) = figure.axes[0].get_images()
     np.testing.assert_allclose(np.asarray(image.get_array()), np.eye(2) + 0.01 * shown)
-    assert figure.get_suptitle() == f"step {shown}"
+    title = f"small\nrun {tmp_path.name}, id 2511cdcf"
+    assert figure.get_suptitle() == f"{title}, step {shown}"
+    assert {one.get_suptitle() for one in figures if one is not figure} == {title}
 
 
 def test_a_link_in_place_of_a_picture_is_not_followed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl.build import build
+from mtl.console import number
 from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
 from mtl.report.summary import count_flops, parameter_count, summarize
@@ -64,10 +65,18 @@ def test_the_dense_stitch_is_the_published_one() -> None:
 def test_flops_are_two_per_multiplication() -> None:
     """One row through both towers: conv1 28*28*32*9, conv2 14*14*64*9*32, fc3 3136*1024; heads 1024*13."""
     macs = {"conv1": 28 * 28 * 32 * 9, "conv2": 14 * 14 * 64 * 9 * 32, "fc3": 3136 * 1024}
-    for stage, number in macs.items():
-        assert f"{2 * number / 1e6:,.3f}" in row("fashion_stitch", stage)
-    assert row("fashion_stitch", "towers")[2] == f"{2 * 2 * sum(macs.values()) / 1e6:,.2f}"
-    assert row("fashion_stitch", "heads")[2] == f"{2 * 1024 * 13 / 1e6:,.2f}"
+    shown = {"conv1": "0.4516", "conv2": "7.225", "fc3": "6.423"}
+    for stage, count in macs.items():
+        assert number(2 * count / 1e6) == shown[stage]
+        assert shown[stage] in row("fashion_stitch", stage)
+    assert row("fashion_stitch", "towers")[2] == number(2 * 2 * sum(macs.values()) / 1e6) == "28.20"
+    assert row("fashion_stitch", "heads")[2] == number(2 * 1024 * 13 / 1e6) == "0.02662"
+
+
+def test_a_single_task_is_one_task() -> None:
+    assert text("fashion_stitch", "~tasks.audience", "~model.sharing").startswith(
+        "fashion_stitch: 1 task, 1 tower, "
+    )
 
 
 @pytest.mark.parametrize("granularity", ["scalar", "channel", "dense"])

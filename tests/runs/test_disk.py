@@ -74,7 +74,7 @@ def test_little_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(shutil, "disk_usage", usage)
     assert lacks_space(tmp_path, 3 * 2**19) is None
     assert lacks_space(tmp_path / "checkpoints", 2 * 2**20) == (
-        f"{tmp_path}/checkpoints: 3 MB are free, and a checkpoint takes 2 MB; make room"
+        f"{tmp_path}/checkpoints: 3.1 MB are free, and a checkpoint takes 2.1 MB; make room"
     )
     assert asked == [tmp_path, tmp_path]
 

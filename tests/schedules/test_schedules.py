@@ -113,13 +113,20 @@ def test_a_warm_up_is_linear_and_then_the_schedule_begins(kind: str, warmup: int
 
 
 @pytest.mark.parametrize("kind", WARMED_UP)
-@pytest.mark.parametrize(("warmup", "total"), [(10, 10), (11, 10), (1, 1)])
+@pytest.mark.parametrize(("warmup", "total"), [(10, 10), (11, 10), (2, 2)])
 def test_a_warm_up_as_long_as_the_run_is_refused(kind: str, warmup: int, total: int) -> None:
     spec = schedule(kind, warmup_steps=warmup)
     with pytest.raises(UserError) as caught:
         spec.check(total)
     assert str(caught.value) == f"warmup_steps: {warmup} warm-up steps, but the run has {total} steps"
     spec.check(warmup + 1)
+
+
+@pytest.mark.parametrize("kind", WARMED_UP)
+def test_a_single_step_is_one_step(kind: str) -> None:
+    with pytest.raises(UserError) as caught:
+        schedule(kind, warmup_steps=1).check(1)
+    assert str(caught.value) == "warmup_steps: 1 warm-up step, but the run has 1 step"
 
 
 @pytest.mark.parametrize("kind", SCHEDULES.names())

@@ -134,7 +134,7 @@ def test_seeds() -> None:
         (
             {"rows": 10_000_000, "features": 4096},
             "rows",
-            "the data would take 164.0 GB, at most 4 GB are generated",
+            "the data would take 164.0 GB, at most 4.0 GB are generated",
         ),
         (
             {"labelled": {"tsk1": 0.5}},

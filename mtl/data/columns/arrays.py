@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.data.columns.labels import narrow, whole_numbers
 from mtl.data.columns.spelling import merged
 from mtl.data.iso_time import iso_seconds
@@ -107,7 +108,7 @@ def require_one_each(file: str, name: str, values: Array, n: int | None = None) 
             "save each column as an array of its own",
         )  # fmt: skip
     if n is not None and len(values) != n:
-        raise UserError(file, f"array {quoted(name)} has {len(values)} rows, the inputs have {n}")
+        raise UserError(file, f"array {quoted(name)} has {counted(len(values), 'row')}, the inputs have {n}")
 
 
 def coded(file: str, name: str, values: Array) -> tuple[Rows, tuple[str, ...]]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.data.columns.labels import narrow, whole_numbers
-from mtl.data.columns.numbers import numbers
+from mtl.data.columns.numbers import MISSING, numbers
 from mtl.data.columns.times import are_dates, times
 from mtl.data.columns.values import Codes, lists_of_text, texts
 from mtl.data.files.column_types import type_name
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 100_000
 """Most distinct values of a category or class."""
+TARGET_OF_TEXT = f"{MISSING}; a target of text takes kind: multiclass"
 MAX_LABELS = 10_000
 """Most distinct labels of a column that lists labels."""
 
@@ -59,7 +60,7 @@ class Column:
     def add(self, file: Table, first: int, at: int, array: pa.Array) -> None:
         """Read one batch. Its first row is row `first` of its file, and row `at` of all files together."""
         if self.how == "numbers":
-            return self._put(at, numbers(file, self.name, first, array))
+            return self._put(at, numbers(file, self.name, first, array, TARGET_OF_TEXT))
         if self.how == "times":
             if self.dates is None:
                 self.dates = are_dates(file, self.name, first, array)
@@ -68,7 +69,8 @@ class Column:
             self.codes = Codes(self.name, MAX_VALUES if self.how == "classes" else 1 << 31)
         # the first batch decides whether a column lists labels or holds 0 and 1; another file may do the other thing
         if self.how == "lists" and self.values is None and (self.there or _lists(array)):
-            there, rows, labels = lists_of_text(file, self.name, first, array, self.separator, self.empty)
+            separator = file.of(self.name).separator or self.separator
+            there, rows, labels = lists_of_text(file, self.name, first, array, separator, self.empty)
             self.there.append(there)
             self.listed.append((rows + at, self.codes.add(labels)))
         else:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.data.columns.dates import date_parts
-from mtl.data.columns.numbers import numbers
+from mtl.data.columns.numbers import MISSING, numbers
 from mtl.data.columns.spelling import Known
 from mtl.data.columns.times import times
 from mtl.data.columns.unseen import Unseen
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = 1_000_000
 """Most texts of a column whose codes are remembered between two batches."""
+INPUT_OF_TEXT = f"{MISSING}; a column of text belongs in inputs.categorical"
 CHUNK = 1 << 20
 """Values held in float64 at once (8 MB)."""
 
@@ -80,7 +81,7 @@ def input_block(
     """
     with np.errstate(over="ignore"):
         for i, name in enumerate(layout.numeric):
-            out[:, i] = numbers(file, name, first, batch.column(name))
+            out[:, i] = numbers(file, name, first, batch.column(name), INPUT_OF_TEXT)
     at = len(layout.numeric)
     for name, width in layout.vectors.items():
         out[:, at : at + width] = vectors(file, name, first, batch.column(name), width)

@@ -23,8 +23,10 @@ LIKE = {" ": "[ \u00a0\u202f]", "'": "['\u2019]"}
 """A sign between thousands -> the signs that look like it."""
 
 
-def numbers(file: Table, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
-    """(n,) numbers; NaN for a missing one, 0 and 1 for truth values.
+def numbers(
+    file: Table, column: str, first: int, array: pa.Array, todo: str = MISSING
+) -> npt.NDArray[np.float64]:
+    """(n,) numbers; NaN for a missing one, 0 and 1 for truth values. `todo` is the advice on a text.
 
     Raises:
         UserError: a value is not a finite number; the message names its row.
@@ -50,7 +52,7 @@ def numbers(file: Table, column: str, first: int, array: pa.Array) -> npt.NDArra
         k = first_bad(source, as_numbers)
         value = quoted(array[k].as_py())
         what = f"{value} is not a number{described(form)}"
-        raise UserError(file.where(column, first + k), what, MISSING) from None
+        raise UserError(file.where(column, first + k), what, todo) from None
     values: npt.NDArray[np.float64] = cast.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
     there = cast.is_valid().to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~np.isfinite(values) & there)

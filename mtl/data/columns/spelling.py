@@ -103,7 +103,7 @@ class Known:
     def position_of(self, text: str) -> int:
         """The position of a value that is in the list."""
         found = self.find(text)
-        assert found is not None, text
+        assert found is not None
         return found
 
     def find(self, text: str) -> int | None:

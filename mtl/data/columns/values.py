@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl.console import counted
 from mtl.data.columns.spelling import merged
 from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
 from mtl.data.files.formats.csv_structure import FIELD_LIMIT
@@ -92,7 +93,9 @@ def vectors(
     if wrong.size:
         k = int(wrong[0])
         what = (
-            f"the vector has {lengths[k]} numbers, the first one {width}" if width else "the vector is empty"
+            f"the vector has {counted(int(lengths[k]), 'number')}, the first one {width}"
+            if width
+            else "the vector is empty"
         )
         raise UserError(file.where(column, first + k), what)
     flat = array.flatten()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 from urllib.parse import urljoin, urlsplit
 
+from mtl.console import file_size
 from mtl.errors import EnvironmentFault, quoted
 from mtl.signals import undoing
 
@@ -238,7 +239,7 @@ def _answer(response: requests.Response) -> str:
 def _progress(remote: Remote, url: str) -> Iterator[Callable[[int], object]]:
     """Report a download: a terminal shows a bar, which is told of arriving bytes; other outputs get one line."""
     if not sys.stderr.isatty():
-        say(f"fetching {remote.name} ({remote.size / 1e6:.1f} MB) from {urlsplit(url).hostname}")
+        say(f"fetching {remote.name} ({file_size(remote.size)}) from {urlsplit(url).hostname}")
         yield lambda n: None
         return
     from rich.console import Console

@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.errors import UserError, quoted
 
 UNSIGNED_BYTE = 8
@@ -58,9 +59,11 @@ def read(stream: IO[bytes], name: str, limit: int = LIMIT) -> bytearray:
         if size is not None and len(data) > size:
             raise UserError(name, f"unpacks to more than the {size:,} bytes that its IDX header announces")
     if size is None:
-        raise UserError(name, f"holds {len(data)} bytes, which is less than an IDX header", _AGAIN)
+        raise UserError(name, f"holds {counted(len(data), 'byte')}, which is less than an IDX header", _AGAIN)
     if len(data) < size:
-        raise UserError(name, f"holds {len(data):,} bytes, its IDX header announces {size:,}", _AGAIN)
+        raise UserError(
+            name, f"holds {counted(len(data), 'byte')}, its IDX header announces {size:,}", _AGAIN
+        )
     return data
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.data.memory import require_memory
 from mtl.errors import UserError, quoted
 
@@ -58,7 +59,7 @@ def read_images(
     root = root.resolve()
     with _warnings_as_errors():
         first = _image(paths[0], root, size, mode, place(0)) if first is None else first
-        what = f"{len(paths)} images of {first.shape[1]} x {first.shape[2]}"
+        what = f"{counted(len(paths), 'image')} of {first.shape[1]} x {first.shape[2]}"
         require_memory(len(paths) * first.size, "", what, "lower inputs.image.size", limit_bytes)
         images = np.empty((len(paths), *first.shape), np.uint8)
         images[0] = first

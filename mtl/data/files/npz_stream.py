@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from mtl.console import counted
 from mtl.data.files.npz import Archive
 from mtl.data.types import Array
 from mtl.errors import UserError, did_you_mean, quoted
@@ -32,7 +33,7 @@ def stream(archive: Archive, wanted: Sequence[str], rows: int) -> Iterator[dict[
     n_rows = lengths[wanted[0]]
     for name, length in lengths.items():
         if length != n_rows:
-            what = f"array {quoted(name)} has {length} rows, {quoted(wanted[0])} has {n_rows}"
+            what = f"array {quoted(name)} has {counted(length, 'row')}, {quoted(wanted[0])} has {n_rows}"
             raise UserError(archive.name, what)
     with ExitStack() as open_files:
         readers = {

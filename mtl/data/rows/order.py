@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.data.types import Rows
 from mtl.errors import UserError
 
@@ -92,7 +93,7 @@ def n_batches(n: int, batch_size: int, drop_last: bool) -> int:
         if not full:
             raise UserError(
                 "",
-                f"drop_last leaves no batch: {n} rows, batch_size {batch_size}",
+                f"drop_last leaves no batch: {counted(n, 'row')}, batch_size {batch_size}",
                 f"lower batch_size to {n} or less, or set drop_last: false",
                 path=("train", "batch_size"),
             )

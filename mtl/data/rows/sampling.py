@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.data.columns.labels import narrow
 from mtl.data.rows.order import batches, generator_bits, n_batches, order
 from mtl.data.types import Rows
@@ -102,7 +103,7 @@ class Sampler:
         if drop_last and self.reserved and len(rows) < self.free:
             raise UserError(
                 "",
-                f"drop_last leaves no batch: {len(rows)} rows, {self.free} of each batch are not reserved",
+                f"drop_last leaves no batch: {counted(len(rows), 'row')}, {self.free} of each batch are not reserved",
                 "lower batch_size, or set drop_last: false",
                 path=("train", "batch_size"),
             )
@@ -122,13 +123,15 @@ class Sampler:
             if len(labelled) == 0:
                 raise UserError("", f"no row of train has a label of task {quoted(task)}", path=(*path, task))
             if len(labelled) < count:
-                what = f"{count} rows are asked for in each batch, train has {len(labelled)} with this label"
+                asked = counted(count, "row is", "rows are")
+                what = f"{asked} asked for in each batch, train has {len(labelled)} with this label"
                 raise UserError("", what, f"ask for {len(labelled)} or fewer", path=(*path, task))
         total = sum(count for _, count in min_labelled.values())
         if total >= self.batch_size:
+            reserved = counted(total, "row is", "rows are")
             raise UserError(
                 "",
-                f"{total} rows are reserved of a batch of {self.batch_size}",
+                f"{reserved} reserved of a batch of {self.batch_size}",
                 "leave room for other rows",
                 path=path,
             )

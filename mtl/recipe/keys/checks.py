@@ -75,14 +75,13 @@ def _target_problems(tasks: Tasks) -> Iterator[Problem]:
 
 def _row_problems(data: Data, tasks: Tasks, train: Train) -> Iterator[Problem]:
     """Faults in the names by which rows are split and drawn."""
-    split = data.split
-    if split.stratify is not None:
-        yield from _task_known(tasks, split.stratify, ("data", "split", "stratify"))
-        if split.stratify in tasks and tasks[split.stratify].reads != "classes":
-            yield (
-                ("data", "split", "stratify"),
-                f"task {quoted(split.stratify)} has no classes to stratify by",
-            )
+    path: KeyPath = ("data", "split", "stratify")
+    strata = data.split.strata(tasks)
+    for i, name in enumerate(strata):
+        yield from _task_known(tasks, name, path if isinstance(data.split.stratify, str) else (*path, i))
+    spec = tasks.get(strata[0]) if len(strata) == 1 else None
+    if spec is not None and spec.reads == "numbers" and spec.missing == "error":
+        yield path, f"task {quoted(strata[0])} has no classes to stratify by"
     batches = train.batches
     for name in batches.min_labelled:
         yield from _task_known(tasks, name, ("train", "batches", "min_labelled", name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mtl.console import counted
 from mtl.errors import KeyPath, UserError
 from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.text.merge import marks_in, merge, replaced, same_kind, value_at
@@ -74,5 +75,5 @@ def check_tasks(names: Collection[str], document: Document, spread: Any = None) 
         raise UserError(place_of(document.marks, ("tasks",)), what, path=("tasks",))
     total = len(names) * sum(1 for _ in paths_in(spread, ()))
     if total > MAX_SPREAD:
-        what = f"{total} values come out for {len(names)} tasks; at most {MAX_SPREAD}"
+        what = f"{total} values come out for {counted(len(names), 'task')}; at most {MAX_SPREAD}"
         raise UserError(place_of(document.marks, ("tasks",)), what, path=("tasks",))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
+from mtl.console import counted
 from mtl.data.columns.labels import NO_AND_YES
 from mtl.errors import UserError, quoted
 from mtl.starter.look.columns import MANY, Look
@@ -33,7 +34,9 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
         return "multilabel", {}, "holds lists of labels"
     if seen.type in ("vector", "other") or seen.dates:
         held = {"vector": "lists of numbers", "other": "values that are no labels", "time": "times"}
-        raise UserError("--targets", f"{what} holds {held.get(seen.type, 'dates')}: no kind of task is for it")
+        raise UserError(
+            "--targets", f"{what} holds {held.get(seen.type, 'dates')}: no kind of task is for it"
+        )
     if seen.infinite_row:
         raise UserError(seen.infinite_row, "the label is an infinite number", "replace it by null")
     if seen.distinct < 2:
@@ -53,7 +56,8 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
     if seen.distinct > MANY or seen.distinct > 0.5 * seen.there:
         raise UserError(
             "--targets",
-            f"{what} holds text with {seen.many} distinct values in {seen.there} rows: no kind of task is for it",
+            f"{what} holds text with {seen.many} distinct values in {counted(seen.there, 'row')}: "
+            "no kind of task is for it",
         )
     why = "codes with leading zeros" if seen.padded else "text"
     return "multiclass", {}, f"{why} with {seen.distinct} distinct values"

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from mtl.console import counted
 from mtl.data.rows.splits import CALLED, NAMES
 from mtl.starter.look.columns import MANY, Look
 from mtl.starter.words import CODED, COUNTED, IDS, SPLITS, UNNAMED
@@ -57,7 +58,7 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "image", "paths of images"
     what = "codes with leading zeros" if seen.padded else "text"
     if seen.distinct > min(MANY, 0.5 * seen.there, max(FEW, 0.2 * seen.there)):
-        return "none", f"{what} with {seen.many} distinct values in {seen.there} rows"
+        return "none", f"{what} with {seen.many} distinct values in {counted(seen.there, 'row')}"
     return "categorical", f"{seen.distinct} {what if seen.padded else 'values'}"
 
 
@@ -69,7 +70,7 @@ def _few(seen: Look) -> bool:
 def _unfit(seen: Look) -> str | None:
     """The reason why a column cannot be an input, or None if it can."""
     if not seen.name.strip() or len(seen.name) > LONGEST:
-        return f"its name has {len(seen.name)} characters, at most {LONGEST}"
+        return f"its name has {counted(len(seen.name), 'character')}, at most {LONGEST}"
     if not seen.there:
         return "no value"
     if seen.type == "texts":
@@ -80,12 +81,12 @@ def _unfit(seen: Look) -> str | None:
         return f"an infinite number in {seen.infinite_row}; replace it by null to use the column"
     if seen.type == "vector":
         if seen.missing:
-            return f"{seen.missing} lists are missing"
+            return f"{counted(seen.missing, 'list is', 'lists are')} missing"
         return "lists of different lengths" if len(seen.widths) > 1 or 0 in seen.widths else None
     if seen.distinct < 2:
         return "one value throughout"
     if seen.there < FEW and seen.there <= 0.4 * seen.n + 1:
-        return f"only {seen.there} values"
+        return f"only {counted(seen.there, 'value')}"
     if seen.numeric and seen.largest > float(np.finfo(np.float32).max):
         return "numbers too large for float32"
     return None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from mtl.console import counted
 from mtl.errors import quoted
 from mtl.starter.guess.kinds import yes_values
 from mtl.starter.guess.roles import like_a_split
@@ -69,13 +70,13 @@ def _odd(seen: Look, first_row: int) -> str:
     assert seen.parsed is not None
     kind = "date" if seen.parsed.dates else "number"
     good = seen.parsed.good
-    said = [f"{good:,} {kind}{'s' if good != 1 else ''}"]
+    said = [counted(good, kind)]
     odd = sorted(seen.parsed.odd.items(), key=lambda pair: pair[1].first)
     for text, where in odd[:MOST_SHOWN]:
-        at = f"row {where.first + first_row}" if where.rows == 1 else f"{where.rows:,} rows"
+        at = f"row {where.first + first_row}" if where.rows == 1 else counted(where.rows, "row")
         said.append(f"{quoted(text)} in {at}")
     if len(odd) > MOST_SHOWN:
-        said.append(f"{len(odd) - MOST_SHOWN} other texts")
+        said.append(counted(len(odd) - MOST_SHOWN, "other text"))
     return f"{', '.join(said[:-1])} and {said[-1]}"
 
 
@@ -106,7 +107,8 @@ def _of_column(plan: Plan, seen: Look, first_row: int, said: bool) -> Iterator[s
         what = "it is taken for a missing value" if one else "these texts are taken for missing values"
         yield f"{_odd(seen, first_row)}; {what}"
     if seen.parsed is not None and seen.parsed.bare:
-        yield f"{seen.parsed.bare} numbers lack the unit {seen.form.unit} of the others, and are read as they are"
+        lack = counted(seen.parsed.bare, "number lacks", "numbers lack")
+        yield f"{lack} the unit {seen.form.unit} of the others; what counts is the number alone"
     if seen.doubt:
         yield f"{seen.doubt}; an example is {quoted(_example(seen))}"
     dropped = plan.dropped.get(seen.name)
@@ -118,7 +120,7 @@ def _of_column(plan: Plan, seen: Look, first_row: int, said: bool) -> Iterator[s
         yield f"its values are categories: {role[1]}"
     if kind is not None and kind[0] == "multilabel" and seen.type == "text" and seen.missing:
         yield (
-            f"{seen.missing} empty cells are taken to say that no label applies; "
+            f"{counted(seen.missing, 'empty cell is', 'empty cells are')} taken to say that no label applies; "
             "if the labels are not known there, write empty: missing"
         )
     if not seen.numeric and (
@@ -140,7 +142,7 @@ def _of_words(seen: Look, what: str) -> Iterator[str]:
     if markers:
         rows = sum(seen.counts[value] for value in markers)
         yield (
-            f"{_listed(markers)} in {rows:,} rows {_be(markers)} kept as a {what}; "
+            f"{_listed(markers)} in {counted(rows, 'row')} {_be(markers)} kept as a {what}; "
             "if that means a missing value, write na_values for the column in data.source.formats"
         )
     if seen.distinct > 2 and yes_values(seen.counts) is not None:
@@ -162,7 +164,7 @@ def _outcomes(plan: Plan) -> Iterator[str]:
     """The inputs that may be labels too."""
     found = [name for name in plan.used if name in plan.roles and _is_outcome(plan.looks[name], plan.targets)]
     if found:
-        looks = "1 input looks like a label" if len(found) == 1 else f"{len(found)} inputs look like labels"
+        looks = counted(len(found), "input looks like a label", "inputs look like labels")
         yield f"{looks}: {_listed(found, MOST_LISTED)}; take out what is known only afterwards"
 
 
@@ -196,8 +198,8 @@ def _left_out(plan: Plan) -> Iterator[str]:
     used = {*plan.used, *plan.leaks}
     names = [name for name in plan.roles if name not in used]
     if names:
-        are = "column is" if len(names) == 1 else "columns are"
-        yield f"{len(names)} {are} left out, each with its reason in the recipe: {_listed(names, MOST_LISTED)}"
+        left = counted(len(names), "column is", "columns are")
+        yield f"{left} left out, each with its reason in the recipe: {_listed(names, MOST_LISTED)}"
 
 
 def cut(lines: Sequence[str], most: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtl.console import counted, percent
 from mtl.data.files.formats.form import ColumnForm
 from mtl.data.files.table import TableFile
 from mtl.starter.guess.roles import Role
@@ -32,7 +33,7 @@ def head(file: TableFile, path: Path) -> Iterator[str]:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:80] or "table"
     yield "# yaml-language-server: $schema=recipe.schema.json"
     yield "#"
-    yield f"# Written by `mtl init` from a look at {comment(file.name)} ({file.n_rows:,} rows)."
+    yield f"# Written by `mtl init` from a look at {comment(file.name)} ({counted(file.n_rows, 'row')})."
     yield "# Each guess says why; change what is wrong."
     yield "schema_version: 1"
     yield f"name: {scalar(name)}"
@@ -95,11 +96,6 @@ def _settings(plan: Plan, name: str, shared: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _share(part: int, n: int) -> str:
-    """A share in percent; one that would be rounded to none is given as a count."""
-    return f"{part / n:.0%}" if part >= 0.005 * n else f"{part} of {n:,}"
-
-
 def ids(plan: Plan) -> Iterator[str]:
     """The line that names the column of row ids; no line if there is none."""
     for name in plan.named("id")[:1]:
@@ -126,8 +122,8 @@ def inputs(plan: Plan) -> Iterator[str]:
     if lacking:
         most = max(lacking, key=lambda name: plan.looks[name].missing)
         looked = plan.looks[most]
-        columns = "1 column has" if len(lacking) == 1 else f"{len(lacking)} columns have"
-        share = _share(looked.missing, looked.n)
+        columns = counted(len(lacking), "column has", "columns have")
+        share = percent(looked.missing, looked.n)
         yield f"      missing: mean     # {columns} missing numbers, {comment(most)} most of all ({share})"
         yield "      indicator: true   # and a 0/1 input beside each of them says where"
 
@@ -168,13 +164,12 @@ def tasks(names: Sequence[str], plan: Plan, stratify: str | None) -> Iterator[st
         if seen.missing and kind == "multilabel" and seen.type == "text":
             parts["empty"] = "none"
             yield (
-                f"  # {_share(seen.missing, seen.n)} of cells are empty: "
+                f"  # {percent(seen.missing, seen.n)} of cells are empty: "
                 "write empty: missing if that means that the labels of a row are not known"
             )
         elif seen.missing:
             parts["missing"] = "mask"
-            many = f"{_share(seen.missing, seen.n)} of labels are" if seen.missing > 1 else "1 label is"
-            why += f"; {many} missing"
+            why += f"; {percent(seen.missing, seen.n)} of labels are missing"
         yield from _rare(name, kind, seen, options, stratify)
         yield f"  {scalar(name)}: {scalar(parts)}    # {comment(why)}"
 
@@ -194,7 +189,7 @@ def _rare(name: str, kind: str, seen: Look, options: dict[str, Any], stratify: s
         return
     weight = "positive_weight" if kind == "binary" else "class_weights"
     by = "" if stratify == name else f", and stratify: {scalar(name)} in data.split"
-    yield f"  # {comment(rare)} has {rows:,} of {rows + others:,} rows: try {weight}: balanced{by}"
+    yield f"  # {comment(rare)} has {rows:,} of {counted(rows + others, 'row')}: try {weight}: balanced{by}"
 
 
 def model(n_tasks: int, images: bool, settings: Settings) -> Iterator[str]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.data.columns.times import times
 from mtl.data.columns.numbers import inexact, inexact_row, numbers
+from mtl.data.columns.times import times
 from mtl.data.columns.values import Codes, lists_of_text, texts, vectors
 from mtl.data.files.table import MemoryTable
 from mtl.errors import UserError
@@ -233,7 +233,7 @@ def test_a_batch_without_rows_of_vectors() -> None:
         ("[NaN, 1]", "the vector holds a number that is not finite in float32"),
         ("[1e400, 1]", "the vector holds a number that is not finite in float32"),
         ("[1e39, 1]", "the vector holds a number that is not finite in float32"),
-        ("[1]", "the vector has 1 numbers, the first one 2"),
+        ("[1]", "the vector has 1 number, the first one 2"),
         ("[]", "the vector has 0 numbers, the first one 2"),
         (None, "the vector is missing; remove the row or fill it"),
     ],

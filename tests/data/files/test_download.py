@@ -111,7 +111,7 @@ def test_fetches_and_says_so_in_a_plain_line(
     assert server.headers[0]["Accept-Encoding"] == "identity"
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "fetching data.gz (0.3 MB) from 127.0.0.1\n"
+    assert err == "fetching data.gz (256.0 kB) from 127.0.0.1\n"
 
 
 def test_draws_a_bar_on_a_terminal(

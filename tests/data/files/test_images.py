@@ -209,7 +209,7 @@ def test_what_does_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.Monke
     Image.new("L", (100, 200)).save(tmp_path / "a.png")
     with pytest.raises(EnvironmentFault) as caught:
         read_images(["a.png"] * 30_000, root=tmp_path, size=None, mode="rgb", place=place, limit_bytes=10**9)
-    text = "30000 images of 200 x 100 take 1.8 GB, 1.0 GB are free; lower inputs.image.size"
+    text = "30,000 images of 200 x 100 take 1.8 GB, 1.0 GB are free; lower inputs.image.size"
     assert str(caught.value) == text
     assert caught.value.code == ENVIRONMENT
     monkeypatch.setattr(memory, "available_memory", lambda: 59_999)

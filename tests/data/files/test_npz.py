@@ -300,7 +300,7 @@ def test_a_bomb_is_refused_before_it_unpacks(tmp_path: Path, monkeypatch: pytest
         tracemalloc.stop()
     assert caught.value.code == ENVIRONMENT
     assert str(caught.value) == (
-        "a.npz: its arrays take 0.1 GB, 0.1 GB are free; use a part of them, or a machine with more"
+        "a.npz: its arrays take 67.1 MB, 50.0 MB are free; use a part of them, or a machine with more"
     )
 
 

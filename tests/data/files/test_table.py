@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
 from mtl.data.files.formats import csv as csv_form
 from mtl.data.files.formats import parquet
-from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
 from mtl.data.files.table import TableFile
 from mtl.errors import UserError
 

@@ -55,7 +55,7 @@ NOTES: dict[str, tuple[str, list[Any], str]] = {
     ),
     "numbers without their unit": (
         "v", cycle("12%", "7%", "8%", "9%", "5", n=N),
-        "column 'v': 40 numbers lack the unit % of the others, and are read as they are",
+        "column 'v': 40 numbers lack the unit % of the others; what counts is the number alone",
     ),
     "a word for missing among words": (
         "country", cycle("NA", "CH", "ZA", "DE", n=N),
@@ -148,6 +148,16 @@ def test_two_columns_that_name_splits(tmp_path: Path) -> None:
     grouped = starter(tmp_path, {**parts, "person": cycle(*range(50), n=N)}, group="person")
     assert "column: part" not in grouped.text
     assert "    # left out: part (it names the split of each row)" in grouped.text.splitlines()
+
+
+def test_one_line_tells_of_many_columns(tmp_path: Path) -> None:
+    columns = {f"c{i}": cycle("NA", *range(9), n=N) for i in range(3)}
+    assert len(starter(tmp_path, columns).notes) == 3
+    columns["c3"] = cycle("NA", "n/a", *range(8), n=N)
+    assert starter(tmp_path, {**columns, "v": [*range(N - 1), "Total"]}).notes == (
+        "4 columns of numbers or dates hold 'NA', 'n/a', which are taken for missing values: 'c0', 'c1', 'c2', 'c3'",
+        "column 'v': 199 numbers and 'Total' in row 201; it is taken for a missing value",
+    )
 
 
 def test_the_encoding_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO
 
+from mtl.console import counted
 from mtl.data.files.formats.encoding import Streams
 from mtl.errors import UserError, quoted
 
@@ -164,7 +165,7 @@ class _Records:
         for record in chain([self.ahead] if self.ahead is not None else [], self):
             if len(record) != width:
                 raise UserError(
-                    f"{self.name}:row {self.row}", f"{len(record)} fields, header has {width}",
+                    f"{self.name}:row {self.row}", f"{counted(len(record), 'field')}, header has {width}",
                     "a value that holds the delimiter must stand in quotes",
                 )  # fmt: skip
             yield record

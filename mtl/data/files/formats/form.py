@@ -21,6 +21,7 @@ class ColumnForm:
         thousands: the sign between groups of three digits; "" for none.
         unit: text before or after a number, such as `%` or `CHF`; 12% is read as 12.
         date_format: how a date is written, in the signs of `strptime`; "" for ISO 8601.
+        separator: the text between the labels of a row that lists several; "" for that of the whole table.
     """
 
     na_values: tuple[str, ...] | None = None
@@ -28,6 +29,7 @@ class ColumnForm:
     thousands: str = ""
     unit: str = ""
     date_format: str = ""
+    separator: str = ""
 
     @property
     def plain_numbers(self) -> bool:

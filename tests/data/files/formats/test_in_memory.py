@@ -6,9 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtl.data.files.formats import memory
-from mtl.data.files.table import MemoryTable
-from mtl.data.files.table import TableFile
+from mtl.data.files.formats import in_memory
+from mtl.data.files.table import MemoryTable, TableFile
 from mtl.errors import UserError
 
 COLUMNS: dict[str, object] = {
@@ -46,7 +45,7 @@ def test_it_is_read_as_a_parquet_file_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunks", [[3], [1, 2], [0, 3, 0], [1, 0, 1, 1]])
 @pytest.mark.parametrize("batch", [1, 2, 100])
 def test_chunks_do_not_matter(chunks: list[int], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "ROWS", batch)
+    monkeypatch.setattr(in_memory, "ROWS", batch)
     parts, at = [], 0
     for n in chunks:
         parts.append(pa.table({"a": pa.array([0, 1, 2][at : at + n], pa.int64())}))
