@@ -256,6 +256,6 @@ def test_notes_go_to_stderr(tmp_path: Path, capsys: Capture) -> None:
     )
     assert (
         done.stdout
-        == f"{tmp_path / 'r.yaml'}: 1 tasks; look through it, then: mtl run {tmp_path / 'r.yaml'}\n"
+        == f"{tmp_path / 'r.yaml'}: 1 task; look through it, then: mtl run {tmp_path / 'r.yaml'}\n"
     )
     load_recipe(str(tmp_path / "r.yaml"))

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from mtl.data.columns.numbers import numbers
 from mtl.data.columns.values import texts
 from mtl.data.files.table import TableFile
+from mtl.errors import quoted
 from mtl.starter.look.columns import SEEN_ROWS, Look
 
 CELLS = 10_000_000
@@ -80,7 +81,7 @@ def find_leaks(
             if any(True for _ in _fits(part, begin)):
                 how = next((how for how, sure in _fits(values[name].of(there), whole) if sure >= SURE), None)
                 if how is not None:
-                    found[name] = f"{how} {target}"
+                    found[name] = f"{how} {quoted(target)}"
     return found
 
 

@@ -23,21 +23,21 @@ X = RNG.standard_normal(N).round(3)
 HALF = [v if i % 2 else "" for i, v in enumerate(YES)]
 
 LEAKS: dict[str, tuple[list[Any], list[Any], str]] = {
-    "a copy": (YES, YES, "each value stands for one of label"),
-    "other words": ([int(v == "yes") for v in YES], YES, "each value stands for one of label"),
-    "a copy of a rare class": ([int(v == "Y") for v in RARE], RARE, "each value stands for one of label"),
-    "a finer value": ([v + str(i % 2) for i, v in enumerate(CLASSES)], CLASSES, "each value tells that of label"),
-    "a coarser value": ([v == "a" for v in CLASSES], CLASSES, "its value follows from that of label"),
-    "a logarithm": (np.log(AMOUNT).tolist(), AMOUNT.tolist(), "its order is that of label"),
-    "another currency": ((-0.9 * AMOUNT).round(2).tolist(), AMOUNT.tolist(), "its order is that of label"),
-    "a band": ((AMOUNT // 100).tolist(), AMOUNT.tolist(), "its order is that of label"),
-    "above a threshold": (AMOUNT.tolist(), [int(v > 200) for v in AMOUNT], "it separates the values of label"),
+    "a copy": (YES, YES, "each value stands for one of 'label'"),
+    "other words": ([int(v == "yes") for v in YES], YES, "each value stands for one of 'label'"),
+    "a copy of a rare class": ([int(v == "Y") for v in RARE], RARE, "each value stands for one of 'label'"),
+    "a finer value": ([v + str(i % 2) for i, v in enumerate(CLASSES)], CLASSES, "each value tells that of 'label'"),
+    "a coarser value": ([v == "a" for v in CLASSES], CLASSES, "its value follows from that of 'label'"),
+    "a logarithm": (np.log(AMOUNT).tolist(), AMOUNT.tolist(), "its order is that of 'label'"),
+    "another currency": ((-0.9 * AMOUNT).round(2).tolist(), AMOUNT.tolist(), "its order is that of 'label'"),
+    "a band": ((AMOUNT // 100).tolist(), AMOUNT.tolist(), "its order is that of 'label'"),
+    "above a threshold": (AMOUNT.tolist(), [int(v > 200) for v in AMOUNT], "it separates the values of 'label'"),
     "present or not": (
         [f"2024-01-{1 + i % 28:02d} {i}" if v == "yes" else "" for i, v in enumerate(YES)],
         YES,
-        "whether it is missing tells the value of label",
+        "whether it is missing tells the value of 'label'",
     ),
-    "a copy of labels that are missing at times": (YES, HALF, "each value stands for one of label"),
+    "a copy of labels that are missing at times": (YES, HALF, "each value stands for one of 'label'"),
 }  # fmt: skip
 
 KEPT: dict[str, tuple[list[Any], list[Any]]] = {
@@ -71,7 +71,7 @@ def test_a_column_that_does_not(case: str, tmp_path: Path) -> None:
 
 def test_a_copy_of_a_label_of_several_spellings(tmp_path: Path) -> None:
     spelled = [["Y", "yes", "YES"][i % 3] if v == "yes" else ["N", "no"][i % 2] for i, v in enumerate(YES)]
-    how = "each value stands for one of label"
+    how = "each value stands for one of 'label'"
     assert found(tmp_path, YES, spelled, ("Y", "yes", "YES")) == {"v": how}
 
 

@@ -81,7 +81,7 @@ NOTES: dict[str, tuple[str, list[Any], str]] = {
     ),
     "a copy": (
         "v", [["no", "yes"][value] for value in LABEL],
-        "column 'v' is left out, because it gives a label away: each value stands for one of label",
+        "column 'v' is left out, because it gives a label away: each value stands for one of 'label'",
     ),
     "splits": ("part", cycle("train", "test", n=N), "column 'part' names the split of each row: 'train', 'test'"),
     "splits that the reader lacks": (
