@@ -193,7 +193,8 @@ def init(
     target = Path(output)
     if target.exists() and not force:
         raise UserError(output, "is there already", "give another name by -o, or --force")
-    recipe = write_starter(table_file, target_names(targets), target, group, time)
+    names = target_names(targets)
+    recipe = write_starter(table_file, names, target, group, time, lambda line: complain(f"note: {line}"))
     schema_file = target.with_name("recipe.schema.json")
     if not schema_file.exists():
         write(schema_file, (BUILT_IN / "recipe.schema.json").read_bytes())

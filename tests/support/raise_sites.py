@@ -64,10 +64,6 @@ UNREACHABLE: dict[tuple[str, str], str] = {
         "ends at row",
     ): "the size of each array was compared with its header before",
     (
-        "mtl/starter/look.py",
-        "no rows",
-    ): "a table without rows is refused when it is checked; a guard for other tables",
-    (
         "tasks/__init__.py",
         "ImportError",
     ): "reached in a process whose folder is no checkout, which is not measured",

@@ -156,8 +156,8 @@ class Table:
         """The batch without dictionaries, with one type of text, and with null for texts that mean missing."""
         names = batch.schema.names
         found = self._everywhere(names, empty) if self.form.finds_missing else ()
-        for i, name in enumerate(names):
-            array = batch.column(i)
+        arrays = []
+        for name, array in zip(names, batch.columns, strict=True):
             if pa.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             if is_text(array.type):
@@ -165,9 +165,9 @@ class Table:
                 left = sorted(self._missing(name, empty) - set(found))
                 if left:
                     array = pc.if_else(pc.is_in(array, value_set=pa.array(left, pa.string())), None, array)
-            if array is not batch.column(i):
-                batch = batch.set_column(i, batch.schema.field(i).with_type(array.type), array)
-        return batch
+            arrays.append(array)
+        # setting one column after the other would copy all of them each time
+        return pa.RecordBatch.from_arrays(arrays, names)
 
     def without_empty(self, column: str, array: pa.Array) -> pa.Array:
         """The values of a column of `empty` texts as any other column has them: null where empty text is missing."""

@@ -65,7 +65,8 @@ class Csv:
         values = first_row(self.text, self.name, self.delimiter)
         if values is None:
             return None
-        row = dict(zip(self.column_names, values, strict=True))
+        named = values[len(values) - len(self.column_names) :]
+        row = dict(zip(self.column_names, named, strict=True))
         texts = [None if row[name] in missing else row[name] for name in columns]
         return pa.record_batch([pa.array([text], pa.string()) for text in texts], names=list(columns))
 

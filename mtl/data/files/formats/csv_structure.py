@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO
 
 from mtl.console import counted
@@ -43,12 +44,13 @@ class Checked:
 
 
 def read_header(file: Streams, name: str, delimiter: str) -> tuple[str, ...]:
-    """The names in the first row.
+    """The names in the first row, without the nameless index that pandas writes before them.
 
     Raises:
         UserError: the file is empty or not UTF-8, or a name is missing or appears twice.
     """
-    return _Records(file.stream(), name, delimiter).header()
+    names = _Records(file.stream(), name, delimiter).header()
+    return names if names[0] else names[1:]
 
 
 def refuse_twice(names: Sequence[str], file: str) -> None:
@@ -64,6 +66,8 @@ def refuse_twice(names: Sequence[str], file: str) -> None:
 
 def first_row(file: Streams, name: str, delimiter: str) -> list[str] | None:
     """The texts of the first row below the header, or None if there is none; later rows are not read.
+
+    The text of an index without a name comes first.
 
     Raises:
         UserError: the file has a fault in or before this row.
@@ -101,6 +105,8 @@ class _Records:
         """Records so far."""
         self.longest = self.held = 0
         """Bytes of the longest record, and of the one that is being read."""
+        self.ahead: list[str] | None = None
+        """The first record below the header, if it was read to understand the header."""
         self.reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
 
     def _lines(self) -> Iterator[str]:
@@ -128,7 +134,7 @@ class _Records:
         return next((todo for start, todo in BEGINNINGS.items() if line.startswith(start)), otherwise)
 
     def header(self) -> tuple[str, ...]:
-        """The names in the first record."""
+        """The names in the first record; that of an index is empty."""
         header = next(iter(self), None)
         if header is None:
             raise UserError(self.name, "no rows: the file is empty")
@@ -141,17 +147,22 @@ class _Records:
                     f"write delimiter: {other!r} in data.source",
                 )
         unnamed = next((i for i, column in enumerate(header, start=1) if not column.strip()), None)
-        if unnamed is not None:
+        if unnamed is not None and not (unnamed == 1 and self._is_index(header)):
             raise UserError(
                 self.name, f"column {unnamed} has no name", "give every column of the first row a name"
             )
         refuse_twice(header, self.name)
         return tuple(header)
 
+    def _is_index(self, header: Sequence[str]) -> bool:
+        """Whether the first column alone has no name and begins with a whole number: the index that pandas writes."""
+        self.ahead = ahead = next(iter(self), None)
+        return ahead is not None and ahead[0].isdecimal() and not header[0] and all(header[1:])
+
     def rows(self) -> Iterator[list[str]]:
         """The records below the header; each must be as wide as the header."""
         width = len(self.header())
-        for record in self:
+        for record in chain([self.ahead] if self.ahead is not None else [], self):
             if len(record) != width:
                 raise UserError(
                     f"{self.name}:row {self.row}", f"{counted(len(record), 'field')}, header has {width}",

@@ -20,6 +20,7 @@ from mtl.data.files.formats.csv_structure import (
     refuse_twice,
 )
 from mtl.data.files.opening import OpenFile
+from mtl.data.files.table import TableFile
 from mtl.errors import UserError
 
 
@@ -96,8 +97,33 @@ def test_rows_are_counted(content: bytes, n_rows: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        (b",a,b\n0,1,2\n1,3,4\n", [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]),
+        (b"\xef\xbb\xbf,a\r\n7,x\r\n5,y\r\n", [{"a": "x"}, {"a": "y"}]),
+        (b'\n,"a\nb",c\n\n0,1,2\n', [{"a\nb": "1", "c": "2"}]),
+    ],
+)
+def test_the_index_that_pandas_writes_is_no_column(
+    content: bytes, rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """`frame.to_csv(path)` gives a first column without a name: the numbers of the rows."""
+    path, names = written(tmp_path, content), tuple(rows[0])
+    assert read_header(path, "t.csv", ",") == names
+    assert check_csv(path, "t.csv", ",").n_rows == len(rows)
+    table = TableFile(tmp_path / "t.csv")
+    assert [row for _, batch in table.batches(names) for row in batch.to_pylist()] == rows
+    assert table.first_row(names).to_pylist() == rows[:1]
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b",a\n0.5,1\n", "t.csv: column 1 has no name; give every column of the first row a name"),
+        (b",a\n", "t.csv: column 1 has no name; give every column of the first row a name"),
+        (b",a,\n0,1,2\n", "t.csv: column 1 has no name; give every column of the first row a name"),
+        (b",a\n0,1\n1\n", "t.csv:row 3: 1 fields, header has 2; a value that holds the delimiter must stand in quotes"),
+        (b",a\n0\n", "t.csv:row 2: 1 fields, header has 2; a value that holds the delimiter must stand in quotes"),
         (b"", "t.csv: no rows: the file is empty"),
         (b"\n\r\n", "t.csv: no rows: the file is empty"),
         (b"a,b\n\n", "t.csv: no rows"),
