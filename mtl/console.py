@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
@@ -66,13 +66,14 @@ def mute(stream: IO[str]) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def results_table(metrics: dict[str, float | None], split: str) -> str:
-    """The results of one split: a row per task (and `mean`), a column per metric."""
+def results_table(metrics: Mapping[str, float | None], split: str, last: Sequence[str] = ()) -> str:
+    """The results of one split: a row per task (and `mean`), a column per metric; the metrics in `last` come last."""
     cells: dict[str, dict[str, float | None]] = {}
     for name, value in metrics.items():
         of_split, task, metric = name.split("/")
         if of_split == split:
             cells.setdefault(task, {})[metric] = value
     columns = list(dict.fromkeys(metric for row in cells.values() for metric in row))
+    columns.sort(key=lambda metric: metric in last)
     rows = [[task, *(number(row[c]) if c in row else "" for c in columns)] for task, row in cells.items()]
     return table([split, *(c.replace("_", " ") for c in columns)], rows)

@@ -16,7 +16,7 @@ from mtl.commands.options import (
     trained_device_option,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import complain, number, results_table, say, table
+from mtl.console import complain, number, say, table
 from mtl.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,8 +42,16 @@ def evaluate(
 ) -> None:
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
-    metrics = _loaded(run_folder, device).evaluate(split, data)
-    say(results_table(metrics, "test" if data is not None else split))
+    model = _loaded(run_folder, device)
+    metrics = model.evaluate(split, data)
+    from mtl.commands.results import say_results
+
+    record = model.folder.record
+    trained = {name: value for name, value in record.results.items() if name.startswith("train/")}
+    if data is not None:
+        say_results(model.recipe.tasks, {**trained, **metrics}, {}, "test")
+    else:
+        say_results(model.recipe.tasks, {**trained, **metrics}, record.baselines or {}, split)
 
 
 @click.command()

@@ -7,7 +7,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mtl.console import complain, duration, number, results_table, say
+from mtl.commands.results import say_results
+from mtl.console import complain, duration, number, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -135,7 +136,7 @@ class TrainingConsole:
         self.close()
         dataset, sources = self._trainer.dataset, self._trainer.recipe.data.by_name.values()
         say()
-        say(results_table(event.metrics, "test"))
+        say_results(self._trainer.recipe.tasks, event.metrics, event.baselines, "test")
         if dataset.ceiling:
             shown = [f"{task} {value:.4f}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
             more = (
