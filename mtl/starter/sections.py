@@ -14,12 +14,7 @@ from mtl.errors import quoted
 from mtl.recipe.text.scalars import plain_text
 from mtl.starter.guess import Role
 from mtl.starter.look import Look, Looks
-
-STEPS = 400
-"""Approximate number of optimizer steps of a first run."""
-BATCH = 256
-MANY_TASKS = 16
-"""Most tasks that get a tower each; more tasks share one tower."""
+from mtl.starter.settings import Settings
 
 
 def head(file: TableFile, path: Path) -> Iterator[str]:
@@ -118,7 +113,14 @@ def tasks(
         yield f"  {_scalar(name)}: {{{body}}}    # {_comment(why)}"
 
 
-def model(n_tasks: int, images: bool) -> Iterator[str]:
+def screen(settings: Settings, n_columns: int, n_rows: int) -> Iterator[str]:
+    """The line of `data.screen`; no line if no column is left out."""
+    if settings.screen is not None:
+        why = f"{n_columns} inputs for {n_rows:,} rows: those that tell nothing are left out"
+        yield f"  screen: {settings.screen}    # {why}"
+
+
+def model(n_tasks: int, images: bool, settings: Settings) -> Iterator[str]:
     """The lines of `model`: small dense towers, or convolutional ones for images, stitched if they are few."""
     stages = [f"{{name: fc{i}, kind: linear, features: 64}}" for i in (1, 2)]
     sites = ["fc1", "fc2"]
@@ -130,26 +132,32 @@ def model(n_tasks: int, images: bool) -> Iterator[str]:
         stages = [*(stage for pair in convolutions for stage in pair), stages[0]]
         sites = ["pool1", "pool2", "pool3", "fc1"]
     yield "model:"
-    if n_tasks > MANY_TASKS:
-        yield "  towers: one        # many tasks: one tower for all; per_task or a mapping of towers is the alternative"
+    if settings.one_tower is not None:
+        why = f"for {settings.one_tower}; per_task or a mapping of towers is the alternative"
+        yield f"  towers: one        # {why}"
     else:
         yield "  towers: per_task"
     yield "  backbone:"
     yield "    kind: layers"
+    for line in settings.backbone:
+        yield f"    {line}"
     yield "    stages:"
     for stage in stages:
         yield f"      - {stage}"
-    if 1 < n_tasks <= MANY_TASKS:
+    if n_tasks > 1 and settings.one_tower is None:
         yield f"  sharing: {{kind: cross_stitch, after: [{', '.join(sites)}], lr_scale: 10}}"
-    yield "  head: {dropout: 0.1}"
+    if settings.dropout:
+        yield f"  head: {{dropout: {settings.dropout}}}"
 
 
-def training(n_rows: int) -> Iterator[str]:
-    """The lines of the optimizer, the schedule and `train`; fewer rows get more epochs."""
-    epochs = min(100, max(3, round(STEPS * BATCH / (0.7 * n_rows))))
-    yield "optimizer: {kind: adamw, lr: 2e-3, weight_decay: 1e-4}"
+def training(settings: Settings) -> Iterator[str]:
+    """The lines of the optimizer, the schedule and `train`."""
+    decay = f"{settings.weight_decay:g}".replace("0.0001", "1e-4")
+    yield f"optimizer: {{kind: adamw, lr: 2e-3, weight_decay: {decay}}}"
     yield "schedule: {kind: cosine}"
-    yield f"train: {{epochs: {epochs}, batch_size: {BATCH}, early_stopping: {{patience: 15}}}}"
+    yield (
+        f"train: {{epochs: {settings.epochs}, batch_size: {settings.batch_size}, early_stopping: {{patience: 15}}}}"
+    )
 
 
 def _scalar(value: Any) -> str:

@@ -21,7 +21,10 @@ from mtl.signals import undoing
 from mtl.starter import sections
 from mtl.starter.guess import LONGEST, Role, guess_kind, guess_role, is_time
 from mtl.starter.look import Look, look
+from mtl.starter.settings import settings_of
 
+TABULAR: tuple[Role, ...] = ("numeric", "categorical", "vector")
+"""Roles of columns that are inputs of a table."""
 SMALL = 20_000
 """Most rows of a table on which a new recipe is tried: they are read, split and encoded as in a run."""
 
@@ -119,12 +122,14 @@ def starter_recipe(
     chosen: dict[Role, list[str]] = {}
     for name, (role, _) in roles.items():
         chosen.setdefault(role, []).append(name)
-    tabular = any(role in chosen for role in ("numeric", "categorical", "vector"))
+    tabular = any(role in chosen for role in TABULAR)
     if not tabular and "image" not in chosen:
         raise UserError(file.name, "no column is left that could be an input")
     names = _task_names(targets)
     kinds = {target: guess_kind(looks.columns[target]) for target in targets}
     stratify = names[0] if len(names) == 1 and kinds[targets[0]][0] in ("binary", "multiclass") else None
+    n_columns = sum(len(chosen.get(role, ())) for role in TABULAR)
+    settings = settings_of(file.n_rows, n_columns, len(targets))
     lines = [
         *sections.head(file, path),
         "data:",
@@ -133,12 +138,13 @@ def starter_recipe(
         *(sections.inputs(chosen, looks.columns) if tabular else sections.image(chosen["image"][0])),
         *sections.left_out(roles, tabular),
         *sections.split(file.n_rows, group, time, stratify),
+        *sections.screen(settings, n_columns, file.n_rows),
         "",
         *sections.tasks(names, targets, kinds, looks.columns),
         "",
-        *sections.model(len(targets), not tabular),
+        *sections.model(len(targets), not tabular, settings),
         "",
-        *sections.training(file.n_rows),
+        *sections.training(settings),
     ]
     return "\n".join(lines) + "\n"
 
