@@ -9,8 +9,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mtl.commands.closing import closing_lines
-from mtl.console import complain, counted, duration, number, results_table, say
-from mtl.recipe.task_spec import units_of
+from mtl.commands.results import say_results
+from mtl.console import complain, counted, duration, number, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -167,7 +167,7 @@ class TrainingConsole:
         self.close()
         dataset, sources = self._trainer.dataset, self._trainer.recipe.data.by_name.values()
         say()
-        say(results_table(event.metrics, "test", units_of(self._trainer.recipe.tasks)))
+        say_results(self._trainer.recipe.tasks, event.metrics, event.baselines, "test")
         if dataset.ceiling:
             shown = [f"{task} {number(value)}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
             more = (

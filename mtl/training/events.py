@@ -111,11 +111,13 @@ class Ended:
         metrics: the last row of each split with the selected weights: `test/garment/accuracy` -> value.
         epoch: the epoch of the selected weights.
         step: the step of the selected weights.
+        baselines: the headline metric of models that cost nothing: `test/garment/linear` -> value.
     """
 
     metrics: dict[str, float | None]
     epoch: int
     step: int
+    baselines: dict[str, float | None]
 
 
 Event = Started | Stepped | Evaluated | EpochEnded | Saved | Noted | Warned | Ended
