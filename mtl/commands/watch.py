@@ -42,9 +42,7 @@ class TrainingConsole:
         self.quiet, self._clock = quiet, clock
         self._bar: Bar | None = None
         self._bar_task: TaskID | None = None
-        self._joins_bar = (
-            False  # whether lines go to the terminal that shows the bar; a pipe or a file does not
-        )
+        self._joins_bar = False  # whether lines go to the terminal that shows the bar
         self._began = self._last_line = clock()
         self._loss, self._loss_at = "", -LOSS_EVERY
         self._first_step = 0
@@ -80,9 +78,8 @@ class TrainingConsole:
         size = sum(parameter.numel() for parameter in trainer.built.model.parameters())
         say(f"{counts} rows; {counted(size, 'parameter')}; {trainer.device}; run {path}")
         if progress.step:
-            within = (
-                f", {counted(progress.step_in_epoch, 'step')} into the next" if progress.step_in_epoch else ""
-            )
+            steps = counted(progress.step_in_epoch, "step")
+            within = f", {steps} into the next" if progress.step_in_epoch else ""
             say(f"resuming after epoch {progress.epoch}{within} (step {progress.step})")
         if sys.stderr.isatty():
             self._start_bar(trainer)
