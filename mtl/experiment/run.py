@@ -167,7 +167,7 @@ def train(
         folder.release()
     result = result_of(folder)
     selected = selected_of(trainer.progress)
-    stream.on(Ended(result.metrics, selected.epoch, selected.step))
+    stream.on(Ended(result.metrics, selected.epoch, selected.step, tuple(result.record.plugins)))
     return result
 
 
