@@ -182,7 +182,7 @@ class TrainingConsole:
         took = duration(self._clock() - self._began)
         say(f"epoch {event.epoch}, step {event.step} ({why}); {took}")
         say()
-        say("\n".join(closing_lines(self._trainer, self._path, event.metrics)))
+        say("\n".join(closing_lines(self._trainer, self._path, event)))
 
     def close(self) -> None:
         """Remove the bar from the screen."""
