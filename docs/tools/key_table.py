@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mtl.console import counted
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import FAMILIES
 
@@ -129,7 +131,7 @@ class _Walk:
                 f"`{key}`",
                 self._type(own, value),
                 "required" if key in required else default_of(value),
-                ", ".join(dict.fromkeys(bounds(value))),
+                "; ".join(dict.fromkeys(bounds(value))),
                 cell(value.get("description") or (words or {}).get(key) or self._about(value)),
             )
 
@@ -259,11 +261,15 @@ def bounds(schema: Schema) -> Iterator[str]:
             yield f"{sign} {number(schema[key])}"
     low, most = (schema.get(f"{end}Items", schema.get(f"{end}Properties")) for end in ("min", "max"))
     if low and low == most:
-        yield f"{low} entries"
+        yield counted(low, "entry", "entries")
     elif low or most:
-        yield f"{low or 0} to {number(most)} entries" if most else f"at least {low} entries"
+        yield (
+            f"{low or 0} to {number(most)} entries"
+            if most
+            else f"at least {counted(low or 0, 'entry', 'entries')}"
+        )
     if "maxLength" in schema:
-        yield f"up to {schema['maxLength']} characters"
+        yield f"up to {counted(schema['maxLength'], 'character')}"
     if "pattern" in schema:
         yield f"matches `{plain(schema['pattern'])}`"
     for option in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
@@ -277,11 +283,13 @@ def bounds(schema: Schema) -> Iterator[str]:
 
 
 def number(value: float) -> str:
-    """10 000 rather than 10000, and 2^32 rather than 4294967296."""
+    """A bound, which is exact: 10,000 rather than 10000, and 2^32 rather than 4294967296."""
     whole = int(value)
     if whole == value and whole >= 2**32 and whole & (whole - 1) == 0:
         return f"2^{whole.bit_length() - 1}"
-    return f"{whole:,}".replace(",", " ") if whole == value and abs(whole) < 10**9 else f"{value:g}"
+    if whole == value and abs(whole) < 10**9:
+        return f"{whole:,}"
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:g}")
 
 
 if __name__ == "__main__":

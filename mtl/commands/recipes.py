@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,6 +151,15 @@ def cp(recipe: str, destination: str | None, force: bool) -> None:
 def summary(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
     """Shapes, parameters, FLOPs, and what is shared with what; rows of a table are read for its classes."""
     load_plugins(plugins)
+    summarize_recipe(recipe, overrides)
+
+
+def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
+    """Print the summary of a recipe: shapes, parameters, FLOPs, and what is shared.
+
+    Raises:
+        UserError: the recipe or its rows have a fault, or its network cannot be built.
+    """
     from mtl.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)

@@ -118,7 +118,8 @@ def test_with_a_warning_such_tasks_have_no_metric_and_the_run_ends(folder: Path,
     split = {"column": "part", "on_unlabelled": "warn"}
     written(folder, split, tasks, train__epochs=4, train__early_stopping={"patience": 2})
     done, record = ran(capsys, folder)
-    assert done.stderr.splitlines() == [
+    told = [line for line in done.stderr.splitlines() if not line.startswith("warning: split ")]
+    assert told == [
         "warning: task 'bare' has no label in validation: auroc, average_precision, accuracy, f1 and loss are "
         "undefined there, and means over tasks leave it out, and no temperature and no threshold is fitted"
     ]
@@ -167,4 +168,4 @@ def test_nothing_in_validation_can_stop_the_training(folder: Path, capsys: Captu
         in done.stderr.splitlines()
     )
     assert record["selected"]["epoch"] == 2
-    assert "(the last epoch)" in done.stdout.splitlines()[-1]
+    assert "(the last epoch)" in done.stdout

@@ -50,7 +50,7 @@ def read(data: dict[str, Any], task: dict[str, Any]) -> tuple[TaskLabels, Joined
     joined = read_sources(recipe)
     header = assemble._read_header(joined, header_of(recipe))
     outputs, splits = known_outputs(recipe, header)["t"], {"train": np.arange(joined.n_rows)}
-    return read_task("t", recipe.tasks["t"], outputs, joined, header, splits), joined
+    return read_task("t", recipe.tasks["t"], outputs, joined, header, splits, "error"), joined
 
 
 def table(path: str, categorical: tuple[str, ...] = ()) -> dict[str, Any]:

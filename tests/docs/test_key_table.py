@@ -77,19 +77,19 @@ def test_a_page_that_is_not_fresh_is_made_so() -> None:
 @pytest.mark.parametrize(
     ("title", "key", "cells"),
     [
-        ("The recipe", "schema_version", ["integer", "required", ">= 1, <= 1"]),
+        ("The recipe", "schema_version", ["integer", "required", ">= 1; <= 1"]),
         ("The recipe", "data", ["mapping, see `data`", "required", ""]),
-        ("`train`", "batch_size", ["integer", "`128`", ">= 1, <= 1 000 000", "rows"]),
+        ("`train`", "batch_size", ["integer", "`128`", ">= 1; <= 1,000,000", "rows"]),
         ("`train`", "precision", ["`float32`, `bfloat16`", "`float32`", ""]),
-        ("`train`", "clip_norm", ["number", "", "> 0, <= 1e+09", "largest norm of the whole gradient"]),
-        ("`train.batches`", "min_labelled", ["name -> integer", "`{}`", "each >= 1, each <= 1 000 000"]),
-        ("`data.split`", "validation", ["number", "", "> 0, < 1"]),
-        ("`seed`", "order", ["integer", "`0`", ">= 0, < 2^32", "order of rows, and dropout"]),
-        ("Optimizers", "lr", ["number", "required", "> 0, <= 10", "learning rate"]),
+        ("`train`", "clip_norm", ["number", "", "> 0; <= 1e9", "largest norm of the whole gradient"]),
+        ("`train.batches`", "min_labelled", ["name -> integer", "`{}`", "each >= 1; each <= 1,000,000"]),
+        ("`data.split`", "validation", ["number", "", "> 0; < 1"]),
+        ("`seed`", "order", ["integer", "`0`", ">= 0; < 2^32", "order of rows, and dropout"]),
+        ("Optimizers", "lr", ["number", "required", "> 0; <= 10", "learning rate"]),
         ("optimizer `adam`", "betas", ["list of number, number", "`[0.9, 0.999]`", "2 entries"]),
         ("sharing `cross_stitch`", "granularity", ["`scalar`, `channel`, `dense`", "`scalar`", ""]),
         ("sharing `cross_stitch`", "after", ["list of text", "required", "1 to 200 entries"]),
-        ("stage `conv`", "channels", ["integer", "required", ">= 1, <= 65 536"]),
+        ("stage `conv`", "channels", ["integer", "required", ">= 1; <= 65,536"]),
         ("task `fashion.garment`", "target", ["text", "`label`", "", "the label column"]),
         ("backbone `layers`", "stages", ["list of a stage", "required", "1 to 200 entries"]),
     ],
@@ -153,7 +153,7 @@ def test_a_plugin_has_its_table_too(tmp_path: Path) -> None:
         load_plugin(str(tmp_path / "mine.py"))
         text = key_table()
     own = tables(text)["sharing `mine`"]
-    assert own == [["`strength`", "number", "`0.25`", "> 0, < 1", "how \\*much\\* \\| how little"]]
+    assert own == [["`strength`", "number", "`0.25`", "> 0; < 1", "how \\*much\\* \\| how little"]]
     assert "A way of my own. Reference: Somebody 1999." in text
     assert "sharing `mine`" not in key_table()
 

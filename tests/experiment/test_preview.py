@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import mtl.experiment.run
+from mtl.console import file_size
 from mtl.data.memory import is_out_of_memory
 from mtl.errors import ENVIRONMENT, OK, EnvironmentFault
 from mtl.experiment.trial import build_and_try, preview, require_room
@@ -133,6 +134,16 @@ def test_weights_gradients_and_the_optimizers_state_are_counted(
     )
 
 
+def test_the_weights_of_a_gpu_are_drawn_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, _ = build_and_try(recipe())
+    monkeypatch.setattr("mtl.training.devices.free_memory", lambda device: 10**9)
+    require_room(recipe(), built, torch.device("cuda"))
+    monkeypatch.setattr("mtl.data.memory.available_memory", lambda: 100)
+    require_room(recipe(), built, CPU)
+    with pytest.raises(EnvironmentFault, match=r"^recipe: model.backbone: the weights take "):
+        require_room(recipe(), built, torch.device("cuda"))
+
+
 @pytest.mark.parametrize("command", [["validate"], ["run"], ["run", "--dry-run"]])
 @pytest.mark.parametrize("features", [60_000, 900_000])
 def test_a_network_that_is_too_large_is_refused(
@@ -143,7 +154,7 @@ def test_a_network_that_is_too_large_is_refused(
     n_weights = 2 * (16 * features + features**2 + 2 * 2 * features + 2 * features + 2)
     line = (
         "r.yaml:8:13: model.backbone: the weights, their gradients and the state of adam take "
-        f"{16 * n_weights / 1e9:.1f} GB, 8.0 GB are free; make the layers smaller"
+        f"{file_size(16 * n_weights)}, 8.0 GB are free; make the layers smaller"
     )
     refused(lambda: called(capsys, *command, "r.yaml"), folder, [line], code=ENVIRONMENT)
     assert called(capsys, "summary", "r.yaml").stdout.startswith(f"small: 2 tasks, 2 towers, {n_weights:,} ")

@@ -208,6 +208,22 @@ def test_panels_of_a_few_tasks_leave_few_holes(n: int, shape: tuple[int, int]) -
     assert (grid.ncols, grid.nrows) == shape
 
 
+def test_the_median_is_of_the_same_tasks_throughout() -> None:
+    """A task that has a value only now and then would move the line by coming and going."""
+    names = [f"t{i}" for i in range(40)]
+    measured = rows(names)
+    for row in measured:
+        for task in names[:30]:
+            row[f"{row['split']}/{task}/loss"] = 1000.0 if row["epoch"] == 2 else None
+    line = drawn(learning_curves(measured, "loss")).axes[0].get_lines()[-1]
+    assert line.get_label() == "median of 10 tasks"
+    np.testing.assert_allclose(line.get_ydata(), [1 + 34.5, 1 / 2 + 34.5, 1 / 3 + 34.5])
+    for row in measured:
+        for task in names[30:]:
+            row[f"{row['split']}/{task}/loss"] = None if row["epoch"] == 2 else 0.0
+    assert len(drawn(learning_curves(measured, "loss")).axes[0].get_lines()) == 40
+
+
 def test_only_the_metrics_asked_for_are_drawn(tmp_path: Path) -> None:
     paths = plot_run(run_of(tmp_path, ["a", "b"], stitched=False), {"auroc"})
     assert [path.name for path in paths] == ["curves_loss.png"]
