@@ -16,7 +16,7 @@ from mtl.data.columns.numbers import numbers
 from mtl.data.columns.values import texts
 from mtl.data.files.table import TableFile
 from mtl.errors import quoted
-from mtl.starter.look.columns import SEEN_ROWS, Look
+from mtl.starter.look.columns import SEEN_ROWS, Look, first_rows
 
 CELLS = 10_000_000
 """Most cells that are compared; a table with more columns is compared on fewer rows."""
@@ -94,7 +94,7 @@ def _values(
 ) -> Iterator[tuple[str, Values]]:
     """The values of the columns in the first n rows."""
     parts: dict[str, list[pa.Array]] = {name: [] for name in columns}
-    for first, batch in file.batches(columns):
+    for first, batch in first_rows(file, columns, min(n, SEEN_ROWS)):
         for name in columns:
             array = batch.column(name)
             if looks[name].numeric:
@@ -106,8 +106,6 @@ def _values(
                 if yes.get(name):
                     array = pc.is_in(array, pa.array(yes[name]), skip_nulls=True).cast(pa.string())
                 parts[name].append(array)
-        if first + batch.num_rows >= min(n, SEEN_ROWS):
-            break
     for name in columns:
         column = pa.chunked_array(parts.pop(name)).combine_chunks().slice(0, n)
         if looks[name].numeric:

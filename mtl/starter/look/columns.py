@@ -17,6 +17,8 @@ from mtl.data.files.formats.form import ColumnForm
 from mtl.data.files.table import TableFile
 from mtl.starter.look.parsed import Parsed, forms_of
 
+AT_ONCE = 2048
+"""Fewest rows that are looked at together."""
 SEEN_ROWS = 200_000
 """Most rows that are read."""
 MANY = 2000
@@ -113,7 +115,7 @@ def look(file: TableFile, separator: str = "|") -> dict[str, Look]:
     """
     file.check()
     looks = {name: Look(name, file.types[name]) for name in file.column_names}
-    for first, batch in _first_rows(file, file.column_names):
+    for first, batch in first_rows(file, file.column_names, SEEN_ROWS):
         for name, seen in looks.items():
             _see(seen, file, first, batch.column(name), separator)
     texts_of = {name: seen.counts for name, seen in looks.items() if seen.type == "text"}
@@ -123,7 +125,7 @@ def look(file: TableFile, separator: str = "|") -> dict[str, Look]:
     }
     for name, (parsed, doubt) in found.items():
         looks[name].parsed, looks[name].form, looks[name].doubt = parsed, parsed.form, doubt
-    for first, batch in _first_rows(file, list(found)):
+    for first, batch in first_rows(file, list(found), SEEN_ROWS):
         for name, (parsed, _) in found.items():
             parsed.add(texts(file, name, first, batch.column(name)), first)
     for seen in looks.values():
@@ -131,12 +133,22 @@ def look(file: TableFile, separator: str = "|") -> dict[str, Look]:
     return looks
 
 
-def _first_rows(file: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def first_rows(file: TableFile, columns: Sequence[str], most: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The first rows of some columns, at most about `most`; each batch comes with the number of its first row.
+
+    A wide CSV comes in batches of few rows. They are put together, since each batch costs a call for each column.
+    """
     if not columns:
         return
+    waiting: list[pa.RecordBatch] = []
+    begin = 0
     for first, batch in file.batches(columns):
-        yield first, batch
-        if first + batch.num_rows >= SEEN_ROWS:
+        waiting.append(batch)
+        end = first + batch.num_rows
+        if end - begin >= AT_ONCE or end >= min(most, file.n_rows):
+            yield begin, pa.concat_batches(waiting)
+            waiting, begin = [], end
+        if end >= most:
             break
 
 

@@ -95,7 +95,7 @@ def _of_many(plan: Plan, marked: Sequence[str]) -> Iterator[str]:
     odd = (plan.looks[name].parsed for name in marked)
     words = list(dict.fromkeys(text for parsed in odd if parsed is not None for text in parsed.odd))
     yield (
-        f"{len(marked)} columns of numbers or dates hold {_listed(words, 9)}, "
+        f"{counted(len(marked), 'column')} of numbers or dates hold {_listed(words, 9)}, "
         f"which {_be(words)} taken for missing values: {_listed(marked, MOST_LISTED)}"
     )
 
