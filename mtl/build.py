@@ -12,7 +12,7 @@ from torch import nn
 
 from mtl.contracts import check_options, check_slices, check_stages, check_task_module, check_trunk
 from mtl.data.learned import Learned
-from mtl.data.types import Header
+from mtl.data.types import Header, Layout
 from mtl.errors import UserError, raise_all
 from mtl.model.inputs import TableInputs
 from mtl.model.layers import drawn_from, grouped_norm, init_weights
@@ -36,10 +36,13 @@ class Built:
     Args:
         model: the network.
         groups: its task groups.
+        columns: the columns of the table that it reads, with the values of categories, and the positions of numbers
+            with an indicator; None for other inputs.
     """
 
     model: StitchedMultiTower
     groups: tuple[TaskGroup, ...]
+    columns: tuple[Layout, tuple[int, ...]] | None = None
 
     def to(self, device: torch.device) -> Built:
         """The same model on another device; the model itself is moved, not copied."""
@@ -84,13 +87,22 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
         with recipe.at("model", "backbone"):
             raise_all(fault.errors)
         raise
-    inputs = _inputs(learned, len(trunk.copies))
+    inputs = inputs_of(learned, len(trunk.copies))
     if isinstance(inputs, TableInputs):
         _start(recipe, inputs, trunk.copies, "inputs")
     groups = task_groups(recipe, learned)
     reading_of = dict(zip(plan.tasks, trunk.reading_of, strict=True))
     modules = {group.name: _task_module(recipe, group, trunk, reading_of) for group in groups}
-    return Built(StitchedMultiTower(trunk, modules, inputs, recipe.model.head.dropout), groups)
+    columns = None if learned.layout is None else (learned.layout, learned.indicators)
+    return Built(StitchedMultiTower(trunk, modules, inputs, recipe.model.head.dropout), groups, columns)
+
+
+def is_provisional(recipe: Recipe, header: Header) -> bool:
+    """Whether rows decide the size of the network: the classes of a task, or the categories of an input column."""
+    layout = header.layout
+    if layout is not None and (layout.indicator or any(not layout.values.get(c) for c in layout.categorical)):
+        return True
+    return None in known_outputs(recipe, header).values()
 
 
 def _stages(
@@ -171,12 +183,12 @@ def _start(recipe: Recipe, module: nn.Module, names: Sequence[str], *key: str) -
 
 def _width_of_inputs(learned: Learned) -> tuple[int | None, bool]:
     """Width of the table row that one copy of the backbone reads (None for arrays); whether each reads its own row."""
-    inputs = _inputs(learned, 1)
+    inputs = inputs_of(learned, 1)
     return (inputs.width, inputs.per_tower) if isinstance(inputs, TableInputs) else (None, False)
 
 
-def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
-    """The module that raw rows pass first, or None."""
+def inputs_of(learned: Learned, n_towers: int, *, one_hot: bool = False) -> nn.Module | None:
+    """The module that raw rows pass first, or None; with `one_hot`, no category becomes a learned vector."""
     layout = learned.layout
     if layout is None:
         if learned.mean is None or learned.std is None:
@@ -189,7 +201,7 @@ def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
         torch.from_numpy(learned.fill) if learned.fill is not None else zeros,
         learned.indicators,
         [len(layout.values.get(name, PROVISIONAL)) for name in layout.categorical],
-        layout.embedding,
+        None if one_hot else layout.embedding,
         n_towers,
     )
 

@@ -12,6 +12,7 @@ from mtl import __version__
 from mtl.commands import recipes, runs, training
 from mtl.commands.options import debug_option
 from mtl.commands.outcomes import guarded
+from mtl.console import say
 from mtl.errors import UserError, did_you_mean, quoted
 
 
@@ -43,14 +44,19 @@ class Commands(click.Group):
             raise click.Abort from error
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="mtl")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
     """One network for N tasks from one recipe, and an answer to which of them should share.
 
     RECIPE is a path or the name of a built-in recipe. Overrides are bare: optimizer.lr=3e-4; ~key removes.
     """
+    if context.invoked_subcommand is None:
+        say(context.get_help())
 
 
 @click.command()

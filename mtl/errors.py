@@ -61,6 +61,8 @@ class ManyErrors(UserError):
         self._errors = tuple(errors)
         first = self._errors[0]
         super().__init__(first.place, first.what, first.todo, path=first.path)
+        codes = {error.code for error in self._errors}
+        self.code = codes.pop() if len(codes) == 1 else USER  # the user has to mend something in any case
 
     def __str__(self) -> str:
         return "\n".join(str(error) for error in self._errors)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from mtl.data.columns.labels import by_name, written
+from mtl.data.columns.spelling import Known, number
 from mtl.data.types import no_column
 from mtl.errors import KeyPath, UserError, did_you_mean, quoted
 from mtl.recipe.specs import TaskSpec, fault
 
 if TYPE_CHECKING:
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Header, Labels, Mask
     from mtl.recipe.specs import Decoded
 
 
@@ -41,6 +42,7 @@ ClassName = Annotated[
 ]
 """Any text of a label column, such as `>50K`; a whole number or true/false stands for its text."""
 ClassNames = Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=100_000)]
+SINGLE_CLASS = "a single class"
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 ClassWeights = Annotated[
     Annotated[Literal["balanced"], Tag("<word>")] | Annotated[dict[str, Weight], Tag("<mapping>")],
@@ -70,8 +72,9 @@ def whole_number(value: object) -> int | None:
     """The whole number that a label value stands for; None if it is other text or has more than 18 digits."""
     if isinstance(value, int):
         return int(value)
-    digits = str(value).removeprefix("-")
-    return int(str(value)) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
+    spelled = number(str(value)) or ""
+    digits = spelled.removeprefix("-")
+    return int(spelled) if digits.isdigit() and len(digits) <= 18 else None
 
 
 def number_in_column(value: object, column: str, path: KeyPath) -> int:
@@ -135,13 +138,17 @@ def _weights_by_name(
     Raises:
         UserError: a weight is given for an unknown name.
     """
-    unknown = [name for name in given if name not in names]
+    known = Known(names)
+    unknown = [name for name in given if known.find(name) is None]
     if unknown:
         near = did_you_mean(unknown[0], names)
         raise UserError(
             "", f"no {what} {quoted(unknown[0])}{near}; known: {listed(names)}", path=(key, unknown[0])
         )
-    return tuple(given.get(name, 1.0) for name in names)
+    weights = [1.0] * len(names)
+    for name, weight in given.items():
+        weights[known.position_of(name)] = weight
+    return tuple(weights)
 
 
 def class_weights(
@@ -175,6 +182,18 @@ def positive_weights(
     yes, no = (target_NO == 1).sum(axis=0), (target_NO == 0).sum(axis=0)
     both = (yes > 0) & (no > 0)
     return {"positive_weight": tuple(np.where(both, no / np.maximum(yes, 1), 1.0).tolist())}
+
+
+def of_a_single_class(targets: Array, names: Iterable[str]) -> dict[str, str]:
+    """Each of the names -> "a single class", if all targets (n,) are equal; else nothing."""
+    return dict.fromkeys(names, SINGLE_CLASS) if (targets == targets[0]).all() else {}
+
+
+def weighing_classes(targets: Array, constants: Mapping[str, Sequence[float]]) -> Mask:
+    """(n,) whether the weight of each row's class in the loss is positive."""
+    if "class_weight" not in constants:
+        return np.ones(len(targets), dtype=bool)
+    return np.asarray(np.asarray(constants["class_weight"])[targets.astype(np.int64)] > 0, dtype=bool)
 
 
 def class_columns(predicted: Mapping[str, Array], classes: Sequence[str]) -> Decoded:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from mtl.data.columns.labels import NO_AND_YES, class_codes, written
+from mtl.data.columns.labels import NO_AND_YES, by_name, class_codes, written
+from mtl.data.columns.spelling import Known
 from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks.base import (
@@ -17,6 +18,7 @@ from mtl.tasks.base import (
     listed,
     named_labels,
     number_in_column,
+    of_a_single_class,
     positive_weights,
 )
 
@@ -72,6 +74,7 @@ class Binary(TaskSpec):
         "brier": False,
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("auroc", "average_precision", "accuracy", "f1")
 
     positive: Positive | None = Field(
@@ -131,13 +134,15 @@ class Binary(TaskSpec):
             yes = next((n for n in names if n.lower() == usual[1]), "yes")
             no = next((n for n in names if n != yes), "no")
             return (no, yes)
-        positive = [written(v) for v in self._positive()]
+        known = Known(names)
+        positive = [names[known.position_of(written(v))] for v in self._positive()]
         others = [n for n in names if n not in positive]
         return (others[0], positive[0]) if len(others) == len(positive) == 1 else NO_YES
 
     def _check_known(self, known: Sequence[Any], shown: str) -> None:
+        named = Known(known) if known and isinstance(known[0], str) else None
         for i, value in enumerate(self._positive()):
-            if (written(value) if known and isinstance(known[0], str) else value) not in known:
+            if (value not in known) if named is None else (named.find(written(value)) is None):
                 raise self._unknown(i, shown)
 
     def _unknown(self, i: int, shown: str) -> UserError:
@@ -157,9 +162,9 @@ class Binary(TaskSpec):
 
     def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
         if labels.text and labels.names is not None:
-            yes = {written(v) for v in self._positive()} or {outputs[1]}
-            known = {outputs[0]} if self.positive is None else set(labels.names) - yes
-            lookup = {c: int(n in yes) for c, n in enumerate(labels.names) if n in yes or n in known}
+            yes = by_name(labels.names, [written(v) for v in self._positive()] or [outputs[1]])
+            no = by_name(labels.names, outputs[:1]) if self.positive is None else range(len(labels.names))
+            lookup = {code: int(code in yes) for code in {*yes, *no}}
             return class_codes(labels, lookup, f"{quoted(outputs[0])} and {quoted(outputs[1])}")
         if self.positive is None:
             return class_codes(labels, {0: 0, 1: 1}, "0 and 1; or give `positive`")
@@ -169,6 +174,11 @@ class Binary(TaskSpec):
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         return {"threshold": (self.threshold,), **positive_weights(self.positive_weight, targets, outputs)}
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        of_both = ("auroc", "average_precision", "balanced_accuracy", "temperature", "threshold")
+        of_one = ("f1", "precision", "recall") if targets[0] == 0 else ("specificity",)
+        return of_a_single_class(targets, (*of_both, *of_one))
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("binary", self.label_smoothing, self.positive_weight is not None)

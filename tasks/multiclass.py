@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
 from mtl.console import counted
-from mtl.data.columns.labels import class_codes, found_classes, written
+from mtl.data.columns.labels import by_name, class_codes, found_classes, written
+from mtl.data.columns.spelling import Known
 from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, Name, TaskSpec
 from mtl.tasks.base import (
@@ -22,14 +23,16 @@ from mtl.tasks.base import (
     listed,
     named_labels,
     number_in_column,
+    of_a_single_class,
     refuse_twice,
+    weighing_classes,
     whole_number,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Header, Labels, Mask
     from mtl.model.tasks.heads import GroupedHead
     from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
@@ -64,6 +67,7 @@ class Multiclass(TaskSpec):
         "calibration_error": False,
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     classes: Classes | None = Field(
@@ -132,7 +136,7 @@ class Multiclass(TaskSpec):
             for i, given in enumerate(members):
                 path = ("groups", group, i)
                 number = None if text else whole_number(given)
-                member = written(given) if number is None else number
+                member = self._member(given, number, names, text)
                 if member in seen:
                     what = f"value {quoted(member)} is in group {quoted(seen[member])} already"
                     raise UserError("", what, path=path)
@@ -151,6 +155,14 @@ class Multiclass(TaskSpec):
                 path=("groups",),
             )
 
+    @staticmethod
+    def _member(given: object, number: int | None, names: Sequence[str] | None, text: bool) -> int | str:
+        """A member of a group as the column spells it."""
+        if number is not None:
+            return number
+        found = Known(names).find(written(given)) if text and names is not None else None
+        return written(given) if found is None or names is None else names[found]
+
     def encode(self, labels: Labels, outputs: Sequence[str]) -> Array:
         if self.groups is not None:
             return class_codes(labels, self._group_of(labels), "what stands in `groups`")
@@ -161,8 +173,9 @@ class Multiclass(TaskSpec):
         """Raw value -> number of its group."""
         groups = self.groups or {}
         if labels.text and labels.names is not None:
-            group_of = {written(v): i for i, members in enumerate(groups.values()) for v in members}
-            return {code: group_of[name] for code, name in enumerate(labels.names) if name in group_of}
+            group_of = [(written(v), i) for i, members in enumerate(groups.values()) for v in members]
+            member_of = by_name(labels.names, [member for member, _ in group_of])
+            return {code: group_of[i][1] for code, i in member_of.items()}
         lookup = {}
         for number, (group, members) in enumerate(groups.items()):
             for i, member in enumerate(members):
@@ -171,6 +184,12 @@ class Multiclass(TaskSpec):
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         return class_weights(self.class_weights, targets, outputs)
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        return of_a_single_class(targets, ("cohen_kappa", "auroc", "average_precision", "temperature"))
+
+    def weighs(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mask:
+        return weighing_classes(targets, constants)
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("multiclass", n_outputs, self.label_smoothing, self.class_weights is not None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from mtl.data.columns.labels import NO_AND_YES
+from mtl.data.columns.labels import NO_AND_YES, by_name
 from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, TaskSpec, recipe_errors
 from mtl.tasks.base import (
@@ -24,7 +24,7 @@ from mtl.tasks.base import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Empty, Header, Labels
     from mtl.model.tasks.heads import GroupedHead
     from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
@@ -64,6 +64,7 @@ class Multilabel(TaskSpec):
         "calibration_error": False,
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("macro_auroc", "macro_f1", "accuracy")
 
     target: str = Field("", max_length=200, description="the column that lists the labels")
@@ -74,6 +75,10 @@ class Multilabel(TaskSpec):
         description="the 0/1 columns, one per label, instead of `target`",
     )
     labels: ClassNames | None = Field(None, description="the labels of a list column; default: as found")
+    empty: Literal["none", "missing"] | None = Field(
+        None,
+        description="what an empty cell of a list column of text means: no label applies, or the labels are missing",
+    )
     positive_weight: PositiveWeights | None = Field(
         None,
         description="weight of labels that are there in the loss: a number, label -> number (others 1), "
@@ -100,7 +105,14 @@ class Multilabel(TaskSpec):
             )
         if self.targets is not None and len(set(self.targets)) < len(self.targets):
             raise recipe_errors("multilabel", [(("targets",), "a column is given twice")])
+        if self.targets is not None and self.empty is not None:
+            what = "belongs to `target`, a column that lists labels; an empty cell of a 0/1 column is missing"
+            raise recipe_errors("multilabel", [(("empty",), what)])
         return self
+
+    @property
+    def empty_means(self) -> Empty | None:
+        return self.empty
 
     def target_columns(self) -> tuple[str, ...]:
         return self.targets or (self.target,)
@@ -152,19 +164,33 @@ class Multilabel(TaskSpec):
     def _chosen(self, labels: Labels, outputs: Sequence[str]) -> Array:
         """The columns of the labels that the task has, in its order; others are refused."""
         names = list(labels.names or ())
+        place = {output: code for code, output in by_name(names, outputs).items()}
         for c, name in enumerate(names):
-            if name not in outputs and (labels.values[:, c] == 1).any():
+            if c not in place.values() and (labels.values[:, c] == 1).any():
                 row = int(np.flatnonzero(labels.values[:, c] == 1)[0])
                 raise UserError(
                     labels.place(row), f"label {quoted(name)}, allowed {listed(outputs)}",
                     path=("target",),
                 )  # fmt: skip
         zeros = np.zeros(len(labels.values), dtype=np.int8)
-        return np.stack([labels.values[:, names.index(o)] if o in names else zeros for o in outputs], axis=1)
+        columns = [labels.values[:, place[o]] if o in place else zeros for o in range(len(outputs))]
+        return np.stack(columns, axis=1)
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         thresholds = (self.threshold,) * len(outputs)
         return {"threshold": thresholds, **positive_weights(self.positive_weight, targets, outputs)}
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        yes_O, no_O = (targets == 1).any(axis=0), (targets == 0).any(axis=0)
+        found = {}
+        if not (yes_O & no_O).any():
+            names = ("macro_auroc", "macro_average_precision", "threshold")
+            found = dict.fromkeys(names, "no label with rows on both sides")
+        if not (yes_O.any() and no_O.any()):
+            found["temperature"] = "no label with rows on both sides"
+        if not yes_O.any():
+            found["micro_f1"] = "no row with any of its labels"
+        return found
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("multilabel", n_outputs, self.label_smoothing, self.positive_weight is not None)

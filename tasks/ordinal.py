@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -20,13 +20,15 @@ from mtl.tasks.base import (
     class_weights,
     listed,
     named_labels,
+    of_a_single_class,
     refuse_twice,
+    weighing_classes,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Header, Labels, Mask
     from mtl.model.tasks.heads import GroupedHead
     from mtl.model.tasks.module import TaskModule
     from mtl.recipe.specs import Decoded, GroupKey
@@ -51,6 +53,7 @@ class Ordinal(TaskSpec):
         "macro_f1": True,
         "calibration_error": False,
     }
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("quadratic_kappa", "mae", "accuracy")
 
     order: ClassNames | None = Field(
@@ -95,6 +98,12 @@ class Ordinal(TaskSpec):
 
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         return class_weights(self.class_weights, targets, outputs)
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        return of_a_single_class(targets, ("quadratic_kappa",))
+
+    def weighs(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mask:
+        return weighing_classes(targets, constants)
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("ordinal", n_outputs, self.label_smoothing, self.class_weights is not None)

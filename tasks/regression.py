@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -43,6 +43,7 @@ class Regression(TaskSpec):
         "mse": False,
         "bias": None,
     }
+    weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
 
     loss: Literal["mse", "mae", "huber"] = Field("mse", description="of standardized labels")
@@ -97,6 +98,11 @@ class Regression(TaskSpec):
                 path=("target",),
             )
         return {"mean": (mean,), "mean_rest": (mean - float(np.float32(mean)),), "std": (std,)}
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        y = (targets.astype(np.float64) - constants["mean"][0]) / constants["std"][0]
+        varies = np.square(y - y.mean()).sum() > 1e-12 * np.square(y).sum()  # as the metric decides
+        return {} if varies else {"r2": "equal labels only"}
 
     def group(self, n_outputs: int) -> GroupKey:
         return ("regression", self.loss, self.delta if self.loss == "huber" else 0.0)

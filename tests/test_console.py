@@ -222,19 +222,28 @@ def trainer(
 ) -> Any:
     """Of a run whose epochs are two steps of 500 rows each."""
     tasks = "{" + ", ".join(f"t{i}: {{kind: multiclass, target: task0}}" for i in range(n_tasks)) + "}"
+    recipe = load_recipe(
+        "synthetic_stitch",
+        [
+            f"tasks={tasks}",
+            "name=small",
+            "description=For a test.",
+            "train.batch_size=250",
+            "train.accumulate=2",
+            *overrides,
+        ],
+    )
+    stopping = recipe.train.early_stopping
+    selecting = ((stopping and stopping.metric) or "validation/mean/accuracy", True)
     return SimpleNamespace(
-        recipe=load_recipe(
-            "synthetic_stitch",
-            [
-                f"tasks={tasks}",
-                "name=small",
-                "description=For a test.",
-                "train.batch_size=250",
-                "train.accumulate=2",
-                *overrides,
-            ],
+        recipe=recipe,
+        progress=SimpleNamespace(
+            epoch=epoch,
+            step=2 * epoch + within,
+            step_in_epoch=within,
+            stopped=stopped,
+            best_step=4 if validation else None,
         ),
-        progress=SimpleNamespace(epoch=epoch, step=2 * epoch + within, step_in_epoch=within, stopped=stopped),
         total_steps=total,
         epochs=total // 2,
         dataset=SimpleNamespace(
@@ -247,7 +256,9 @@ def trainer(
             learned=SimpleNamespace(layout=None),
         ),
         built=SimpleNamespace(model=torch.nn.Linear(12344, 1)),
+        meter=SimpleNamespace(losses=lambda: (torch.tensor([0.5, 0.25]), torch.tensor([True, True]))),
         device="cpu",
+        selecting=selecting,
     )
 
 
@@ -263,7 +274,7 @@ def tell(*events: Event, of: Any = None, quiet: bool = False) -> None:
         console.on(event)
 
 
-def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> EpochEnded:
+def epoch(split: str = "train", n_tasks: int = 2, n_rows: int = 1000) -> EpochEnded:
     train: dict[str, Any] = {"split": "train"}
     for i in range(n_tasks):
         train.update({f"train/t{i}/loss": 0.5, f"train/t{i}/accuracy": 0.75})
@@ -272,7 +283,7 @@ def epoch(split: str = "train", n_tasks: int = 2, steps: int = 2) -> EpochEnded:
     if split != "train":
         measured = {"t0/accuracy": 0.5, "t1/accuracy": None, "mean/accuracy": None}
         rows.append({"split": split, **{f"{split}/{name}": value for name, value in measured.items()}})
-    return EpochEnded(rows, steps, {"train": 0.5, "evaluate": 0.25}, is_best=False, is_last=False)
+    return EpochEnded(rows, 2, n_rows, {"train": 0.5, "evaluate": 0.25}, is_best=False, is_last=False)
 
 
 METRICS: dict[str, float | None] = {
@@ -280,10 +291,20 @@ METRICS: dict[str, float | None] = {
     "test/mean/accuracy": 0.5,
     "train/t0/accuracy": 0.75,
 }
-END = Ended(METRICS, epoch=2, step=4)
+END = Ended(METRICS, epoch=2, step=4, baselines={})
 
 
-def watch(console: TrainingConsole) -> None:
+class Clock:
+    """A clock that goes on by so many seconds at each step."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def watch(console: TrainingConsole, clock: Clock | None = None) -> None:
     """A run of two epochs with two steps each."""
     running = trainer()
     try:
@@ -291,7 +312,10 @@ def watch(console: TrainingConsole) -> None:
         console.on(Warned("task 't1' has few labels"))
         for i in range(2):
             for step in (1, 2):
-                console.on(Stepped(i, step, 2))
+                if clock is not None:
+                    clock.now += clock.step
+                running.progress = trainer(epoch=i, within=step).progress
+                console.on(Stepped(i, step, 2, 500))
             running.progress = trainer(epoch=i + 1).progress
             console.on(epoch())
         console.on(END)
@@ -304,7 +328,7 @@ def test_an_evaluation_within_an_epoch(capsys: Capture) -> None:
     for quiet in (False, True):
         tell(Evaluated([row], 1.5, is_best=False), quiet=quiet)
     line = capsys.readouterr().out
-    assert line == "step 0/4  validation: t0 0.7500  t1 -  mean 0.5000  1.5 s\n"
+    assert line == "step 0/4  validation accuracy: t0 0.7500  t1 -  mean 0.5000  1.5 s\n"
 
 
 def test_plain_lines(capsys: Capture) -> None:
@@ -314,14 +338,14 @@ def test_plain_lines(capsys: Capture) -> None:
     assert lines[0] == "small: For a test."
     assert lines[1] == "1,000 train, 500 test rows; 12,345 parameters; cpu; run runs/small/1"
     assert lines[2].startswith(
-        "epoch 1/2  train loss 1.000  train: t0 0.7500  t1 0.7500  mean 0.7500  0.8 s, 2,000 rows/s, "
+        "epoch 1/2  train loss 1.000  train accuracy: t0 0.7500  t1 0.7500  mean 0.7500  0.8 s, 2,000 rows/s, "
     )
     assert lines[2].endswith(" left")
     assert lines[3].startswith("epoch 2/2  ")
     assert lines[3].endswith(" rows/s")
     assert lines[4:8] == ["", "test  accuracy", "----  --------", "t0      0.5000"]
     assert lines[8] == "mean    0.5000"
-    assert lines[9].startswith("epoch 2, step 4 (the last); ")
+    assert lines[9].startswith("epoch 2, step 4 (the last epoch); ")
     assert lines[10:] == [
         "",
         "t0: 50% of test labels predicted right",
@@ -349,18 +373,69 @@ def test_a_bar_on_a_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "stderr", terminal)
-    console = TrainingConsole()
-    watch(console)
+    monkeypatch.setattr(sys, "stdout", results := Terminal())
+    console = TrainingConsole(clock=(clock := Clock(61)))
+    watch(console, clock)
     assert console._bar is None
     shown = terminal.getvalue()
     assert "steps/s" in shown
+    assert "train loss 0.7500" in shown
+    assert "step 1/4" not in shown  # the bar shows it
     assert "2/4" in shown or "4/4" in shown
     assert shown.index("epoch 1/2  train loss 1.000") < shown.index("epoch 2/2  train loss 1.000")
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # hidden, shown again
     assert shown.rstrip().endswith("\x1b[2K")  # the bar's line is erased last
+    assert "steps/s" not in results.getvalue()
+    assert "t0      0.5000" in results.getvalue()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_file_gets_the_lines_while_a_terminal_shows_the_bar(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mtl run RECIPE > log` on a terminal: the bar there, every line in the file, and in the file alone."""
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    watch(TrainingConsole(clock=(clock := Clock(61))), clock)
     out = capsys.readouterr().out
-    assert "steps/s" not in out
-    assert "t0      0.5000" in out
+    assert out.count("\nepoch ") == 3  # two epochs, and the last line
+    assert "\nstep 1/4  train loss 0.7500  0.0 steps/s, 3 min 03 s left\n" in out
+    assert "steps/s" in terminal.getvalue()
+    assert "epoch 1/2" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps"),
+    [(19.0, []), (30.0, ["2/4", "4/4"]), (59.0, ["2/4", "4/4"]), (60.0, ["1/4", "2/4", "3/4", "4/4"])],
+)
+def test_a_line_a_minute(seconds: float, steps: list[str], capsys: Capture) -> None:
+    """A step takes so many seconds; the line of an epoch counts too, and there is none when it is quiet."""
+    watch(TrainingConsole(clock=(clock := Clock(seconds))), clock)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in said] == steps
+    watch(TrainingConsole(quiet=True, clock=(clock := Clock(seconds))), clock)
+    assert "step " not in capsys.readouterr().out.partition("\nepoch ")[0]
+
+
+def test_the_line_of_a_minute_tells_loss_rate_and_time_left(capsys: Capture) -> None:
+    console, running = TrainingConsole(clock=(clock := Clock())), trainer(epoch=10, total=1000)
+    console.on(Started(running, PATH))
+    running.progress, clock.now = trainer(epoch=15).progress, 60.0
+    console.on(Stepped(15, 1, 2, 500))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert line == "step   30/1000  train loss 0.7500  0.2 steps/s, 1 h 37 min left"
+
+
+def test_a_terminal_that_cannot_erase_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "dumb")
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, terminal)
+    watch(TrainingConsole(clock=(clock := Clock(61))), clock)
+    shown = terminal.getvalue()
+    assert "\nstep 1/4  train loss 0.7500  0.0 steps/s, 3 min 03 s left\n" in shown
+    assert "\x1b" not in shown
 
 
 def test_no_bar_where_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +451,7 @@ def test_the_bar_goes_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stderr", terminal)
     console = TrainingConsole()
     console.on(Started(trainer(), PATH))
-    console.on(Stepped(0, 1, 2))
+    console.on(Stepped(0, 1, 2, 500))
     console.close()
     console.close()
     assert terminal.getvalue().count("\x1b[?25h") == 1
@@ -384,7 +459,15 @@ def test_the_bar_goes_when_a_run_breaks(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_epoch_shows_what_was_evaluated(capsys: Capture) -> None:
     tell(epoch("validation"), of=trainer(epoch=1))
-    assert "train loss 1.000  validation: t0 0.5000  t1 -  mean -  " in capsys.readouterr().out
+    assert "train loss 1.000  validation accuracy: t0 0.5000  t1 -  mean -  " in capsys.readouterr().out
+
+
+def test_the_loss_of_training_is_the_weighted_sum_over_tasks(capsys: Capture) -> None:
+    """A mean loss, which stands in the same row, is no further task."""
+    ended = epoch()
+    ended.rows[0]["train/mean/loss"] = 0.5
+    tell(ended, of=trainer(overrides=("tasks.t1.weight=3",), epoch=1))
+    assert "train loss 2.000  " in capsys.readouterr().out
 
 
 def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:
@@ -399,10 +482,10 @@ def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
     assert " left" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("steps", "rate"), [(2, "2,000"), (1, "1,000"), (3, "2,000")])
-def test_the_rate_is_that_of_the_rows_trained(steps: int, rate: str, capsys: Capture) -> None:
-    """1000 rows in steps of 2 x 250, in half a second: all, half of them after a resume, and a short last batch."""
-    tell(epoch(steps=steps), of=trainer(epoch=1))
+@pytest.mark.parametrize(("n_rows", "rate"), [(1000, "2,000"), (499, "998"), (1500, "3,000")])
+def test_the_rate_is_that_of_the_rows_trained(n_rows: int, rate: str, capsys: Capture) -> None:
+    """In half a second: an epoch of 1000 rows, the rest of one after a resume, and one whose rows come again."""
+    tell(epoch(n_rows=n_rows), of=trainer(epoch=1))
     assert f"0.8 s, {rate} rows/s" in capsys.readouterr().out
 
 
@@ -411,7 +494,7 @@ def test_the_total_of_epochs_stays_when_one_is_cut_short(capsys: Capture) -> Non
     console, cut = TrainingConsole(), trainer(total=80)
     console.on(Started(cut, PATH))
     cut.progress, cut.epochs = trainer(epoch=10, stopped=True).progress, 41
-    console.on(epoch(steps=1))
+    console.on(epoch(n_rows=500))
     assert capsys.readouterr().out.splitlines()[-1].startswith("epoch 10/40  train loss ")
 
 
@@ -438,7 +521,7 @@ def test_what_chooses_a_step_is_shown(overrides: tuple[str, ...], watched: str, 
     }
     assert (
         lines_of(trainer(epoch=1, overrides=overrides), row, capsys)
-        == [f"validation: t0 0.7500  t1 0.4500  {watched}"] * 2
+        == [f"validation accuracy: t0 0.7500  t1 0.4500  {watched}"] * 2
     )
 
 
@@ -454,7 +537,10 @@ def test_of_mixed_headlines_the_mean_loss_is_shown(loss: float | None, watched: 
             f"{split}/b/{headline}": 0.5,
             f"{split}/mean/loss": loss,
         }
-        assert lines_of(mixed, row, capsys) == [f"{split}: a 0.7500  b 0.5000  mean loss {watched}"] * 2
+        assert (
+            lines_of(mixed, row, capsys)
+            == [f"{split}: a accuracy 0.7500  b {headline.replace('_', ' ')} 0.5000  mean loss {watched}"] * 2
+        )
 
 
 def lines_of(of: Any, row: dict[str, Any], capsys: Capture) -> list[str]:
@@ -479,9 +565,31 @@ def test_resuming_is_said(capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines()[2] == "resuming after epoch 1, 1 step into the next (step 3)"
 
 
+@pytest.mark.parametrize(
+    ("stopping", "text"),
+    [
+        ("{patience: 3}", "validation/mean/accuracy was no better in 3 evaluations"),
+        ("{patience: 1, metric: validation/t1/loss}", "validation/t1/loss was no better in 1 evaluation"),
+    ],
+)
+def test_the_end_says_that_early_stopping_came(stopping: str, text: str, capsys: Capture) -> None:
+    overrides = (f"train.early_stopping={stopping}",)
+    for stopped in (True, False):
+        tell(END, of=trainer(epoch=3, stopped=stopped, overrides=overrides, validation=True))
+    early, late = capsys.readouterr().out.split("run folder: runs/small/1 ")[:2]
+    lines = early.splitlines()
+    at = lines.index(f"early stopping ended it after epoch 3, step 6: {text}")
+    assert lines[at + 1].startswith("epoch 2, step 4 (chosen on validation); ")
+    assert "early stopping" not in late
+
+
 def test_the_end_says_what_is_known_of_the_data(capsys: Capture) -> None:
     tell(END, of=trainer(overrides=(), ceiling={"t0": 0.95, "t1": 1.0}, validation=True))
     lines = capsys.readouterr().out.splitlines()
     at = lines.index("best possible accuracy: t0 0.9500, t1 1.000")
     assert lines[at + 1] == "the data are generated, not measured"
     assert lines[at + 2].startswith("epoch 2, step 4 (chosen on validation); ")
+    undefined = trainer(overrides=(), validation=True)  # every value that could have chosen a step
+    undefined.progress.best_step = None
+    tell(END, of=undefined)
+    assert "\nepoch 2, step 4 (the last epoch); " in capsys.readouterr().out

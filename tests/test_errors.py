@@ -52,6 +52,9 @@ def test_many_errors_are_a_line_each() -> None:
     assert many.errors == tuple(errors)
     assert many.place == errors[0].place
     assert many.code == USER
+    machine = EnvironmentFault("", "no room")
+    assert ManyErrors([machine, machine]).code == ManyErrors([machine]).code == ENVIRONMENT
+    assert ManyErrors([machine, *errors]).code == USER
 
 
 def test_raise_all() -> None:

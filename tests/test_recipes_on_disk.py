@@ -90,6 +90,15 @@ def test_a_recipe_takes_a_step(path: Path) -> None:
 
 
 @every_recipe
+def test_the_baseline_of_a_recipe_is_an_override_away(path: Path) -> None:
+    whole, alone = load_recipe(path), load_recipe(path, ["model.sharing.kind=none"])
+    assert alone.model.sharing.model_dump() == {"kind": "none"}
+    assert alone.model.backbone == whole.model.backbone
+    other = load_recipe(path, ["optimizer.kind=adamw", "optimizer.weight_decay=0.1"]).optimizer
+    assert (other.kind, other.lr) == ("adamw", whole.optimizer.lr)
+
+
+@every_recipe
 def test_a_recipe_that_is_made_small_stays_what_it_is(path: Path) -> None:
     whole, changed = load_recipe(path), small(path)
     assert changed.model.sharing == whole.model.sharing

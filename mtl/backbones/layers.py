@@ -135,7 +135,7 @@ class Conv(MappedStage):
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
         from mtl.model.layers import grouped_conv
 
-        channels, height, width = _image(self, shape)
+        channels, height, width = _image(backbone, self, shape)
         padding = self.kernel // 2 if self.padding is None else self.padding
         size = [(side + 2 * padding - self.kernel) // self.stride + 1 for side in (height, width)]
         if min(size) < 1:
@@ -192,7 +192,7 @@ class Pool(StageSpec):
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
         _refuse_first(self, first)
-        channels, height, width = _image(self, shape)
+        channels, height, width = _image(backbone, self, shape)
         if min(height, width) < self.size:
             raise UserError(
                 "", f"a pool of {self.size} does not fit on {height} x {width} positions", path=("size",)
@@ -234,7 +234,7 @@ class GlobalAvgPool(StageSpec):
         from torch import nn
 
         _refuse_first(self, first)
-        channels, _, _ = _image(self, shape)
+        channels, _, _ = _image(backbone, self, shape)
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), (channels,)
 
 
@@ -270,12 +270,15 @@ def activation_module(name: Activation) -> nn.Module | None:
     return classes[name]() if name in classes else None
 
 
-def _image(stage: StageSpec, shape: Shape) -> Shape:
+def _image(backbone: Layers, stage: StageSpec, shape: Shape) -> Shape:
     if len(shape) != 3:
+        reads_rows = stage is backbone.stages[0]
         raise UserError(
             "",
             f"{stage.kind} needs an image (channels, height, width), but its input is {shape[0]} features",
-            "put it before the first linear stage",
+            "take linear stages, or a source of images"
+            if reads_rows
+            else "put it before the first linear stage",
         )
     return shape
 

@@ -22,7 +22,7 @@ plugin_option = click.option(
 debug_option = click.option("--debug", is_flag=True, help="Show tracebacks.")
 DEVICES = "auto, cpu, cuda, cuda:1, mps."
 trained_device_option = click.option(
-    "--device", default="cpu", show_default=True, metavar="NAME", help=DEVICES
+    "--device", default="auto", show_default=True, metavar="NAME", help=DEVICES
 )
 
 

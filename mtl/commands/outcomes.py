@@ -15,6 +15,7 @@ import click
 
 from mtl.console import complain, mute
 from mtl.data.files.opening import opened_once
+from mtl.data.memory import is_out_of_memory
 from mtl.errors import (
     BUG,
     ENVIRONMENT,
@@ -101,10 +102,10 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
     except (BrokenPipeError, SystemExit):  # click exits so when nobody reads its output
         mute(sys.stdout)
         return OK
-    except MemoryError:
-        complain("error: not enough memory; lower train.batch_size or the model's size")
-        return ENVIRONMENT
     except Exception as error:
+        if is_out_of_memory(error):
+            complain("error: not enough memory; lower train.batch_size or the model's size")
+            return ENVIRONMENT
         if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
             mute(sys.stdout)  # writing to it may be what failed
             place = "mtl" if error.filename is None else quoted(error.filename)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,8 +20,11 @@ from mtl.commands.options import (
     write,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import counted, say, table
+from mtl.console import complain, counted, say, table
 from mtl.errors import ManyErrors, UserError, did_you_mean, quoted
+
+if TYPE_CHECKING:
+    from mtl.recipe.keys.recipe import Recipe
 
 
 @click.command()
@@ -27,7 +32,7 @@ from mtl.errors import ManyErrors, UserError, did_you_mean, quoted
 @plugin_option
 @debug_option
 def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
-    """Check recipes: text, schema, shapes and heads; no data is read."""
+    """Check recipes: text, schema, shapes, heads and memory; no row is read."""
     from mtl.recipe.load import load_recipe
 
     load_plugins(plugins)
@@ -44,19 +49,38 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
     if not checked:
         raise ManyErrors(faults)
     require_torch()
-    from mtl.experiment.trial import build_and_try
-
     for name, recipe in checked:
         try:
-            built, _ = build_and_try(recipe)
+            size = _validated(recipe)
         except UserError as error:
             faults.extend(error.errors)
             continue
-        n_parameters = sum(p.numel() for p in built.model.parameters())
-        sizes = {"task": len(recipe.tasks), "tower": len(recipe.towers), "parameter": n_parameters}
-        say(f"ok {name}: {', '.join(counted(n, thing) for thing, n in sizes.items())}")
+        n_tasks, n_towers = counted(len(recipe.tasks), "task"), counted(len(recipe.towers), "tower")
+        say(f"ok {name}: {n_tasks}, {n_towers}, {size}")
     if faults:
         raise ManyErrors(faults)
+
+
+def _validated(recipe: Recipe) -> str:
+    """The number of parameters of a recipe's network, in words, after it was built and tried.
+
+    Raises:
+        UserError: the recipe does not fit its columns, or its network cannot be built.
+        EnvironmentFault: the network does not fit into memory.
+    """
+    from mtl.build import is_provisional
+    from mtl.experiment.trial import build_and_try, require_room
+    from mtl.training import devices
+
+    built, header = build_and_try(recipe)
+    device = None
+    with suppress(UserError):  # another machine may have the device
+        device = devices.resolve(recipe.train.device)
+    if device is not None:
+        require_room(recipe, built, device)
+    if is_provisional(recipe, header):
+        return "parameters known once the rows are read"
+    return f"{sum(p.numel() for p in built.model.parameters()):,} parameters"
 
 
 @click.command("ls")
@@ -125,7 +149,7 @@ def cp(recipe: str, destination: str | None, force: bool) -> None:
 @plugin_option
 @debug_option
 def summary(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
-    """Shapes, parameters, FLOPs, and what is shared with what."""
+    """Shapes, parameters, FLOPs, and what is shared with what; rows of a table are read for its classes."""
     load_plugins(plugins)
     summarize_recipe(recipe, overrides)
 
@@ -134,16 +158,19 @@ def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
     """Print the summary of a recipe: shapes, parameters, FLOPs, and what is shared.
 
     Raises:
-        UserError: the recipe has a fault, or its network cannot be built.
+        UserError: the recipe or its rows have a fault, or its network cannot be built.
     """
     from mtl.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     require_torch()
-    from mtl.experiment.trial import build_and_try
+    from mtl.experiment.trial import preview
     from mtl.report.summary import summarize
 
-    say(summarize(loaded, *build_and_try(loaded)))
+    built, header, notices = preview(loaded)
+    for notice in notices:
+        complain(f"warning: {notice}")
+    say(summarize(loaded, built, header))
 
 
 @click.command()
@@ -166,7 +193,8 @@ def init(
     target = Path(output)
     if target.exists() and not force:
         raise UserError(output, "is there already", "give another name by -o, or --force")
-    recipe = write_starter(table_file, target_names(targets), target, group, time)
+    names = target_names(targets)
+    recipe = write_starter(table_file, names, target, group, time, lambda line: complain(f"note: {line}"))
     schema_file = target.with_name("recipe.schema.json")
     if not schema_file.exists():
         write(schema_file, (BUILT_IN / "recipe.schema.json").read_bytes())

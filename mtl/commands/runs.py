@@ -16,8 +16,8 @@ from mtl.commands.options import (
     trained_device_option,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import complain, counted, file_size, number, results_table, say, table
-from mtl.errors import UserError
+from mtl.console import complain, counted, file_size, number, say, table
+from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
     from mtl.inference.predict import TrainedModel
@@ -30,7 +30,7 @@ SHOWN_BROKEN = 5
 
 @click.command("eval")
 @run_argument
-@click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@click.option("--split", help="train, validation or test.  [default: test]")
 @click.option(
     "--data", metavar="FILE", help="Another table with labels, all of its rows, instead of a split."
 )
@@ -38,15 +38,23 @@ SHOWN_BROKEN = 5
 @plugin_option
 @debug_option
 def evaluate(
-    run_folder: str, split: str, data: str | None, device: str, plugins: tuple[str, ...], debug: bool
+    run_folder: str, split: str | None, data: str | None, device: str, plugins: tuple[str, ...], debug: bool
 ) -> None:
     """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
+    if split is not None and data is not None:
+        todo = f"leave out --split {quoted(split)}"
+        raise UserError("--data", "all rows of the file are evaluated, so that there is no split", todo)
     model = _loaded(run_folder, device)
-    from mtl.recipe.task_spec import units_of
+    from mtl.commands.results import say_results
+    from mtl.inference.rescore import rescore
 
-    metrics = model.evaluate(split, data)
-    say(results_table(metrics, "test" if data is not None else split, units_of(model.recipe.tasks)))
+    shown = split or "test"
+    metrics = rescore(model, shown, data, lambda notice: complain(f"warning: {notice}"))
+    record = model.folder.record
+    trained = {name: value for name, value in record.results.items() if name.startswith("train/")}
+    beside = (record.baselines or {}) if data is None else {}
+    say_results(model.recipe.tasks, {**trained, **metrics}, beside, shown)
 
 
 @click.command()
@@ -69,10 +77,16 @@ def predict(
     """Predict for every row of a file: a column per task, and probabilities beside it."""
     load_plugins(plugins)
     model = _loaded(run_folder, device)
+    from mtl.data.columns.unseen import notices
     from mtl.inference.writing import write_predictions
 
-    n_rows = write_predictions(model, data, output, keep)
-    say(f"{output}: {counted(n_rows, 'row')}")
+    unseen = model.feed.unseen()
+    n_rows = write_predictions(model, data, output, keep, unseen)
+    for notice in notices(unseen):
+        complain(f"warning: {notice}")
+    unknown = {name: count.n_unseen for name, count in unseen.items() if count.n_unseen}
+    each = ", ".join(f"{name} {n:,}" for name, n in unknown.items())
+    say(f"{output}: {counted(n_rows, 'row')}" + (f"; values not seen in training: {each}" if unknown else ""))
 
 
 def _loaded(run_folder: str, device: str) -> TrainedModel:

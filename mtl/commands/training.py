@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +17,11 @@ from mtl.commands.options import (
     plugin_option,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.commands.recipes import summarize_recipe
-from mtl.console import say
+from mtl.console import counted, say
 from mtl.errors import UserError, quoted
+
+if TYPE_CHECKING:
+    from mtl.training.trainer import Trainer
 
 
 @click.command()
@@ -27,7 +30,7 @@ from mtl.errors import UserError, quoted
 @click.option("--out", metavar="DIR", help="The run folder itself; default runs/RECIPE/UTC-SUFFIX.")
 @click.option("--resume", metavar="RUN", help="Go on with a run; 'auto' with --out: if there is one.")
 @click.option(
-    "--dry-run", is_flag=True, help="Check, and print the recipe's summary or how the run would go on."
+    "--dry-run", is_flag=True, help="Make every check of a run, and say what it would do; write nothing."
 )
 @click.option("--device", metavar="NAME", help=DEVICES)
 @click.option("--quiet", is_flag=True, help="Only warnings and the final table.")
@@ -69,11 +72,7 @@ def run(
         if resume is None and (given := [name for name, given in options.items() if given]):
             name = given[0].replace("_", "-")
             raise UserError(f"--{name}", "is for a run that goes on", "add --resume RUN")
-    if folder is None and dry_run:
-        assert recipe is not None
-        summarize_recipe(recipe, overrides)
-    else:
-        _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run)
+    _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run)
 
 
 def _run_to_resume(recipe: str | None, out: str | None, resume: str | None) -> str | None:
@@ -113,6 +112,9 @@ def _train(
     try:
         if resume is None:
             assert loaded is not None
+            if dry_run:
+                say(_foretold(experiment.foretell(loaded, out, (console,))))
+                return
             experiment.run(loaded, out=out, plugins=plugins, listeners=(console,))
             return
         asked = Resumption(Path(resume), overrides, loaded, plugins, **options)
@@ -122,3 +124,16 @@ def _train(
             resuming.go_on(asked, (console,))
     finally:
         console.close()
+
+
+def _foretold(trainer: Trainer) -> str:
+    """The summary of a run that would begin: its network, rows, steps and device."""
+    import torch
+
+    from mtl.report.summary import summarize
+
+    rows = ", ".join(f"{len(rows):,} {split}" for split, rows in trainer.dataset.splits.items())
+    steps, epochs = counted(trainer.total_steps, "step"), counted(trainer.epochs, "epoch")
+    network = trainer.built.to(torch.device("meta"))
+    summary = summarize(trainer.recipe, network, trainer.dataset.header)
+    return f"{summary}\n\nwould train for {steps} in {epochs} on {trainer.device}; {rows} rows"

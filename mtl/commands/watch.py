@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mtl.commands.closing import closing_lines
-from mtl.console import complain, counted, duration, number, results_table, say
-from mtl.recipe.task_spec import units_of
+from mtl.commands.results import say_results
+from mtl.console import complain, counted, duration, number, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -20,22 +21,30 @@ if TYPE_CHECKING:
 
 SHOWN_TASKS = 6
 """Most tasks on the line of an epoch; metrics.jsonl has all of them."""
+LINE_EVERY = 60.0
+"""Seconds after which a line tells the step, where no bar shows it."""
+LOSS_EVERY = 0.5
+"""Seconds after which the bar shows another loss; reading it from a GPU waits for the GPU."""
 
 
 class TrainingConsole:
     """Listens to a run and prints its progress.
 
-    A terminal shows a bar with the rate and the remaining time. A line per epoch is printed everywhere.
+    A terminal shows a bar with the loss, the rate and the remaining time. Output that goes elsewhere gets a line with
+    them once a minute. A line per epoch is printed everywhere.
 
     Args:
         quiet: print only warnings and the final table.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, clock: Callable[[], float] = monotonic) -> None:
+        self.quiet, self._clock = quiet, clock
         self._bar: Bar | None = None
         self._bar_task: TaskID | None = None
-        self._began = monotonic()
+        self._joins_bar = False  # whether lines go to the terminal that shows the bar
+        self._began = self._last_line = clock()
+        self._loss, self._loss_at = "", -LOSS_EVERY
         self._first_step = 0
         self._epochs = 0
 
@@ -60,7 +69,8 @@ class TrainingConsole:
     def _start(self, trainer: Trainer, path: Path) -> None:
         recipe, progress = trainer.recipe, trainer.progress
         self._trainer, self._path = trainer, path
-        self._began, self._first_step, self._epochs = monotonic(), progress.step, trainer.epochs
+        self._began = self._last_line = self._clock()
+        self._first_step, self._epochs = progress.step, trainer.epochs
         if self.quiet:
             return
         say(f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name)
@@ -68,9 +78,8 @@ class TrainingConsole:
         size = sum(parameter.numel() for parameter in trainer.built.model.parameters())
         say(f"{counts} rows; {counted(size, 'parameter')}; {trainer.device}; run {path}")
         if progress.step:
-            within = (
-                f", {counted(progress.step_in_epoch, 'step')} into the next" if progress.step_in_epoch else ""
-            )
+            steps = counted(progress.step_in_epoch, "step")
+            within = f", {steps} into the next" if progress.step_in_epoch else ""
             say(f"resuming after epoch {progress.epoch}{within} (step {progress.step})")
         if sys.stderr.isatty():
             self._start_bar(trainer)
@@ -79,29 +88,46 @@ class TrainingConsole:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        console = Console(stderr=True)
+        if console.is_dumb_terminal:  # it cannot erase a line
+            return
+        self._joins_bar = sys.stdout.isatty()  # asked now, since the bar replaces this stream
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
+            redirect_stdout=self._joins_bar,
             transient=True,
         )
         self._bar_task = self._bar.add_task(
-            "training", total=trainer.total_steps, completed=trainer.progress.step, rate=""
+            "training", total=trainer.total_steps, completed=trainer.progress.step, loss="", rate=""
         )
         self._bar.start()
 
     def _stepped(self, event: Stepped) -> None:
+        if self.quiet:
+            return
+        trainer, now = self._trainer, self._clock()
+        step, total = trainer.progress.step, trainer.total_steps
+        rate = (step - self._first_step) / max(now - self._began, 1e-9)
         if self._bar is not None and self._bar_task is not None:
-            done = self._bar.tasks[0].completed + 1
-            rate = (done - self._first_step) / max(monotonic() - self._began, 1e-9)
+            if now - self._loss_at >= LOSS_EVERY:
+                self._loss, self._loss_at = _loss_so_far(trainer), now
             self._bar.update(
                 self._bar_task,
-                advance=1,
+                completed=step,
                 description=f"epoch {event.epoch + 1}, step {event.step}/{event.n_steps}",
+                loss=self._loss,
                 rate=f"{number(rate)} steps/s",
+            )
+        if now - self._last_line >= LINE_EVERY and not self._joins_bar:
+            left = duration((total - step) / rate)
+            self._line(
+                f"step {step:>{len(str(total))}}/{total}  {_loss_so_far(trainer)}  {rate:.1f} steps/s, {left} left"
             )
 
     def _evaluated(self, event: Evaluated) -> None:
@@ -109,28 +135,27 @@ class TrainingConsole:
         step, total = trainer.progress.step, trainer.total_steps
         self._line(
             f"step {step:>{len(str(total))}}/{total}  "
-            f"{row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  {duration(event.seconds)}"
+            f"{_headlines(trainer, row)}{_watched(trainer, row)}  {duration(event.seconds)}"
         )
 
     def _epoch_ended(self, event: EpochEnded) -> None:
-        trainer, progress, train = self._trainer, self._trainer.progress, self._trainer.recipe.train
+        trainer, progress = self._trainer, self._trainer.progress
         row = next((r for r in event.rows if r["split"] != "train"), event.rows[0])
-        losses = [value for name, value in event.rows[0].items() if name.endswith("/loss")]
-        loss = sum(value for value in losses if value is not None)
-        # an epoch that was resumed or stopped in the middle has fewer rows
-        n_rows = min(len(trainer.dataset.splits["train"]), event.steps * train.batch_size * train.accumulate)
+        tasks, of_train = trainer.recipe.tasks, event.rows[0]
+        loss = sum(spec.weight * (of_train.get(f"train/{task}/loss") or 0.0) for task, spec in tasks.items())
         line = (
             f"epoch {progress.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
-            f"train loss {number(loss)}  {row['split']}: {_headlines(trainer, row)}{_watched(trainer, row)}  "
-            f"{duration(sum(event.seconds.values()))}, {number(n_rows / event.seconds['train'])} rows/s"
+            f"train loss {number(loss)}  {_headlines(trainer, row)}{_watched(trainer, row)}  "
+            f"{duration(sum(event.seconds.values()))}, {event.n_rows / event.seconds['train']:,.0f} rows/s"
         )
         left, done = trainer.total_steps - progress.step, progress.step - self._first_step
         if left and not progress.stopped:
-            line += f", {duration((monotonic() - self._began) / max(done, 1) * left)} left"
+            line += f", {duration((self._clock() - self._began) / max(done, 1) * left)} left"
         self._line(line)
 
     def _line(self, line: str) -> None:
-        if self._bar is not None:
+        self._last_line = self._clock()
+        if self._bar is not None and self._joins_bar:
             self._bar.console.print(line, highlight=False, soft_wrap=True)
         else:
             say(line)
@@ -139,7 +164,7 @@ class TrainingConsole:
         self.close()
         dataset, sources = self._trainer.dataset, self._trainer.recipe.data.by_name.values()
         say()
-        say(results_table(event.metrics, "test", units_of(self._trainer.recipe.tasks)))
+        say_results(self._trainer.recipe.tasks, event.metrics, event.baselines, "test")
         if dataset.ceiling:
             shown = [f"{task} {number(value)}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
             more = (
@@ -150,8 +175,11 @@ class TrainingConsole:
             say(f"best possible accuracy: {', '.join(shown)}{more}")
         if any(source.generated_now() for source in sources):
             say("the data are generated, not measured")
-        why = "chosen on validation" if "validation" in dataset.splits else "the last"
-        took = duration(monotonic() - self._began)
+        if self._trainer.progress.stopped:
+            say(_early_stop(self._trainer))
+        chosen = self._trainer.progress.best_step is not None
+        why = "chosen on validation" if chosen else "the last epoch"
+        took = duration(self._clock() - self._began)
         say(f"epoch {event.epoch}, step {event.step} ({why}); {took}")
         say()
         say("\n".join(closing_lines(self._trainer, self._path, event)))
@@ -163,16 +191,50 @@ class TrainingConsole:
             self._bar = None
 
 
+def _early_stop(trainer: Trainer) -> str:
+    """A line on a run that early stopping ended."""
+    progress, stopping = trainer.progress, trainer.recipe.train.early_stopping
+    assert stopping is not None
+    assert trainer.selecting is not None
+    metric, _ = trainer.selecting
+    where = f"epoch {progress.epoch}, step {progress.step}"
+    evaluations = counted(stopping.patience, "evaluation")
+    return f"early stopping ended it after {where}: {metric} was no better in {evaluations}"
+
+
+def _loss_so_far(trainer: Trainer) -> str:
+    """The weighted sum of the losses of the tasks, each its mean since the epoch began."""
+    if trainer.meter is None:
+        return ""
+    losses_N, _ = trainer.meter.losses()
+    weighted = (
+        spec.weight * loss
+        for spec, loss in zip(trainer.recipe.tasks.values(), losses_N.tolist(), strict=True)
+    )
+    return f"train loss {number(sum(weighted))}"
+
+
 def _headlines(trainer: Trainer, row: dict[str, Any]) -> str:
-    """The headline of each task, and their mean: `garment 0.9151  audience 0.9430  mean 0.9290`."""
+    """The headline metric of each task, and their mean.
+
+    `test accuracy: garment 0.9151  audience 0.9430  mean 0.9290` if all tasks have the same headline, or otherwise
+    `test: churned auroc 0.9151  spend r2 0.4300  mean loss 0.9290`.
+    """
     split, tasks = row["split"], trainer.recipe.tasks
+    names = {task: spec.headline for task, spec in tasks.items()}
+    same = len(set(names.values())) == 1
     parts = [
-        f"{task} {number(row.get(f'{split}/{task}/{spec.headline}'))}"
-        for task, spec in list(tasks.items())[:SHOWN_TASKS]
+        f"{task}{'' if same else ' ' + _words(name)} {number(row.get(f'{split}/{task}/{name}'))}"
+        for task, name in list(names.items())[:SHOWN_TASKS]
     ]
     if len(tasks) > SHOWN_TASKS:
         parts.append(f"and {len(tasks) - SHOWN_TASKS} more")
-    return "  ".join([*parts, *_means(split, row)])
+    metric = f" {_words(next(iter(names.values())))}" if same else ""
+    return f"{split}{metric}: " + "  ".join([*parts, *_means(split, row)])
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
 
 
 def _means(split: str, row: dict[str, Any]) -> list[str]:
@@ -190,4 +252,4 @@ def _watched(trainer: Trainer, row: dict[str, Any]) -> str:
     shown = [f"validation/{name}/{spec.headline}" for name, spec in list(tasks.items())[:SHOWN_TASKS]]
     if task == "mean" or stopping.metric in shown:
         return ""
-    return f"  {task} {metric.replace('_', ' ')} {number(row[stopping.metric])}"
+    return f"  {task} {_words(metric)} {number(row[stopping.metric])}"

@@ -75,5 +75,6 @@ def from_record(record: Mapping[str, Any]) -> tuple[Header, Learned]:
 def _layout(values: Mapping[str, Any]) -> Layout:
     plain = dict(values)
     plain["values"] = {name: tuple(known) for name, known in plain["values"].items()}
-    plain["numeric"], plain["categorical"] = tuple(plain["numeric"]), tuple(plain["categorical"])
+    for key in ("numeric", "dates", "categorical"):
+        plain[key] = tuple(plain[key])
     return Layout(**plain)

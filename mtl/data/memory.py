@@ -42,6 +42,15 @@ def require_memory(needed: int, place: str, what: str, todo: str, free: int | No
         raise EnvironmentFault(place, f"{what} take {file_size(needed)}, {file_size(free)} are free", todo)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
+    texts = ("can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in texts))
+    )
+
+
 def _of_machine() -> int:
     try:
         return _entry(MEMINFO, "MemAvailable:") * 1024

@@ -20,11 +20,18 @@ Mask = npt.NDArray[np.bool_]
 DIGITS = 1000
 """Texts with more digits are not ordered as whole numbers; Python refuses to read more than 4300 digits."""
 
+DATE_PARTS = ("year", "month", "weekday", "days")
+"""The numbers that a date becomes: month 1 to 12, weekday 0 (Monday) to 6, days since 1970-01-01 in fractions."""
+
 SHOWN = 20
 """Most names of columns that a message shows."""
 
 How = Literal["classes", "numbers", "lists", "codes", "times"]
 """How the values of a column are read: as classes, numbers, several labels per row, groups (codes), or seconds."""
+
+
+Empty = Literal["none", "missing"]
+"""What an empty list of labels means: none of them applies, or nobody knows which do."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,12 @@ class Wanted:
     Args:
         labels: label column -> how its values are read.
         extra: further column (sample weights, groups, times, ids, the split) -> how its values are read.
+        empty: column of lists -> what an empty text in it means; where it is needed but not given, it is refused.
     """
 
     labels: Mapping[str, How] = field(default_factory=dict)
     extra: Mapping[str, How] = field(default_factory=dict)
+    empty: Mapping[str, Empty] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Layout:
         missing: the rule for a missing number: an error, or the mean or median of the training rows in its place.
         indicator: whether a numeric column with missing values gets a 0/1 column that says which are missing.
         embedding: dimensions of the learned vector of a category; None for one-hot.
+        dates: columns of dates; each becomes the numbers of `DATE_PARTS`, which follow the vectors.
     """
 
     numeric: tuple[str, ...]
@@ -62,11 +72,12 @@ class Layout:
     missing: Literal["error", "mean", "median"] = "error"
     indicator: bool = False
     embedding: int | None = None
+    dates: tuple[str, ...] = ()
 
     @property
     def n_numeric(self) -> int:
-        """Numbers in a raw row before the codes; those of vectors count too."""
-        return len(self.numeric) + sum(self.vectors.values())
+        """Numbers in a raw row before the codes; those of vectors and dates count too."""
+        return len(self.numeric) + sum(self.vectors.values()) + len(DATE_PARTS) * len(self.dates)
 
     @property
     def width(self) -> int:
@@ -76,7 +87,13 @@ class Layout:
     def numeric_name(self, position: int) -> str:
         """The column from which a number of the raw row comes."""
         names = [*self.numeric, *(f"{v}[{i}]" for v, n in self.vectors.items() for i in range(n))]
+        names += [name for name in self.dates for _ in DATE_PARTS]
         return names[position]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that a raw row is made of."""
+        return [*self.numeric, *self.vectors, *self.dates, *self.categorical]
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,16 @@ from torch import Tensor
 from mtl.contracts import check_columns
 from mtl.data.columns.inputs import fit_layout
 from mtl.data.learned import Learned
-from mtl.data.types import Header, How, Mask, Rows, Wanted
+from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
+from mtl.dataset.notices import notices_of
+from mtl.dataset.screen import screen
 from mtl.dataset.split import split_rows
 from mtl.dataset.standardize import check_finite
 from mtl.dataset.standardize import fit as fit_standardize
+from mtl.dataset.undefined import Undefined, notices_on, undefined_metrics
 from mtl.errors import UserError, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TaskSpec
@@ -40,6 +43,7 @@ class Dataset:
         fingerprint: sha256 of the data.
         ceiling: task -> the best accuracy that any predictor can reach, if known.
         notices: facts about the data that the user should know, one line each.
+        undefined: split -> the metrics that its labels cannot define.
     """
 
     rows: ResidentRows
@@ -50,6 +54,7 @@ class Dataset:
     fingerprint: str
     ceiling: dict[str, float]
     notices: tuple[str, ...]
+    undefined: dict[str, Undefined]
 
     def to(self, device: torch.device) -> Dataset:
         """The same rows on another device."""
@@ -60,16 +65,19 @@ def wanted_of(recipe: Recipe, source: str | None = None) -> Wanted:
     """The columns that a recipe asks of one source, or of all sources, and how each is read."""
     labels: dict[str, How] = {}
     extra: dict[str, How] = {}
+    empty: dict[str, Empty] = {}
     for spec in recipe.tasks.values():
         if source is None or spec.source in (None, source):
             labels.update(dict.fromkeys(spec.target_columns(), cast(How, _how(spec))))
+            if spec.empty_means is not None:
+                empty.update(dict.fromkeys(spec.target_columns(), spec.empty_means))
             if spec.sample_weight is not None:
                 extra[spec.sample_weight] = "numbers"
     split = recipe.data.split
     for column, how in ((split.column, "codes"), (split.group, "codes"), (split.by_time, "times")):
         if column is not None:
             extra[column] = cast(How, how)
-    return Wanted(labels, extra)
+    return Wanted(labels, extra, empty)
 
 
 def _how(spec: TaskSpec) -> str:
@@ -84,7 +92,7 @@ def read_sources(recipe: Recipe) -> Joined:
             own = wanted_of(recipe, name if recipe.data.sources is not None else None)
             ids = source.row_ids()
             if ids is not None:
-                own = Wanted(own.labels, {**own.extra, ids: "codes"})
+                own = replace(own, extra={**own.extra, ids: "codes"})
             if recipe.data.sources is not None:
                 own = _held(own, source.header())
             found = source.read(recipe.seeds.labels, own)
@@ -98,6 +106,7 @@ def _held(wanted: Wanted, header: Header) -> Wanted:
     return Wanted(
         {c: how for c, how in wanted.labels.items() if c in known},
         {c: how for c, how in wanted.extra.items() if c in known},
+        {c: means for c, means in wanted.empty.items() if c in known},
     )
 
 
@@ -113,13 +122,14 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     outputs = known_outputs(recipe, header)
     with recipe.at("data", "split"):
         splits, said = split_rows(recipe, joined, header)
-    notices += said
+    notices += [*said, *notices_of(recipe, splits)]
     tasks: dict[str, TaskLabels] = {}
+    on_unlabelled = recipe.data.split.on_unlabelled
     faults: list[UserError] = []
     for task, spec in recipe.tasks.items():
         try:
             with recipe.at("tasks", task):
-                tasks[task] = read_task(task, spec, outputs[task], joined, header, splits)
+                tasks[task] = read_task(task, spec, outputs[task], joined, header, splits, on_unlabelled)
                 notices += tasks[task].notices
         except UserError as error:
             faults.extend(error.errors)
@@ -128,6 +138,12 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
         outputs={task: found.outputs for task, found in tasks.items()},
         constants={task: found.constants for task, found in tasks.items()},
     )
+    if recipe.data.screen is not None:
+        with recipe.at("data", "screen"):
+            joined, header, said = screen(
+                recipe.data.screen, joined, header, splits["train"], recipe.tasks, tasks
+            )
+        notices += said
     with recipe.at("data", "standardize"):
         learned = _learn_inputs(recipe, joined, splits, learned)
     return _dataset(recipe, joined, header, splits, learned, tasks, notices)
@@ -170,6 +186,10 @@ def _dataset(
         for task, spec in recipe.tasks.items()
         if spec.target in columns.ceiling
     }
+    undefined: dict[str, Undefined] = {
+        split: {task: undefined_metrics(spec, tasks[task], own) for task, spec in recipe.tasks.items()}
+        for split, own in splits.items()
+    }
     return Dataset(
         rows=rows,
         splits=splits,
@@ -178,7 +198,8 @@ def _dataset(
         learned=learned,
         fingerprint=joined.fingerprint,
         ceiling=ceiling,
-        notices=tuple(notices),
+        notices=(*notices, *notices_on(recipe.tasks, undefined)),
+        undefined=undefined,
     )
 
 

@@ -69,7 +69,7 @@ def _difference(header: Header, first: Header) -> tuple[str, str] | None:
     """The first difference between the inputs of two sources, or None."""
     one, other = header.layout, first.layout
     if one is not None and other is not None:
-        for key in ("numeric", "vectors", "categorical", "missing", "indicator", "embedding"):
+        for key in ("numeric", "vectors", "dates", "categorical", "missing", "indicator", "embedding"):
             values = getattr(one, key), getattr(other, key)
             if values[0] != values[1]:
                 return f"inputs.{key} {_shown(values[0])}", _shown(values[1])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mtl.data.columns.labels import called_together, narrow
+from mtl.data.columns.spelling import Known, number, together
 from mtl.data.types import Array, Columns, Header, Labels, Layout, Mask, Names, Rows, row_number, stable_order
 from mtl.errors import UserError, quoted
 
@@ -151,7 +152,7 @@ class Joined:
             for name, columns in held.items():
                 values[self._rows[name]] = columns.extra[column]
             return values, None
-        called = stable_order(value for own in names.values() for value in own or ())
+        called = stable_order(together(own or () for own in names.values()))
         codes = np.full(self.n_rows, -1, dtype=np.int64)
         for name, columns in held.items():
             codes[self._rows[name]] = _renamed(columns.extra[column], names[name], called)
@@ -172,7 +173,7 @@ class Joined:
 
 def _number_text(value: float) -> str:
     """A number in the form in which a text column would hold it."""
-    return str(int(value)) if float(value).is_integer() else str(value)
+    return number(str(value)) or str(value)
 
 
 def _like(present: Mask, values: Array) -> Mask:
@@ -181,10 +182,10 @@ def _like(present: Mask, values: Array) -> Mask:
 
 def _renamed(codes: Array, own: Names, called: Names) -> Array:
     """Turn codes into `own` into codes into `called`; a missing one stays -1. For lists of labels, columns move."""
-    position = {name: i for i, name in enumerate(called or ())}
-    lookup = narrow(np.array([position[name] for name in own or ()] + [-1], dtype=np.int64))
+    known = Known(called or ())
+    lookup = narrow(np.array([known.position_of(name) for name in own or ()] + [-1], dtype=np.int64))
     if codes.ndim == 2:
-        moved = np.zeros((len(codes), len(position)), dtype=codes.dtype)
+        moved = np.zeros((len(codes), len(known.position)), dtype=codes.dtype)
         moved[:, lookup[:-1].astype(np.int64)] = codes
         return moved
     return lookup[codes.astype(np.intp, copy=False)]
@@ -236,11 +237,12 @@ def _joined_layout(inputs: Array, layouts: Sequence[Layout], starts: Sequence[in
     ends = [*starts[1:], len(inputs)]
     values = {}
     for i, name in enumerate(layouts[0].categorical):
-        every = stable_order(value for layout in layouts for value in layout.values[name])
-        position = {value: code for code, value in enumerate(every, start=1)}
+        every = stable_order(together(layout.values[name] for layout in layouts))
+        known = Known(every)
         column = inputs[:, layouts[0].n_numeric + i]
         for layout, start, end in zip(layouts, starts, ends, strict=True):
-            lookup = np.array([0, *(position[value] for value in layout.values[name])], dtype=np.float32)
+            own = (known.position_of(value) + 1 for value in layout.values[name])
+            lookup = np.array([0, *own], dtype=np.float32)
             column[start:end] = lookup[column[start:end].astype(np.int64)]
         values[name] = every
     return replace(layouts[0], values=values)

@@ -44,15 +44,17 @@ def read_task(
     joined: Joined,
     header: Header,
     splits: Mapping[str, Rows],
+    on_unlabelled: str,
 ) -> TaskLabels:
-    """The labels of one task, checked against the recipe.
+    """The labels of one task, checked against the recipe; `on_unlabelled` is the key of that name.
 
     Raises:
         UserError: a label has no class, is missing although the recipe does not allow it, or a split has no labels.
     """
     labels = joined.labels(spec.target_columns(), spec.source, header)
     there = labels.any_present()
-    _check_missing(task, spec, joined, labels, there, splits)
+    _check_missing(spec, joined, labels, splits)
+    _check_labelled(task, there, splits, on_unlabelled)
     if outputs is None:
         outputs = spec.found_outputs(labels)
     targets = narrow(check_targets(spec, spec.encode(labels, outputs), len(labels.values)))
@@ -72,9 +74,7 @@ def labelled(splits: Mapping[str, Rows], there: Mask) -> Rows:
     return np.concatenate([rows[there[rows]] for rows in splits.values()])
 
 
-def _check_missing(
-    task: str, spec: TaskSpec, joined: Joined, labels: Labels, there: Mask, splits: Mapping[str, Rows]
-) -> None:
+def _check_missing(spec: TaskSpec, joined: Joined, labels: Labels, splits: Mapping[str, Rows]) -> None:
     if spec.missing == "error" and not labels.present.all():
         whole = np.asarray(labels.present.all(axis=tuple(range(1, labels.present.ndim))))
         lacking = np.concatenate([rows[~whole[rows]] for rows in splits.values()])
@@ -87,11 +87,15 @@ def _check_missing(
                 "set `missing: mask` to leave such rows out of this task",
                 path=("target",),
             )
+
+
+def _check_labelled(task: str, there: Mask, splits: Mapping[str, Rows], on_unlabelled: str) -> None:
+    """Refuse a split without labels of a task; with `warn` only train needs one."""
     for name, rows in splits.items():
-        if not there[rows].any():
+        if not there[rows].any() and (name == "train" or on_unlabelled == "error"):
             what = f"task {quoted(task)} has no labels in split {quoted(name)}"
-            todo = "" if name == "train" else "split otherwise, such as by data.split.stratify"
-            raise UserError("", what, todo)
+            todo = "split by data.split.stratify: all, or set data.split.on_unlabelled: warn"
+            raise UserError("", what, "" if name == "train" else todo)
 
 
 def sample_weights(column: str, joined: Joined, used: Rows) -> npt.NDArray[np.float32]:

@@ -7,7 +7,7 @@ import numpy as np
 from mtl.console import counted
 from mtl.data.rows.split_rules import Codes
 from mtl.data.rows.splits import check_apart, given_by_column, make_splits
-from mtl.data.types import Array, Header, Rows
+from mtl.data.types import Array, Header, Labels, Rows
 from mtl.dataset.join import Joined
 from mtl.errors import UserError, quoted
 from mtl.recipe.keys.data import duration_of, seconds_of
@@ -69,15 +69,36 @@ def _codes(joined: Joined, column: str, key: str) -> tuple[Codes, tuple[str, ...
     return codes.astype(np.int64, copy=False), names or ()
 
 
-def _strata(recipe: Recipe, joined: Joined, header: Header) -> Rows | None:
-    """The class of each row in the task that `stratify` names; -1 for a row without one."""
-    task = recipe.data.split.stratify
-    if task is None:
+def _strata(recipe: Recipe, joined: Joined, header: Header) -> Codes | None:
+    """The classes of each row in the tasks that `stratify` names; -1 for a row without one.
+
+    A single task with one label per row gives (n,). Otherwise each label column, and each label of a list, gives a
+    column of (n, C); its classes are numbered after those of the columns before.
+    """
+    specs = [recipe.tasks[task] for task in recipe.data.split.strata(recipe.tasks)]
+    if not specs:
         return None
-    spec = recipe.tasks[task]
-    labels = joined.labels(spec.target_columns(), spec.source, header)
-    _, codes = np.unique(np.where(labels.present, labels.values, 0), return_inverse=True)
-    return np.where(labels.present, codes, -1).astype(np.int64)
+    columns: list[Codes] = []
+    read = {(spec.target_columns(), spec.source): spec for spec in specs}  # tasks may share a column
+    for (targets, source), spec in read.items():
+        columns += _classes_of(joined.labels(targets, source, header), spec.reads == "numbers")
+    if len(specs) == len(columns) == 1:
+        return columns[0].astype(np.int64)
+    first = np.cumsum([0, *(int(codes.max(initial=-1)) + 1 for codes in columns)])[:-1]
+    return np.stack(
+        [np.where(codes >= 0, codes + start, -1) for codes, start in zip(columns, first, strict=True)], axis=1
+    )
+
+
+def _classes_of(labels: Labels, any_number: bool) -> list[Codes]:
+    """The codes of each column of labels, -1 for a missing one; all numbers are one class: that there is a label."""
+    n = len(labels.values)
+    found: list[Codes] = []
+    for values, there in zip(labels.values.reshape(n, -1).T, labels.present.reshape(n, -1).T, strict=True):
+        codes = np.full(n, -1, dtype=np.int32)
+        codes[there] = 0 if any_number else np.unique(values[there], return_inverse=True)[1]
+        found.append(codes)
+    return found
 
 
 def _group(column: str | None, joined: Joined) -> tuple[Codes | None, tuple[str, ...]]:

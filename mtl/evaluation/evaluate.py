@@ -38,7 +38,7 @@ def evaluate(
         between: called after each batch; an exception of it ends the evaluation.
     """
     modules = model.modules_of_tasks()
-    meter = Meter(modules, tasks, next(model.parameters()).device)
+    meter = Meter(modules, tasks, next(model.parameters()).device, dataset.undefined[split])
     with evaluation_mode(model):
         for batch, logits in passes(model, dataset, rows):
             for group, module in modules.items():

@@ -13,7 +13,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mtl.dataset.batch import Targets
+from mtl.dataset.undefined import Undefined, defined_tasks
 from mtl.model.tasks.module import TaskModule
+from mtl.model.tasks.scores import hold_weights
 from mtl.recipe.specs import TaskSpec, mean_metric
 
 Values = dict[str, float | None]
@@ -31,14 +33,20 @@ class Meter:
         modules: task group -> its module.
         tasks: task -> its spec, in the order of results.
         device: the device of the logits.
+        undefined: the metrics that the labels of these rows cannot define.
     """
 
     def __init__(
-        self, modules: Mapping[str, TaskModule], tasks: Mapping[str, TaskSpec], device: torch.device
+        self,
+        modules: Mapping[str, TaskModule],
+        tasks: Mapping[str, TaskSpec],
+        device: torch.device,
+        undefined: Undefined | None = None,
     ) -> None:
         self.modules, self.tasks, self.device = dict(modules), tasks, device
+        self.undefined = undefined or {}
         exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
-        self.metrics = {name: self._metric(module).to(device) for name, module in modules.items()}
+        self.metrics = {name: new_metric(module, tasks, device) for name, module in modules.items()}
 
         def zeros(dtype: torch.dtype) -> dict[str, Tensor]:
             return {
@@ -50,15 +58,6 @@ class Meter:
         self.loss_weight = torch.zeros(2, len(tasks), dtype=exact, device=device)
         self.pending: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in modules}
 
-    def _metric(self, module: TaskModule) -> Metric:
-        names = frozenset(name for task in module.tasks for name in self.tasks[task].metric_names)
-        metric = module.metric(names)
-        if self.device.type == "mps":  # MPS has no float64
-            for part in metric.modules():
-                if isinstance(part, Metric):
-                    part.set_dtype(torch.float32)
-        return metric
-
     @torch.no_grad()
     def update(
         self, group: str, logits_BTO: Tensor, targets: Targets, sum_T: Tensor, weight_T: Tensor
@@ -69,8 +68,9 @@ class Meter:
         self.weight[group] += weight_T
         self.count[group] += present_BT.sum(0)
         pending = self.pending[group]
-        pending.append((logits_BTO, targets.target[group], present_BT))
-        n_rows = sum(len(present) for *_, present in pending)
+        weight_BT = weight_in_metrics(targets, group, self.modules[group].tasks, self.tasks)
+        pending.append((logits_BTO, targets.target[group], weight_BT))
+        n_rows = sum(len(weight) for *_, weight in pending)
         if n_rows >= PENDING or n_rows * logits_BTO[0].numel() >= PENDING_NUMBERS:
             self._count(group)
 
@@ -97,7 +97,7 @@ class Meter:
             tensors |= {f"{name}/{key}": values[name] for key, values in sums.items()}
             if self.pending[name]:
                 parts = zip(
-                    ("logits", "target", "present"), zip(*self.pending[name], strict=True), strict=True
+                    ("logits", "target", "weight"), zip(*self.pending[name], strict=True), strict=True
                 )
                 tensors |= {f"{name}/pending/{key}": torch.cat(rows) for key, rows in parts}
             for part, metric in _parts(self.metrics[name]):
@@ -113,9 +113,9 @@ class Meter:
             for key, values in (("loss_sum", self.loss_sum), ("weight", self.weight), ("count", self.count)):
                 values[name].copy_(tensors[f"{name}/{key}"])
             if f"{name}/pending/logits" in tensors:
-                rows = (tensors[f"{name}/pending/{key}"] for key in ("logits", "target", "present"))
-                logits, target, present = (part.to(self.device) for part in rows)
-                self.pending[name] = [(logits, target, present)]
+                rows = (tensors[f"{name}/pending/{key}"] for key in ("logits", "target", "weight"))
+                logits, target, weight = (part.to(self.device) for part in rows)
+                self.pending[name] = [(logits, target, weight)]
             for part, metric in _parts(self.metrics[name]):
                 for key, value in metric.metric_state.items():
                     stem = f"{name}/metric/{part}/{key}/"
@@ -140,7 +140,8 @@ class Meter:
         """`<split>/<task>/<metric>` and `<split>/mean/<metric>` -> value; None where the metric is undefined.
 
         If all tasks have the same headline metric, the mean over tasks is its plain mean. Otherwise it is the mean of
-        their losses, weighted by `weight`: sum_i w_i L_i / sum_i w_i.
+        their losses, weighted by `weight`: sum_i w_i L_i / sum_i w_i. A mean leaves out the tasks whose labels cannot
+        define the metric, which are the same ones throughout a run. If no task is left, the mean loss stands beside it.
         """
         per_task: dict[str, Values] = {}
         for group, module in self.modules.items():
@@ -160,7 +161,11 @@ class Meter:
             for t, task in enumerate(module.tasks):
                 chosen = ("loss", *self.tasks[task].metric_names)
                 # if a loss is NaN, its predictions are NaN too, so their metrics mean nothing
-                per_task[task] = {name: None if broken[t] else _finite(columns[name][t]) for name in chosen}
+                lacking = self.undefined.get(task, {})
+                per_task[task] = {
+                    name: None if broken[t] or name in lacking else _finite(columns[name][t])
+                    for name in chosen
+                }
                 if self.tasks[task].missing == "mask":
                     per_task[task]["labels"] = counts[t]
         for task, total, steps in zip(self.tasks, *self.loss_weight.tolist(), strict=True):
@@ -170,11 +175,45 @@ class Meter:
             f"{split}/{task}/{name}": value for task in self.tasks for name, value in per_task[task].items()
         }
         name = mean_metric(self.tasks)
-        row[f"{split}/mean/{name}"] = _mean(
-            [per_task[task][name] for task in self.tasks],
-            [spec.weight if name == "loss" else 1.0 for spec in self.tasks.values()],
-        )
+        for metric in (name,) if defined_tasks(self.tasks, self.undefined, name) else (name, "loss"):
+            counted = defined_tasks(self.tasks, self.undefined, metric)
+            row[f"{split}/mean/{metric}"] = _mean(
+                [per_task[task][metric] for task in counted],
+                [self.tasks[task].weight if metric == "loss" else 1.0 for task in counted],
+            )
         return row
+
+
+def new_metric(module: TaskModule, tasks: Mapping[str, TaskSpec], device: torch.device) -> Metric:
+    """The metric of a task group, which measures what any of its tasks asks for."""
+    metric = module.metric(frozenset(name for task in module.tasks for name in tasks[task].metric_names))
+    if any(tasks[task].metrics_weighted for task in module.tasks):
+        hold_weights(metric, torch.float64)
+    if device.type == "mps":  # MPS has no float64
+        for part in metric.modules():
+            if isinstance(part, Metric):
+                part.set_dtype(torch.float32)
+    return metric.to(device)
+
+
+def weight_in_metrics(
+    targets: Targets, group: str, of: Sequence[str], tasks: Mapping[str, TaskSpec]
+) -> Tensor:
+    """(B, T) how much each row counts in the metrics of a group: whether it has a label, or else its weight.
+
+    Args:
+        targets: the labels of B rows.
+        group: the task group.
+        of: its T tasks.
+        tasks: task -> its spec.
+    """
+    present_BT, weight_BT = targets.present[group], targets.weight[group]
+    weighted = [tasks[task].metrics_weighted for task in of]
+    if not any(weighted):
+        return present_BT
+    exact = torch.float32 if present_BT.device.type == "mps" else torch.float64
+    weighted_T = torch.tensor(weighted, device=present_BT.device)
+    return torch.where(weighted_T, weight_BT.to(exact), present_BT.to(exact))
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

@@ -16,6 +16,9 @@ from mtl.runs.record import Status
 from mtl.training.events import EpochEnded, Evaluated, Event, Saved, Started, Stepped, Stream, Warned
 from mtl.training.trainer import Trainer
 
+RECORD_EVERY = 60.0
+"""Seconds after which run.json gets the step of a run whose epoch goes on, so that `mtl runs` tells it."""
+
 
 class Recorder:
     """The listener that keeps the folder of one run up to date.
@@ -42,6 +45,7 @@ class Recorder:
         self._sharing_step = next((row["step"] for row in reversed(folder.logs.rows(SHARING))), None)
         self._unwritten: dict[str, list[Mapping[str, Any]]] = {}
         self._due, self._last_save, self._last_size = False, monotonic(), 0
+        self._last_record = monotonic()
         self._told: set[str] = set()
 
     def on(self, event: Event) -> None:
@@ -79,6 +83,8 @@ class Recorder:
         self._due = self._due or by_steps or by_time
         if self._due and event.step < event.n_steps and not self.trainer.evaluation_is_due():
             self.save()  # otherwise the save follows the evaluation, as at the end of an epoch
+        if monotonic() - self._last_record >= RECORD_EVERY:
+            self._record_position()
 
     def _epoch_ended(self, event: EpochEnded) -> None:
         progress, every = self.trainer.progress, self.trainer.recipe.train.checkpoint.every.epochs
@@ -182,7 +188,7 @@ class Recorder:
 
     def _record_position(self, status: Status | None = None) -> None:
         record, progress = self.folder.record, self.trainer.progress
-        record.step, record.epoch = progress.step, progress.epoch
+        record.step, record.epoch, self._last_record = progress.step, progress.epoch, monotonic()
         self._record_status(status or record.status)
 
     def _record_status(self, status: Status) -> None:
@@ -228,12 +234,10 @@ class Recorder:
             self._sharing_step = progress.step
 
     def _timing(self, epoch: EpochEnded, saving: float) -> dict[str, Any]:
-        trainer, train = self.trainer, self.trainer.recipe.train
-        n_rows = min(len(trainer.dataset.splits["train"]), epoch.steps * train.batch_size * train.accumulate)
         seconds = {**epoch.seconds, "save": saving}
         return {
-            "epoch": trainer.progress.epoch,
+            "epoch": self.trainer.progress.epoch,
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
-            "rows_per_second": round(n_rows / epoch.seconds["train"], 1),
+            "rows_per_second": round(epoch.n_rows / epoch.seconds["train"], 1),
             "steps_per_second": round(epoch.steps / epoch.seconds["train"], 3),
         }

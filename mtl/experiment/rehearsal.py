@@ -26,6 +26,7 @@ from mtl.contracts import (
 from mtl.dataset.batch import Batch
 from mtl.errors import UserError, quoted
 from mtl.evaluation.evaluate import evaluation_mode
+from mtl.evaluation.meter import new_metric, weight_in_metrics
 from mtl.model.tasks.module import TaskModule
 from mtl.task_groups import TaskGroup
 from mtl.training.trainer import Trainer
@@ -142,10 +143,10 @@ def _rehearse_group(
                 raise of_module(
                     module, "metric", f"gives an object of type {type(metric).__name__}, not a Metric"
                 )
-            if trainer.device.type == "mps":  # MPS has no float64
-                metric = metric.set_dtype(torch.float32)
-            metric = metric.to(trainer.device)
-            metric.update(logits_BTO.detach(), target, present)
+            metric, tasks = new_metric(module, trainer.recipe.tasks, trainer.device), trainer.recipe.tasks
+            metric.update(
+                logits_BTO.detach(), target, weight_in_metrics(batch, group.name, group.tasks, tasks)
+            )
             check_metrics(module, metric.compute(), names, n_tasks)
             predicted = check_predicted(module, module.predict(logits_BTO.detach()), n_tasks, len(batch.rows))
             for t in range(n_tasks):

@@ -60,7 +60,7 @@ def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
     run = reopen(asked, stream)
     folder = run.folder
     if run.is_done:
-        stream.on(Warned(f"{folder.path}: already finished at step {folder.record.step}"))
+        stream.on(Warned(_done(folder)))
         return result_of(folder)
     folder.hold()
     with devices.settings(run.recipe.train.deterministic, run.threads):
@@ -100,6 +100,12 @@ def _horizon(trainer: Trainer, extend_schedule: bool) -> int:
     return trainer.total_steps if extend_schedule else trainer.progress.horizon
 
 
+def _done(folder: RunFolder) -> str:
+    """A sentence about a run that is finished."""
+    early = ", where early stopping ended it" if folder.record.stopped_early else ""
+    return f"{folder.path}: already finished at step {folder.record.step}{early}"
+
+
 def _in_vain(run: Reopened, trainer: Trainer) -> Iterator[str]:
     """Yield a warning if the request adds steps to a run that early stopping has ended."""
     if trainer.progress.stopped and run.grows:
@@ -112,7 +118,8 @@ def _in_vain(run: Reopened, trainer: Trainer) -> Iterator[str]:
 def _write_start(run: Reopened, trainer: Trainer) -> None:
     """Record that the run goes on: write a changed recipe, and remove the results of an earlier end."""
     record, progress = run.folder.record, trainer.progress
-    record.selected = record.decisions = record.stopped_early = record.skipped_steps = None
+    record.selected = record.decisions = record.baselines = None
+    record.stopped_early = record.skipped_steps = None
     record.step, record.epoch, record.results = progress.step, progress.epoch, {}
     record.model = model_record(trainer)
     if run.changed:
@@ -133,12 +140,14 @@ def foretell(asked: Resumption, listeners: Sequence[Listener] = ()) -> list[str]
     run = reopen(asked, stream)
     folder = run.folder
     if run.is_done:
-        return [f"{folder.path}: already finished at step {folder.record.step}; nothing would be done"]
+        return [f"{_done(folder)}; nothing would be done"]
     folder.require_free()
     with devices.settings(run.recipe.train.deterministic, run.threads):
         trainer, _ = prepare(run.recipe)
         require_same_data(folder, trainer)
         step, _ = load_checkpoint(folder, trainer, run.step, stream, asked.allow_nonfinite)
+    for notice in trainer.dataset.notices:
+        stream.on(Warned(notice))
     return list(_foretold(run, trainer, step, asked.extend_schedule))
 
 

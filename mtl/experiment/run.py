@@ -17,13 +17,14 @@ from mtl import stages
 from mtl.build import build
 from mtl.console import counted, file_size
 from mtl.data.files.opening import opened_once
+from mtl.data.memory import is_out_of_memory
 from mtl.dataset.assemble import load_dataset
 from mtl.errors import EnvironmentFault, NotFinite
 from mtl.experiment.facts import first_record
 from mtl.experiment.finish import finish, selected_of
 from mtl.experiment.recorder import Recorder
 from mtl.experiment.rehearsal import rehearse
-from mtl.experiment.trial import build_and_try
+from mtl.experiment.trial import build_and_try, require_room
 from mtl.experiment.warm_start import take_weights
 from mtl.inference.predict import check_columns, load
 from mtl.model.layers import derived_seed
@@ -31,7 +32,7 @@ from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.task_spec import units_of
 from mtl.report.plots import plot_run
-from mtl.runs.folder import RunFolder
+from mtl.runs.folder import RunFolder, require_unused
 from mtl.runs.record import RunRecord
 from mtl.signals import StopAsked, StopSignals
 from mtl.training import devices
@@ -91,6 +92,33 @@ def run(
             return train(trainer, folder, stream, save_first=recipe.train.init_from is not None)
 
 
+def foretell(
+    recipe: Recipe, out: str | os.PathLike[str] | None = None, listeners: Sequence[Listener] = ()
+) -> Trainer:
+    """Everything that `run` does before it makes the run folder, with the same refusals; nothing is written.
+
+    Args:
+        recipe: a checked recipe.
+        out: the run folder.
+        listeners: the listeners that hear of the weights that the run would begin with, and of the data.
+
+    Returns:
+        The trainer that the run would have.
+
+    Raises:
+        UserError: as in `run`.
+    """
+    stream = Stream(listeners)
+    with devices.settings(recipe.train.deterministic, recipe.train.threads):
+        trainer, _ = prepare(recipe)
+        warm_start(recipe, trainer, stream)
+    if out is not None:
+        require_unused(Path(out))
+    for notice in trainer.dataset.notices:
+        stream.on(Warned(notice))
+    return trainer
+
+
 def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
     """Replace the drawn weights by those of the runs in `train.init_from`."""
     given = recipe.train.init_from
@@ -98,7 +126,7 @@ def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
         return
     with recipe.at("train", "init_from"):
         paths = {"": given} if isinstance(given, str) else given
-        models = {name: load(path) for name, path in paths.items()}
+        models = {name: load(path, "cpu") for name, path in paths.items()}
         for notice in filter(None, (model.notice for model in models.values())):
             stream.on(Warned(notice))
         matched = take_weights(trainer.built, {name: model.built for name, model in models.items()})
@@ -117,7 +145,8 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
     with opened_once():
-        _, header = build_and_try(recipe)
+        tried, header = build_and_try(recipe)
+        require_room(recipe, tried, device)
         dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned).to(device)
     built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
@@ -152,13 +181,13 @@ def train(
             everyone = Stream((recorder, stream))
             with _broken_off_in_order(trainer, recorder):
                 everyone.on(Started(trainer, folder.path))
-                for notice in trainer.dataset.notices:
+                for notice in trainer.notices:
                     everyone.on(Warned(notice))
                 stop.check()
                 for event in fit(trainer, stop.check):
                     everyone.on(event)
                     stop.check()
-                finish(trainer, folder, recorder, stop.check)
+                finish(trainer, folder, recorder, stream, stop.check)
                 stages.reached("plot")
                 tasks = trainer.recipe.tasks
                 plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
@@ -167,7 +196,9 @@ def train(
         folder.release()
     result = result_of(folder)
     selected = selected_of(trainer.progress)
-    stream.on(Ended(result.metrics, selected.epoch, selected.step, tuple(result.record.plugins)))
+    record = result.record
+    plugins, baselines = tuple(record.plugins), record.baselines or {}
+    stream.on(Ended(result.metrics, selected.epoch, selected.step, baselines, plugins))
     return result
 
 
@@ -186,14 +217,9 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
         recorder.broken_off()
         raise
     except (MemoryError, RuntimeError) as error:
-        if _out_of_memory(error):
+        if is_out_of_memory(error):
             raise _memory_fault(trainer, error) from error
         raise
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:

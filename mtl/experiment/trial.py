@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from mtl.build import Built, build
+from mtl.build import Built, build, is_provisional
 from mtl.contracts import check_activation, check_sharing
+from mtl.data.memory import require_memory
 from mtl.data.types import Header, no_column
+from mtl.dataset.assemble import load_dataset
 from mtl.dataset.header import header_of
 from mtl.errors import KeyPath, UserError, gathered, quoted, raise_all
 from mtl.model.stitched import Logits
@@ -20,6 +22,8 @@ from mtl.model.towers import Towers
 from mtl.model.trunk import StitchedTowers
 from mtl.recipe.base import Shape, Spec
 from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.specs import OptimizerSpec
+from mtl.training import devices
 from mtl.training.trainer import shared_slices
 
 TRIED_IN_MEMORY = 1 << 23
@@ -46,6 +50,49 @@ def build_and_try(recipe: Recipe) -> tuple[Built, Header]:
             tried = build(recipe, header)
     _try(recipe, tried, header)
     return built, header
+
+
+def preview(recipe: Recipe) -> tuple[Built, Header, tuple[str, ...]]:
+    """As `build_and_try`, with the size that the network of a run has; the third result is notices on the data.
+
+    Where rows decide that size, they are read, as a run reads them.
+
+    Raises:
+        UserError: as `build_and_try`, or the rows have a fault.
+    """
+    built, header = build_and_try(recipe)
+    if not is_provisional(recipe, header):
+        return built, header, ()
+    dataset = load_dataset(recipe, header)
+    with torch.device("meta"):
+        built = build(recipe, dataset.header, dataset.learned).to(torch.device("meta"))
+    return built, dataset.header, dataset.notices
+
+
+def require_room(recipe: Recipe, built: Built, device: torch.device) -> None:
+    """Refuse a network that cannot be trained in the free memory of a device; activations are not counted.
+
+    Raises:
+        EnvironmentFault: weights, gradients and the state of the optimizer need more bytes than are free.
+    """
+    weights = sum(parameter.nbytes for parameter in built.model.parameters())
+    n_copies = 2 + _state_size(recipe.optimizer)
+    what = f"the weights, their gradients and the state of {recipe.optimizer.kind}"
+    with recipe.at("model", "backbone"):
+        require_memory(weights * n_copies, "", what, "make the layers smaller", devices.free_memory(device))
+        if device.type != "cpu":  # the weights are drawn on the CPU
+            require_memory(weights, "", "the weights", "make the layers smaller")
+
+
+def _state_size(optimizer: OptimizerSpec) -> int:
+    """The numbers that an optimizer keeps for each weight, counted after one step on one weight."""
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.zeros(2)
+    group = {"params": [weight], "names": ["weight"], "decay": True, "lr_scale": 1.0, "lr": optimizer.lr}
+    built = optimizer.build([group])
+    built.step()
+    kept = [value for state in built.state.values() for value in state.values()]
+    return sum(isinstance(value, Tensor) and value.numel() == weight.numel() for value in kept)
 
 
 def _try(recipe: Recipe, tried: Built, header: Header) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mtl.build import Built
 from mtl.errors import UserError, did_you_mean, quoted
+from mtl.model.inputs import TableInputs
 from mtl.model.towers import SeparateTowers, Towers
 
 
@@ -41,7 +42,8 @@ class Matched:
 def take_weights(target: Built, runs: Mapping[str, Built]) -> Matched:
     """Copy each stage, head and sharing parameter that a run has with the same name and shape.
 
-    A head also needs the same classes.
+    A head also needs the same classes. The first stage of a tower also needs the same columns of a table with the same
+    values of categories in the same order, since its weights belong to them by position.
 
     Args:
         target: the network that is about to be trained.
@@ -93,11 +95,22 @@ def _take_tower(target: Built, tower: str, source: Built, given: bool, found: Ma
     if place is None:
         return
     (own, k), (theirs, j) = _copies(target)[tower], place
-    for stage, module in own.stages.items():
-        if stage in theirs.stages and _copy(
-            module, k, len(own.names), theirs.stages[stage], j, len(theirs.names)
-        ):
+    for i, (stage, module) in enumerate(own.stages.items()):
+        if stage not in theirs.stages or (i == 0 and target.columns != source.columns):
+            continue
+        if _copy(module, k, len(own.names), theirs.stages[stage], j, len(theirs.names)):
             found.towers.setdefault(tower, []).append(stage)
+            if i == 0:
+                _take_embedding(
+                    target.model.inputs, k, len(own.names), source.model.inputs, j, len(theirs.names)
+                )
+
+
+def _take_embedding(own: nn.Module | None, k: int, n: int, other: nn.Module | None, j: int, m: int) -> None:
+    """Copy the vectors of categories of tower j of m into those of tower k of n, if categories have vectors."""
+    if isinstance(own, TableInputs) and isinstance(other, TableInputs) and own.per_tower and other.per_tower:
+        with torch.no_grad():
+            own.weight.unflatten(0, (n, -1))[k].copy_(other.weight.unflatten(0, (m, -1))[j])
 
 
 def _take_heads(target: Built, tower: str, source: Built, given: bool, found: Matched) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.files.table import TableFile
+from mtl.data.columns.unseen import Unseen, trackers
+from mtl.data.files.table import Table, TableFile
 from mtl.data.learned import Learned
 from mtl.data.types import Array, Header, Layout
 from mtl.errors import UserError, did_you_mean, quoted, without_paths
@@ -57,18 +58,36 @@ class Feed:
         most = NUMBERS if len(self.shape) == 1 else PIXELS
         return max(1, min(ROWS, most // max(1, math.prod(self.shape))))
 
-    def batches(self, data: Any, keep: Sequence[str] = ()) -> Iterator[Batch]:
+    def unseen(self) -> dict[str, Unseen]:
+        """A count for each categorical column of the values that were not seen in training."""
+        layout = self.learned.layout
+        return {} if layout is None else trackers(layout.values)
+
+    def batches(
+        self, data: Any, keep: Sequence[str] = (), unseen: Mapping[str, Unseen] | None = None
+    ) -> Iterator[Batch]:
         """Raw rows of a path, a table or an array; each batch comes with its values of the `keep` columns.
+
+        Args:
+            data: the path, table or array.
+            keep: columns of a table.
+            unseen: for each categorical column, the count of values that were not seen in training.
 
         Raises:
             UserError: a column or array is missing, has another shape, or holds a wrong value.
         """
         if isinstance(data, str | os.PathLike):
             path = Path(data)
-            return self._npz(path, keep) if path.suffix == ".npz" else self._table(self._file(path), keep)
+            if path.suffix == ".npz" and not self._holds_columns(path):
+                return self._npz(path, keep)
+            return self._table(self._file(path), keep, unseen)
         if hasattr(data, "detach"):  # a torch tensor
             data = data.detach().cpu().numpy()
-        return self._array(data) if isinstance(data, np.ndarray) else self._table(in_memory(data), keep)
+        return (
+            self._array(data)
+            if isinstance(data, np.ndarray)
+            else self._table(self.source.in_memory(arrow_table(data)), keep, unseen)
+        )
 
     def _file(self, path: Path) -> TableFile:
         delimiter = "\t" if path.suffix == ".tsv" else ","
@@ -76,6 +95,14 @@ class Feed:
             file = self.source.table(str(path)) or TableFile(path, delimiter=delimiter)
             file.check()
         return file
+
+    def _holds_columns(self, path: Path) -> bool:
+        """Whether an .npz file has arrays that are columns of the run's table, rather than one array of inputs."""
+        from mtl.data.files.npz import archive
+
+        layout = self.learned.layout
+        with without_paths():
+            return layout is not None and not archive(path).members.keys().isdisjoint(layout.columns)
 
     def _array(self, array: Array) -> Iterator[Batch]:
         self._check_shape(array.shape)
@@ -119,23 +146,27 @@ class Feed:
             raise UserError(f"{place}:row {start + int(at[0])}", what, "remove the row or fill the value")
         return rows
 
-    def _table(self, file: TableFile, keep: Sequence[str]) -> Iterator[Batch]:
+    def _table(
+        self, file: Table, keep: Sequence[str], unseen: Mapping[str, Unseen] | None
+    ) -> Iterator[Batch]:
         for name in keep:
             if name not in file.column_names:
                 near = did_you_mean(name, file.column_names)
                 raise UserError(
                     file.name, f"no column {quoted(name)}{near}", "--keep names columns of the input"
                 )
-        reader = self._reader(file)
+        reader = self._reader(file, unseen)
         for first, whole in file.batches(list(dict.fromkeys([*reader.columns, *keep]))):
             for at in range(0, whole.num_rows, self.rows):
                 batch = whole.slice(at, self.rows)
                 yield {name: batch.column(name) for name in keep}, reader.rows(batch, first + at)
 
-    def _reader(self, file: TableFile) -> _TableRows | _ImageRows | _VectorRows:
+    def _reader(
+        self, file: Table, unseen: Mapping[str, Unseen] | None
+    ) -> _TableRows | _ImageRows | _VectorRows:
         image, vector = self.source.image_column(), self.source.input_array()
         if self.learned.layout is not None:
-            return _TableRows(file, self.learned.layout)
+            return _TableRows(file, self.learned.layout, self.unseen() if unseen is None else unseen)
         if image is not None:
             return _ImageRows(file, self.shape, image)
         if len(self.shape) > 1 or vector not in file.column_names:
@@ -149,12 +180,11 @@ class Feed:
 class _TableRows:
     """Turns batches of a table into raw rows, with the run's own codes of categories."""
 
-    def __init__(self, file: TableFile, layout: Layout) -> None:
-        from mtl.data.columns.inputs import Known
+    def __init__(self, file: Table, layout: Layout, unseen: Mapping[str, Unseen]) -> None:
+        from mtl.data.columns.inputs import KnownCodes
 
-        self.file, self.layout = file, layout
-        self.columns = [*layout.numeric, *layout.vectors, *layout.categorical]
-        self.coders = {name: Known(values) for name, values in layout.values.items()}
+        self.file, self.layout, self.columns = file, layout, layout.columns
+        self.coders = {name: KnownCodes(values, unseen[name]) for name, values in layout.values.items()}
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
         """(n, layout.width) the raw rows of a batch; its first row is row `first` of the table."""
@@ -176,7 +206,7 @@ class _TableRows:
 class _ImageRows:
     """Reads the images that a batch of a table names; their paths start from the table's folder."""
 
-    def __init__(self, file: TableFile, shape: tuple[int, ...], image: Image) -> None:
+    def __init__(self, file: Table, shape: tuple[int, ...], image: Image) -> None:
         self.file, self.shape, self.image = file, shape, image
         self.columns = [image[0]]
 
@@ -202,7 +232,7 @@ class _ImageRows:
 class _VectorRows:
     """Reads a column of lists of numbers, for a run that was trained on an array of the same name."""
 
-    def __init__(self, file: TableFile, width: int, column: str) -> None:
+    def __init__(self, file: Table, width: int, column: str) -> None:
         self.file, self.width, self.columns = file, width, [column]
 
     def rows(self, batch: pa.RecordBatch, first: int) -> Float32:
@@ -212,8 +242,8 @@ class _VectorRows:
         return vectors(self.file, self.columns[0], first, batch.column(self.columns[0]), self.width)
 
 
-def in_memory(data: Any) -> TableFile:
-    """Give a table in memory the interface of a table file.
+def arrow_table(data: Any) -> pa.Table:
+    """The rows of a table in memory.
 
     Args:
         data: a pyarrow Table; a mapping of column -> sequence; or a data frame, known by
@@ -224,20 +254,18 @@ def in_memory(data: Any) -> TableFile:
     """
     import pyarrow as pa
 
-    from mtl.data.files.memory_table import MemoryTable
-
     try:
         if isinstance(data, pa.Table):
-            return MemoryTable(data)
+            return data
         if hasattr(data, "__arrow_c_stream__"):
-            return MemoryTable(pa.table(data))
+            return pa.table(data)
         if not isinstance(data, Mapping):
             to_dict = getattr(data, "to_dict", None)
             if to_dict is None:
                 kind = quoted(type(data).__name__)
                 raise UserError("", f"cannot predict for {kind}: give an array, a table or a path")
             data = to_dict(orient="list")
-        return MemoryTable(pa.table({str(name): _column(str(name), values) for name, values in data.items()}))
+        return pa.table({str(name): _column(str(name), values) for name, values in data.items()})
     except (pa.ArrowException, TypeError) as error:
         raise UserError("table", f"cannot be read ({str(error).splitlines()[0][:100]})") from None
 

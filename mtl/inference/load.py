@@ -41,7 +41,7 @@ class Trained:
     notice: str | None = None
 
 
-def load_trained(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
+def load_trained(path: str | os.PathLike[str], device: str = "auto") -> Trained:
     """Load the network of a finished run, or of a run with a checkpoint; its data are not needed.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mtl.build import Built
+from mtl.data.columns.unseen import Unseen, notices
 from mtl.data.types import Array
 from mtl.errors import UserError, quoted
 from mtl.evaluation.evaluate import evaluation_mode
@@ -46,8 +48,14 @@ class TrainedModel(Trained):
 
         Raises:
             UserError: a column is missing, or holds a wrong value.
+
+        Warns:
+            UserWarning: more than half of a column's values were not seen in training.
         """
-        parts = [part for _, part in self.batches(data)]
+        unseen = self.feed.unseen()
+        parts = [part for _, part in self.batches(data, unseen=unseen)]
+        for notice in notices(unseen):
+            warnings.warn(notice, stacklevel=2)
         parts = parts or [self._predict(np.empty((0, *self.feed.shape), np.float32))]
         joined: Predictions = {}
         for name, first in parts[0].items():
@@ -58,9 +66,14 @@ class TrainedModel(Trained):
                 joined[name] = np.concatenate(pieces)
         return joined
 
-    def batches(self, data: Any, keep: Sequence[str] = ()) -> Iterator[tuple[dict[str, Any], Predictions]]:
-        """Predict batch by batch; each batch comes with its values of the `keep` columns."""
-        for kept, inputs in self.feed.batches(data, keep):
+    def batches(
+        self, data: Any, keep: Sequence[str] = (), unseen: Mapping[str, Unseen] | None = None
+    ) -> Iterator[tuple[dict[str, Any], Predictions]]:
+        """Predict batch by batch; each batch comes with its values of the `keep` columns.
+
+        `unseen` counts the values of each categorical column that were not seen in training.
+        """
+        for kept, inputs in self.feed.batches(data, keep, unseen):
             yield kept, self._predict(inputs)
 
     @torch.inference_mode()
@@ -77,8 +90,11 @@ class TrainedModel(Trained):
 
         Raises:
             UserError: there is no such split, or the file has another form than the run's data.
+
+        Warns:
+            UserWarning: more than half of the values of a column of `data` were not seen in training.
         """
-        return rescore(self, split, data)
+        return rescore(self, split, data, lambda notice: warnings.warn(notice, stacklevel=3))
 
 
 def decoded(recipe: Recipe, built: Built, logits: Mapping[str, Tensor]) -> Predictions:
@@ -121,10 +137,11 @@ def check_columns(recipe: Recipe, built: Built) -> None:
         decoded(recipe, built, logits)
 
 
-def load(path: str | os.PathLike[str], device: str = "cpu") -> TrainedModel:
+def load(path: str | os.PathLike[str], device: str = "auto") -> TrainedModel:
     """Load a finished run, or a run with a checkpoint, as a predictor; its data are not needed.
 
-    Nothing is printed. If the run is not finished, `notice` says which weights are used.
+    `device` is chosen as `train.device` of a recipe is. Nothing is printed. If the run is not finished, `notice` says
+    which weights are used.
 
     Raises:
         UserError: there is no such run or device, or the run has no whole checkpoint.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from mtl.data.columns.spelling import Known
+from mtl.data.columns.unseen import Unseen, notices, trackers
 from mtl.data.files.opening import opened_once
-from mtl.data.types import Layout, Wanted
+from mtl.data.types import Layout
 from mtl.dataset.assemble import Dataset, assembled, load_dataset, wanted_of
 from mtl.dataset.header import header_of
 from mtl.dataset.join import Joined, join
@@ -22,8 +25,10 @@ from mtl.training import devices
 
 
 @opened_once()
-def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> dict[str, float | None]:
-    """Metrics of `split` of the run's data, or of all rows of the file `data`.
+def rescore(
+    model: Trained, split: str, data: str | os.PathLike[str] | None, warn: Callable[[str], None]
+) -> dict[str, float | None]:
+    """Metrics of `split` of the run's data, or of all rows of the file `data`; `warn` gets what is unusual about it.
 
     Raises:
         UserError: there is no such split, the run's data have changed, or the file has another form.
@@ -31,7 +36,7 @@ def rescore(model: Trained, split: str, data: str | os.PathLike[str] | None) -> 
     recipe = model.recipe
     with devices.settings(recipe.train.deterministic, model.folder.record.threads):
         if data is not None:
-            dataset, split = other_data(model, Path(data)), "test"
+            dataset, split = other_data(model, Path(data), warn), "test"
         else:
             dataset = own_data(model, split)
         device = next(model.built.model.parameters()).device
@@ -61,7 +66,7 @@ def own_data(model: Trained, split: str) -> Dataset:
     return dataset
 
 
-def other_data(model: Trained, path: Path) -> Dataset:
+def other_data(model: Trained, path: Path, warn: Callable[[str], None]) -> Dataset:
     """All rows of another file as one split, encoded like the run's own rows.
 
     If the run has several sources, the file needs the form of the first one and the label columns of all tasks.
@@ -74,11 +79,14 @@ def other_data(model: Trained, path: Path) -> Dataset:
     if own is None:
         raise UserError(str(path), "only runs on a file can be evaluated on another one", "use --split")
     wanted = wanted_of(recipe)
-    labels = Wanted(wanted.labels, {c: how for c, how in wanted.extra.items() if how == "numbers"})
+    labels = replace(wanted, extra={c: how for c, how in wanted.extra.items() if how == "numbers"})
     with without_paths():
         joined = join({"": own.read(recipe.seeds.labels, labels)})
     if joined.layout is not None:
-        joined = replace(joined, inputs=_recoded(joined, joined.layout, model))
+        unseen = trackers(model.learned.layout.values) if model.learned.layout is not None else {}
+        joined = replace(joined, inputs=_recoded(joined, joined.layout, model, unseen))
+        for notice in notices(unseen):
+            warn(notice)
     else:
         check_finite(joined.inputs, np.arange(joined.n_rows))
     if joined.inputs.shape[1:] != tuple(model.header.input_shape):
@@ -94,7 +102,7 @@ def _without_sources(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"tasks": tasks})
 
 
-def _recoded(joined: Joined, layout: Layout, model: Trained) -> np.ndarray:
+def _recoded(joined: Joined, layout: Layout, model: Trained, unseen: Mapping[str, Unseen]) -> np.ndarray:
     """The inputs with the run's codes of categories instead of the file's; an unknown value becomes 0."""
     known, inputs = model.learned.layout, joined.inputs
     assert known is not None
@@ -107,8 +115,11 @@ def _recoded(joined: Joined, layout: Layout, model: Trained) -> np.ndarray:
             "the run was trained with inputs.missing: error",
         )
     for i, name in enumerate(layout.categorical):
-        position = {value: code for code, value in enumerate(known.values[name], start=1)}
-        lookup = np.array([0, *(position.get(value, 0) for value in layout.values[name])], dtype=np.float32)
+        among, own = Known(known.values[name]), layout.values[name]
+        found = [among.find(value) for value in own]
+        lookup = np.array([0, *(0 if code is None else code + 1 for code in found)], dtype=np.float32)
         column = inputs[:, layout.n_numeric + i]
+        rows = np.bincount(column.astype(np.int64), minlength=len(lookup))[1:]
+        unseen[name].count(own, rows, lookup[1:] == 0)
         column[:] = lookup[column.astype(np.int64)]
     return inputs

@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
+from mtl.data.columns.unseen import Unseen
 from mtl.data.files.column_types import is_bytes, is_list, is_text
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.signals import undoing
@@ -27,10 +29,29 @@ if TYPE_CHECKING:
     from mtl.inference.predict import TrainedModel
 
 
+@dataclass(frozen=True)
+class ListTexts:
+    """How lists of labels are written as texts.
+
+    Args:
+        separator: list column -> the text between two labels; `|` in any other one.
+        empty_is_none: the columns in which empty text means that no label applies.
+    """
+
+    separator: Mapping[str, str]
+    empty_is_none: frozenset[str]
+
+
+def _lists_of(model: TrainedModel) -> ListTexts:
+    tasks = model.recipe.tasks.items()
+    separators = {task: model.feed.source.label_separator(spec.target) for task, spec in tasks}
+    return ListTexts(separators, frozenset(task for task, spec in tasks if spec.empty_means == "none"))
+
+
 class Writer(Protocol):
     """Writes columns, one batch after the other."""
 
-    def __init__(self, path: Path) -> None: ...
+    def __init__(self, path: Path, lists: ListTexts) -> None: ...
 
     def write(self, columns: dict[str, Any]) -> None:
         """Write one batch of columns; every batch has the same columns."""
@@ -43,8 +64,17 @@ class Writer(Protocol):
 
 
 @undoing()
-def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequence[str] = ()) -> int:
+def write_predictions(
+    model: TrainedModel,
+    data: str,
+    output: str,
+    keep: Sequence[str] = (),
+    unseen: Mapping[str, Unseen] | None = None,
+) -> int:
     """Predict for every row of a file, and return the number of rows; `output` appears only when it is complete.
+
+    In a CSV or npz file a list of labels is one text. An empty list is written as empty text where the task says
+    `empty: none`, else as the separator alone, which reads back as a list without labels.
 
     Raises:
         UserError: the input has another form than the run's data, or the output's name is taken or has an unknown
@@ -59,14 +89,15 @@ def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequenc
     if target.exists() and Path(data).exists() and target.samefile(data):
         raise UserError("--output", f"{quoted(output)} is the input", "give another name")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    lists = _lists_of(model)
     n_rows = 0
     writer: Writer | None = None
     try:
-        for kept, predictions in model.batches(data, keep):
+        for kept, predictions in model.batches(data, keep, unseen):
             taken = [name for name in kept if name in predictions]
             if taken:
                 raise UserError("--keep", f"column {quoted(taken[0])} is the name of a prediction")
-            writer = writer or WRITERS[target.suffix](temporary)
+            writer = writer or WRITERS[target.suffix](temporary, lists)
             writer.write({**kept, **predictions})
             n_rows += len(next(iter(predictions.values())))
         if writer is None:
@@ -88,7 +119,8 @@ def write_predictions(model: TrainedModel, data: str, output: str, keep: Sequenc
 class _Tables:
     """Writes batches as tables into one file; the first batch decides the columns of the writer."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lists: ListTexts) -> None:
+        self.lists = lists
         self.file: IO[bytes] = path.open("wb")
         self.writer: Any = None
 
@@ -102,7 +134,7 @@ class _Tables:
 
 class _Csv(_Tables):
     def write(self, columns: dict[str, Any]) -> None:
-        table = _table(columns, flat=True)
+        table = _table(columns, self.lists)
         if self.writer is None:
             header = io.StringIO(newline="")
             csv.writer(header, lineterminator="\n").writerow(table.column_names)
@@ -114,7 +146,7 @@ class _Csv(_Tables):
 
 class _Parquet(_Tables):
     def write(self, columns: dict[str, Any]) -> None:
-        table = _table(columns, flat=False)
+        table = _table(columns, None)
         self.writer = self.writer or pq.ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)
 
@@ -127,8 +159,8 @@ class _Parquet(_Tables):
 class _Npz:
     """Appends each column to a file of its own, block after block; the end joins them in an archive."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, lists: ListTexts) -> None:
+        self.path, self.lists = path, lists
         self.folder = Path(mkdtemp(dir=path.parent, prefix=".mtl-predict-"))
         self.blocks: dict[str, Path] = {}
 
@@ -136,7 +168,7 @@ class _Npz:
         for name, values in columns.items():
             path = self.blocks.setdefault(name, self.folder / f"{len(self.blocks)}.npy")
             with path.open("ab") as file:
-                np.save(file, _array(name, values), allow_pickle=False)
+                np.save(file, _array(name, values, self.lists), allow_pickle=False)
 
     def finish(self) -> None:
         with zipfile.ZipFile(self.path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -151,11 +183,11 @@ class _Npz:
 WRITERS: dict[str, type[Writer]] = {".csv": _Csv, ".parquet": _Parquet, ".npz": _Npz}
 
 
-def _table(columns: dict[str, Any], flat: bool) -> pa.Table:
-    """The columns as a table; with `flat`, as a CSV needs it, each list is one text."""
+def _table(columns: dict[str, Any], lists: ListTexts | None) -> pa.Table:
+    """The columns as a table; with `lists`, as a CSV needs it, each list is one text."""
     arrays = {name: _column(values) for name, values in columns.items()}
-    if flat:
-        arrays = {name: _flat(name, array) for name, array in arrays.items()}
+    if lists is not None:
+        arrays = {name: _flat(name, array, lists) for name, array in arrays.items()}
     return pa.table(arrays)
 
 
@@ -173,30 +205,35 @@ def _column(values: Any) -> pa.Array:
     return pa.array(values)
 
 
-def _flat(name: str, array: pa.Array) -> pa.Array:
+def _flat(name: str, array: pa.Array, lists: ListTexts) -> pa.Array:
     kind = array.type
     if is_list(kind):
         texts = is_text(kind.value_type)
-        return pa.array([_text(row, texts) for row in array.to_pylist()], pa.string())
+        return pa.array([_text(name, row, texts, lists) for row in array.to_pylist()], pa.string())
     if pa.types.is_nested(kind) or is_bytes(kind):
         raise UserError("--keep", f"column {quoted(name)} holds {kind} values, which a CSV cannot hold")
     return array
 
 
-def _text(row: list[Any] | None, texts: bool) -> str | None:
+def _text(name: str, row: list[Any] | None, texts: bool, lists: ListTexts) -> str | None:
     """A list as one text: `art|music` for texts, `[1.5, 2.0]` for numbers."""
     if row is None:
         return None
-    return "|".join(map(str, row)) if texts else json.dumps(row, default=str)
+    if not texts:
+        return json.dumps(row, default=str)
+    separator = lists.separator.get(name, "|")
+    if not row:
+        return "" if name in lists.empty_is_none else separator
+    return separator.join(map(str, row))
 
 
-def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
+def _array(name: str, values: Any, lists: ListTexts) -> np.ndarray[Any, Any]:
     """A column as an array without objects: a missing text becomes "", a missing number NaN."""
     if isinstance(values, np.ndarray):
         return values.astype(str) if values.dtype == object else values
     array = _column(values)
     if pa.types.is_nested(array.type):
-        array = _flat(name, array)
+        array = _flat(name, array, lists)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     if pa.types.is_null(array.type) or pa.types.is_decimal(array.type):

@@ -66,11 +66,11 @@ class Model(BaseModel):
         kind: Any = error["type"]
         if kind == "extra_forbidden" and len(error["loc"]) == 1:
             key = error["loc"][0]
-            what = f"unknown key {quoted(key)}{cls._for_kind()}"
-            what += did_you_mean(key, cls.model_fields) if near else ""
-            kind = _custom("unknown_key", what)
+            meant = did_you_mean(key, cls.model_fields) if near else ""
+            known = ", ".join(cls.model_fields) if near and not meant else ""
+            kind = _custom("unknown_key", f"unknown key {quoted(key)}{cls._for_kind()}{meant}", known)
         elif kind in _OWN:
-            kind = _custom(kind, error["msg"])
+            kind = _custom(kind, error["msg"], error["ctx"].get("known", ""))
         elif kind == "value_error":
             kind = _custom("value_error", error["msg"].removeprefix("Value error, "))
         detail = InitErrorDetails(type=kind, loc=tuple(error["loc"]), input=error["input"])
@@ -100,9 +100,9 @@ def _is_meant(error: Mapping[str, Any], meant: Collection[tuple[str | None]]) ->
     return error["type"] == "missing" and error["loc"] in meant
 
 
-def _custom(kind: LiteralString, what: str) -> PydanticCustomError:
+def _custom(kind: LiteralString, what: str, known: str = "") -> PydanticCustomError:
     # the text goes in as a value, because it may hold braces that belong to the user
-    return PydanticCustomError(kind, "{what}", {"what": what})
+    return PydanticCustomError(kind, "{what}", {"what": what, "known": known})
 
 
 def recipe_errors(title: str, errors: list[tuple[KeyPath, str]]) -> ValidationError:

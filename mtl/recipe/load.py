@@ -92,10 +92,13 @@ def _as_read(value: Any, path: KeyPath) -> Any:
     return value
 
 
-def _merge_bases(document: Document, depth: int = 0, above: int = 0) -> Document:
+def _merge_bases(document: Document, above: Sequence[Document] = ()) -> Document:
     """Merge the document onto the recipe that its `base` names, and that one onto its own base, to the last.
 
-    `depth` counts the bases so far, `above` their values.
+    `above` holds the documents that name this one as their base, the first one first.
+
+    Raises:
+        UserError: a base is not there, or the bases go round in a circle, or there are too many of them.
     """
     base = document.value.get("base")
     if base is None:
@@ -103,19 +106,34 @@ def _merge_bases(document: Document, depth: int = 0, above: int = 0) -> Document
     place = place_of(document.marks, ("base",))
     if not isinstance(base, str):
         raise UserError(place, f"Input should be a valid string, got {quoted(base)}", path=("base",))
-    if depth == MAX_BASES:
-        raise UserError(place, f"more than {MAX_BASES} recipes on top of each other", path=("base",))
+    chain = [*above, document]
     path = _base_file(base, place)
-    total = above + len(document.marks)
-    if total > MAX_VALUES:
+    _refuse_circle(chain, path, place)
+    if len(above) == MAX_BASES:
+        raise UserError(place, f"more than {MAX_BASES} recipes on top of each other", path=("base",))
+    if sum(len(each.marks) for each in chain) > MAX_VALUES:
         raise UserError(
             place, f"more than {MAX_VALUES} values in recipes on top of each other", path=("base",)
         )
-    below = _merge_bases(read_file(path), depth + 1, total)
+    below = _merge_bases(read_file(path), chain)
     marks = dict(below.marks)
     value = merge(below.value, document.value, marks, document.marks, ())
     value.pop("base")
     return Document(document.file, value, marks)
+
+
+def _refuse_circle(chain: Sequence[Document], path: Path, place: Place | str) -> None:
+    """Refuse a base that is one of the documents above it.
+
+    Raises:
+        UserError: it is; the message names all files of the circle.
+    """
+    files = [os.path.realpath(document.file) for document in chain]
+    if os.path.realpath(path) in files:
+        circle = [document.file for document in chain[files.index(os.path.realpath(path)) :]]
+        shown = " -> ".join(map(quoted, [*circle, circle[0]]))
+        todo = "take one of these `base` keys out"
+        raise UserError(place, f"the bases are cyclic: {shown}", todo, path=("base",))
 
 
 def _base_file(base: str, place: Place | str) -> Path:

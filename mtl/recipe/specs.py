@@ -24,10 +24,11 @@ from mtl.recipe.task_spec import mean_metric as mean_metric
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
     from torch import nn
 
-    from mtl.data.files.table import TableFile
+    from mtl.data.files.table import MemoryTable, TableFile
     from mtl.data.types import Columns, Header, Layout, Wanted
     from mtl.model.trunk import Plan, Trunk
     from mtl.model.weighting import Weighting
@@ -67,9 +68,19 @@ class SourceSpec(Spec):
         """The table that the source reads, or the table at `path` in the same form; None for a source of arrays."""
         return None
 
+    def in_memory(self, rows: pa.Table) -> MemoryTable:
+        """Rows in memory, whose texts are read as those of the source's own table."""
+        from mtl.data.files.table import MemoryTable
+
+        return MemoryTable(rows)
+
     def image_column(self) -> tuple[str, tuple[int, int] | None, Literal["grey", "rgb"]] | None:
         """For a table of images: the column of paths, (height, width) or None, and the mode; else None."""
         return None
+
+    def label_separator(self, column: str) -> str:
+        """The text between the labels of a column that lists several."""
+        return "|"
 
     def input_array(self) -> str:
         """The name of the array of inputs in an .npz file of the same form."""

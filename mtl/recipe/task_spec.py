@@ -5,18 +5,19 @@ Shapes: B batch, T tasks of a group, O outputs per task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mtl.errors import did_you_mean, quoted
-from mtl.recipe.base import Model, Spec, Text, fault
+from mtl.errors import KeyPath, did_you_mean, quoted
+from mtl.recipe.base import Model, Spec, Text, fault, recipe_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mtl.data.types import Array, Header, Labels
+    from mtl.data.types import Array, Empty, Header, Labels, Mask
     from mtl.model.tasks.heads import GroupedHead
     from mtl.model.tasks.module import TaskModule
 
@@ -48,6 +49,8 @@ class TaskSpec(Spec):
     default_metrics: ClassVar[tuple[str, ...]]
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "classes"
     """How the values of a table's label column are read."""
+    weighted_metrics: ClassVar[Collection[str]] = ()
+    """The metrics that can weigh rows, as `metrics_weighted` asks; see `TaskModule.metric`."""
     fitted: ClassVar[Mapping[str, float]] = {}
     """Number that a task may ask to fit after training -> its value until then."""
 
@@ -63,6 +66,9 @@ class TaskSpec(Spec):
     )
     sample_weight: str | None = Field(
         None, max_length=200, description="column with each row's weight in this task's loss"
+    )
+    metrics_weighted: bool = Field(
+        False, description="whether `sample_weight` weighs the rows in metrics too, not only in the loss"
     )
     metrics: tuple[Text, ...] | None = Field(
         None, min_length=1, max_length=50, description="what is measured; the first is the headline"
@@ -83,6 +89,20 @@ class TaskSpec(Spec):
                 )
         return value
 
+    @model_validator(mode="after")
+    def _weighable(self) -> Self:
+        if not self.metrics_weighted:
+            return self
+        if self.sample_weight is None:
+            raise recipe_errors(
+                "task", [(("metrics_weighted",), "needs sample_weight, the column of weights")]
+            )
+        for i, name in enumerate(self.metric_names):
+            if name not in self.weighted_metrics:
+                path: KeyPath = ("metrics_weighted",) if self.metrics is None else ("metrics", i)
+                raise recipe_errors("task", [(path, f"metric {quoted(name)} cannot be weighted")])
+        return self
+
     @property
     def metric_names(self) -> tuple[str, ...]:
         """The names of the metrics that are measured."""
@@ -97,6 +117,11 @@ class TaskSpec(Spec):
     def higher_is_better(self) -> bool:
         """Whether a higher value of the headline metric is better."""
         return bool(self.known_metrics[self.headline])
+
+    @property
+    def empty_means(self) -> Empty | None:
+        """What an empty text means in a column that lists labels; None if the recipe does not say."""
+        return None
 
     @property
     def label_unit(self) -> str:
@@ -130,6 +155,21 @@ class TaskSpec(Spec):
     def constants(self, targets: Array, outputs: Sequence[str]) -> dict[str, tuple[float, ...]]:
         """Numbers that the loss, metrics and predictions need, computed from the training rows that have a label."""
         return {}
+
+    def undefined(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mapping[str, str]:
+        """Metric that these labels alone leave undefined -> why, as in "a single class".
+
+        The names of `fitted`, and `threshold`, stand for numbers that these labels cannot determine.
+
+        Args:
+            targets: (n,) or (n, O) of the n >= 1 rows of a split that count in the task's metrics.
+            constants: the result of `constants`.
+        """
+        return {}
+
+    def weighs(self, targets: Array, constants: Mapping[str, Sequence[float]]) -> Mask:
+        """(n,) whether the kind's own weight of each row in the loss is positive, such as that of its class."""
+        return np.ones(len(targets), dtype=bool)
 
     def group(self, n_outputs: int) -> GroupKey:
         """The key of the task's group: tasks with equal keys are computed together. Its first part names the group."""

@@ -33,6 +33,18 @@ _LEFTOVER = re.compile(
 _BEGUN = re.compile(r"\.lock|recipe(\.resolved)?\.yaml|" + _LEFTOVER.pattern)
 
 
+def require_unused(path: Path) -> None:
+    """Refuse a path at which no run can begin; nothing is made.
+
+    Raises:
+        UserError: a run is there already, or a folder with other files than those of a run that never began.
+    """
+    if (path / RECORD).exists():
+        raise UserError(str(path), "a run is there already", f"mtl run --resume {path}, or another --out")
+    if path.is_dir() and any(not _BEGUN.fullmatch(entry.name) for entry in path.iterdir()):
+        raise UserError(str(path), "the folder is not empty", "give another --out")
+
+
 class RunFolder:
     """One run on disk, which at most one process holds at a time.
 
@@ -85,12 +97,8 @@ class RunFolder:
 
     def _make_room(self) -> None:
         """Make the folder; an existing one may hold only the files of a run that never began."""
-        if (self.path / RECORD).exists():
-            todo = f"mtl run --resume {self.path}, or another --out"
-            raise UserError(str(self.path), "a run is there already", todo)
+        require_unused(self.path)
         make_folder(self.path)
-        if any(not _BEGUN.fullmatch(entry.name) for entry in self.path.iterdir()):
-            raise UserError(str(self.path), "the folder is not empty", "give another --out")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -143,7 +151,7 @@ class RunFolder:
         The status is `running` while a process holds the lock. If run.json says `running` and no process holds the
         lock, the status is `crashed`: the process was killed, or its machine failed. A run that waits to go on is at
         the step of its newest checkpoint. A running run is at that step or at the step in run.json, whichever is
-        later; run.json changes at the end of an epoch.
+        later; run.json changes once a minute and at the end of an epoch.
         """
         held = self._lock.taken()
         if self.record.status == "running" and held is False:

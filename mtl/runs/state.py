@@ -149,7 +149,7 @@ def _meter(trainer: Trainer, files: Mapping[str, Path]) -> Meter:
     Raises:
         UserError: they belong to other tasks or metrics.
     """
-    meter, tensors = Meter(trainer.modules, trainer.recipe.tasks, trainer.device), _load(files, METER)
+    meter, tensors = trainer.new_meter(), _load(files, METER)
     own = meter.state()
     _require_same_tensors(METER, {name: t for name, t in tensors.items() if name in own}, own)
     try:

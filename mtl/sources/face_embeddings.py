@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from mtl.data.columns.arrays import coded, require_one_each
+from mtl.data.columns.spelling import Known
 from mtl.data.fingerprint import fingerprint
 from mtl.data.rows.order import generator_bits
 from mtl.data.types import Array, Columns, Header, Layout, Wanted
@@ -187,7 +188,9 @@ def _labels(faces: _Faces, task: str, n: int) -> npt.NDArray[np.int64]:
     values, known = faces.arrays[task], SPELLINGS[task]
     require_one_each(faces.name, task, values, n)
     codes, names = coded(faces.name, task, values)
-    found = np.array([known.get(text.strip().lower().removesuffix(".0"), -2) for text in names] + [-1])[codes]
+    among, meant = Known(known), list(known.values())
+    places = [among.find(text.strip().lower()) for text in names]
+    found = np.array([*(-2 if place is None else meant[place] for place in places), -1])[codes]
     wrong = np.flatnonzero(found == -2)
     if wrong.size:
         row, allowed = int(wrong[0]), ", ".join(known)

@@ -81,8 +81,8 @@ class Npz(SourceSpec):
         labels: dict[str, Array] = {}
         present: dict[str, Mask] = {}
         called: dict[str, tuple[str, ...] | None] = {}
-        for name in wanted.labels:
-            labels[name], there, called[name] = array_columns.label_column(file, name, found[name])
+        for name, how in wanted.labels.items():
+            labels[name], there, called[name] = array_columns.label_column(file, name, found[name], how)
             if not there.all():
                 present[name] = there
         extra: dict[str, Array] = {}

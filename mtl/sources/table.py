@@ -1,71 +1,47 @@
-"""A CSV or Parquet file of the user's own."""
+"""A table of the user's own: a CSV, a Parquet file, or arrays by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from mtl.data.files.formats.encoding import Encoding
 from mtl.data.types import Header, Layout
 from mtl.errors import UserError, quoted
 from mtl.recipe.base import FilePath
-from mtl.recipe.specs import SOURCES, Model, SourceSpec, recipe_errors
+from mtl.recipe.keys.table import ColumnFormat, ColumnName, Inputs, MissingText
+from mtl.recipe.specs import SOURCES, SourceSpec
 
 if TYPE_CHECKING:
-    from mtl.data.files.table import TableFile
+    import pyarrow as pa
+
+    from mtl.data.files.formats.form import ColumnForm
+    from mtl.data.files.table import MemoryTable, TableFile
     from mtl.data.types import Columns, Wanted
 
-ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
-Side = Annotated[int, Field(ge=1, le=4096)]
-
-
-class ImageColumn(Model):
-    """A column of paths of PNG or JPEG files, relative to the table's folder."""
-
-    column: ColumnName = Field(description="the column")
-    size: tuple[Side, Side] | None = Field(None, description="height and width; default: all have one size")
-    mode: Literal["grey", "rgb"] = Field("rgb", description="one channel or three")
-
-
-class Inputs(Model):
-    """Which columns a network reads, and how. Names may be patterns such as `sensor_*`."""
-
-    numeric: tuple[ColumnName, ...] = Field((), max_length=100_000, description="columns of numbers")
-    categorical: tuple[ColumnName, ...] = Field((), max_length=10_000, description="columns of classes")
-    vector: tuple[ColumnName, ...] = Field((), max_length=1000, description="columns of lists of numbers")
-    image: ImageColumn | None = Field(None, description="a column of image paths, instead of the others")
-    missing: Literal["error", "mean", "median"] = Field(
-        "error", description="a missing number: an error, or filled with the training rows' mean or median"
-    )
-    indicator: bool = Field(
-        False, description="a 0/1 column beside each numeric column with missing values, saying where"
-    )
-    embedding: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        None, description="dimensions of a learned vector per category and tower; default: one-hot"
-    )
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        plain = bool(self.numeric or self.categorical or self.vector)
-        if plain == (self.image is not None):
-            what = (
-                "an image column stands alone"
-                if plain
-                else "no input columns: give numeric, categorical, vector or image"
-            )
-            raise recipe_errors("inputs", [((), what)])
-        return self
+NUMERIC = ("text", "integer", "boolean", "number")
+HELD = {
+    "list": "lists",
+    "time": "dates or times",
+    "integer": "numbers",
+    "number": "numbers",
+    "boolean": "truth values",
+}
+"""The type of a column -> what it holds, in words."""
 
 
 @SOURCES.register("table")
 class Table(SourceSpec):
-    """Rows of a CSV or Parquet file; labels, weights, groups and times are columns of it too.
+    """Rows of a CSV, a Parquet file, or an .npz file with one array per column; labels, weights, groups and times too.
 
     Text becomes classes in a stable order: numerical where all values are whole numbers, else that of their
-    code points. Empty cells are missing; `NA`, `null` and `None` are text unless `na_values` names them.
+    code points. A value is the same in every form of file: `1` is `1.0`, and `True` is `true`, in a column of numbers
+    or truth values; `01067` stays text. Empty cells are missing; `NA`, `null` and `None` are text unless `na_values`
+    names them.
     """
 
     reference: ClassVar[str] = "ours"
@@ -74,7 +50,7 @@ class Table(SourceSpec):
         "inputs": {"numeric": ("x",), "categorical": ("city",)},
     }
 
-    path: FilePath = Field(description="the file: .csv, .tsv, .txt, .parquet or .pq")
+    path: FilePath = Field(description="the file: .csv, .tsv, .txt, .parquet, .pq or .npz")
     validation: FilePath | None = Field(None, description="a file of validation rows, with the same columns")
     test: FilePath | None = Field(None, description="a file of test rows, with the same columns")
     inputs: Inputs
@@ -84,8 +60,12 @@ class Table(SourceSpec):
     delimiter: Annotated[str, Field(pattern=r"^[,;\t|: ]$")] | None = Field(
         None, description="of a CSV; default: a comma, or a tab in .tsv"
     )
-    na_values: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
-        ("",), max_length=100, description="texts that mean a missing value"
+    encoding: Encoding = Field("utf-8", description="of the text of a CSV")
+    na_values: tuple[MissingText, ...] = Field(
+        ("",), max_length=100, description="texts that mean a missing value, in columns without their own"
+    )
+    formats: Annotated[dict[ColumnName, ColumnFormat], Field(max_length=10_000)] = Field(
+        {}, description="column -> how its texts are read: missing values, signs of numbers, form of dates"
     )
     separator: Annotated[str, Field(min_length=1, max_length=5)] = Field(
         "|", description="between the labels of a column that lists several"
@@ -94,7 +74,21 @@ class Table(SourceSpec):
     def table(self, path: str | None = None) -> TableFile:
         from mtl.data.files.table import TableFile
 
-        return TableFile(Path(path or self.path), delimiter=self.delimiter, na_values=self.na_values)
+        return TableFile(
+            Path(path or self.path),
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+            na_values=self.na_values,
+            columns=self._forms(),
+        )
+
+    def in_memory(self, rows: pa.Table) -> MemoryTable:
+        from mtl.data.files.table import MemoryTable
+
+        return MemoryTable(rows, self.na_values, self._forms())
+
+    def _forms(self) -> dict[str, ColumnForm]:
+        return {name: texts.form() for name, texts in self.formats.items()}
 
     def files(self) -> dict[str, TableFile]:
         """Split -> its file; the first file has the training rows, from which `split` may take other splits."""
@@ -110,7 +104,7 @@ class Table(SourceSpec):
         inputs = self.inputs
         taken: dict[str, str] = {}
         found: dict[str, tuple[str, ...]] = {}
-        for role in ("numeric", "categorical", "vector"):
+        for role in ("numeric", "categorical", "vector", "dates"):
             found[role] = _matching(getattr(inputs, role), file, ("inputs", role))
             for name in found[role]:
                 if name in taken:
@@ -120,16 +114,19 @@ class Table(SourceSpec):
         if self.id in taken:
             what = f"column {quoted(self.id)} is the id of rows, which says nothing of other rows"
             raise UserError("", what, "leave it out of inputs", path=("inputs", taken[self.id]))
-        for name in found["numeric"]:
-            if file.types[name] in ("list", "time", "other"):
-                held = {"list": "lists", "time": "dates or times"}.get(file.types[name], "compound values")
-                what = f"column {quoted(name)} holds {held}, not numbers"
-                raise UserError("", what, path=("inputs", "numeric"))
+        for role, fit, wanted in (("numeric", NUMERIC, "numbers"), ("dates", ("text", "time"), "dates")):
+            for name in found[role]:
+                if file.types[name] not in fit:
+                    held = HELD.get(file.types[name], "compound values")
+                    todo = "name it under inputs.dates" if file.types[name] == "time" else ""
+                    what = f"column {quoted(name)} holds {held}, not {wanted}"
+                    raise UserError("", what, todo, path=("inputs", role))
         from mtl.data.columns.tables import vector_width
 
         return Layout(
             numeric=found["numeric"],
             vectors={name: vector_width(file, name) for name in found["vector"]},
+            dates=found["dates"],
             categorical=found["categorical"],
             missing=inputs.missing,
             indicator=inputs.indicator,
@@ -140,6 +137,9 @@ class Table(SourceSpec):
         from mtl.data.columns.tables import image_header
 
         file = self.table()
+        for name in self.formats:
+            if name not in file.column_names:
+                raise UserError(file.name, file.lacks(name), path=("formats", name))
         labels: dict[str, tuple[str, ...] | None] = dict.fromkeys(file.column_names)
         if self.inputs.image is not None:
             image = self.image_column()
@@ -162,10 +162,15 @@ class Table(SourceSpec):
             read = {
                 "numeric": layout.numeric,
                 "vector": tuple(layout.vectors),
+                "dates": layout.dates,
                 "categorical": layout.categorical,
             }
             changed["inputs"] = self.inputs.model_copy(update=read)
         return self.model_copy(update=changed)
+
+    def label_separator(self, column: str) -> str:
+        own = self.formats.get(column)
+        return own.separator if own is not None and own.separator else self.separator
 
     def row_ids(self) -> str | None:
         return self.id

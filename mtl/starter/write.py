@@ -5,26 +5,30 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from mtl.console import counted
-from mtl.data.files.csv_structure import DELIMITERS, read_header
-from mtl.data.files.opening import opened
-from mtl.data.files.table import TEXT_SUFFIXES, TableFile
+from mtl.data.files.table import TableFile
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths
 from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs.disk import write_whole
 from mtl.signals import undoing
-from mtl.starter import sections
-from mtl.starter.guess import LONGEST, Role, guess_kind, guess_role, is_time
-from mtl.starter.look import Look, look
+from mtl.starter.guess.roles import LONGEST, is_time
+from mtl.starter.guess.settings import settings_of
+from mtl.starter.look.columns import Look, look
+from mtl.starter.look.opening import opening_of
+from mtl.starter.plan import plan_of
+from mtl.starter.text import remarks, sections
 
 SMALL = 20_000
 """Most rows of a table on which a new recipe is tried: they are read, split and encoded as in a run."""
+MOST_NOTES = 20
+"""Most lines on what was guessed; the recipe has all of them as comments."""
 
 
 def target_names(text: str) -> list[str]:
@@ -45,22 +49,39 @@ def target_names(text: str) -> list[str]:
     return names
 
 
+@dataclass(frozen=True)
+class Starter:
+    """A first recipe: its text, and lines for its author on what was guessed."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
 def write_starter(
-    table: str, targets: Sequence[str], output: Path, group: str | None = None, time: str | None = None
+    table: str,
+    targets: Sequence[str],
+    output: Path,
+    group: str | None = None,
+    time: str | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Recipe:
     """Write a recipe for a table to `output`, and load it; if that fails, nothing is left behind.
+
+    Args:
+        table, targets, group, time: as for `starter_recipe`.
+        output: the recipe.
+        note: gets each line on what was guessed, once the recipe is written.
 
     Raises:
         UserError: a column is missing, no kind of task fits it, or the table is too small to be split.
         EnvironmentFault: `output` cannot be written.
     """
-    text = starter_recipe(table, targets, output.absolute().parent, group, time)
+    starter = starter_recipe(table, targets, output.absolute().parent, group, time)
     trial = output.with_name(f".{output.stem[:50]}.{os.getpid()}.yaml")
     try:
-        recipe = _loaded(text, trial)
+        recipe = _loaded(starter.text, trial)
         _try(recipe)
-        write_whole(output, text.encode())
-        return recipe
+        write_whole(output, starter.text.encode())
     except EnvironmentFault as error:
         raise EnvironmentFault(str(output), error.what, error.todo) from error
     except UserError as error:
@@ -69,6 +90,10 @@ def write_starter(
         raise UserError(
             table, f"no recipe can be written: {at}{first.what}", "choose other columns, or bring more rows"
         ) from error
+    for line in starter.notes:
+        if note is not None:
+            note(line)
+    return recipe
 
 
 @undoing()
@@ -95,8 +120,8 @@ def _try(recipe: Recipe) -> None:
 
 def starter_recipe(
     table: str, targets: Sequence[str], folder: Path, group: str | None = None, time: str | None = None
-) -> str:
-    """The text of a recipe for a table.
+) -> Starter:
+    """The text of a recipe for a table, and what its author should know.
 
     Args:
         table: the file; the recipe names it relative to `folder` if it lies below.
@@ -110,53 +135,35 @@ def starter_recipe(
     """
     path = Path(table)
     with without_paths():
-        delimiter = _delimiter(path)
-        file = TableFile(path, delimiter=delimiter or ("\t" if path.suffix == ".tsv" else ","))
+        opening = opening_of(path)
+        file = opening.table()
         looks = look(file)
-    _check(file, looks.columns, targets, group, time)
-    roles = {
-        name: guess_role(seen) for name, seen in looks.columns.items() if name not in (*targets, group, time)
-    }
-    chosen: dict[Role, list[str]] = {}
-    for name, (role, _) in roles.items():
-        chosen.setdefault(role, []).append(name)
-    tabular = any(role in chosen for role in ("numeric", "categorical", "vector"))
-    if not tabular and "image" not in chosen:
-        raise UserError(file.name, "no column is left that could be an input")
+    _check(file, looks, targets, group, time)
+    plan = plan_of(opening, file, looks, targets, group, time)
     names = _task_names(targets)
-    kinds = {target: guess_kind(looks.columns[target]) for target in targets}
-    stratify = names[0] if len(names) == 1 and kinds[targets[0]][0] in ("binary", "multiclass") else None
+    alone = len(names) == 1 and plan.kinds[targets[0]][0] in ("binary", "multiclass")
+    stratify = names[0] if alone and not (plan.split_column or group or time) else None
+    n_columns = len(plan.used) - len(targets) if plan.tabular else 0
+    settings = settings_of(file.n_rows, n_columns, len(targets))
     lines = [
         *sections.head(file, path),
         "data:",
-        *sections.source(path, folder, looks, delimiter),
-        *sections.ids(chosen, roles),
-        *(sections.inputs(chosen, looks.columns) if tabular else sections.image(chosen["image"][0])),
-        *sections.left_out(roles, tabular),
-        *sections.split(file.n_rows, group, time, stratify),
+        *sections.source(opening, folder, plan, file.form.first_row),
+        *sections.ids(plan),
+        *sections.inputs(plan),
+        *sections.left_out(plan),
+        *sections.split(file.n_rows, plan, stratify),
+        *sections.screen(settings, n_columns, file.n_rows),
         "",
-        *sections.tasks(names, targets, kinds, looks.columns),
+        *sections.tasks(names, plan, stratify),
         "",
-        *sections.model(len(targets), not tabular),
+        *sections.model(len(targets), not plan.tabular, settings),
         "",
-        *sections.training(file.n_rows),
+        *sections.training(settings),
     ]
-    return "\n".join(lines) + "\n"
-
-
-def _delimiter(path: Path) -> str | None:
-    """The delimiter of a CSV's header, if it differs from the one that the suffix means; else None."""
-    if path.suffix not in TEXT_SUFFIXES or not path.is_file():
-        return None
-    usual = "\t" if path.suffix == ".tsv" else ","
-    file = opened(path)
-    try:
-        read_header(file, path.name, usual)
-    except UserError:
-        header = file.stream().readline(1 << 20)
-        found = [d for d in DELIMITERS if d != usual and d.encode() in header]
-        return found[0] if found and usual.encode() not in header else None
-    return None
+    notes = [opening.note] if opening.note else []
+    notes += remarks.notes(plan, file.form.first_row)
+    return Starter("\n".join(lines) + "\n", tuple(remarks.cut(notes, MOST_NOTES)))
 
 
 def _check(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from mtl.data.memory import available_memory
 from mtl.errors import UserError, quoted
 
 _seeded: list[dict[torch.Generator, torch.Tensor]] = []
@@ -41,6 +42,13 @@ def resolve(asked: str) -> torch.device:
             "use auto or cpu",
         )
     return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes on a device; those of the machine, if the device has no memory of its own."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory()
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

@@ -31,11 +31,13 @@ class Stepped:
         epoch: the number of epochs before this one.
         step: the number of steps of this epoch that are done.
         n_steps: the number of steps in this epoch.
+        n_rows: the number of training rows of this step.
     """
 
     epoch: int
     step: int
     n_steps: int
+    n_rows: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class EpochEnded:
     Args:
         rows: lines of metrics.jsonl; the line of the training split comes first.
         steps: optimizer steps since the epoch began, or since a resumed run went on within it.
+        n_rows: the training rows of these steps; a row that came twice counts twice.
         seconds: `train` and `evaluate` -> the seconds that each took within these steps.
         is_best: whether this step is the best so far by validation.
         is_last: whether the training ends here.
@@ -67,6 +70,7 @@ class EpochEnded:
 
     rows: list[dict[str, Any]]
     steps: int
+    n_rows: int
     seconds: dict[str, float]
     is_best: bool
     is_last: bool
@@ -107,12 +111,14 @@ class Ended:
         metrics: the last row of each split with the selected weights: `test/garment/accuracy` -> value.
         epoch: the epoch of the selected weights.
         step: the step of the selected weights.
+        baselines: the headline metric of models that cost nothing: `test/garment/linear` -> value.
         plugins: the plug-ins of the run, which later commands need too.
     """
 
     metrics: dict[str, float | None]
     epoch: int
     step: int
+    baselines: dict[str, float | None]
     plugins: tuple[str, ...] = ()
 
 

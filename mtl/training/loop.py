@@ -12,7 +12,7 @@ from typing import Any
 
 from mtl import stages
 from mtl.evaluation.evaluate import evaluate
-from mtl.evaluation.meter import Meter, Values
+from mtl.evaluation.meter import Values
 from mtl.model.layers import derived_seed
 from mtl.training import devices
 from mtl.training.events import EpochEnded, Evaluated, Stepped
@@ -40,9 +40,10 @@ def fit(
     """
     progress = trainer.progress
     while not trainer.finished:
-        began, first_step, evaluating = perf_counter(), progress.step, 0.0
+        began, first_step, evaluating, n_rows = perf_counter(), progress.step, 0.0, 0
         for event in _train_epoch(trainer, between):
             evaluating += event.seconds if isinstance(event, Evaluated) else 0.0
+            n_rows += event.n_rows if isinstance(event, Stepped) else 0
             yield event
         assert trainer.meter is not None
         rows = [row_of(progress, "train", trainer.meter.values("train"), progress.epoch + 1)]
@@ -55,6 +56,7 @@ def fit(
         yield EpochEnded(
             rows + at_end.rows,
             progress.step - first_step,
+            n_rows,
             {"train": trained, "evaluate": evaluating + at_end.seconds},
             at_end.is_best,
             is_last or progress.stopped,
@@ -69,7 +71,11 @@ def _evaluate(trainer: Trainer, between: Callable[[], None]) -> Evaluated:
         for split in trainer.watched
     ]
     progress.evaluated = progress.step
-    is_best = any(row["split"] == "validation" and select(trainer, row) for row in rows)
+    stopping = trainer.recipe.train.early_stopping
+    patience = None if stopping is None else stopping.patience
+    is_best = any(
+        row["split"] == "validation" and select(progress, row, trainer.selecting, patience) for row in rows
+    )
     return Evaluated(rows, perf_counter() - began, is_best)
 
 
@@ -97,17 +103,18 @@ def row_of(progress: Progress, split: str, values: Values, epoch: int | None = N
 
 def _train_epoch(trainer: Trainer, between: Callable[[], None]) -> Iterator[Stepped | Evaluated]:
     """Train an epoch from `progress.step_in_epoch` on, and yield each step and each evaluation within it."""
-    recipe, progress, train = trainer.recipe, trainer.progress, trainer.recipe.train
+    progress, train = trainer.progress, trainer.recipe.train
     parts = trainer.sampler.batches(progress.epoch, start=progress.step_in_epoch * train.accumulate)
     before = progress.step - progress.step_in_epoch
     n_steps = min(trainer.steps_per_epoch, trainer.total_steps - before)
-    trainer.meter = trainer.meter or Meter(trainer.modules, recipe.tasks, trainer.device)
+    trainer.meter = trainer.meter or trainer.new_meter()
     trainer.built.model.train()
     while progress.step_in_epoch < n_steps and not progress.stopped:
         if progress.step_in_epoch and trainer.evaluation_is_due():
             yield _evaluate(trainer, between)
             continue
-        train_step(trainer, list(islice(parts, train.accumulate)), trainer.meter)
+        rows = list(islice(parts, train.accumulate))
+        train_step(trainer, rows, trainer.meter)
         progress.step += 1
         progress.step_in_epoch += 1
-        yield Stepped(progress.epoch, progress.step_in_epoch, n_steps)
+        yield Stepped(progress.epoch, progress.step_in_epoch, n_steps, sum(map(len, rows)))

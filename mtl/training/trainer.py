@@ -24,6 +24,7 @@ from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
 from mtl.training.gradients import SharedSlices
 from mtl.training.progress import Progress
+from mtl.training.selection import notices_on_selection, selecting_metric
 from mtl.training.weighting_contract import check_weighting
 
 ROWS = 1 << 16
@@ -71,6 +72,8 @@ class Trainer:
             self.recipe.schedule.check(self.total_steps)
         self.device = next(self.built.model.parameters()).device
         self._order = (-1, "")
+        with self.recipe.at("train", "early_stopping"):
+            self.selecting = selecting_metric(self.recipe, self.dataset.undefined.get("validation"))
         grouped = {task: i for i, task in enumerate(self.built.model.tasks)}
         self._to_results = torch.tensor([grouped[task] for task in self.recipe.tasks], device=self.device)
         self.slices: SharedSlices | None = None
@@ -111,6 +114,15 @@ class Trainer:
         return (
             bool(self.watched) and (by_steps or by_epochs or is_last) and progress.evaluated != progress.step
         )
+
+    def new_meter(self) -> Meter:
+        """A meter for the training rows of one epoch."""
+        return Meter(self.modules, self.recipe.tasks, self.device, self.dataset.undefined["train"])
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Facts about the data, and about what selects a step, that the user should know; one line each."""
+        return (*self.dataset.notices, *notices_on_selection(self.recipe, self.dataset))
 
     def order_sha256(self, epoch: int) -> str:
         """sha256 of the first two batches of an epoch, which shows if another numpy gives a resumed run other rows."""

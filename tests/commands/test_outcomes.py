@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mtl.commands import outcomes, recipes
+from mtl.commands import outcomes
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, OK, TERMINATED, NotFinite, Terminated
 from mtl.recipe.load import load_recipe
 from tests.support.assertions import Capture, Done, called, refused
@@ -26,7 +26,7 @@ def test_a_bug_of_ours(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None
     def breaks(*_: object) -> None:
         raise IndexError("list index\nout of range")
 
-    monkeypatch.setattr(recipes, "summarize_recipe", breaks)
+    monkeypatch.setattr("mtl.recipe.load.load_recipe", breaks)
     done = called(capsys, "summary", "t.yaml")
     assert (done.returncode, done.stdout) == (BUG, "")
     (line,) = done.stderr.splitlines()
@@ -62,7 +62,7 @@ def test_exit_codes(
     def breaks(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(recipes, "summarize_recipe", breaks)
+    monkeypatch.setattr("mtl.recipe.load.load_recipe", breaks)
     monkeypatch.setattr(outcomes, "mute", lambda stream: None)  # it would mute pytest
     done = called(capfd, "summary", "t.yaml")
     assert done.returncode == code
@@ -166,6 +166,6 @@ def test_a_package_is_missing(capsys: Capture, folder: Path, monkeypatch: pytest
     def breaks(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'PIL'", name="PIL.Image")
 
-    monkeypatch.setattr(recipes, "summarize_recipe", breaks)
+    monkeypatch.setattr("mtl.recipe.load.load_recipe", breaks)
     expected = ["mtl: pillow is not installed; pip install pillow"]
     refused(lambda: called(capsys, "summary", "t.yaml"), folder, expected, code=ENVIRONMENT)

@@ -57,6 +57,30 @@ def test_it_goes_on_from_where_it_is_said(run: Path, capsys: Capture) -> None:
     assert foretold(capsys, "--resume", "run") == finished
 
 
+def test_a_run_that_early_stopping_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The rate is so small that no evaluation is better than the first."""
+    monkeypatch.chdir(tmp_path)
+    recipe = {
+        **RECIPE,
+        "data": {**RECIPE["data"], "split": {"validation": 0.25}},
+        "optimizer": {"kind": "sgd", "lr": 1e-9},
+        "train": {**RECIPE["train"], "epochs": 9, "early_stopping": {"patience": 2}},
+    }
+    Path("r.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    done = called(capsys, "run", "r.yaml", "--out", "run", "--quiet")
+    ended = "ended it after epoch 3, step 6: validation/mean/accuracy was no better in 2 evaluations"
+    assert f"\nearly stopping {ended}\nepoch 1, step 2 (chosen on validation); " in done.stdout
+    again = called(capsys, "run", "--resume", "run")
+    finished = "run: already finished at step 6, where early stopping ended it"
+    assert (again.returncode, again.stdout, again.stderr) == (OK, "", f"warning: {finished}\n")
+    assert foretold(capsys, "--resume", "run") == [f"{finished}; nothing would be done"]
+    more = called(capsys, "run", "--resume", "run", "train.epochs=20", "--quiet")
+    assert "warning: run: early stopping ended it at step 6; nothing more is trained" in more.stderr
+    assert f"\nearly stopping {ended}\n" in more.stdout
+
+
 def test_a_checkpoint_that_is_named(run: Path, capsys: Capture) -> None:
     named = "run/checkpoints/step-00000002"
     lines = ["run: crashed; would go on from step-00000002, to step 6", "would set aside: step-00000004"]

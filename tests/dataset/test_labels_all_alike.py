@@ -39,8 +39,12 @@ CLASSES = {"kind": "multiclass", "target": "x", "missing": "mask"}
     ("rows", "split", "todo"),
     [
         (range(40), "train", ""),
-        (range(40, 50), "validation", "; split otherwise, such as by data.split.stratify"),
-        (range(50, 60), "test", "; split otherwise, such as by data.split.stratify"),
+        (
+            range(40, 50),
+            "validation",
+            "; split by data.split.stratify: all, or set data.split.on_unlabelled: warn",
+        ),
+        (range(50, 60), "test", "; split by data.split.stratify: all, or set data.split.on_unlabelled: warn"),
     ],
 )
 def test_a_split_without_labels_of_a_task(

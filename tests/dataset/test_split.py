@@ -79,6 +79,31 @@ def test_stratified(folder: Path) -> None:
         assert np.bincount(np.array(parts[name]) % 4).tolist() == [each] * 4
 
 
+@pytest.mark.parametrize("strata", [["a"], "all"])
+def test_one_task_is_stratified_alike_however_it_is_named(strata: object, folder: Path) -> None:
+    held = {"validation": 0.1, "test": 0.2}
+    assert numbers(data_of(folder, {**held, "stratify": strata})) == numbers(
+        data_of(folder, {**held, "stratify": "a"})
+    )
+
+
+def test_a_quantity_is_stratified_by_whether_it_is_there(folder: Path) -> None:
+    write_rows(folder / "t.csv", [{**row(i), "label": i / 7 if i % 4 == 0 else ""} for i in range(N)])
+    task = {"a": {"kind": "regression", "target": "label", "missing": "mask"}}
+    path = recipes.write(
+        folder,
+        data={"split": {"validation": 0.2, "test": 0.2, "stratify": "a"}, "source": table("t.csv", "u")},
+        tasks=task,
+    )
+    recipe = load_recipe(path)
+    parts = numbers(load_dataset(recipe, header_of(recipe)))
+    assert {name: sum(i % 4 == 0 for i in part) for name, part in parts.items()} == {
+        "train": 6,
+        "validation": 2,
+        "test": 2,
+    }
+
+
 def test_rows_without_the_label_are_a_stratum_of_their_own(folder: Path) -> None:
     """So that a task with few labels has some in every split."""
     write_rows(folder / "t.csv", [{**row(i), "label": row(i)["label"] if i < 10 else ""} for i in range(N)])
@@ -116,7 +141,7 @@ def test_by_time(
     expected = {"train": list(train), "validation": list(validation or ()), "test": list(test)}
     assert numbers(dataset) == {name: part for name, part in expected.items() if part}
     left = N - sum(map(len, expected.values()))
-    said = [notice for notice in dataset.notices if "split" in notice]
+    said = [notice for notice in dataset.notices if "in no split" in notice]
     assert said == ([f"{left} of 40 rows are in no split"] if left else [])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, Multiclas
 
 import mtl
 from mtl.build import Built
-from mtl.evaluation.decisions import apply, best_threshold, decide, fitted_temperature, wants_decisions
+from mtl.dataset.undefined import fitted_by
+from mtl.evaluation.decisions import apply, best_threshold, decide, fitted_temperature
 from mtl.model.stitched import StitchedMultiTower
 from mtl.model.tasks.heads import GroupedHead
 from mtl.model.tasks.module import TaskModule
 from mtl.model.trunk import Trunk
 from mtl.recipe.specs import TASKS
 from tests.support.assertions import Capture, called, refused
+from tests.support.listening import Watching
 from tests.support.task_samples import OPTIONS, encoded, example, module_of, outputs_of
 
 METRICS = ("f1", "balanced_accuracy", "accuracy")
@@ -59,6 +62,24 @@ def test_it_lies_half_way_between_two_rows() -> None:
     assert [best_threshold(p, target, metric) for metric in METRICS] == pytest.approx([0.6] * 3)
 
 
+def test_beyond_the_last_row_it_lies_half_way_to_0_or_1() -> None:
+    p = torch.tensor([0.2, 0.6, 0.6])
+    assert best_threshold(p, torch.tensor([1, 0, 0]), "accuracy") == pytest.approx(0.8)
+    assert best_threshold(p, torch.tensor([1, 0, 0]), "f1") == pytest.approx(0.1)
+
+
+def test_rows_with_equal_logits_are_not_told_apart() -> None:
+    """A sigmoid of 60 equal float32 numbers differs in the last bit between the first 56 and the others."""
+    spec = TASKS["binary"].model_validate({"kind": "binary", "target": "y", "fit_threshold": "f1"})
+    module = spec.build(
+        GroupedHead(["y"], [0], 1, 2, 1), {"temperature": torch.ones(1), "threshold": torch.ones(1)}
+    )
+    for logit in torch.linspace(-4, 0, 50).tolist():
+        target = torch.arange(60) >= 54  # the rows at the end alone are yes
+        found = decide(spec, module, torch.full((60, 1), logit), target.long(), fitted_by(spec))
+        assert found["threshold"][0] == pytest.approx(1 / (1 + math.exp(-logit)) / 2)
+
+
 def test_neighbours_in_float32_are_told_apart() -> None:
     """Half way between two neighbouring numbers there is none: the threshold is the upper one."""
     low = torch.tensor(0.7)
@@ -85,7 +106,7 @@ def test_each_of_several_labels_has_its_own() -> None:
     spec = TASKS["multilabel"](targets=("a", "b", "c"), fit_threshold="accuracy", threshold=0.3)
     logits = torch.tensor([[1.0, -2.0, 0.0], [2.0, -1.0, 0.0], [3.0, 5.0, 0.0]])
     target = torch.tensor([[0, 0, 1], [1, 1, -1], [-1, 1, 1]])
-    found = decide(spec, module_of(spec, 3, {}), logits, target)
+    found = decide(spec, module_of(spec, 3, {}), logits, target, fitted_by(spec))
     halves = [(torch.tensor(z).sigmoid().sum() / 2).item() for z in ([1.0, 2.0], [-2.0, -1.0])]
     assert set(found) == {"threshold"}
     assert found["threshold"] == pytest.approx([*halves, 0.3])  # c has no `not there`
@@ -119,7 +140,7 @@ def test_the_threshold_is_one_of_the_calibrated_probabilities() -> None:
     target = torch.tensor([0, 1] * 50)
     logits = torch.where(target == 1, 1.0, -1.0).unsqueeze(-1) + torch.linspace(0, 0.5, 100)[:, None]
     logits[0], logits[1] = 3.0, -3.0  # two are wrong, so that the temperature has a finite best
-    found = decide(spec, module_of(spec, 1, {}), logits, target)
+    found = decide(spec, module_of(spec, 1, {}), logits, target, fitted_by(spec))
     calibrated = (logits[:, 0] / found["temperature"][0]).sigmoid()
     assert ((calibrated >= found["threshold"][0]).long() == target).float().mean() == pytest.approx(0.98)
 
@@ -127,14 +148,15 @@ def test_the_threshold_is_one_of_the_calibrated_probabilities() -> None:
 @pytest.mark.parametrize("kind", sorted(OPTIONS))
 def test_whoever_may_ask_for_a_temperature_has_a_likelihood(kind: str) -> None:
     spec = example(kind)
-    assert not wants_decisions(spec)
+    assert fitted_by(spec) == ()
     fields = type(spec).model_fields
     outputs = outputs_of(spec)
     module = module_of(spec, spec.n_outputs(outputs), spec.constants(encoded(spec), outputs))
     own = type(module).negative_log_likelihood
     assert ("temperature" in fields) == (own is not TaskModule.negative_log_likelihood)
     if "fit_threshold" in fields:
-        assert wants_decisions(example(kind, fit_threshold="f1"))
+        assert fitted_by(example(kind, fit_threshold="f1")) == ("threshold",)
+        assert fitted_by(example(kind, fit_threshold="f1", temperature=True)) == ("temperature", "threshold")
         assert "threshold" in fields
 
 
@@ -275,3 +297,26 @@ def test_they_need_a_validation_split(
     )
     for command in ("validate", "run"):
         refused(lambda command=command: called(capsys, command, "r.yaml"), tmp_path, [expected])  # type: ignore[misc]
+
+
+def test_of_a_single_class_nothing_is_fitted(tmp_path: Path) -> None:
+    """Its likelihood would be the greatest at the edge of what is searched; other tasks have their numbers."""
+    text = recipe(tmp_path, temperature=True, fit_threshold="f1", positive=7)
+    text["data"]["split"] = {"column": "part"}
+    lines = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
+    parts = ["train"] * 300 + ["validation"] * 50 + ["test"] * 50
+    rows = [row.split(",") for row in lines[1:]]
+    rows = [
+        [*row[:6], "8" if part == "validation" else "78"[i % 2], row[7], part]
+        for i, (row, part) in enumerate(zip(rows, parts, strict=True))
+    ]
+    text["tasks"]["plain"]["positive"] = 7
+    (tmp_path / "t.csv").write_text("\n".join([f"{lines[0]},part", *map(",".join, rows)]), encoding="utf-8")
+    text["train"]["epochs"] = 2
+    heard = Watching()
+    run = mtl.run(text, out=tmp_path / "run", listeners=(heard,))
+    assert set(run.record.decisions or {}) == {"kind"}
+    assert (
+        "task 'rare' has a single class in validation: auroc, average_precision and f1 are undefined there, "
+        "and no temperature and no threshold is fitted"
+    ) in heard.warnings

@@ -152,7 +152,9 @@ def test_the_mean_is_of_the_headline_or_where_they_differ_of_the_loss(
     headlines: list[str], expected: str
 ) -> None:
     tasks: Any = {
-        f"t{i}": SimpleNamespace(headline=h, metric_names=("accuracy",), missing="error", weight=1.0)
+        f"t{i}": SimpleNamespace(
+            headline=h, metric_names=("accuracy",), missing="error", weight=1.0, metrics_weighted=False
+        )
         for i, h in enumerate(headlines)
     }
     assert mean_metric(tasks) == expected
@@ -183,7 +185,11 @@ def test_the_mean_loss_is_weighted_as_in_training(
 
     tasks: Any = {
         f"t{i}": SimpleNamespace(
-            headline=f"metric{i}", metric_names=("accuracy",), missing="error", weight=weight
+            headline=f"metric{i}",
+            metric_names=("accuracy",),
+            missing="error",
+            weight=weight,
+            metrics_weighted=False,
         )
         for i, weight in enumerate(weights)
     }

@@ -16,6 +16,7 @@ from mtl.runs import checkpoint
 from mtl.runs.folder import RunFolder
 from mtl.runs.logs import RunLogs
 from mtl.training import loop
+from mtl.training.events import Stepped
 from mtl.training.step import train_step
 from tests.experiment.test_resume import recipe
 from tests.faults.whole import content
@@ -85,6 +86,27 @@ def test_a_run_saves_by_the_clock(saves: list[int], tmp_path: Path, monkeypatch:
     made = small(minutes=0.5)
     mtl.run(made, out=tmp_path / "other")
     assert saves == [2, 4, 6, 8, 9]
+
+
+def test_the_record_follows_the_step_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 25 s of this clock: the third and the sixth step end their epochs, and no other is recorded."""
+    now, recorded = [0.0], []
+    monkeypatch.setattr(recorder, "monotonic", lambda: now[0])
+
+    class Looking(Watching):
+        def stepped(self, event: Stepped) -> None:
+            recorded.append(json.loads((tmp_path / "run/run.json").read_bytes())["step"])
+            now[0] += 25
+
+    mtl.run(small(epochs=1), out=tmp_path / "run", listeners=(Looking(),))
+    assert recorded == [0, 0, 0, 3, 3, 3, 6, 6, 6]
+    recorded.clear()
+    now[0] = 0.0
+    monkeypatch.setattr(recorder, "RECORD_EVERY", 20.0)
+    (tmp_path / "run").rename(tmp_path / "before")
+    mtl.run(small(epochs=1), out=tmp_path / "run", listeners=(Looking(),))
+    assert recorded == [0, 2, 3, 3, 5, 6, 6, 8, 9]  # the end of an epoch was recorded just before
+    assert json.loads((tmp_path / "run/run.json").read_bytes())["status"] == "finished"
 
 
 def test_what_a_disk_refused_is_written_later_in_order(

@@ -15,6 +15,7 @@ from mtl.errors import UserError
 from mtl.experiment.run import prepare
 from mtl.experiment.warm_start import take_weights
 from mtl.inference.predict import load
+from mtl.model.inputs import TableInputs
 from mtl.model.towers import Towers
 from mtl.model.trunk import StitchedTowers
 from mtl.recipe.load import load_recipe
@@ -252,3 +253,47 @@ def test_faults_on_the_command_line(runs: Path, tmp_path: Path, capsys: Capture)
     }.items():
         command = ["run", path, f"train.init_from={value}", "--out", tmp_path / "out"]
         refused(lambda command=command: called(capsys, *command), tmp_path, [expected])  # type: ignore[misc]
+
+
+def columns_of(folder: Path, cities: Sequence[str], **inputs: Any) -> dict[str, Any]:
+    path = folder / f"{'-'.join(cities)}.csv"
+    rows = [f"{i / 7:.3f},{i % 5},{cities[i % len(cities)]},{i % 2}" for i in range(40)]
+    path.write_text("\n".join(["x,z,city,task0", *rows]) + "\n", encoding="utf-8")
+    source = {
+        "kind": "table",
+        "path": str(path),
+        "inputs": {"numeric": ["x", "z"], "categorical": ["city"], **inputs},
+    }
+    return recipe("a", data={"source": source, "split": {"test": 0.25}}, tasks__a__kind="binary")
+
+
+@pytest.mark.parametrize("embedding", [None, 2])
+def test_a_first_stage_belongs_to_its_columns_and_categories(embedding: int | None, tmp_path: Path) -> None:
+    """Columns in another order, or other cities, would give each weight another meaning, though all shapes agree."""
+    cities = ("Bern", "Chur", "Zug")
+    options = {} if embedding is None else {"embedding": embedding}
+    source = prepare(load_recipe({**columns_of(tmp_path, cities, **options), "seed": 3}))[0].built
+    same_columns = prepare(load_recipe(columns_of(tmp_path, cities, **options)))[0].built
+    assert take_weights(same_columns, {"": source}).towers == {"a": ["fc1", "fc2"]}
+    assert same(slices_of(same_columns), slices_of(source))
+    if embedding:
+        assert torch.equal(weight_of(same_columns), weight_of(source))
+    for other in (
+        columns_of(tmp_path, cities, numeric=["z", "x"], **options),
+        columns_of(tmp_path, ("Bern", "Chur", "Thun"), **options),
+    ):
+        target = prepare(load_recipe(other))[0].built
+        before = None if embedding is None else weight_of(target).clone()
+        found = take_weights(target, {"": source})
+        assert found.towers == {"a": ["fc2"]}
+        assert found.left == ["a.fc1"]
+        assert before is None or torch.equal(weight_of(target), before)
+
+
+def slices_of(built: Built) -> dict[str, Tensor]:
+    return dict(next(part for part in built.model.trunk.modules() if isinstance(part, Towers)).state_dict())
+
+
+def weight_of(built: Built) -> Tensor:
+    assert isinstance(built.model.inputs, TableInputs)
+    return built.model.inputs.weight.detach()

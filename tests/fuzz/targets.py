@@ -195,8 +195,9 @@ def parquet(folder: Path) -> Target:
 
 
 def _all_columns(table: object) -> None:
+    from mtl.data.columns.numbers import numbers
     from mtl.data.columns.times import times
-    from mtl.data.columns.values import numbers, texts, vectors
+    from mtl.data.columns.values import texts, vectors
     from mtl.data.files.column_types import type_name
     from mtl.data.files.table import TableFile
 

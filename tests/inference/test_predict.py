@@ -196,7 +196,9 @@ def test_the_order_of_columns_and_further_ones_do_not_matter(model: TrainedModel
 
 def test_a_category_that_training_did_not_see_is_as_one_that_is_missing(model: TrainedModel) -> None:
     columns = as_lists(ROWS)
-    unseen = model.predict({**columns, "city": ["Atlantis"] * 60})
+    said = "column 'city': 60 of 60 values, such as 'Atlantis', were not seen in training, which had 'Bern'"
+    with pytest.warns(UserWarning, match=said):
+        unseen = model.predict({**columns, "city": ["Atlantis"] * 60})
     missing = model.predict({**columns, "city": [None] * 60})
     same(unseen, missing, exact=True)
     known = model.predict(columns)
@@ -321,7 +323,7 @@ def test_an_array_that_is_not_like_the_run(data: Any, text: str, arrays: Trained
         (np.zeros((2, 3)), "inputs: the run reads categories by name; give a table"),
         ("nowhere.csv", "nowhere.csv: no such file"),
         ("nowhere.npz", "nowhere.npz: no such file"),
-        ("rows.xlsx", "rows.xlsx: a table is one of .csv, .tsv, .txt, .parquet, .pq, not '.xlsx'"),
+        ("rows.xlsx", "rows.xlsx: a table is one of .csv, .tsv, .txt, .parquet, .pq, .npz, not '.xlsx'"),
     ],
 )  # fmt: skip
 def test_a_table_that_is_not_like_the_run(data: Any, text: str, model: TrainedModel) -> None:

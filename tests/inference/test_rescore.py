@@ -137,7 +137,7 @@ def test_labels_and_inputs_that_the_run_does_not_know(
         ("test", "nowhere.csv", "nowhere.csv: no such file"),
         ("test", "labels.csv", "labels.csv: no column 'sort'"),
         ("test", "empty.csv", "empty.csv: no rows"),
-        ("test", "rows.npz", "rows.npz: a table is one of .csv, .tsv, .txt, .parquet, .pq, not '.npz'"),
+        ("test", "rows.npz", "rows.npz: no such file"),
     ],
 )
 def test_no_such_split_or_file(
@@ -224,3 +224,19 @@ def test_a_checkpoint_that_is_damaged_is_named(shop: Path, tmp_path: Path) -> No
         UserError, match=rf"step-{step:08d} is damaged \(model\.safetensors: sha256 differs\)"
     ):
         load(tmp_path / "run")
+
+
+def test_a_file_of_one_class_leaves_out_what_it_cannot_define(
+    tested: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Every answer is no, and no row has a grade: the mean loss is that of the tasks that have labels."""
+    lacking = [{**row, "yes": "no", "grade": ""} for row in tested]
+    masked = recipe(tmp_path / "all.csv", task_defaults={"missing": "mask"}, train__epochs=1)
+    write_csv(tmp_path / "all.csv", ALL)
+    found = load(mtl.run(masked, out=tmp_path / "run").path).evaluate(
+        data=write_csv(tmp_path / "t.csv", lacking)
+    )
+    assert found["test/yes/auroc"] is found["test/yes/f1"] is found["test/grade/loss"] is None
+    assert found["test/yes/accuracy"] is not None
+    losses = [found[f"test/{task}/loss"] for task in ("sort", "yes", "amount", "tags")]
+    assert found["test/mean/loss"] == pytest.approx(np.mean(losses))

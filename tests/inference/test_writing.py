@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_a_csv_is_plain(model: TrainedModel, tmp_path: Path) -> None:
 
 ODD = {
     "list": (pa.array([[1.5, 2.0], None, []]), ["[1.5, 2.0]", "", "[]"], ["[1.5, 2.0]", "", "[]"]),
-    "words": (pa.array([["a", "b"], [], None]), ["a|b", "", ""], ["a|b", "", ""]),
+    "words": (pa.array([["a", "b"], [], None]), ["a|b", "|", ""], ["a|b", "|", ""]),
     "truth": (pa.array([True, None, False]), ["true", "", "false"], [1.0, np.nan, 0.0]),
     "whole": (pa.array([1, None, 3]), ["1", "", "3"], [1.0, np.nan, 3.0]),
     "nothing": (pa.nulls(3), ["", "", ""], [np.nan] * 3),
@@ -145,8 +146,12 @@ class Answers:
 
     def __init__(self, parts: list[dict[str, Any]]) -> None:
         self.parts = parts
+        self.recipe = SimpleNamespace(tasks={})
+        self.feed = SimpleNamespace(source=SimpleNamespace())
 
-    def batches(self, data: Any, keep: Any = ()) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    def batches(
+        self, data: Any, keep: Any = (), unseen: Any = None
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         yield from (({}, part) for part in self.parts)
 
 
@@ -171,7 +176,7 @@ def test_what_plug_ins_may_predict(suffix: str, tmp_path: Path) -> None:
     found = read(tmp_path / f"o{suffix}")
     assert found["word"] == ["é", "a", "longer"]
     assert [int(n) for n in found["n"]] == [1, 2, 3]
-    assert found["tags"] == ([[], [], ["a", "1"]] if suffix == ".parquet" else ["", "", "a|1"])
+    assert found["tags"] == ([[], [], ["a", "1"]] if suffix == ".parquet" else ["|", "|", "a|1"])
     boxes = [json.loads(box) if suffix == ".csv" else box for box in found["box"]]
     assert boxes == [[0, 0], [0, 0], [1, 1]]
 
@@ -278,12 +283,12 @@ def test_a_table_without_rows(model: TrainedModel, tmp_path: Path) -> None:
 
 MEASURE = """
 import re, sys
-from mtl.data.files import table
+from mtl.data.files.formats import csv
 from mtl.inference.predict import load
 from mtl.inference.writing import write_predictions
 
 run, output, *inputs = sys.argv[1:]
-table.BLOCK = 1 << 18  # the reader of CSVs is up to 32 blocks ahead
+csv.BLOCK = 1 << 18  # the reader of CSVs is up to 32 blocks ahead
 model = load(run)
 for data in inputs:
     n_rows = write_predictions(model, data, output)

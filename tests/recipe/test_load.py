@@ -114,6 +114,23 @@ def test_a_long_chain_ends() -> None:
     assert refusal(names[MAX_BASES + 1]) == "r0.yaml:3:7: base: more than 8 recipes on top of each other"
 
 
+def test_cyclic_bases_are_named() -> None:
+    for name, base in (("a", "b"), ("b", "c"), ("c", "a")):
+        on(f"{base}.yaml", "seed: 1\n", f"{name}.yaml")
+    on("a.yaml", "seed: 1\n", "top.yaml")
+    where = {"a": "c", "b": "a", "c": "b", "top": "c"}
+    circles = {
+        "a": "'a.yaml' -> 'b.yaml' -> 'c.yaml' -> 'a.yaml'",
+        "b": "'b.yaml' -> 'c.yaml' -> 'a.yaml' -> 'b.yaml'",
+        "c": "'c.yaml' -> 'a.yaml' -> 'b.yaml' -> 'c.yaml'",
+        "top": "'a.yaml' -> 'b.yaml' -> 'c.yaml' -> 'a.yaml'",  # which is not in the circle itself
+    }
+    for name, circle in circles.items():
+        place = f"{where[name]}.yaml:3:7: base"
+        todo = "take one of these `base` keys out"
+        assert refusal(f"{name}.yaml") == f"{place}: the bases are cyclic: {circle}; {todo}"
+
+
 def test_a_built_in_base() -> None:
     assert plain(on("synthetic_stitch", "train: {epochs: 2}\n"))["train"]["epochs"] == 2
 
@@ -135,7 +152,10 @@ def test_a_fault_points_to_the_file_that_wrote_it() -> None:
 
 def test_what_replaced_a_mapping_has_its_own_places() -> None:
     faults = refusal(on("valid.yaml", "optimizer: {kind: adam, lr: 0.1, momentum: 0.9}\n"))
-    assert faults == "r.yaml:4:34: optimizer.momentum: unknown key 'momentum' for adam"
+    assert (
+        faults
+        == "r.yaml:4:34: optimizer.momentum: unknown key 'momentum' for adam; known: kind, lr, l2, betas, eps"
+    )
 
 
 def test_a_text_fault_of_the_base_is_its_own() -> None:

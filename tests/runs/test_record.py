@@ -93,7 +93,7 @@ def test_what_is_wrong_is_named(path: str, value: Any, text: str, tmp_path: Path
 def test_a_layout_has_the_values_of_its_categories(tmp_path: Path) -> None:
     layout = {
         "numeric": ["x"], "vectors": {"v": 3}, "categorical": ["c"], "values": {"c": ["u", "w"]},
-        "missing": "mean", "indicator": True, "embedding": 4,
+        "missing": "mean", "indicator": True, "embedding": 4, "dates": ["d"],
     }  # fmt: skip
     model = record_values()["model"]
     read_record(write(tmp_path, record_values(model={**model, "layout": layout})))

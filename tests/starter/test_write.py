@@ -19,10 +19,9 @@ from PIL import Image
 from mtl.errors import EnvironmentFault, UserError
 from mtl.experiment.run import prepare
 from mtl.experiment.trial import build_and_try
-from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.starter.write import starter_recipe, target_names, write_starter
-from tests.support.listening import epochs_of
+from tests.support.columns import one_step
 
 N = 80
 
@@ -45,18 +44,6 @@ def columns(n: int = N) -> dict[str, list[Any]]:
     }
 
 
-def one_step(recipe: Recipe) -> None:
-    """Train one step and see that the loss is a number."""
-    plain = recipe.plain()
-    plain["train"] = {"max_steps": 1, "batch_size": 64, "threads": 1, "device": "cpu"}
-    trainer, _ = prepare(load_recipe(plain))
-    (epoch,) = epochs_of(trainer)
-    assert trainer.progress.step == 1
-    assert all(
-        np.isfinite(v) for row in epoch.rows for k, v in row.items() if k.endswith("/loss") and v is not None
-    )
-
-
 def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
@@ -68,7 +55,9 @@ def test_the_whole_text(tmp_path: Path) -> None:
     table = write(
         tmp_path / "my table.csv", {"id": list(range(1000)), **columns(1000), "note": ["same"] * 1000}
     )
-    assert starter_recipe(table, ["churned", "spend"], tmp_path) == (
+    starter = starter_recipe(table, ["churned", "spend"], tmp_path)
+    assert starter.notes == ("1 column is left out, each with its reason in the recipe: 'note'",)
+    assert starter.text == (
         """\
 # yaml-language-server: $schema=recipe.schema.json
 #
@@ -97,15 +86,16 @@ model:
   towers: per_task
   backbone:
     kind: layers
+    activation: gelu
+    norm: {kind: none}    # batch norm predicts worse from few rows
     stages:
       - {name: fc1, kind: linear, features: 64}
       - {name: fc2, kind: linear, features: 64}
   sharing: {kind: cross_stitch, after: [fc1, fc2], lr_scale: 10}
-  head: {dropout: 0.1}
 
-optimizer: {kind: adamw, lr: 2e-3, weight_decay: 1e-4}
+optimizer: {kind: adamw, lr: 2e-3, weight_decay: 3}
 schedule: {kind: cosine}
-train: {epochs: 100, batch_size: 256, early_stopping: {patience: 15}}
+train: {epochs: 100, batch_size: 64, early_stopping: {patience: 15}}
 """
     )
 
@@ -126,7 +116,7 @@ def test_missing_values_are_filled_and_masked(tmp_path: Path) -> None:
     plain["spend"] = ["" if i % 2 else v for i, v in enumerate(plain["spend"])]
     recipe = write_starter(write(tmp_path / "t.csv", plain), ["churned", "spend"], tmp_path / "r.yaml")
     text = text_of(tmp_path / "r.yaml")
-    assert 'na_values: ["", NA]    # seen in columns that else hold numbers' in text
+    assert "      z: {na_values: [\"\", NA]}    # 60 numbers and 'NA' in 20 rows" in text
     assert "missing: mean     # 2 columns have missing numbers, z most of all (25%)" in text
     assert "missing: mask}    # numbers; 50% of labels are missing" in text
     assert (recipe.tasks["churned"].missing, recipe.tasks["spend"].missing) == ("error", "mask")
@@ -152,7 +142,8 @@ def test_group_and_time(tmp_path: Path) -> None:
     assert "person" not in text_of(tmp_path / "g.yaml").split("split:")[0]
     timed = write_starter(table, ["churned"], tmp_path / "t.yaml", time="day")
     assert timed.data.split.by_time == "day"
-    assert "# left out: day (dates; --time holds out the latest rows)" in text_of(tmp_path / "g.yaml")
+    assert "dates: [day]" in text_of(tmp_path / "g.yaml")
+    assert "dates" not in text_of(tmp_path / "t.yaml").split("split:")[0]
     one_step(grouped)
     one_step(timed)
 
@@ -205,7 +196,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert header.layout is not None
     assert (dict(header.layout.vectors), header.layout.categorical) == ({"vector": 5}, ("flag",))
     assert header.layout.numeric == ("words",)
-    assert "# left out: when (times" in text_of(tmp_path / "r.yaml")
+    assert header.layout.dates == ("when",)
     one_step(recipe)
 
 

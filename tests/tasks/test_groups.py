@@ -277,15 +277,15 @@ def test_the_metric_that_selects_has_its_own_direction(
 ) -> None:
     train = {"epochs": 1, "early_stopping": {"metric": metric}}
     one = recipe({"r": {"target": "task0", **task}}, train=train)
-    assert selecting_metric(one) == (metric, higher)
+    assert selecting_metric(one, {}) == (metric, higher)
 
 
 def test_without_one_named_the_common_headline_selects_with_its_direction() -> None:
     two = {"a": {"kind": "regression", "target": "task0"}, "b": {"kind": "regression", "target": "task1"}}
-    assert selecting_metric(recipe(two)) == ("validation/mean/r2", True)
+    assert selecting_metric(recipe(two), {}) == ("validation/mean/r2", True)
     errors = {name: {**task, "metrics": ["rmse"]} for name, task in two.items()}
-    assert selecting_metric(recipe(errors)) == ("validation/mean/rmse", False)
-    assert selecting_metric(recipe({**two, "b": {"kind": "binary", "target": "task1"}})) == (
+    assert selecting_metric(recipe(errors), {}) == ("validation/mean/rmse", False)
+    assert selecting_metric(recipe({**two, "b": {"kind": "binary", "target": "task1"}}), {}) == (
         "validation/mean/loss",
         False,
     )

@@ -476,7 +476,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float | None]) ->
         ([0.5, 0.4, 0.3, 0.9, 0.9, 0.9], 1, 3, True),
         ([0.5, 0.4, 0.6, 0.5, 0.6, 0.9], 3, 5, True),  # an equal value is no improvement
         ([None, 0.2, 0.1, 0.3, 0.2, 0.1], 4, 6, True),  # F17: NaN is never the best
-        ([None, None, 0.2, 0.1, 0.3, 0.2], None, 2, True),
+        ([None, None, 0.2, 0.1, 0.3, 0.2], 5, 6, False),  # no value is no evaluation without a better one
+        ([0.5, None, 0.4, None, None, 0.3], 1, 6, True),
         ([0.5, None, 0.6, None, 0.7, 0.8], 6, 6, False),
     ],
 )
@@ -589,7 +590,7 @@ def test_without_validation_nothing_is_selected() -> None:
 def test_the_selecting_metric(metric: str | None, expected: tuple[str, bool]) -> None:
     stopping = {"patience": 1, **({"metric": metric} if metric else {})}
     recipe = toy(data__split={"validation": 0.25}, train__early_stopping=stopping)
-    assert selecting_metric(recipe) == expected
+    assert selecting_metric(recipe, {}) == expected
     trainer, _ = trained(recipe)
     assert trainer.progress.best is not None
 
@@ -628,6 +629,27 @@ def test_a_metric_that_is_not_there_is_refused_before_training(metric: str) -> N
 def test_early_stopping_without_validation_is_refused_before_training() -> None:
     with pytest.raises(UserError, match="validation"):
         trainer_of(toy(train__early_stopping={"patience": 1}))
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({}, 100),  # steps of 32, 32, 32 and 4
+        ({"batch_size": 33}, 100),  # the last row joins the third batch
+        ({"accumulate": 3}, 100),
+        ({"drop_last": True}, 96),
+        (
+            {"batches": {"min_labelled": {"a": 16}}},
+            200,
+        ),  # of each 32 rows 16 are the epoch's own, but for the last 4
+    ],
+)
+def test_the_rows_of_an_epoch_are_counted_as_they_come(train: dict[str, Any], expected: int) -> None:
+    trainer = trainer_of(toy(train={**BASE["train"], **train, "epochs": 2}))
+    drawn = [sum(map(len, trainer.sampler.batches(epoch))) for epoch in range(2)]
+    ended = [event for event in fit(trainer) if isinstance(event, EpochEnded)]
+    assert [event.n_rows for event in ended] == drawn
+    assert drawn[0] == pytest.approx(expected, abs=16 if expected == 200 else 0)
 
 
 def test_rows_of_an_epoch_add_up() -> None:

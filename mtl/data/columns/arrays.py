@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.console import counted
-from mtl.data.columns.labels import narrow
+from mtl.data.columns.labels import narrow, whole_numbers
+from mtl.data.columns.spelling import merged
 from mtl.data.iso_time import iso_seconds
-from mtl.data.types import Array, Mask, Rows
+from mtl.data.types import Array, How, Mask, Rows, stable_order
 from mtl.errors import KeyPath, UserError, quoted
 
 BLOCK = 1 << 16
@@ -64,17 +65,25 @@ def _inexact_row(values: Array) -> int | None:
     return None
 
 
-def label_column(file: str, name: str, values: Array) -> tuple[Array, Mask, tuple[str, ...] | None]:
+def label_column(
+    file: str, name: str, values: Array, how: How = "classes"
+) -> tuple[Array, Mask, tuple[str, ...] | None]:
     """Labels as numbers or codes in the smallest type, which rows have one, and the names of the codes.
 
-    NaN and empty text are missing labels.
+    NaN and empty text are missing labels. Text becomes whole numbers if all of it is, as in a table; fractions become
+    the names of classes, unless they are wanted as numbers.
 
     Raises:
         UserError: a row holds something else than one number, truth value or text.
     """
     require_one_each(file, name, values)
-    if values.dtype.kind in "US":
+    fractions = values.dtype.kind == "f" and not (np.isnan(values) | (values == np.floor(values))).all()
+    if how == "numbers" and values.dtype.kind in "US":
+        values = number_column(file, name, values)
+    elif values.dtype.kind in "US" or (fractions and how == "classes"):
         codes, names = coded(file, name, values)
+        if (whole := whole_numbers(names)) is not None:
+            return narrow(np.append(whole, 0)[codes]), codes >= 0, None
         return narrow(codes), codes >= 0, names
     require_numbers(file, name, values.dtype)
     if values.dtype.kind == "b":
@@ -111,10 +120,11 @@ def coded(file: str, name: str, values: Array) -> tuple[Rows, tuple[str, ...]]:
     distinct, position = np.unique(values, return_inverse=True)
     called = _texts(file, name, values, distinct)
     missing = [text == "" or (distinct.dtype.kind == "f" and text == "nan") for text in called]
-    names = sorted({text for text, is_missing in zip(called, missing, strict=True) if not is_missing})
+    spelled = merged(text for text, is_missing in zip(called, missing, strict=True) if not is_missing)
+    names = stable_order(spelled.values())
     place = {text: code for code, text in enumerate(names)}
-    codes = [-1 if gone else place[text] for text, gone in zip(called, missing, strict=True)]
-    return np.array(codes, dtype=np.int64)[position], tuple(names)
+    codes = [-1 if gone else place[spelled[text]] for text, gone in zip(called, missing, strict=True)]
+    return np.array(codes, dtype=np.int64)[position], names
 
 
 def _texts(file: str, name: str, values: Array, distinct: Array) -> list[str]:

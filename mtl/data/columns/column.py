@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.columns.labels import narrow
+from mtl.data.columns.labels import narrow, whole_numbers
+from mtl.data.columns.numbers import MISSING, numbers
 from mtl.data.columns.times import are_dates, times
-from mtl.data.columns.values import Codes, lists_of_text, numbers, texts
+from mtl.data.columns.values import Codes, lists_of_text, texts
 from mtl.data.files.column_types import type_name
-from mtl.data.files.table import TableFile
+from mtl.data.files.table import Table
 from mtl.data.memory import require_memory
-from mtl.data.types import Array, How, Mask, Rows
+from mtl.data.types import Array, Empty, How, Mask, Rows
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 100_000
 """Most distinct values of a category or class."""
+TARGET_OF_TEXT = f"{MISSING}; a target of text takes kind: multiclass"
 MAX_LABELS = 10_000
 """Most distinct labels of a column that lists labels."""
 
@@ -34,6 +36,7 @@ class Column:
         name: the name of the column.
         how: how its values are read.
         separator: the text between the labels of one row, for a column that lists labels.
+        empty: what an empty text means, for a column that lists labels.
         n_rows: rows of all files.
         values: (n_rows,) numbers or codes. They are allocated at once, because chunks of many columns would leave
             holes in memory.
@@ -46,6 +49,7 @@ class Column:
     name: str
     how: How
     separator: str
+    empty: Empty | None
     n_rows: int
     values: npt.NDArray[Any] | None = None
     codes: Codes | None = None
@@ -53,10 +57,10 @@ class Column:
     there: list[Mask] = field(default_factory=list)
     listed: list[tuple[Rows, npt.NDArray[np.int32]]] = field(default_factory=list)
 
-    def add(self, file: TableFile, first: int, at: int, array: pa.Array) -> None:
+    def add(self, file: Table, first: int, at: int, array: pa.Array) -> None:
         """Read one batch. Its first row is row `first` of its file, and row `at` of all files together."""
         if self.how == "numbers":
-            return self._put(at, numbers(file, self.name, first, array))
+            return self._put(at, numbers(file, self.name, first, array, TARGET_OF_TEXT))
         if self.how == "times":
             if self.dates is None:
                 self.dates = are_dates(file, self.name, first, array)
@@ -65,7 +69,8 @@ class Column:
             self.codes = Codes(self.name, MAX_VALUES if self.how == "classes" else 1 << 31)
         # the first batch decides whether a column lists labels or holds 0 and 1; another file may do the other thing
         if self.how == "lists" and self.values is None and (self.there or _lists(array)):
-            there, rows, labels = lists_of_text(file, self.name, first, array, self.separator)
+            separator = file.of(self.name).separator or self.separator
+            there, rows, labels = lists_of_text(file, self.name, first, array, separator, self.empty)
             self.there.append(there)
             self.listed.append((rows + at, self.codes.add(labels)))
         else:
@@ -100,15 +105,10 @@ def finished(column: Column) -> tuple[Array, Mask, tuple[str, ...] | None]:
     assert codes is not None
     there = codes >= 0
     # the last place of the remap is that of code -1
-    number = np.append(np.asarray(remap, np.int64), -1)
-    if column.how == "classes" and names and all(_whole(name) for name in names):
-        value = np.array([int(name) for name in names] + [0], dtype=np.int64)
-        return narrow(value[number])[codes], there, None
-    return narrow(number)[codes], there, names
-
-
-def _whole(name: str) -> bool:
-    return name.removeprefix("-").isdecimal() and len(name) < 18 and str(int(name)) == name
+    position = np.append(np.asarray(remap, np.int64), -1)
+    if column.how == "classes" and (whole := whole_numbers(names)) is not None:
+        return narrow(np.append(whole, 0)[position])[codes], there, None
+    return narrow(position)[codes], there, names
 
 
 def _listed(column: Column, codes: Codes) -> tuple[Array, Mask, tuple[str, ...]]:

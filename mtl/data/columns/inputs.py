@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.columns.values import numbers, texts, vectors
-from mtl.data.files.table import TableFile
+from mtl.data.columns.dates import date_parts
+from mtl.data.columns.numbers import MISSING, numbers
+from mtl.data.columns.spelling import Known
+from mtl.data.columns.times import times
+from mtl.data.columns.unseen import Unseen
+from mtl.data.columns.values import texts, vectors
+from mtl.data.files.table import Table
 from mtl.data.learned import Float32
-from mtl.data.types import Layout, Rows
+from mtl.data.types import DATE_PARTS, Layout, Rows
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+REMEMBERED = 1_000_000
+"""Most texts of a column whose codes are remembered between two batches."""
+INPUT_OF_TEXT = f"{MISSING}; a column of text belongs in inputs.categorical"
 CHUNK = 1 << 20
 """Values held in float64 at once (8 MB)."""
 
@@ -29,25 +37,37 @@ class Coder(Protocol):
         """(n,) the code of each text; -1 for null."""
 
 
-class Known:
-    """Codes of a fixed list of values; any other value gets -1, as a missing one does."""
+class KnownCodes:
+    """Codes of a fixed list of values; any other value gets -1, as a missing one does.
 
-    def __init__(self, values: tuple[str, ...]) -> None:
-        import pyarrow as pa
+    Args:
+        values: the values.
+        unseen: counts the values that are not among them.
+    """
 
-        self.values = pa.array(values, pa.string())
+    def __init__(self, values: tuple[str, ...], unseen: Unseen) -> None:
+        self.known, self.unseen = Known(values), unseen
+        self.codes: dict[str, int] = {}
 
     def add(self, array: pa.StringArray) -> npt.NDArray[np.int32]:
         """(n,) the position of each text among the values."""
-        import pyarrow.compute as pc
-
-        found = pc.index_in(array, value_set=self.values, skip_nulls=True)
-        codes: npt.NDArray[np.int32] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        encoded = array.dictionary_encode()
+        distinct = encoded.dictionary.to_pylist()
+        for text in distinct:
+            if text not in self.codes:
+                found = self.known.find(text)
+                self.codes[text] = -1 if found is None else found
+        lookup = np.array([*(self.codes[text] for text in distinct), -1], dtype=np.int32)
+        where = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        self.unseen.count(distinct, np.bincount(where[where >= 0], minlength=len(distinct)), lookup[:-1] < 0)
+        if len(self.codes) > REMEMBERED:
+            self.codes.clear()
+        codes: npt.NDArray[np.int32] = lookup[where]
         return codes
 
 
 def input_block(
-    file: TableFile,
+    file: Table,
     batch: pa.RecordBatch,
     first: int,
     layout: Layout,
@@ -61,7 +81,7 @@ def input_block(
     """
     with np.errstate(over="ignore"):
         for i, name in enumerate(layout.numeric):
-            out[:, i] = numbers(file, name, first, batch.column(name))
+            out[:, i] = numbers(file, name, first, batch.column(name), INPUT_OF_TEXT)
     at = len(layout.numeric)
     for name, width in layout.vectors.items():
         out[:, at : at + width] = vectors(file, name, first, batch.column(name), width)
@@ -73,6 +93,10 @@ def input_block(
             "the number is too large for float32",
             "scale the column down",
         )
+    for name in layout.dates:
+        seconds = times(file, name, first, batch.column(name), dates=True)
+        out[:, at : at + len(DATE_PARTS)] = date_parts(seconds)
+        at += len(DATE_PARTS)
     for i, name in enumerate(layout.categorical):
         out[:, at + i] = coders[name].add(texts(file, name, first, batch.column(name))) + 1
 

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from mtl.data.columns.spelling import Known, together
 from mtl.data.types import Array, Labels, Mask, Names, stable_order
 from mtl.errors import UserError, quoted
 
@@ -108,8 +109,20 @@ def _are_whole(values: Array) -> Mask:
 
 def by_name(names: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
     """Code -> class, for each text value that is a class."""
-    position = {name: i for i, name in enumerate(classes)}
-    return {code: position[name] for code, name in enumerate(names) if name in position}
+    known = Known(classes)
+    found = ((code, known.find(name)) for code, name in enumerate(names))
+    return {code: position for code, position in found if position is not None}
+
+
+def whole_numbers(names: Sequence[str]) -> npt.NDArray[np.int64] | None:
+    """The values of a label column as whole numbers; None if there are none, or one is something else."""
+    if names and all(_whole(name) for name in names):
+        return np.array([int(name) for name in names], dtype=np.int64)
+    return None
+
+
+def _whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() and len(name) < 18 and str(int(name)) == name
 
 
 def written(value: object) -> str:
@@ -122,5 +135,5 @@ def called_together(names: Sequence[Names], text: bool) -> Names:
     if None in names:
         return None
     if text:
-        return stable_order(name for own in names for name in own or ())
+        return stable_order(together(own or () for own in names))
     return names[0] if len(set(names)) == 1 else None

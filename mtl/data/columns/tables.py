@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from mtl.data.columns.column import MAX_VALUES, Column, finished
 from mtl.data.columns.inputs import input_block
-from mtl.data.columns.values import Codes, inexact_row, texts, vectors
+from mtl.data.columns.numbers import inexact_row
+from mtl.data.columns.values import Codes, texts, vectors
 from mtl.data.files.table import TableFile, release_memory
 from mtl.data.learned import Float32
 from mtl.data.memory import require_memory
@@ -66,7 +67,8 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
     for split, file in files.items():
         starts[split] = total
         total += file.n_rows
-    reading = _Reading(form, [Column(n, how, form.separator, total) for n, how in columns], total)
+    read_as = [Column(name, how, form.separator, wanted.empty.get(name), total) for name, how in columns]
+    reading = _Reading(form, read_as, total)
     for split, file in files.items():
         reading.read(file, starts[split])
     release_memory()
@@ -115,9 +117,10 @@ class _Reading:
         """Read one file; its first row is row `start` of all files."""
         image = self.form.image
         names = [column.name for column in self.columns]
-        inputs = [*self.layout.numeric, *self.layout.vectors, *self.layout.categorical] if self.layout else []
+        lists = [column.name for column in self.columns if column.how == "lists"]
+        inputs = self.layout.columns if self.layout is not None else []
         inputs += [image[0]] if image is not None else []
-        for first, batch in file.batches(list(dict.fromkeys([*inputs, *names]))):
+        for first, batch in file.batches(list(dict.fromkeys([*inputs, *names])), empty=lists):
             rows = slice(start + first, start + first + batch.num_rows)
             if self.layout is not None:
                 input_block(file, batch, first, self.layout, self.coders, self.inputs[rows])
@@ -125,7 +128,10 @@ class _Reading:
             elif image is not None:
                 self.paths.extend(texts(file, image[0], first, batch.column(image[0])).to_pylist())
             for column in self.columns:
-                column.add(file, first, start + first, batch.column(column.name))
+                array = batch.column(column.name)
+                if column.name in lists and column.how != "lists":
+                    array = file.without_empty(column.name, array)
+                column.add(file, first, start + first, array)
 
     def _note_inexact(self, file: TableFile, first: int, batch: pa.RecordBatch, out: Float32) -> None:
         """Warn once of each column that holds whole numbers too large for float32."""
@@ -222,7 +228,8 @@ def _fingerprint(form: TableForm, wanted: Wanted, images: Array | None) -> str:
     for split, file in form.files.items():
         digest.update(f"{split}={file.sha256()};".encode())
     digest.update(form.settings.encode())
-    digest.update(repr((sorted(wanted.labels.items()), sorted(wanted.extra.items()))).encode())
+    asked = [sorted(part.items()) for part in (wanted.labels, wanted.extra, wanted.empty)]
+    digest.update(repr(asked).encode())
     if images is not None:
         digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mtl.data.columns.values import numbers, plain, shown
+from mtl.data.columns.numbers import MISSING, numbers
+from mtl.data.columns.values import plain, shown, texts
 from mtl.data.files.column_types import type_name
-from mtl.data.files.table import TableFile
+from mtl.data.files.table import Table, first_bad
 from mtl.data.iso_time import iso_seconds
 from mtl.errors import UserError, quoted
 
@@ -19,7 +20,7 @@ SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 def times(
-    file: TableFile, column: str, first: int, array: pa.Array, dates: bool | None = None
+    file: Table, column: str, first: int, array: pa.Array, dates: bool | None = None
 ) -> npt.NDArray[np.float64]:
     """(n,) seconds since 1970, in UTC unless a zone is named; numbers stay as they are, and a missing time is NaN.
 
@@ -36,6 +37,8 @@ def times(
     array = plain(file, column, first, array)
     if array.null_count == len(array):
         return np.full(len(array), np.nan)
+    if file.of(column).date_format:
+        return _in_format(file, column, first, array)
     if not (are_dates(file, column, first, array) if dates is None else dates):
         return numbers(file, column, first, array)
     if type_name(array.type) == "time":
@@ -58,7 +61,25 @@ def times(
     return values
 
 
-def are_dates(file: TableFile, column: str, first: int, array: pa.Array) -> bool | None:
+def _in_format(file: Table, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
+    """Seconds of texts in the form that the column says; a column of times is read as it is."""
+    if type_name(array.type) == "time":
+        return _seconds(array)
+    form = file.of(column).date_format
+
+    def read(part: pa.Array) -> pa.Array:
+        return pc.strptime(pc.utf8_trim_whitespace(part), form, "s")
+
+    written = texts(file, column, first, array)
+    try:
+        return _seconds(read(written))
+    except pa.ArrowInvalid:
+        k = first_bad(written, read)
+        what = f"{quoted(written[k].as_py())} is no date in the form {form}"
+        raise UserError(file.where(column, first + k), what, MISSING) from None
+
+
+def are_dates(file: Table, column: str, first: int, array: pa.Array) -> bool | None:
     """Whether a column of times holds dates rather than numbers; None if every value is missing.
 
     The first present value decides. A wrong value further down is then the one that the error names.
@@ -66,6 +87,8 @@ def are_dates(file: TableFile, column: str, first: int, array: pa.Array) -> bool
     array = plain(file, column, first, array)
     if array.null_count == len(array):
         return None
+    if file.of(column).date_format:
+        return True
     if not pa.types.is_string(array.type):
         return type_name(array.type) == "time"
     with suppress(UserError):

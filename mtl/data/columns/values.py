@@ -1,4 +1,4 @@
-"""Reads the values of a table's columns as numbers, texts, vectors or lists."""
+"""Reads the values of a table's columns as texts, vectors or lists, and turns texts into codes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.console import counted
+from mtl.data.columns.spelling import merged
 from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
-from mtl.data.files.csv_structure import FIELD_LIMIT
-from mtl.data.files.table import TableFile, first_bad
-from mtl.data.types import stable_order
+from mtl.data.files.formats.csv_structure import FIELD_LIMIT
+from mtl.data.files.table import Table
+from mtl.data.types import Empty, stable_order
 from mtl.errors import UserError, quoted
 
-MISSING = "if it stands for a missing value, add it to na_values"
-EXACT = 2.0**53
-"""float64 holds every whole number up to this one, but not the next."""
-WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 
-
-def plain(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Array:
+def plain(file: Table, column: str, first: int, array: pa.Array) -> pa.Array:
     """The same values in fewer types: no dictionaries, text and bytes as string, half floats as float32.
 
     Raises:
@@ -39,67 +35,7 @@ def plain(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Array
     return array
 
 
-def numbers(file: TableFile, column: str, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
-    """(n,) numbers; NaN for a missing one, 0 and 1 for truth values.
-
-    Raises:
-        UserError: a value is not a finite number; the message names its row.
-    """
-    array = plain(file, column, first, array)
-    kind = array.type
-    text = pa.types.is_string(kind)
-    if pa.types.is_null(kind):
-        return np.full(len(array), np.nan)
-    if not text and type_name(kind) not in ("integer", "boolean", "number"):
-        raise UserError(file.where(column, first), f"holds {shown(kind)} values, not numbers")
-    if pa.types.is_floating(kind):
-        array = pc.if_else(pc.is_nan(array), None, array)
-    source = pc.utf8_trim_whitespace(array) if text else array
-
-    def as_numbers(part: pa.Array) -> pa.Array:
-        return pc.cast(part, pa.float64(), safe=False)
-
-    try:
-        cast = as_numbers(source)
-    except pa.ArrowInvalid:
-        k = first_bad(source, as_numbers)
-        value = quoted(array[k].as_py())
-        raise UserError(file.where(column, first + k), f"{value} is not a number", MISSING) from None
-    values: npt.NDArray[np.float64] = cast.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-    there = cast.is_valid().to_numpy(zero_copy_only=False)
-    wrong = np.flatnonzero(~np.isfinite(values) & there)
-    if wrong.size:
-        k = int(wrong[0])
-        what = f"{quoted(array[k].as_py())} is not a finite number"
-        raise UserError(file.where(column, first + k), what, MISSING if text else "")
-    return values
-
-
-def inexact_row(file: TableFile, column: str, first: int, array: pa.Array) -> int | None:
-    """The first row, counted from `first`, whose whole number float32 cannot hold exactly; it may be an id."""
-    values = numbers(file, column, first, array)
-    if type_name(array.type) == "number":
-        return inexact(values, EXACT)  # a larger number is a quantity, not an id
-    row = inexact(values)
-    rounded = np.flatnonzero(np.abs(values[:row]) >= EXACT)
-    written = texts(file, column, first, array.take(pa.array(rounded))).to_pylist()
-    for k, text in zip(rounded.tolist(), written, strict=True):
-        digits = text.strip()
-        if WHOLE.fullmatch(digits) and int(digits) != int(np.float32(values[k])):
-            return int(k)
-    return row
-
-
-def inexact(values: npt.NDArray[np.float64], largest: float = np.inf) -> int | None:
-    """The position of the first whole number up to `largest` that float32 cannot hold exactly, or None."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        size = np.abs(values)
-        wrong = (size > 2**24) & (size <= largest) & (values == np.floor(values))
-        wrong &= values.astype(np.float32) != values
-    return int(np.argmax(wrong)) if wrong.any() else None
-
-
-def texts(file: TableFile, column: str, first: int, array: pa.Array) -> pa.StringArray:
+def texts(file: Table, column: str, first: int, array: pa.Array) -> pa.StringArray:
     """(n,) values as text: 7 and 7.0 become `7`, true becomes `true`; null and NaN become null.
 
     Raises:
@@ -129,7 +65,7 @@ def texts(file: TableFile, column: str, first: int, array: pa.Array) -> pa.Strin
 
 
 def vectors(
-    file: TableFile, column: str, first: int, array: pa.Array, width: int | None
+    file: Table, column: str, first: int, array: pa.Array, width: int | None
 ) -> npt.NDArray[np.float32]:
     """(n, width) numbers of a column of lists, or of texts such as `[1, 2.5]`.
 
@@ -175,7 +111,7 @@ def vectors(
     return out
 
 
-def _listed(file: TableFile, column: str, row: int, text: str | None) -> list[float] | None:
+def _listed(file: Table, column: str, row: int, text: str | None) -> list[float] | None:
     if text is None:
         return None
     with suppress(ValueError, RecursionError, OverflowError):
@@ -186,16 +122,37 @@ def _listed(file: TableFile, column: str, row: int, text: str | None) -> list[fl
 
 
 def lists_of_text(
-    file: TableFile, column: str, first: int, array: pa.Array, separator: str
+    file: Table, column: str, first: int, array: pa.Array, separator: str, empty: Empty | None = None
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], pa.StringArray]:
     """The labels that each of n rows lists.
 
+    Args:
+        file: the table.
+        column: the name of the column.
+        first: the number of the first of these rows in the file.
+        array: the n values: lists, or texts of labels with a separator between them.
+        separator: the text between two labels.
+        empty: what an empty text means; a list of no labels always means that none applies.
+
     Returns:
         (n,) whether the row has a value; (m,) the row of each label, counted from 0; and the m labels, none empty.
+
+    Raises:
+        UserError: a text is empty, and `empty` does not say what that means.
     """
     array = plain(file, column, first, array)
     if not is_list(array.type):
-        array = pc.split_pattern(texts(file, column, first, array), separator)
+        written = texts(file, column, first, array)
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(written), ""), False)
+        if empty != "none" and pc.any(blank).as_py():
+            if empty is None:
+                raise UserError(
+                    file.where(column, first + pc.index(blank, True).as_py()),
+                    "the cell is empty, which may mean that no label applies or that the labels are missing",
+                    "write `empty: none` or `empty: missing` in the task of this column",
+                )
+            written = pc.if_else(blank, None, written)
+        array = pc.split_pattern(written, separator)
     there = array.is_valid().to_numpy(zero_copy_only=False)
     rows = pc.list_parent_indices(array)
     labels = pc.utf8_trim_whitespace(texts(file, column, first, array.flatten()))
@@ -245,7 +202,8 @@ class Codes:
         return codes
 
     def finish(self) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-        """The values in their stable order, and the new code of each old code."""
-        ordered = stable_order(self.values)
+        """The values in their one spelling and stable order, and the new code of each old code."""
+        spelled = merged(self.values)
+        ordered = stable_order(spelled.values())
         position = {value: i for i, value in enumerate(ordered)}
-        return ordered, np.array([position[value] for value in self.values], dtype=np.int32)
+        return ordered, np.array([position[spelled[value]] for value in self.values], dtype=np.int32)

@@ -89,7 +89,15 @@ def archive(path: Path) -> Archive:
     Raises:
         UserError: the file is no .npz.
     """
-    file = opened(path)
+    return archive_of(opened(path))
+
+
+def archive_of(file: OpenFile) -> Archive:
+    """The .npz file behind an opening; its directory is read once.
+
+    Raises:
+        UserError: the file is no .npz.
+    """
     return file.once(Archive, lambda: Archive(file))
 
 

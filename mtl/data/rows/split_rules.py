@@ -22,11 +22,8 @@ Times = npt.NDArray[np.float64]
 def plain(pool: Rows, held_out: Mapping[str, float], seed: int) -> dict[str, Rows]:
     """Hold out single rows in seeded order: test from the front, validation from the end."""
     n = len(pool)
-    n_test = _count("test", n, held_out.get("test"))
-    n_validation = _count("validation", n, held_out.get("validation"))
-    if n - n_test - n_validation < 1:
-        held = f"{n_test} test and {n_validation} validation rows of {n}"
-        raise UserError("", f"split 'train' is empty ({held} are held out)", "hold out less")
+    sizes = sizes_of(n, held_out)
+    n_test, n_validation = sizes.get("test", 0), sizes.get("validation", 0)
     shuffled = pool[order(n, seed, 0, stream="split")].astype(np.int64)
     taken = {"train": shuffled[n_test : n - n_validation]}
     if n_test:
@@ -34,6 +31,20 @@ def plain(pool: Rows, held_out: Mapping[str, float], seed: int) -> dict[str, Row
     if n_validation:
         taken["validation"] = shuffled[n - n_validation :]
     return taken
+
+
+def sizes_of(n: int, held_out: Mapping[str, float]) -> dict[str, int]:
+    """The rows of train and of each split that is held out of n rows, rounded to whole rows.
+
+    Raises:
+        UserError: one of them has no row.
+    """
+    held = {name: _count(name, n, held_out[name]) for name in ("test", "validation") if name in held_out}
+    n_train = n - sum(held.values())
+    if n_train < 1:
+        what = f"{held.get('test', 0)} test and {held.get('validation', 0)} validation rows of {n}"
+        raise UserError("", f"split 'train' is empty ({what} are held out)", "hold out less")
+    return {"train": n_train, **held}
 
 
 def by_block(

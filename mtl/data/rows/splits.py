@@ -18,6 +18,7 @@ from mtl.data.rows.split_rules import (
     require_whole_units,
     stratified,
 )
+from mtl.data.rows.stratification import iteratively_stratified
 from mtl.data.types import Rows, row_number
 from mtl.errors import KeyPath, UserError, quoted
 
@@ -49,17 +50,16 @@ def make_splits(
 ) -> dict[str, Rows]:
     """The rows of `train`, `test` and, if there is one, `validation`; each is sorted, and none overlap.
 
-    A fraction f of n training rows is floor(f * n + 1/2) rows of one seeded permutation. Test rows
-    come from its front, validation rows from its end, so that a validation split does not change the test split.
-    With `units` or `group`, whole units or groups are held out in the same way, and each cut is the one nearest to
-    its fraction of rows. With `time`, the latest rows are held out instead.
+    A fraction f of n training rows is floor(f * n + 1/2) rows of one seeded permutation. Test rows come from its front,
+    validation rows from its end, so that a validation split does not change the test split. With `units` or `group`,
+    whole units or groups are held out, and each cut is nearest to its fraction. With `time`, the latest rows are.
 
     Args:
         given: the splits of the source; if `train` is not among them, it is all rows outside them.
         n_rows: number of all rows.
         held_out: `validation`, `test` -> the fraction of the training rows that becomes this split.
         seed: seed of the permutation.
-        stratify: (n,) a class for each row; the same fractions of each class are held out.
+        stratify: (n,) a class, or (n, C) several, for each row; the same fractions of each class are held out.
         group: (n,) codes; rows of one group stay in one split.
         time: (n,) the time of each row; no row of train is later than one of validation, none of those than test.
         test_from, validation_from: with `time`, the start of these splits, instead of a fraction.
@@ -86,7 +86,8 @@ def make_splits(
         require_whole_units(group, units, place)
         taken = by_block(pool, group, held_out, seed, "group")
     elif stratify is not None:
-        taken = stratified(pool, stratify, units, held_out, seed)
+        rule = stratified if stratify.ndim == 1 else iteratively_stratified
+        taken = rule(pool, stratify, units, held_out, seed)
     elif units is not None:
         taken = by_block(pool, units, held_out, seed, "unit")
     else:

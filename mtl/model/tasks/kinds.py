@@ -60,8 +60,10 @@ class Classes(WeightedClasses):
         p_BTC = (logits_BTO / self.temperature[:, None]).softmax(-1)
         return {"class": p_BTC.argmax(-1), "p": p_BTC}
 
-    def negative_log_likelihood(self, logits_BO: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BO, target)
+    def negative_log_likelihood(
+        self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
+    ) -> Tensor:
+        return losses.mean_of(F.cross_entropy(logits_BO, target, reduction="none"), weight_B)
 
 
 class OrderedClasses(WeightedClasses):
@@ -129,8 +131,12 @@ class YesNo(_YesOrNo):
         p_BT = (logits_BTO.squeeze(-1) / self.temperature).sigmoid()
         return {"yes": p_BT >= self.threshold, "p": p_BT}
 
-    def negative_log_likelihood(self, logits_BO: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits_BO[:, 0], target.to(logits_BO.dtype))
+    def negative_log_likelihood(
+        self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
+    ) -> Tensor:
+        truth = target.to(logits_BO.dtype)
+        loss_B = F.binary_cross_entropy_with_logits(logits_BO[:, 0], truth, reduction="none")
+        return losses.mean_of(loss_B, weight_B)
 
 
 class Labels(_YesOrNo):
@@ -156,9 +162,13 @@ class Labels(_YesOrNo):
         p_BTO = (logits_BTO / self.temperature[:, None]).sigmoid()
         return {"there": p_BTO >= self.threshold, "p": p_BTO}
 
-    def negative_log_likelihood(self, logits_BO: Tensor, target: Tensor) -> Tensor:
+    def negative_log_likelihood(
+        self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
+    ) -> Tensor:
         known = target >= 0
-        return F.binary_cross_entropy_with_logits(logits_BO[known], target[known].to(logits_BO.dtype))
+        truth = target[known].to(logits_BO.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits_BO[known], truth, reduction="none")
+        return losses.mean_of(loss, None if weight_B is None else weight_B[:, None].expand_as(known)[known])
 
 
 class Quantity(TaskModule):

@@ -92,3 +92,8 @@ def cumulative_loss(logits_BTO: Tensor, target_BT: Tensor, label_smoothing: floa
     if label_smoothing:
         loss_BT = (1 - label_smoothing) * loss_BT - label_smoothing * log_p_BTC.mean(-1)
     return loss_BT
+
+
+def mean_of(loss_B: Tensor, weight_B: Tensor | None) -> Tensor:
+    """sum_i w_i loss_i / sum_i w_i; without weights the plain mean."""
+    return loss_B.mean() if weight_B is None else (weight_B * loss_B).sum() / weight_B.sum()

@@ -19,7 +19,9 @@ from mtl.model.tasks.scores import (
     calibration_sums,
     count,
     log_odds,
+    over,
     per_task,
+    weighed,
 )
 
 
@@ -70,8 +72,8 @@ class GroupedClasses(Metric):
         self.scores = GroupedScores(n_tasks * n_classes, calibration=False) if curves else None
         self.register_buffer("temperature", per_task(temperature_T, n_tasks, 1.0))
 
-    def update(self, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor) -> None:
-        """Count the predictions of the rows that have a label."""
+    def update(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor) -> None:
+        """Count the predictions of the rows that have a label; `weight_BT` is as in `scores.weighed`."""
         target_BT = target_BT.long()
         log_p_BTC = logits_BTO if self.log_p is None else self.log_p(logits_BTO)
         predicted_BT = log_p_BTC.argmax(-1)
@@ -81,21 +83,21 @@ class GroupedClasses(Metric):
         bins_3BT = torch.stack(
             [true_BT, first_T + self.n_classes + predicted_BT, true_BT + 2 * self.n_classes]
         )
-        count(self.counts, bins_3BT, torch.stack([present_BT, present_BT, present_BT & hit_BT]))
+        count(self.counts, bins_3BT, torch.stack([weight_BT, weight_BT, weight_BT * hit_BT]))
         if self.ordered:
-            gap_BT = torch.where(present_BT, (predicted_BT - target_BT).abs(), 0)
-            self.gaps += torch.stack([gap_BT, gap_BT.square()], -1).sum(0)
+            gap_BT = (predicted_BT - target_BT).abs()
+            self.gaps += (torch.stack([gap_BT, gap_BT.square()], -1) * weight_BT.unsqueeze(-1)).sum(0)
         if self.scores is None and not self.calibrated:
             return
         log_p_BTC = (log_p_BTC / self.temperature[:, None]).log_softmax(-1)
         if self.calibrated:
-            add_calibration(self.calibration, log_p_BTC.max(-1).values.exp(), hit_BT, present_BT)
+            add_calibration(self.calibration, log_p_BTC.max(-1).values.exp(), hit_BT, weight_BT)
         if self.scores is not None:
             is_class_BTC = target_BT.unsqueeze(-1) == torch.arange(self.n_classes, device=target_BT.device)
-            there_BTC = present_BT.unsqueeze(-1).expand_as(is_class_BTC)
+            weight_BTC = weight_BT.unsqueeze(-1).expand_as(is_class_BTC)
             odds_BTC = log_odds(log_p_BTC)
             self.scores.update(
-                odds_BTC.flatten(1).unsqueeze(-1), is_class_BTC.long().flatten(1), there_BTC.flatten(1)
+                odds_BTC.flatten(1).unsqueeze(-1), is_class_BTC.long().flatten(1), weight_BTC.flatten(1)
             )
 
     def reset(self) -> None:
@@ -112,11 +114,11 @@ class GroupedClasses(Metric):
         classes_T = (seen_TC > 0).sum(-1)
         chance_T = (true_TC * predicted_TC).sum(-1) / n_T.square()
         accuracy_T = hits_TC.sum(-1) / n_T
-        recall_TC = hits_TC / true_TC.clamp(min=1)
+        recall_TC = over(hits_TC, true_TC)
         values = {
             "accuracy": accuracy_T,
-            "macro_f1": (2 * hits_TC / seen_TC.clamp(min=1)).sum(-1) / classes_T,
-            "macro_precision": (hits_TC / predicted_TC.clamp(min=1)).sum(-1) / classes_T,
+            "macro_f1": over(2 * hits_TC, seen_TC).sum(-1) / classes_T,
+            "macro_precision": over(hits_TC, predicted_TC).sum(-1) / classes_T,
             "macro_recall": recall_TC.sum(-1) / classes_T,
             "balanced_accuracy": recall_TC.sum(-1) / (true_TC > 0).sum(-1),
             "cohen_kappa": (accuracy_T - chance_T) / (1 - chance_T),
@@ -146,7 +148,8 @@ class GroupedClasses(Metric):
 class GroupedLabels(Metric):
     """Metrics of T multilabel tasks of O labels each; a target of -1 is unknown and does not count.
 
-    A macro metric is the mean over labels. A micro metric counts all pairs of row and label; so does `accuracy`.
+    A macro metric is the mean over labels; one of a curve is the mean over the labels with rows on both sides. A micro
+    metric counts all pairs of row and label; so does `accuracy`.
 
     Args:
         n_tasks: T.
@@ -176,9 +179,9 @@ class GroupedLabels(Metric):
             n_tasks * n_outputs, threshold_TO, temperature, curves=curves, calibration=calibration
         )
 
-    def update(self, logits_BTO: Tensor, target_BTO: Tensor, present_BT: Tensor) -> None:
-        """Count the scores of the known labels."""
-        known_BTO = (target_BTO >= 0) & present_BT.unsqueeze(-1)
+    def update(self, logits_BTO: Tensor, target_BTO: Tensor, weight_BT: Tensor) -> None:
+        """Count the scores of the known labels; `weight_BT` is as in `scores.weighed`."""
+        known_BTO = weight_BT.unsqueeze(-1) * (target_BTO >= 0)
         self.scores.update(
             logits_BTO.flatten(1).unsqueeze(-1),
             target_BTO.clamp(min=0).long().flatten(1),
@@ -204,7 +207,8 @@ class GroupedLabels(Metric):
         }
         for name, own in (("auroc", "macro_auroc"), ("average_precision", "macro_average_precision")):
             if name in each:
-                values[own] = each[name].nanmean(-1)
+                both_TO = ~each["auroc"].isnan()
+                values[own] = torch.where(both_TO, each[name], torch.nan).nanmean(-1)
         if "calibration_error" in each:
             values["calibration_error"] = each["calibration_error"].nanmean(-1)
         return values
@@ -237,13 +241,16 @@ class GroupedMoments(Metric):
         self.register_buffer("rest", per_task(rest_T, n_tasks, 0.0))
         self.add_state("sums", default=torch.zeros(n_tasks, 6, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor) -> None:
-        """Add n, sum e, sum |e|, sum e^2, sum y, sum y^2 of e = prediction - label, in standard deviations."""
+    def update(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor) -> None:
+        """Add n, sum e, sum |e|, sum e^2, sum y, sum y^2 of e = prediction - label, in standard deviations.
+
+        With weights, as in `scores.weighed`, each row counts as often as its weight says.
+        """
         dtype = self.sums.dtype
         y_BT = (target_BT.to(dtype) - self.mean.to(dtype) - self.rest.to(dtype)) / self.std.to(dtype)
         e_BT = logits_BTO.squeeze(-1).to(dtype) - y_BT
         parts = torch.stack([torch.ones_like(e_BT), e_BT, e_BT.abs(), e_BT.square(), y_BT, y_BT.square()], -1)
-        self.sums += torch.where(present_BT.unsqueeze(-1), parts, 0.0).sum(0)
+        self.sums += weighed(parts, weight_BT.unsqueeze(-1)).sum(0)
 
     def compute(self) -> dict[str, Tensor]:
         """Metric name -> (T,); r2 is undefined (NaN) for a task whose labels are all equal."""

@@ -80,7 +80,8 @@ class TaskModule(nn.Module):
         """A torchmetrics Metric that measures `names`.
 
         Its signatures are `update(logits_BTO, target, present_BT)` and `compute()`, which gives name -> (T,), NaN
-        where a metric is undefined.
+        where a metric is undefined. If a task of the group says `metrics_weighted`, `update` gets the weights of the
+        rows instead of `present_BT`, 0 where a label is missing; its states of whole numbers are floating then.
         """
         raise NotImplementedError
 
@@ -88,8 +89,16 @@ class TaskModule(nn.Module):
         """Name of a prediction -> (B, T) or (B, T, ...), computed with torch alone."""
         raise NotImplementedError
 
-    def negative_log_likelihood(self, logits_BO: Tensor, target: Tensor) -> Tensor:
-        """The mean over the rows of one task, in nats. Its minimum gives the temperature of the kinds that have one."""
+    def negative_log_likelihood(
+        self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
+    ) -> Tensor:
+        """The mean over the rows of one task, in nats. Its minimum gives the temperature of the kinds that have one.
+
+        Args:
+            logits_BO: the logits of B rows.
+            target: (B,) or (B, O).
+            weight_B: the weight of each row in the mean; by default all count alike.
+        """
         raise NotImplementedError
 
     def decide(self, t: int, constants: Mapping[str, tuple[float, ...]]) -> None:

@@ -61,19 +61,19 @@ class GroupedScores(Metric):
         self.add_state("squares", default=torch.zeros(n_tasks, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("calibration", default=calibration_sums(n_tasks), dist_reduce_fx="sum")
 
-    def update(self, logits_BTO: Tensor, target_BT: Tensor, present_BT: Tensor) -> None:
-        """Count the scores of the rows that have a label."""
+    def update(self, logits_BTO: Tensor, target_BT: Tensor, weight_BT: Tensor) -> None:
+        """Count the scores of the rows that have a label; `weight_BT` is as in `weighed`."""
         z_BT = logits_BTO.squeeze(-1) / self.temperature
         pair_BT = torch.arange(self.n_tasks, device=z_BT.device) * 2 + target_BT.long()
         if self.curves:
-            count(self.histogram, pair_BT * N_BINS + _score_bins(z_BT), present_BT)
+            count(self.histogram, pair_BT * N_BINS + _score_bins(z_BT), weight_BT)
         p_BT = z_BT.sigmoid()
         yes_BT = (p_BT >= self.threshold).long()
-        count(self.answers, pair_BT * 2 + yes_BT, present_BT)
-        error_BT = torch.where(present_BT, (p_BT - target_BT).square(), 0.0)
-        self.squares += error_BT.sum(0)  # an update sums in float32, since float64 takes three times as long
+        count(self.answers, pair_BT * 2 + yes_BT, weight_BT)
+        error_BT = weighed((p_BT - target_BT).square(), weight_BT)
+        self.squares += error_BT.sum(0)  # without weights in float32, since float64 takes three times as long
         if self.calibrated:
-            add_calibration(self.calibration, p_BT, target_BT, present_BT)
+            add_calibration(self.calibration, p_BT, target_BT, weight_BT)
 
     def compute(self) -> dict[str, Tensor]:
         """Metric name -> (T,), NaN where the metric is undefined, such as the AUROC of a single class."""
@@ -113,9 +113,35 @@ def per_task(values_T: Tensor | None, n_tasks: int, default: float) -> Tensor:
     return torch.full((n_tasks,), default) if values_T is None else values_T.reshape(-1).float()
 
 
-def count(counts: Tensor, bin_BT: Tensor, present_BT: Tensor) -> None:
-    """Add one to the bin of each present entry, in place, at a cost independent of the number of bins."""
-    counts.view(-1).scatter_add_(0, bin_BT.flatten(), present_BT.flatten().to(counts.dtype))
+def weighed(values: Tensor, weight: Tensor) -> Tensor:
+    """Values times their weights, and 0 where the weight is 0, whatever the value is.
+
+    Args:
+        values: any numbers.
+        weight: the weight of each one; or bool, which stands for the weights 0 and 1.
+    """
+    if weight.dtype == torch.bool:
+        return torch.where(weight, values, 0.0)
+    return torch.where(weight > 0, weight * values, 0.0)
+
+
+def hold_weights(metric: Metric, dtype: torch.dtype) -> None:
+    """Let the counts of a metric and of its inner metrics hold weights of rows: whole numbers become `dtype`."""
+    for part in metric.modules():
+        for name, value in part.metric_state.items() if isinstance(part, Metric) else ():
+            if isinstance(value, Tensor) and not value.is_floating_point():
+                setattr(part, name, value.to(dtype))
+
+
+def over(counts: Tensor, totals: Tensor) -> Tensor:
+    """counts / totals, and 0 where the total is 0."""
+    return counts / torch.where(totals > 0, totals, 1.0)
+
+
+def count(counts: Tensor, bin_BT: Tensor, weight_BT: Tensor) -> None:
+    """Add the weight of each entry to its bin, in place, at a cost independent of the number of bins."""
+    assert counts.is_floating_point() or not weight_BT.is_floating_point()
+    counts.view(-1).scatter_add_(0, bin_BT.flatten(), weight_BT.flatten().to(counts.dtype))
 
 
 def log_odds(log_p_BTC: Tensor) -> Tensor:
@@ -137,7 +163,7 @@ def average_precision(no_TS: Tensor, yes_TS: Tensor) -> Tensor:
     """(T,) sum over thresholds of (step of recall) * precision, as in scikit-learn, from histograms."""
     tp_TS = yes_TS.flip(-1).cumsum(-1)
     fp_TS = no_TS.flip(-1).cumsum(-1)
-    precision_TS = tp_TS / (tp_TS + fp_TS).clamp(min=1)
+    precision_TS = over(tp_TS, tp_TS + fp_TS)
     n_T = yes_TS.sum(-1)
     return (yes_TS.flip(-1) * precision_TS).sum(-1) / torch.where(n_T > 0, n_T, torch.nan)
 
@@ -147,13 +173,13 @@ def calibration_sums(n_tasks: int) -> Tensor:
     return torch.zeros(3, n_tasks, CALIBRATION_BINS, dtype=torch.float64)
 
 
-def add_calibration(sums_3TG: Tensor, p_BT: Tensor, hit_BT: Tensor, present_BT: Tensor) -> None:
-    """Add the present rows, their probabilities and their hits to the sums of `calibration_sums`, in place."""
+def add_calibration(sums_3TG: Tensor, p_BT: Tensor, hit_BT: Tensor, weight_BT: Tensor) -> None:
+    """Add the weights of rows, and their probabilities and hits times these, to `calibration_sums`, in place."""
     n_tasks = sums_3TG.shape[1]
     bin_BT = (p_BT * CALIBRATION_BINS).long().clamp(0, CALIBRATION_BINS - 1)
     bin_BT = bin_BT + torch.arange(n_tasks, device=p_BT.device) * CALIBRATION_BINS
-    for sums_TG, value_BT in zip(sums_3TG, (present_BT, p_BT, hit_BT), strict=True):
-        value_BT = torch.where(present_BT, value_BT.to(sums_TG.dtype), 0.0)
+    for sums_TG, value_BT in zip(sums_3TG, (torch.ones_like(p_BT), p_BT, hit_BT), strict=True):
+        value_BT = weighed(value_BT.to(sums_TG.dtype), weight_BT)
         sums_TG.view(-1).scatter_add_(0, bin_BT.flatten(), value_BT.flatten())
 
 

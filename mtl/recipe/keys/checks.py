@@ -66,19 +66,22 @@ def _target_problems(tasks: Tasks) -> Iterator[Problem]:
                     what += f"task {quoted(other)} reads it as {spec.reads}"
                     yield ("tasks", name, "target"), what
                     break
+                if same and spec.empty_means != task.empty_means:
+                    what = f"means {task.empty_means} in column {quoted(column)}, task {quoted(other)} "
+                    yield ("tasks", name, "empty"), what + f"says {spec.empty_means}"
+                    break
             others.append((name, task))
 
 
 def _row_problems(data: Data, tasks: Tasks, train: Train) -> Iterator[Problem]:
     """Faults in the names by which rows are split and drawn."""
-    split = data.split
-    if split.stratify is not None:
-        yield from _task_known(tasks, split.stratify, ("data", "split", "stratify"))
-        if split.stratify in tasks and tasks[split.stratify].reads != "classes":
-            yield (
-                ("data", "split", "stratify"),
-                f"task {quoted(split.stratify)} has no classes to stratify by",
-            )
+    path: KeyPath = ("data", "split", "stratify")
+    strata = data.split.strata(tasks)
+    for i, name in enumerate(strata):
+        yield from _task_known(tasks, name, path if isinstance(data.split.stratify, str) else (*path, i))
+    spec = tasks.get(strata[0]) if len(strata) == 1 else None
+    if spec is not None and spec.reads == "numbers" and spec.missing == "error":
+        yield path, f"task {quoted(strata[0])} has no classes to stratify by"
     batches = train.batches
     for name in batches.min_labelled:
         yield from _task_known(tasks, name, ("train", "batches", "min_labelled", name))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from mtl.data.iso_time import iso_seconds
 from mtl.errors import KeyPath, quoted
-from mtl.recipe.base import Kind, Model, fault, recipe_errors
+from mtl.recipe.base import Kind, Model, TaskName, fault, recipe_errors
 from mtl.recipe.specs import SOURCES, SourceSpec
 
 SourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Stratify = Annotated[
+    Annotated[TaskName, Tag("<name>")] | Annotated[tuple[TaskName, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, tuple) else "<name>"),
+]
 Time = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
@@ -80,8 +85,10 @@ class Split(Model):
     column: ColumnName | None = Field(
         None, description="a column that says train, validation or test; rows with an empty cell are left out"
     )
-    stratify: str | None = Field(
-        None, max_length=64, description="a task whose classes have the same share of each split"
+    stratify: Stratify | None = Field(
+        None,
+        description="a task whose classes have the same share of each split; or a list of tasks, or all: "
+        "their classes, and their missing labels, at once",
     )
     group: ColumnName | None = Field(
         None, description="a column whose values (people, sites) are each on one side only"
@@ -92,6 +99,10 @@ class Split(Model):
     )
     validation_from: Moment | None = Field(None, description="with by_time: likewise of validation")
     gap: Duration = Field(0.0, description="with by_time: rows this close before the next split are left out")
+    on_unlabelled: Literal["error", "warn"] = Field(
+        "error",
+        description="a task without a label in validation or test: an error, or without metrics there",
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -119,6 +130,12 @@ class Split(Model):
             if getattr(self, name) is not None and getattr(self, f"{name}_from") is not None:
                 raise recipe_errors("split", [((name,), f"give {name} or {name}_from, not both")])
         return self
+
+    def strata(self, tasks: Iterable[str]) -> tuple[str, ...]:
+        """The tasks, out of those of the recipe, by which rows are stratified."""
+        if self.stratify is None or self.stratify == "all":
+            return tuple(tasks) if self.stratify else ()
+        return (self.stratify,) if isinstance(self.stratify, str) else self.stratify
 
     @property
     def held_out(self) -> dict[str, float]:
@@ -151,6 +168,11 @@ class Data(Model):
         None, description="which columns of a table are read, and how; merged under `inputs` of every source"
     )
     split: Split = Split()
+    screen: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="leaves out columns of a table that tell nothing about any label by themselves; the number is "
+        "the expected share of such columns among those that stay",
+    )
     standardize: Standardize = Standardize()
 
     @model_validator(mode="after")

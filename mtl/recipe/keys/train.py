@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -59,6 +60,16 @@ class EarlyStopping(Model):
     patience: int = Field(5, ge=1, le=1_000_000, description="evaluations")
 
 
+DEVICE = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
+DeviceName = Annotated[str, StringConstraints(pattern=DEVICE)]
+
+
+def _device(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(DEVICE[1:-1], value) is None:
+        raise fault(f"no device {quoted(value)}; one of auto, cpu, cuda, cuda:1, mps")
+    return value
+
+
 def _temperature(value: object) -> object:
     words = ("proportional", "uniform")
     if value in words:
@@ -106,7 +117,7 @@ class Train(Model):
     drop_last: bool = Field(False, description="leave out an epoch's last, smaller batch")
     batches: Batches = Batches()
     accumulate: int = Field(1, ge=1, le=100_000, description="batches per optimizer step")
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
+    device: Annotated[DeviceName, BeforeValidator(_device, json_schema_input_type=DeviceName)] = Field(
         "auto", description="auto: the first GPU if there is one, else the CPU"
     )
     precision: Literal["float32", "bfloat16"] = Field(

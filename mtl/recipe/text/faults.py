@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, quoted
+from mtl.recipe.text.overrides import COMMAND_LINE
 from mtl.recipe.text.yaml import Document, place_of
 
 _NAMES = {dict: "mapping", tuple: "list", type(None): "null"}
@@ -42,12 +43,14 @@ def _fault(error: Mapping[str, Any], document: Document) -> UserError:
     path = tuple(part for part in error["loc"] if not str(part).startswith("<") and part != "[key]")
     kind, value = error["type"], error["input"]
     if kind == "missing":
-        return UserError(place_of(document.marks, path[:-1]), f"missing key {quoted(path[-1])}", path=path)
+        return _missing(path, document)
     place: Place | str = place_of(document.marks, path)
     if kind in ("unknown_key", "string_pattern_mismatch") and path in document.marks:
         place = document.marks[path].key if kind == "unknown_key" or error["loc"][-1] == "[key]" else place
     what = error["msg"]
     todo = ""
+    if kind == "unknown_key" and error["ctx"]["known"]:
+        todo = f"known: {error['ctx']['known']}"
     if kind == "unknown_key" and path in (("plugins",), ("plugin",)):
         todo = "plug-ins come from the command line only: --plugin FILE"
     if kind == "string_pattern_mismatch":
@@ -62,6 +65,16 @@ def _fault(error: Mapping[str, Any], document: Document) -> UserError:
         what = f"{_EXPECTED.get(kind, what)}, got {_NAMES.get(type(value), type(value).__name__)}"
         what += "" if value is None or isinstance(value, (dict, tuple)) else f" {quoted(str(value))}"
     return UserError(place, what, todo, path=path)
+
+
+def _missing(path: KeyPath, document: Document) -> UserError:
+    """The error on a missing key; it names the override to add if an override made the mapping or gave its kind."""
+    *above, last = path
+    places = [place_of(document.marks, p) for p in (tuple(above), (*above, "kind"))]
+    if COMMAND_LINE not in places:
+        return UserError(places[0], f"missing key {quoted(last)}", path=path)
+    todo = f"add {'.'.join(map(str, path))}=VALUE"
+    return UserError(COMMAND_LINE, f"missing key {quoted(last)}", todo, path=path)
 
 
 def _wanted(pattern: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, dotted, gathered, quoted, raise_all
+from mtl.recipe.kinds import common_keys
+from mtl.recipe.text.merge import marks_in, same_kind, value_at
 from mtl.recipe.text.yaml import MAX_DEPTH, MAX_KEY, Document, Mark, paths_in, read_value
 
 COMMAND_LINE = Place("command line")
@@ -20,8 +22,8 @@ def apply(document: Document, overrides: Sequence[str]) -> Document:
 
     `a.b=value` sets the value at a.b and creates missing mappings on the way. The value is read as in a recipe. A
     mapping replaces the old value as a whole. Items of a sequence have numbers: `stages.0.channels=16`.
-    `~a.b` removes a.b. An override of a `kind` changes that key alone, and the schema then reports the old keys that
-    the new kind does not know; to change them as well, give the whole mapping.
+    `~a.b` removes a.b. Another `kind` makes the mapping a member of that kind: the keys of the old kind are removed.
+    The keys that all members of the family have stay, and so do those that other overrides set, before or after it.
 
     Raises:
         UserError: an override has no `=`, its value is not YAML, or its key does not exist; all faults at once.
@@ -48,10 +50,37 @@ def _apply(document: Document, override: str) -> Document:
     except UserError as error:
         raise UserError(COMMAND_LINE, error.what, error.todo, path=keys) from None
     path, n_found = _resolve(document.value, keys)
+    if path[-1] == "kind" and n_found == len(path):
+        document = _without_old_kind(document, path[:-1], new)
     marks = {known: mark for known, mark in document.marks.items() if known[: len(path)] != path}
     marks.update((path[:n], _MARK) for n in range(n_found + 1, len(path)))
     marks.update((inner, _MARK) for inner in paths_in(new, path))
     return Document(document.file, _put(document.value, path, new), marks)
+
+
+def _without_old_kind(document: Document, path: KeyPath, kind: Any) -> Document:
+    """The document without the keys at `path` that only the old kind has, if the mapping there is of another kind."""
+    old, common = value_at(document.value, path), common_keys(document.value, path)
+    if common is None or same_kind(old, {"kind": kind}):
+        return document
+    kept = {}
+    for key, value in old.items():
+        part = value if key in common else _given(value, (*path, key), document.marks)
+        if part is not None:
+            kept[key] = part
+    inner = marks_in(kept, path, document.marks)
+    marks = {known: mark for known, mark in document.marks.items() if known[: len(path)] != path}
+    marks |= {(*path, *known): mark for known, mark in inner.items()}
+    return Document(document.file, _put(document.value, path, kept), marks)
+
+
+def _given(value: Any, path: KeyPath, marks: Mapping[KeyPath, Mark]) -> Any:
+    """The part of a value that overrides have set; None if they have set nothing in it."""
+    if marks.get(path) == _MARK:
+        return value
+    inner = value.items() if isinstance(value, dict) else ()
+    found = {key: part for key, item in inner if (part := _given(item, (*path, key), marks)) is not None}
+    return found or None
 
 
 def _keys(text: str, override: str) -> tuple[str, ...]:

@@ -149,6 +149,29 @@ def _end(text: str, file: str) -> Place:
     return Place(file, len(lines), len(lines[-1]) + 1)
 
 
+_REMEDIES = {
+    "found character '\\t'": "indent with spaces, not with tabs",
+    "found unexpected end of stream": "close the quote that opens {where}",
+    "expected ',' or ']'": "close the bracket that opens {where}",
+    "expected ',' or '}'": "close the brace that opens {where}",
+    "found character": "put quotes around a text that begins with it",
+    "expected the node content": "write a value there, or close the bracket or brace",
+    "mapping values are not allowed here": "check the indentation, or quote a text that holds a colon",
+    "sequence entries are not allowed here": "put each `- entry` on a line of its own",
+    "could not find expected ':'": "write `key: value`",
+    "expected <block end>, but found '<scalar>'": "check whether a quote before it is closed at the right place",
+    "expected <block end>": "give the keys of one mapping the same indentation",
+}
+"""The beginning of a message of PyYAML -> the advice."""
+
+
+def _remedy(problem: str, error: yaml.MarkedYAMLError) -> str:
+    """The advice on a fault of the text; it names the place where a quote or bracket opens."""
+    mark = error.context_mark
+    where = f"in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "before"
+    return next((a.format(where=where) for b, a in _REMEDIES.items() if problem.startswith(b)), "")
+
+
 def _events(text: str, file: str) -> Iterator[yaml.Event]:
     """PyYAML's events; its errors become UserErrors."""
     try:
@@ -164,7 +187,7 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
         mark = error.problem_mark or loader.get_mark()
         problem = error.problem or "not valid YAML"
         what = problem if len(problem) <= 120 else problem[:117] + "..."
-        raise UserError(Place(file, mark.line + 1, mark.column + 1), what) from None
+        raise UserError(Place(file, mark.line + 1, mark.column + 1), what, _remedy(problem, error)) from None
     except (ValueError, OverflowError):  # PyYAML gives "\UFFFFFFFF" to chr() and %YAML 1.111... to int()
         mark = loader.get_mark()
         what = "an escape or version number is out of range"

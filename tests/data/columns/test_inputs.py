@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from mtl.data.columns import inputs as table_inputs
-from mtl.data.columns.inputs import Known, fit_layout, input_block
+from mtl.data.columns.inputs import KnownCodes, fit_layout, input_block
+from mtl.data.columns.unseen import Unseen
 from mtl.data.columns.values import Codes
-from mtl.data.files.memory_table import MemoryTable
+from mtl.data.files.table import MemoryTable
 from mtl.data.types import Layout
 from mtl.errors import UserError
 
@@ -20,7 +21,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 def block(
-    columns: Mapping[str, object], layout: Layout, coders: Mapping[str, Codes | Known], first: int = 0
+    columns: Mapping[str, object], layout: Layout, coders: Mapping[str, Codes | KnownCodes], first: int = 0
 ) -> Float32:
     """The raw rows of one batch."""
     table = pa.table(dict(columns))
@@ -28,6 +29,10 @@ def block(
     out = np.full((table.num_rows, layout.width), -99, np.float32)
     input_block(MemoryTable(table), batch, first, layout, coders, out)
     return out
+
+
+def codes_of(values: tuple[str, ...]) -> KnownCodes:
+    return KnownCodes(values, Unseen("c", ""))
 
 
 def place(row: int) -> str:
@@ -42,11 +47,11 @@ def rows(*which: int) -> npt.NDArray[np.int64]:
 
 
 def test_known_values() -> None:
-    known = Known(("b", "a", "ä"))
+    known = codes_of(("b", "a", "ä"))
     codes = known.add(pa.array(["a", "x", None, "b", "ä", ""]))
     assert codes.dtype == np.int32
     assert codes.tolist() == [1, -1, -1, 0, 2, -1]
-    assert Known(()).add(pa.array(["a", None])).tolist() == [-1, -1]
+    assert codes_of(()).add(pa.array(["a", None])).tolist() == [-1, -1]
 
 
 def test_a_block() -> None:
@@ -55,7 +60,7 @@ def test_a_block() -> None:
         "d": [1.0, 2.0, None], "v": [[1, 2], [3, 4], [5, 6]], "y": ["7", None, "-8.5"], "c": ["b", "zz", "a"],
         "x": [True, False, None], "unused": [[]] * 3,
     }  # fmt: skip
-    out = block(columns, layout, {"c": Known(("a", "b")), "d": Known(("1", "2"))})
+    out = block(columns, layout, {"c": codes_of(("a", "b")), "d": codes_of(("1", "2"))})
     expected = [[1, 7, 1, 2, 2, 1], [0, NAN, 3, 4, 0, 2], [NAN, -8.5, 5, 6, 1, 0]]
     np.testing.assert_array_equal(out, np.array(expected, np.float32))
 
@@ -63,7 +68,7 @@ def test_a_block() -> None:
 def test_a_value_first_seen_in_prediction_is_as_a_missing_one() -> None:
     """Nothing else of the row changes."""
     layout = Layout(("x",), categorical=("c",))
-    coders = {"c": Known(("a", "b"))}
+    coders = {"c": codes_of(("a", "b"))}
     np.testing.assert_array_equal(
         block({"x": [3], "c": ["new"]}, layout, coders),
         block({"x": [3], "c": pa.array([None], pa.string())}, layout, coders),

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from mtl.data import memory
 from mtl.data.columns import column
 from mtl.data.columns.tables import TableForm, read_table, vector_width
-from mtl.data.files import table
+from mtl.data.files.formats import parquet
 from mtl.data.files.table import TableFile
-from mtl.data.types import Columns, How, Layout, Wanted
+from mtl.data.types import Columns, Empty, How, Layout, Wanted
 from mtl.errors import EnvironmentFault, UserError
 
 Table = Mapping[str, Sequence[object]]
@@ -51,16 +51,19 @@ def read(
     separator: str = "|",
     labels: Mapping[str, How] | None = None,
     extra: Mapping[str, How] | None = None,
+    empty: Mapping[str, Empty] | None = None,
 ) -> Columns:
     by_split = {"train": files} if isinstance(files, TableFile) else files
     form = TableForm(by_split, inputs or Layout(("x",)), None, Path(), separator, settings)
-    return read_table(form, Wanted(labels or {}, extra or {}))
+    return read_table(form, Wanted(labels or {}, extra or {}, empty or {}))
 
 
-def alone(path: Path, values: Sequence[object], how: How) -> Columns:
+def alone(
+    path: Path, values: Sequence[object], how: How, empty: Mapping[str, Empty] | None = None
+) -> Columns:
     """One label column `v`, as it is taken."""
     columns = {"x": [0] * len(values), "v": values}
-    return read(WRITERS[path.name](path, columns), labels={"v": how})
+    return read(WRITERS[path.name](path, columns), labels={"v": how}, empty=empty)
 
 
 # --- labels ---
@@ -75,7 +78,8 @@ LABELS: list[tuple[How, list[object], list[object], tuple[str, ...] | None, list
     ("classes", ["b", None, "NA"], [1, -1, 0], ("NA", "b"), [True, False, True]),
     ("classes", ["10", "9", "x"], [0, 1, 2], ("10", "9", "x"), [True, True, True]),
     ("classes", ["07", "7", "8"], [0, 1, 2], ("07", "7", "8"), [True, True, True]),
-    ("classes", ["1e3", "2"], [0, 1], ("1e3", "2"), [True, True]),
+    ("classes", ["1e3", "2"], [1000, 2], None, [True, True]),
+    ("classes", ["1e3", "x"], [0, 1], ("1e3", "x"), [True, True]),
     ("classes", ["1" * 19, "2"], [1, 0], ("2", "1" * 19), [True, True]),
     ("codes", ["10", "9", None], [1, 0, -1], ("9", "10"), [True, True, False]),
     ("codes", [10, 9, 10], [1, 0, 1], ("9", "10"), [True, True, True]),
@@ -126,9 +130,9 @@ def test_classes_take_the_smallest_type(values: list[object], kind: type, tmp_pa
 def test_lists(name: str, tmp_path: Path) -> None:
     rows: list[list[str] | None] = [["b", "a"], [], None, ["c"], ["a", "a"]]
     listed: list[object] = list(rows)
-    if name == "t.csv":  # in which an empty cell is a missing one
-        rows[1], listed = None, [None if not row else " | ".join(row) for row in rows]
-    columns = alone(tmp_path / name, listed, "lists")
+    if name == "t.csv":  # in which a cell with the separator alone lists nothing
+        listed = [None if row is None else " | ".join(row) or "|" for row in rows]
+    columns = alone(tmp_path / name, listed, "lists", empty={"v": "missing"})
     np.testing.assert_array_equal(
         columns.labels["v"], [[1, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0]]
     )
@@ -159,7 +163,7 @@ def test_lists_of_two_files_have_the_labels_of_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["numbers", "classes", "codes"])
 def test_values_that_outgrow_their_type(how: How, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later batches hold what the first ones did not."""
-    monkeypatch.setattr(table, "PARQUET_ROWS", 2)
+    monkeypatch.setattr(parquet, "ROWS", 2)
     values = (
         [1.0, 2.0, 0.1, None, 2.0**40, 16_777_217.0] if how == "numbers" else [*range(300), None, 2**40, 0]
     )
@@ -249,7 +253,7 @@ def test_whole_numbers_that_float32_cannot_hold(
     values: list[object], row: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One notice for each column, with the first row; not of quantities, which are rounded anyway."""
-    monkeypatch.setattr(table, "PARQUET_ROWS", 2)
+    monkeypatch.setattr(parquet, "ROWS", 2)
     file = as_parquet(tmp_path / "t.parquet", {"x": values, "y": [1, 2, 3]})
     notices = read(file, inputs=Layout(("x", "y"))).notices
     said = "float32 cannot hold this whole number exactly; is it an id rather than a quantity?"
@@ -374,9 +378,10 @@ def test_the_same_table_as_csv_and_as_parquet(
         "inputs": Layout(("x",), categorical=("w",), missing="mean"),
         "labels": {"w": "classes", "t": "lists", "f": "classes"},
         "extra": {"x": "numbers", "t": "codes"},
+        "empty": {"t": "missing"},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "PARQUET_ROWS", batch)
+        patch.setattr(parquet, "ROWS", batch)
         from_parquet = read(as_parquet(folder / "t.parquet", columns | {"f": flags}), **asked)
     assert_same(read(as_csv(folder / "t.csv", columns), **asked), from_parquet)
 
@@ -396,7 +401,7 @@ def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file = as_parquet(tmp_path / "t.parquet", columns)
     whole = read(file, **asked)
     for batch in (1, 7, 499):
-        monkeypatch.setattr(table, "PARQUET_ROWS", batch)
+        monkeypatch.setattr(parquet, "ROWS", batch)
         assert_same(read(file, **asked), whole)
 
 
@@ -479,7 +484,7 @@ DAY = "2024-03-01"
 def test_times_are_numbers_or_dates_throughout(
     values: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # D27
-    monkeypatch.setattr("mtl.data.files.table.BLOCK", 64)
+    monkeypatch.setattr("mtl.data.files.formats.csv.BLOCK", 64)
     file = as_csv(tmp_path / "t.csv", {"x": range(len(values)), "when": values})
     with pytest.raises(UserError) as caught:
         read(file, extra={"when": "times"})
@@ -487,7 +492,7 @@ def test_times_are_numbers_or_dates_throughout(
 
 
 def test_a_date_without_hyphens_is_one_among_dates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.data.files.table.BLOCK", 64)
+    monkeypatch.setattr("mtl.data.files.formats.csv.BLOCK", 64)
     values = [*[DAY] * 40, *["20240302"] * 40]
     found = read(as_csv(tmp_path / "t.csv", {"x": range(80), "when": values}), extra={"when": "times"})
     np.testing.assert_array_equal(found.extra["when"], [1_709_251_200.0] * 40 + [1_709_337_600.0] * 40)

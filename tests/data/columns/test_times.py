@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from mtl.data.columns.times import times
-from mtl.data.files.memory_table import MemoryTable
+from mtl.data.files.table import MemoryTable
 from mtl.errors import UserError
 
 FILE = MemoryTable(pa.table({"v": [0]}))

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl.data.columns.numbers import inexact, inexact_row, numbers
 from mtl.data.columns.times import times
-from mtl.data.columns.values import Codes, inexact, inexact_row, lists_of_text, numbers, texts, vectors
-from mtl.data.files.memory_table import MemoryTable
+from mtl.data.columns.values import Codes, lists_of_text, texts, vectors
+from mtl.data.files.table import MemoryTable
 from mtl.errors import UserError
 
 FILE = MemoryTable(pa.table({"v": [0]}))
@@ -273,7 +274,7 @@ def test_a_vector_with_a_hole(value: float | None, what: str) -> None:
     ],
 )  # fmt: skip
 def test_lists_of_text(array: pa.Array, separator: str, expected: list[list[str] | None]) -> None:
-    there, rows, labels = lists_of_text(FILE, "v", 0, array, separator)
+    there, rows, labels = lists_of_text(FILE, "v", 0, array, separator, "none")
     found: list[list[str] | None] = [[] if is_there else None for is_there in there.tolist()]
     for row, label in zip(rows.tolist(), labels.to_pylist(), strict=True):
         own = found[row]

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.data.files import table
 from mtl.data.files.column_types import is_bytes, is_list, is_text, type_name
+from mtl.data.files.formats import csv as csv_form
+from mtl.data.files.formats import parquet
 from mtl.data.files.table import TableFile
 from mtl.errors import UserError
 
@@ -88,7 +89,7 @@ def test_parquet(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch", [1, 7, 16_384])
 def test_batches_of_parquet(batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "PARQUET_ROWS", batch)
+    monkeypatch.setattr(parquet, "ROWS", batch)
     file = parquet_file(tmp_path, {"a": list(range(30)), "t": [str(i) for i in range(30)]})
     assert values(file, ["t"]) == {"t": [str(i) for i in range(30)]}
     assert len(list(file.batches(["a"]))) == -(-30 // batch)
@@ -96,7 +97,7 @@ def test_batches_of_parquet(batch: int, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_blocks_of_a_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A quoted line end or a wide character at the edge of a block changes nothing."""
-    monkeypatch.setattr(table, "BLOCK", 64)
+    monkeypatch.setattr(csv_form, "BLOCK", 64)
     rows = [[str(i), 'ä"\n' * (i % 4)] for i in range(200)]
     with (tmp_path / "t.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["i", "t"], *rows])
@@ -106,7 +107,7 @@ def test_blocks_of_a_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_rows_longer_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "BLOCK", 16)
+    monkeypatch.setattr(csv_form, "BLOCK", 16)
     rows = [[str(i), "x\n" * 300 * (i % 3)] for i in range(30)]
     with (tmp_path / "t.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["i", "t" * 200], *rows])

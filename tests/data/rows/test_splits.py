@@ -165,6 +165,13 @@ def test_fractions_are_checked(keys: dict[str, float], text: str) -> None:
 # --- what every rule keeps --------------------------------------------------------------------------------
 
 N = 240
+
+
+def several(i: Rows) -> Rows:
+    """Two columns of classes; the second one has four gaps out of five."""
+    return np.stack([i % 3, np.where(i % 5 == 0, 3 + i % 2, -1)], axis=1)
+
+
 RULES: dict[str, dict[str, Any]] = {
     "plain": {},
     "units": {"units": np.arange(N) // 2},
@@ -172,6 +179,8 @@ RULES: dict[str, dict[str, Any]] = {
     "group of units": {"group": np.arange(N) // 6, "units": np.arange(N) // 2},
     "stratify": {"stratify": np.arange(N) % 7},
     "stratify of units": {"stratify": np.arange(N) // 2 % 5, "units": np.arange(N) // 2},
+    "stratify by several": {"stratify": several(np.arange(N))},
+    "stratify units by several": {"stratify": several(np.arange(N) // 2), "units": np.arange(N) // 2},
     "by time": {"time": (np.arange(N) * 37 % 101).astype(float)},
     "by time of units": {
         "time": np.repeat(np.arange(N // 2) * 37 % 101, 2).astype(float),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -25,6 +26,15 @@ model:
       - {name: conv2, channels: 16}
   sharing: {kind: cross_stitch, after: []}
 optimizer: {kind: adam, lr: 0.1}
+"""
+
+OF_KINDS = b"""\
+data: {source: {kind: npz, path: x.npz}, split: {kind: b, test: 0.5}}
+tasks: {garment: {kind: multiclass, target: g, weight: 1, classes: 3}}
+model:
+  backbone: {kind: layers, stages: [{name: conv1, kind: conv, channels: 8}]}
+  sharing: {kind: cross_stitch, after: [conv1], init: {convex: 0.9, other: 1}}
+optimizer: {kind: adam, lr: 0.1, betas: [0.8, 0.9]}
 """
 
 STAGES: KeyPath = ("model", "backbone", "stages")
@@ -109,6 +119,60 @@ def test_overrides_follow_each_other(document: Document) -> None:
     assert after.value["optimizer"] == {"kind": "sgd"}
     assert after.value["a"] == {"b": 1}
     assert apply(document, []) == document
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "value"),
+    [
+        (["optimizer.kind=sgd"], ("optimizer",), {"kind": "sgd", "lr": 0.1}),
+        (["optimizer.kind=adam"], ("optimizer",), {"kind": "adam", "lr": 0.1, "betas": (0.8, 0.9)}),
+        (["optimizer.kind=sgdd"], ("optimizer",), {"kind": "sgdd", "lr": 0.1}),
+        (["model.sharing.kind=none"], ("model", "sharing"), {"kind": "none"}),
+        (
+            ["tasks.garment.kind=regression"],
+            ("tasks", "garment"),
+            {"kind": "regression", "target": "g", "weight": 1},
+        ),
+        (
+            ["model.backbone.stages.0.kind=dropout"],
+            (*STAGES, 0),
+            {"name": "conv1", "kind": "dropout"},
+        ),
+        (
+            ["tasks.garment.kind=x", "tasks.garment.kind=binary"],
+            ("tasks", "garment"),
+            {"kind": "binary", "target": "g", "weight": 1},
+        ),
+        (["data.split.kind=a"], ("data", "split"), {"kind": "a", "test": 0.5}),  # no family of kinds
+    ],
+)
+def test_another_kind_keeps_what_all_kinds_of_the_family_have(
+    overrides: list[str], path: KeyPath, value: object
+) -> None:
+    document = read_bytes(OF_KINDS, "r.yaml")
+    after = apply(document, overrides)
+    assert at(after.value, path) == value
+    for known in after.marks:
+        at(after.value, known)  # no place of a key that is gone
+    assert document == read_bytes(OF_KINDS, "r.yaml")
+
+
+SET_WITH_KIND = ["model.sharing.kind=mmoe", "model.sharing.experts=4", "model.sharing.init.convex=0.8"]
+
+
+@pytest.mark.parametrize("overrides", list(permutations(SET_WITH_KIND)))
+def test_a_kind_and_its_keys_come_in_any_order(overrides: tuple[str, ...]) -> None:
+    after = apply(read_bytes(OF_KINDS, "r.yaml"), overrides)
+    assert after.value["model"]["sharing"] == {"kind": "mmoe", "experts": 4, "init": {"convex": 0.8}}
+    inside = [path for path in after.marks if path[:2] == ("model", "sharing")]
+    assert len(inside) == 5
+    set_here = {path[-1] for path in inside if after.marks[path].value == COMMAND_LINE}
+    assert set_here - {"init"} == {"kind", "experts", "convex"}  # the first override of `init` may make it
+
+
+def test_a_mapping_that_is_given_whole_replaces_what_overrides_before_it_set() -> None:
+    overrides = ["optimizer.kind=sgd", "optimizer={kind: adamw, lr: 1}"]
+    assert apply(read_bytes(OF_KINDS, "r.yaml"), overrides).value["optimizer"] == {"kind": "adamw", "lr": 1}
 
 
 def test_places(document: Document) -> None:

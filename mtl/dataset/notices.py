@@ -1,0 +1,40 @@
+"""Facts about rows and steps that the user should know before a run begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from mtl.data.types import Rows
+from mtl.recipe.keys.recipe import Recipe
+
+FEW_ROWS = 30
+"""A held-out split with fewer rows gives a notice: one row of 30 is 3.3 points of accuracy."""
+
+
+def notices_of(recipe: Recipe, splits: Mapping[str, Rows]) -> Iterator[str]:
+    """The notices about the size of splits and steps, one line each.
+
+    Args:
+        recipe: the recipe; rows that it generates are not the user's to add, so that few of them are no notice.
+        splits: split -> its rows.
+    """
+    if not any(source.generated_now() for source in recipe.data.by_name.values()):
+        yield from (_few(split, len(rows)) for split, rows in splits.items() if _is_small(split, len(rows)))
+    train = recipe.train
+    n_batches = math.ceil(len(splits["train"]) / train.batch_size)
+    if train.accumulate > max(n_batches, 1):
+        yield (
+            f"train.accumulate is {train.accumulate}, but an epoch has {n_batches} "
+            f"batch{'es' if n_batches > 1 else ''} of {train.batch_size} rows, so that it is a single step"
+        )
+
+
+def _is_small(split: str, n_rows: int) -> bool:
+    return split != "train" and n_rows < FEW_ROWS
+
+
+def _few(split: str, n_rows: int) -> str:
+    so = "its results are rough" if split == "test" else "the step that it selects is largely chance"
+    rows = f"{n_rows} rows" if n_rows > 1 else "1 row"
+    return f"split {split!r} has {rows}, so {so}: one row is {100 / n_rows:.3g}% of them"

@@ -1,0 +1,1 @@
+"""The text of a first recipe, and what its author should know."""

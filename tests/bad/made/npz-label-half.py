@@ -1,5 +1,0 @@
-"""A label that is no class."""
-
-import numpy as np
-
-np.savez("data.npz", inputs=np.ones((8, 3)), label=np.arange(8) / 2)
