@@ -196,7 +196,8 @@ def train(
         folder.release()
     result = result_of(folder)
     selected = selected_of(trainer.progress)
-    plugins, baselines = tuple(result.record.plugins), result.record.baselines or {}
+    record = result.record
+    plugins, baselines = tuple(record.plugins), record.baselines or {}
     stream.on(Ended(result.metrics, selected.epoch, selected.step, baselines, plugins))
     return result
 

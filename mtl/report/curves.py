@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mtl.console import counted
+from mtl.console import counted, number
 from mtl.errors import UserError, quoted
 
 SPLIT_COLOURS = {"train": "#8a8a8a", "validation": "#d95f02", "test": "#1b6ca8"}
@@ -163,12 +163,15 @@ def _many_tasks(
     left.set_xlabel(place)
     left.set_title(f"{split}, each {place}", fontsize=11)
     figure.colorbar(image, ax=left, label=with_unit(metric), location="bottom", aspect=40, pad=0.02)
+    ends = {name: found for name, found in ends.items() if not np.isnan(found).all()}
+    always = ~np.isnan(list(ends.values())).any(axis=0)  # medians of different tasks could not be compared
+    of = f" of {always.sum()}" if always.sum() < len(tasks) else ""
     for name, found in ends.items():
-        if not np.isnan(found).all():
-            right.plot(
-                found[order], range(len(names)), linestyle="", marker=SPLIT_MARKERS[name], markersize=4,
-                color=SPLIT_COLOURS[name], label=f"{name}, median {np.nanmedian(found):.3g}",
-            )  # fmt: skip
+        median = f", median {number(float(np.median(found[always])))}{of}" if always.any() else ""
+        right.plot(
+            found[order], range(len(names)), linestyle="", marker=SPLIT_MARKERS[name], markersize=4,
+            color=SPLIT_COLOURS[name], label=name + median,
+        )  # fmt: skip
     right.grid(alpha=0.25)
     right.set_xlabel(with_unit(metric))
     at = course[-1]["step"] if step is None else step

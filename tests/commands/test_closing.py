@@ -36,7 +36,7 @@ def lines(
         recipe=recipe, dataset=SimpleNamespace(learned=SimpleNamespace(layout=layout))
     )
     metrics = {f"test/{task}/{recipe.tasks[task].headline}": value for task, value in values.items()}
-    return list(closing_lines(trainer, PATH, Ended(metrics, epoch=1, step=2, baselines={}, plugins=plugins)))
+    return list(closing_lines(trainer, PATH, Ended(metrics, 1, 2, {}, plugins)))
 
 
 @pytest.mark.parametrize(
