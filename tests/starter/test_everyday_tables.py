@@ -180,7 +180,10 @@ def test_codes_with_leading_zeros(tmp_path: Path) -> None:
 DATES: dict[str, tuple[list[str], str]] = {
     "ISO": (["2023-03-04", "2024-12-31"], ""),
     "German": (["04.03.2023", "31.12.2024"], "%d.%m.%Y"),
+    "German without zeros": (["4.3.2023", "31.12.2024"], "%d.%m.%Y"),
     "American": (["03/04/2023", "12/31/2024"], "%m/%d/%Y"),
+    "British with short years": (["04/03/23", "31/12/24"], "%d/%m/%y"),
+    "with names of months": (["04 Mar 2023", "31 Dec 2024"], "%d %b %Y"),
     "with hours": (["04.03.2023 12:30", "31.12.2024 00:00"], "%d.%m.%Y %H:%M"),
 }
 

@@ -118,4 +118,4 @@ def described(form: ColumnForm) -> str:
         parts.append(f"{between} between thousands")
     if form.unit:
         parts.append(f"the unit {form.unit}")
-    return " and ".join(parts)
+    return " and ".join(", ".join(parts).rsplit(", ", 1))

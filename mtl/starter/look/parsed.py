@@ -82,7 +82,13 @@ class Parsed:
                 return
 
     def _dates(self, values: pa.StringArray) -> pa.BooleanArray:
-        return pa.array([reads_date(text, self.form.date_format) for text in values.to_pylist()], pa.bool_())
+        """(n,) which texts are dates, both in the strict sense and for the parser that will read them."""
+        form = self.form.date_format
+        strict = pa.array([reads_date(text, form) for text in values.to_pylist()], pa.bool_())
+        if not form:
+            return strict
+        read = pc.strptime(pc.utf8_trim_whitespace(values), form, "s", error_is_null=True)
+        return pc.and_(strict, pc.is_valid(read))
 
     def _numbers(self, values: pa.StringArray, rows: pa.Array) -> pa.BooleanArray:
         """(n,) which texts are finite numbers, for the parser that will read them."""

@@ -138,6 +138,14 @@ def test_dates_among_which_some_are_missing(tmp_path: Path) -> None:
     assert (found.dates, found.missing, found.counts) == (True, 40, {"04.03.2023": 20, "31.12.2024": 20})
 
 
+def test_a_date_that_is_none_is_a_slip(tmp_path: Path) -> None:
+    """A lenient parser takes 31 February for 3 March, and 23 for the year 23."""
+    days = [f"{1 + i % 28:02d}.{1 + i % 12:02d}.2023" for i in range(400)]
+    found = seen(tmp_path, [*days, "31.02.2023", "04.03.23"])
+    assert found.dates
+    assert found.form == ColumnForm(na_values=("", "31.02.2023", "04.03.23"), date_format="%d.%m.%Y")
+
+
 def test_leading_zeros_make_codes(tmp_path: Path) -> None:
     found = seen(tmp_path, cycle("01067", "02150", "80331"))
     assert (found.numeric, found.padded) == (False, True)

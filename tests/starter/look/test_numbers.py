@@ -66,4 +66,5 @@ def test_two_readings() -> None:
 def test_a_form_in_words() -> None:
     assert described(ColumnForm()) == ""
     form = ColumnForm(decimal=",", thousands=".", unit="€")
-    assert described(form) == "a decimal comma and points between thousands and the unit €"
+    assert described(form) == "a decimal comma, points between thousands and the unit €"
+    assert described(ColumnForm(decimal=",", unit="%")) == "a decimal comma and the unit %"
