@@ -283,3 +283,23 @@ def test_of_many_tasks_some_are_told_and_the_others_counted() -> None:
     lines = list(not_better(dict.fromkeys(names, spec), metrics, values, "test"))
     assert [line.split(":")[0] for line in lines[:6]] == names[:6]
     assert lines[6:] == ["14 more tasks are not better than a linear model or one answer for all rows"]
+
+
+def test_a_fault_of_them_costs_no_result(
+    shop: Path, tmp_path: Path, no_plots: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a plug-in's loss")
+
+    monkeypatch.setattr("mtl.experiment.finish.baselines", broken)
+    made_from = small(
+        data={"source": table(shop, "x0", "x1", "x2"), "split": {"test": 0.25}},
+        tasks={"a": KINDS["regression"] | {"kind": "regression"}},
+    )
+    with pytest.raises(RuntimeError, match="plug-in"):
+        mtl.run(made_from, out=tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_bytes())
+    assert record["status"] == "finished"
+    assert "test/a/r2" in record["results"]
+    assert "baselines" not in record
+    assert mtl.resume(tmp_path / "run").metrics == record["results"]
