@@ -104,7 +104,7 @@ model:
       - {name: fc2, kind: linear, features: 64}
   sharing: {kind: cross_stitch, after: [fc1, fc2], lr_scale: 10}
 
-optimizer: {kind: adamw, lr: 2e-3, weight_decay: 5}
+optimizer: {kind: adamw, lr: 2e-3, weight_decay: 6}
 schedule: {kind: cosine}
 train: {epochs: 100, batch_size: 64, early_stopping: {patience: 15}}
 """
