@@ -185,6 +185,22 @@ def test_more_rows_than_a_fit_takes_are_thinned_out(shop: Path, monkeypatch: pyt
     assert told == ["no linear model beside the results: 6 inputs and 1 outputs are too many"]
 
 
+def test_many_classes_leave_enough_rows_for_the_most_frequent_one(tmp_path: Path) -> None:
+    """Of 600 classes one has half of the rows; a linear model of 600 outputs would have too few rows."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    sort = np.where(rng.random(n) < 0.5, 599, rng.integers(0, 600, n))
+    sort[:600] = np.arange(600)
+    lines = ["x0,sort", *(f"{x:.3f},c{c}" for x, c in zip(rng.standard_normal(n), sort, strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    tasks = {"a": {"kind": "multiclass", "target": "sort"}}
+    built_from, built, dataset = made(tmp_path / "t.csv", tasks, numeric=["x0"], categorical=[])
+    values, told = baselines(built_from, built.groups, dataset, "test")
+    assert values.keys() == {"test/a/constant"}
+    assert (values["test/a/constant"] or 0) == pytest.approx(0.4, abs=0.05)
+    assert told == ["no linear model beside the results: 1 inputs and 600 outputs are too many"]
+
+
 def test_an_interruption_ends_it(shop: Path) -> None:
     built_from, built, dataset = made(shop, {"a": {"kind": "regression", "target": "amount"}})
 
