@@ -1,13 +1,13 @@
-"""The recipe that `mtl init` writes, against a linear model and boosted trees, on four tables of made-up rows.
+"""The recipe that `mtl init` writes, against a linear model and boosted trees, on five tables of made-up rows.
 
-    python bench/init_quality.py [small wide long customers] [--splits 5] [--trees] [KEY=VALUE ...]
+    python bench/init_quality.py [small wide dense long customers] [--splits 5] [--trees] [KEY=VALUE ...]
 
-`small` has 60 rows of 8 columns, `wide` 2000 rows of 500 columns of which 10 tell, `long` 200,000 rows of 20 columns,
-`customers` 20,000 rows by examples/make_customers.py. Each split has its own test rows (`seed.split`). Printed: the
-mean and its standard error over the splits of the headline metric on the test rows, for the network, for the linear
-model of mtl on all inputs, and for scikit-learn's HistGradientBoosting; and the mean difference of network and linear
-model, with its standard error. All headlines are better if higher. Overrides `KEY=VALUE` change the recipe, as for
-`mtl run`.
+`small` has 60 rows of 8 columns, `wide` 2000 rows of 500 columns of which 10 tell, `dense` as many of which all tell a
+little, `long` 200,000 rows of 20 columns, `customers` 20,000 rows by examples/make_customers.py. Each split has its own
+test rows (`seed.split`). Printed: the mean and its standard error over the splits of the headline metric on the test
+rows, for the network, for the linear model of mtl on all inputs, and for scikit-learn's HistGradientBoosting; and the
+mean difference of network and linear model, with its standard error. All headlines are better if higher. Overrides
+`KEY=VALUE` change the recipe, as for `mtl run`.
 """
 
 from __future__ import annotations
@@ -48,11 +48,19 @@ def small(path: Path) -> list[str]:
 
 
 def wide(path: Path) -> list[str]:
-    """2000 rows, 500 columns, of which 10 tell: a class by clusters (Guyon 2003), a quantity by two products."""
+    """2000 rows, 500 columns, of which 10 tell a class by clusters (Guyon 2003)."""
     from sklearn.datasets import make_classification
 
     x, y = make_classification(2000, 500, n_informative=10, n_redundant=0, random_state=0)
     return _write(path, x, faulty=y)
+
+
+def dense(path: Path) -> list[str]:
+    """2000 rows, 500 columns, each of which tells a little of a class."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((2000, 500))
+    score = x @ (rng.standard_normal(500) / np.sqrt(500)) + rng.standard_normal(2000)
+    return _write(path, x, faulty=(score > 0).astype(int))
 
 
 def long(path: Path) -> list[str]:
@@ -74,7 +82,9 @@ def customers(path: Path) -> list[str]:
     return list(make_customers.TARGETS)
 
 
-TABLES: dict[str, Callable[[Path], list[str]]] = {t.__name__: t for t in (small, wide, long, customers)}
+TABLES: dict[str, Callable[[Path], list[str]]] = {
+    t.__name__: t for t in (small, wide, dense, long, customers)
+}
 
 
 def _write(path: Path, x: np.ndarray, **labels: np.ndarray) -> list[str]:

@@ -29,6 +29,8 @@ from mtl.task_groups import TaskGroup
 CONSTANT, LINEAR = "constant", "linear"
 MOST_NUMBERS = 2**22
 """Numbers of one matrix of a fit (34 MB); more rows than they hold are thinned out evenly."""
+MOST_ROWS = 100_000
+"""Rows that show the constant answer."""
 FEWEST_ROWS = 1000
 """A linear model is left out if fewer rows than this, and not all of them, would fit into that matrix."""
 WEIGHTS_OF_CLASSES = ("class_weight", "positive_weight")
@@ -38,7 +40,7 @@ SHOWN = 6
 
 
 class Flat(Trunk):
-    """The trunk of a network without layers: its one reading is the row itself, or a zero if `width` is 0."""
+    """The trunk of a network without layers: its one reading is the row itself, or nothing if `width` is 0."""
 
     def __init__(self, n_tasks: int, width: int) -> None:
         super().__init__(("inputs",), (width,), [0] * n_tasks)
@@ -110,8 +112,11 @@ def _network(recipe: Recipe, groups: tuple[TaskGroup, ...], dataset: Dataset, wi
 
 
 def _most_rows(module: TaskModule, width: int) -> int:
-    """The rows that a fit takes; logits cost about eight times as much as inputs."""
-    return MOST_NUMBERS // (width + 8 * len(module.tasks) * module.head.n_outputs)
+    """The rows that a fit takes. For a linear model logits cost eight times as much as inputs; a constant is cheap."""
+    n_logits = len(module.tasks) * module.head.n_outputs
+    if width == 0:
+        return min(MOST_ROWS, max(1, MOST_NUMBERS // n_logits))
+    return MOST_NUMBERS // (width + 8 * n_logits)
 
 
 def _too_large(linear: Built, dataset: Dataset) -> str | None:
@@ -119,10 +124,8 @@ def _too_large(linear: Built, dataset: Dataset) -> str | None:
     width, n = linear.model.trunk.shape[0], len(dataset.splits["train"])
     for module in linear.model.modules_of_tasks().values():
         if _most_rows(module, width) < min(n, FEWEST_ROWS):
-            n_outputs = len(module.tasks) * module.head.n_outputs
-            return (
-                f"no linear model beside the results: {width:,} inputs and {n_outputs:,} outputs are too many"
-            )
+            size = f"{width:,} inputs and {len(module.tasks) * module.head.n_outputs:,} outputs"
+            return f"no linear model beside the results: {size} are too many"
     return None
 
 

@@ -52,12 +52,14 @@ def finish(
     if decided:  # the logged metrics of validation do not include thresholds and temperatures
         values = evaluate_split(trainer, "validation", between)
         rows["validation"] = row_of(trainer.progress, "validation", values)
+    _write_results(trainer.progress, folder, chosen, rows)
+    # after the results, so that a fault of a plug-in's loss costs the run nothing but its baselines
     folder.record.baselines, told = baselines(
         trainer.recipe, trainer.built.groups, trainer.dataset, "test", between
     )
+    folder.save_record()
     for line in told:
         listener.on(Noted(line))
-    _write_results(trainer.progress, folder, chosen, rows)
 
 
 def selected_of(progress: Progress) -> Selected:

@@ -185,6 +185,22 @@ def test_more_rows_than_a_fit_takes_are_thinned_out(shop: Path, monkeypatch: pyt
     assert told == ["no linear model beside the results: 6 inputs and 1 outputs are too many"]
 
 
+def test_many_classes_leave_enough_rows_for_the_most_frequent_one(tmp_path: Path) -> None:
+    """Of 600 classes one has half of the rows; a linear model of 600 outputs would have too few rows."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    sort = np.where(rng.random(n) < 0.5, 599, rng.integers(0, 600, n))
+    sort[:600] = np.arange(600)
+    lines = ["x0,sort", *(f"{x:.3f},c{c}" for x, c in zip(rng.standard_normal(n), sort, strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    tasks = {"a": {"kind": "multiclass", "target": "sort"}}
+    built_from, built, dataset = made(tmp_path / "t.csv", tasks, numeric=["x0"], categorical=[])
+    values, told = baselines(built_from, built.groups, dataset, "test")
+    assert values.keys() == {"test/a/constant"}
+    assert (values["test/a/constant"] or 0) == pytest.approx(0.4, abs=0.05)
+    assert told == ["no linear model beside the results: 1 inputs and 600 outputs are too many"]
+
+
 def test_an_interruption_ends_it(shop: Path) -> None:
     built_from, built, dataset = made(shop, {"a": {"kind": "regression", "target": "amount"}})
 
@@ -283,3 +299,23 @@ def test_of_many_tasks_some_are_told_and_the_others_counted() -> None:
     lines = list(not_better(dict.fromkeys(names, spec), metrics, values, "test"))
     assert [line.split(":")[0] for line in lines[:6]] == names[:6]
     assert lines[6:] == ["14 more tasks are not better than a linear model or one answer for all rows"]
+
+
+def test_a_fault_of_them_costs_no_result(
+    shop: Path, tmp_path: Path, no_plots: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a plug-in's loss")
+
+    monkeypatch.setattr("mtl.experiment.finish.baselines", broken)
+    made_from = small(
+        data={"source": table(shop, "x0", "x1", "x2"), "split": {"test": 0.25}},
+        tasks={"a": KINDS["regression"] | {"kind": "regression"}},
+    )
+    with pytest.raises(RuntimeError, match="plug-in"):
+        mtl.run(made_from, out=tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_bytes())
+    assert record["status"] == "finished"
+    assert "test/a/r2" in record["results"]
+    assert "baselines" not in record
+    assert mtl.resume(tmp_path / "run").metrics == record["results"]

@@ -8,9 +8,9 @@ from mtl.starter.guess.settings import settings_of
 @pytest.mark.parametrize(
     ("rows", "columns", "batch_size", "epochs", "weight_decay", "screened"),
     [
-        (60, 8, 16, 100, 3.0, False),
-        (2000, 500, 64, 69, 3.0, True),
-        (20_000, 15, 256, 27, 3.0, False),
+        (60, 8, 16, 100, 6.0, False),
+        (2000, 500, 64, 69, 6.0, True),
+        (20_000, 15, 256, 27, 6.0, False),
         (200_000, 20, 512, 5, 0.3, False),
         (10_000_000, 20, 512, 5, 0.3, False),
     ],
@@ -28,6 +28,7 @@ def test_few_rows_or_many_tasks_share_one_tower() -> None:
     assert settings_of(499, 8, 2).one_tower == "499 rows"
     assert settings_of(500, 8, 16).one_tower is None
     assert settings_of(500, 8, 17).one_tower == "17 tasks"
+    assert [settings_of(n, 8, 1).backbone[0] for n in (499, 500)] == ["activation: tanh", "activation: gelu"]
 
 
 def test_a_small_table_of_few_columns_is_not_screened() -> None:
