@@ -30,7 +30,7 @@ SMALL = 20_000
 TRAINED = 0.7
 """The share of the rows that a new recipe trains on."""
 MOST_NOTES = 20
-"""Most lines on what was guessed; the recipe has all of them as comments."""
+"""Most lines on what was guessed; the recipe tells how each column is read, and why one is left out."""
 
 
 def target_names(text: str) -> list[str]:
