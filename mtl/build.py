@@ -87,7 +87,7 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
         with recipe.at("model", "backbone"):
             raise_all(fault.errors)
         raise
-    inputs = _inputs(learned, len(trunk.copies))
+    inputs = inputs_of(learned, len(trunk.copies))
     if isinstance(inputs, TableInputs):
         _start(recipe, inputs, trunk.copies, "inputs")
     groups = task_groups(recipe, learned)
@@ -183,12 +183,12 @@ def _start(recipe: Recipe, module: nn.Module, names: Sequence[str], *key: str) -
 
 def _width_of_inputs(learned: Learned) -> tuple[int | None, bool]:
     """Width of the table row that one copy of the backbone reads (None for arrays); whether each reads its own row."""
-    inputs = _inputs(learned, 1)
+    inputs = inputs_of(learned, 1)
     return (inputs.width, inputs.per_tower) if isinstance(inputs, TableInputs) else (None, False)
 
 
-def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
-    """The module that raw rows pass first, or None."""
+def inputs_of(learned: Learned, n_towers: int, *, one_hot: bool = False) -> nn.Module | None:
+    """The module that raw rows pass first, or None; with `one_hot`, no category becomes a learned vector."""
     layout = learned.layout
     if layout is None:
         if learned.mean is None or learned.std is None:
@@ -201,7 +201,7 @@ def _inputs(learned: Learned, n_towers: int) -> nn.Module | None:
         torch.from_numpy(learned.fill) if learned.fill is not None else zeros,
         learned.indicators,
         [len(layout.values.get(name, PROVISIONAL)) for name in layout.categorical],
-        layout.embedding,
+        None if one_hot else layout.embedding,
         n_towers,
     )
 

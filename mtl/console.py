@@ -128,15 +128,22 @@ def mute(stream: IO[str]) -> None:
 
 
 def results_table(
-    metrics: dict[str, float | None], split: str, units: Mapping[str, str] | None = None
+    metrics: Mapping[str, float | None],
+    split: str,
+    units: Mapping[str, str] | None = None,
+    last: Sequence[str] = (),
 ) -> str:
-    """The results of one split: a row per task (and `mean`) with the unit of its labels, a column per metric."""
+    """The results of one split: a row per task (and `mean`) with the unit of its labels, a column per metric.
+
+    The metrics in `last` come last.
+    """
     cells: dict[str, dict[str, float | None]] = {}
     for name, value in metrics.items():
         of_split, task, metric = name.split("/")
         if of_split == split:
             cells.setdefault(task, {})[metric] = value
     columns = list(dict.fromkeys(metric for row in cells.values() for metric in row))
+    columns.sort(key=lambda metric: metric in last)
     names = {task: f"{task} ({unit})" for task, unit in (units or {}).items()}
     rows = [
         [names.get(task, task), *(number(row[c]) if c in row else "" for c in columns)]

@@ -195,11 +195,6 @@ def load_plugin(name: str) -> str:
     )
 
 
-def loaded_plugins() -> list[str]:
-    """The plug-ins that this process has loaded, under the names that were given."""
-    return list(dict.fromkeys(_LOADED.values()))
-
-
 def _load_file(path: Path, name: str) -> str:
     if not path.is_file():
         raise UserError("--plugin", f"cannot import plugin {quoted(name)}: no such file")

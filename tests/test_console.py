@@ -291,7 +291,7 @@ METRICS: dict[str, float | None] = {
     "test/mean/accuracy": 0.5,
     "train/t0/accuracy": 0.75,
 }
-END = Ended(METRICS, epoch=2, step=4)
+END = Ended(METRICS, epoch=2, step=4, baselines={})
 
 
 class Clock:

@@ -90,6 +90,10 @@ def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: StopAt, **options: 
             mtl.run(made, out=out, listeners=(stop,), **options)
 
 
+FEW = "split 'test' has 12 rows, so "
+"""The beginning of a warning that a table with few rows for the test gives each time that it is read."""
+
+
 def stopped_after(made: Mapping[str, Any], out: Path, *stops: StopAt, notices: Sequence[str] = ()) -> None:
     """Run until each of the stops in turn, and then to the end; each of them must have come.
 
@@ -108,7 +112,7 @@ def stopped_after(made: Mapping[str, Any], out: Path, *stops: StopAt, notices: S
         else:
             begin_or_go_on(made, out, stop)
             assert stop.started_at == done
-            assert stop.warnings == list(notices)
+            assert [text for text in stop.warnings if not text.startswith(FEW)] == list(notices)
 
 
 # --- at every edge of a step, for every member of every family ----------------------------------------------

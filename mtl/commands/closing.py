@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mtl.console import number, percent
 from mtl.recipe.task_spec import TaskSpec
-from mtl.registry import loaded_plugins
+from mtl.training.events import Ended
 from mtl.training.trainer import Trainer
 
 SHOWN = 6
@@ -30,20 +30,20 @@ SENTENCES = {
 """Metric -> what it says of one task; a metric that is not here is told by its name."""
 
 
-def closing_lines(trainer: Trainer, path: Path, metrics: Mapping[str, float | None]) -> Iterator[str]:
+def closing_lines(trainer: Trainer, path: Path, ended: Ended) -> Iterator[str]:
     """What a reader who knows no metric wants to know of a run that is finished.
 
     Args:
         trainer: the trainer of the run.
         path: the run folder.
-        metrics: the results: `test/garment/accuracy` -> value.
+        ended: the end of the run, with its results.
     """
     tasks = trainer.recipe.tasks
-    values = {task: metrics.get(f"test/{task}/{spec.headline}") for task, spec in tasks.items()}
+    values = {task: ended.metrics.get(f"test/{task}/{spec.headline}") for task, spec in tasks.items()}
     for label, task in _told(tasks, values):
         yield f"{label}{task}: {in_words(tasks[task], values[task])}"
     yield f"run folder: {path}  (results in metrics.csv, pictures in plots/)"
-    yield from _next(trainer, path)
+    yield from _next(trainer, path, ended.plugins)
 
 
 def in_words(spec: TaskSpec, value: float | None) -> str:
@@ -72,17 +72,17 @@ def _told(tasks: Mapping[str, TaskSpec], values: Mapping[str, float | None]) -> 
     return [(f"best of {len(tasks)}, ", best), ("worst, ", worst)]
 
 
-def _next(trainer: Trainer, path: Path) -> Iterator[str]:
+def _next(trainer: Trainer, path: Path, plugins: Sequence[str]) -> Iterator[str]:
     """What to do next, and its command: predict, compare with networks that share nothing, or measure again."""
-    plugins = "".join(f" --plugin {shlex.quote(name)}" for name in loaded_plugins())
+    needed = "".join(f" --plugin {shlex.quote(name)}" for name in plugins)
     run, tasks = shlex.quote(str(path)), trainer.recipe.tasks
     if trainer.dataset.learned.layout is not None:
         yield "next: predict the rows of a file, which needs no labels:"
-        yield f"  mtl predict {run} --input FILE --output predicted.csv{plugins}"
+        yield f"  mtl predict {run} --input FILE --output predicted.csv{needed}"
     elif trainer.recipe.model.sharing.kind != "none" and len(tasks) > 1:
         again = shlex.quote(str(path / "recipe.resolved.yaml"))
         yield "next: does sharing help? Train the same tasks without it, and compare:"
-        yield f"  mtl run {again} '~model.sharing' name={trainer.recipe.name[:70]}_alone{plugins}"
+        yield f"  mtl run {again} '~model.sharing' name={trainer.recipe.name[:70]}_alone{needed}"
     else:
         yield "next: measure it again:"
-        yield f"  mtl eval {run}{plugins}"
+        yield f"  mtl eval {run}{needed}"

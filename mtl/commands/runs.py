@@ -16,7 +16,7 @@ from mtl.commands.options import (
     trained_device_option,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import complain, counted, file_size, number, results_table, say, table
+from mtl.console import complain, counted, file_size, number, say, table
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
@@ -46,11 +46,15 @@ def evaluate(
         todo = f"leave out --split {quoted(split)}"
         raise UserError("--data", "all rows of the file are evaluated, so that there is no split", todo)
     model = _loaded(run_folder, device)
+    from mtl.commands.results import say_results
     from mtl.inference.rescore import rescore
-    from mtl.recipe.task_spec import units_of
 
-    metrics = rescore(model, split or "test", data, lambda notice: complain(f"warning: {notice}"))
-    say(results_table(metrics, split or "test", units_of(model.recipe.tasks)))
+    shown = split or "test"
+    metrics = rescore(model, shown, data, lambda notice: complain(f"warning: {notice}"))
+    record = model.folder.record
+    trained = {name: value for name, value in record.results.items() if name.startswith("train/")}
+    beside = (record.baselines or {}) if data is None else {}
+    say_results(model.recipe.tasks, {**trained, **metrics}, beside, shown)
 
 
 @click.command()

@@ -9,8 +9,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mtl.commands.closing import closing_lines
-from mtl.console import complain, counted, duration, number, results_table, say
-from mtl.recipe.task_spec import units_of
+from mtl.commands.results import say_results
+from mtl.console import complain, counted, duration, number, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -42,9 +42,7 @@ class TrainingConsole:
         self.quiet, self._clock = quiet, clock
         self._bar: Bar | None = None
         self._bar_task: TaskID | None = None
-        self._joins_bar = (
-            False  # whether lines go to the terminal that shows the bar; a pipe or a file does not
-        )
+        self._joins_bar = False  # whether lines go to the terminal that shows the bar
         self._began = self._last_line = clock()
         self._loss, self._loss_at = "", -LOSS_EVERY
         self._first_step = 0
@@ -80,9 +78,8 @@ class TrainingConsole:
         size = sum(parameter.numel() for parameter in trainer.built.model.parameters())
         say(f"{counts} rows; {counted(size, 'parameter')}; {trainer.device}; run {path}")
         if progress.step:
-            within = (
-                f", {counted(progress.step_in_epoch, 'step')} into the next" if progress.step_in_epoch else ""
-            )
+            steps = counted(progress.step_in_epoch, "step")
+            within = f", {steps} into the next" if progress.step_in_epoch else ""
             say(f"resuming after epoch {progress.epoch}{within} (step {progress.step})")
         if sys.stderr.isatty():
             self._start_bar(trainer)
@@ -167,7 +164,7 @@ class TrainingConsole:
         self.close()
         dataset, sources = self._trainer.dataset, self._trainer.recipe.data.by_name.values()
         say()
-        say(results_table(event.metrics, "test", units_of(self._trainer.recipe.tasks)))
+        say_results(self._trainer.recipe.tasks, event.metrics, event.baselines, "test")
         if dataset.ceiling:
             shown = [f"{task} {number(value)}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
             more = (
@@ -185,7 +182,7 @@ class TrainingConsole:
         took = duration(self._clock() - self._began)
         say(f"epoch {event.epoch}, step {event.step} ({why}); {took}")
         say()
-        say("\n".join(closing_lines(self._trainer, self._path, event.metrics)))
+        say("\n".join(closing_lines(self._trainer, self._path, event)))
 
     def close(self) -> None:
         """Remove the bar from the screen."""

@@ -19,6 +19,7 @@ from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
 from mtl.dataset.notices import notices_of
+from mtl.dataset.screen import screen
 from mtl.dataset.split import split_rows
 from mtl.dataset.standardize import check_finite
 from mtl.dataset.standardize import fit as fit_standardize
@@ -137,6 +138,12 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
         outputs={task: found.outputs for task, found in tasks.items()},
         constants={task: found.constants for task, found in tasks.items()},
     )
+    if recipe.data.screen is not None:
+        with recipe.at("data", "screen"):
+            joined, header, said = screen(
+                recipe.data.screen, joined, header, splits["train"], recipe.tasks, tasks
+            )
+        notices += said
     with recipe.at("data", "standardize"):
         learned = _learn_inputs(recipe, joined, splits, learned)
     return _dataset(recipe, joined, header, splits, learned, tasks, notices)

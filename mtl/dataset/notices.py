@@ -26,7 +26,7 @@ def notices_of(recipe: Recipe, splits: Mapping[str, Rows]) -> Iterator[str]:
     if train.accumulate > max(n_batches, 1):
         yield (
             f"train.accumulate is {train.accumulate}, but an epoch has {n_batches} "
-            f"batch{'es' if n_batches > 1 else ''} of {train.batch_size} rows: it is a single step"
+            f"batch{'es' if n_batches > 1 else ''} of {train.batch_size} rows, so that it is a single step"
         )
 
 

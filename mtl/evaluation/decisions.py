@@ -94,7 +94,8 @@ def decide(
         temperature = torch.tensor(decision["temperature"])
     if "threshold" in wanted:
         metric: str = getattr(spec, "fit_threshold")  # noqa: B009
-        p_BO = (logits_BO / temperature).sigmoid()
+        # float64, since a vectorized float32 sigmoid gives equal logits probabilities that differ in the last bit
+        p_BO = (logits_BO.double() / temperature).sigmoid().float()
         target_BO = target.view(len(target), -1)
         default: float = getattr(spec, "threshold", 0.5)
         weight_B = torch.ones(len(target)) if weight_B is None else weight_B
@@ -122,8 +123,8 @@ def best_threshold(
 ) -> float:
     """The threshold that gives the highest f1, balanced accuracy or accuracy; the answer is yes from it upwards.
 
-    The threshold lies half way between two neighbouring probabilities of the rows, in float32. If several thresholds
-    are equally good, the highest one is taken. If all rows have the same answer, the result is `default`.
+    The threshold lies half way between two neighbouring probabilities of the rows, 0 and 1, in float32. If several
+    thresholds are equally good, the highest one is taken. If all rows have the same answer, the result is `default`.
     `weight_B` are the weights of the rows, above 0; by default all count alike.
     """
     p, order = p_B.float().sort(descending=True)
@@ -143,7 +144,7 @@ def best_threshold(
     end = torch.tensor([True])
     best = int(torch.where(torch.cat([end, p[1:] < p[:-1], end]), score, -1.0).argmax())
     if best == 0:
-        return float(torch.nextafter(p[:1], torch.tensor(2.0)))
+        return float(max((p[0] + 1) / 2, torch.nextafter(p[0], torch.tensor(2.0))))
     lowest_yes, below = p[best - 1], p[best] if best < len(p) else torch.tensor(0.0)
     middle = (lowest_yes + below) / 2
     return float(middle if middle > below else lowest_yes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mtl import stages
 from mtl.errors import UserError
+from mtl.evaluation.baseline import baselines
 from mtl.evaluation.decisions import apply, fit_decisions
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
@@ -15,18 +16,22 @@ from mtl.runs import checkpoint, state
 from mtl.runs.folder import RunFolder
 from mtl.runs.logs import METRICS
 from mtl.runs.record import Selected
+from mtl.training.events import Listener, Noted
 from mtl.training.loop import evaluate_split, row_of
 from mtl.training.progress import Progress
 from mtl.training.trainer import Trainer
 
 
-def finish(trainer: Trainer, folder: RunFolder, recorder: Recorder, between: Callable[[], None]) -> None:
-    """Evaluate the step that validation selected, or otherwise the last one, and record the results.
+def finish(
+    trainer: Trainer, folder: RunFolder, recorder: Recorder, listener: Listener, between: Callable[[], None]
+) -> None:
+    """Evaluate the step that validation selected, or otherwise the last one, and record the results beside baselines.
 
     Args:
         trainer: the trainer, whose training has ended.
         folder: the run, which this process holds.
         recorder: the recorder of this run.
+        listener: is told what differs in the baselines from a fit of all rows.
         between: called between the batches of an evaluation; an exception of it ends this function.
 
     Raises:
@@ -47,6 +52,11 @@ def finish(trainer: Trainer, folder: RunFolder, recorder: Recorder, between: Cal
     if decided:  # the logged metrics of validation do not include thresholds and temperatures
         values = evaluate_split(trainer, "validation", between)
         rows["validation"] = row_of(trainer.progress, "validation", values)
+    folder.record.baselines, told = baselines(
+        trainer.recipe, trainer.built.groups, trainer.dataset, "test", between
+    )
+    for line in told:
+        listener.on(Noted(line))
     _write_results(trainer.progress, folder, chosen, rows)
 
 

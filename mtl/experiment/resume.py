@@ -118,7 +118,8 @@ def _in_vain(run: Reopened, trainer: Trainer) -> Iterator[str]:
 def _write_start(run: Reopened, trainer: Trainer) -> None:
     """Record that the run goes on: write a changed recipe, and remove the results of an earlier end."""
     record, progress = run.folder.record, trainer.progress
-    record.selected = record.decisions = record.stopped_early = record.skipped_steps = None
+    record.selected = record.decisions = record.baselines = None
+    record.stopped_early = record.skipped_steps = None
     record.step, record.epoch, record.results = progress.step, progress.epoch, {}
     record.model = model_record(trainer)
     if run.changed:
@@ -145,6 +146,8 @@ def foretell(asked: Resumption, listeners: Sequence[Listener] = ()) -> list[str]
         trainer, _ = prepare(run.recipe)
         require_same_data(folder, trainer)
         step, _ = load_checkpoint(folder, trainer, run.step, stream, asked.allow_nonfinite)
+    for notice in trainer.dataset.notices:
+        stream.on(Warned(notice))
     return list(_foretold(run, trainer, step, asked.extend_schedule))
 
 

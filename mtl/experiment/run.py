@@ -187,7 +187,7 @@ def train(
                 for event in fit(trainer, stop.check):
                     everyone.on(event)
                     stop.check()
-                finish(trainer, folder, recorder, stop.check)
+                finish(trainer, folder, recorder, stream, stop.check)
                 stages.reached("plot")
                 tasks = trainer.recipe.tasks
                 plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
@@ -196,7 +196,8 @@ def train(
         folder.release()
     result = result_of(folder)
     selected = selected_of(trainer.progress)
-    stream.on(Ended(result.metrics, selected.epoch, selected.step))
+    plugins, baselines = tuple(result.record.plugins), result.record.baselines or {}
+    stream.on(Ended(result.metrics, selected.epoch, selected.step, baselines, plugins))
     return result
 
 

@@ -135,7 +135,8 @@ class RunRecord(Shape):
         towers: tower -> its tasks, in the order of the recipe.
         step, epoch: the position of the run when the record was written.
         results: the last row of each split with the selected weights; a finished run has it.
-        selected: a finished run has it; the same holds for `decisions`, `stopped_early` and `skipped_steps`.
+        baselines: `test/<task>/constant` and `test/<task>/linear` -> the headline metric of models that cost nothing.
+        selected: a finished run has it, as it has `baselines`, `decisions`, `stopped_early` and `skipped_steps`.
         decisions: task -> its thresholds and temperatures, which were fitted on validation.
     """
 
@@ -163,6 +164,7 @@ class RunRecord(Shape):
     model_sha256: Word
     epoch: Count | None = None
     changes: list[Change] | None = None
+    baselines: dict[MetricName, Number] | None = None
     decisions: dict[Word, dict[Word, list[float]]] | None = None
     selected: Selected | None = None
     stopped_early: bool | None = None

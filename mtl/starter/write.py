@@ -19,7 +19,7 @@ from mtl.recipe.load import load_recipe
 from mtl.runs.disk import write_whole
 from mtl.signals import undoing
 from mtl.starter.guess.roles import LONGEST, is_time
-from mtl.starter.guess.settings import settings_for
+from mtl.starter.guess.settings import settings_of
 from mtl.starter.look.columns import Look, look
 from mtl.starter.look.opening import opening_of
 from mtl.starter.plan import plan_of
@@ -27,8 +27,6 @@ from mtl.starter.text import remarks, sections
 
 SMALL = 20_000
 """Most rows of a table on which a new recipe is tried: they are read, split and encoded as in a run."""
-TRAINED = 0.7
-"""The share of the rows that a new recipe trains on."""
 MOST_NOTES = 20
 """Most lines on what was guessed; the recipe tells how each column is read, and why one is left out."""
 
@@ -145,8 +143,8 @@ def starter_recipe(
     names = _task_names(targets)
     alone = len(names) == 1 and plan.kinds[targets[0]][0] in ("binary", "multiclass")
     stratify = names[0] if alone and not (plan.split_column or group or time) else None
-    n_columns = len(plan.used) - len(targets)
-    settings = settings_for(round(TRAINED * file.n_rows), n_columns)
+    n_columns = len(plan.used) - len(targets) if plan.tabular else 0
+    settings = settings_of(file.n_rows, n_columns, len(targets))
     lines = [
         *sections.head(file, path),
         "data:",
@@ -155,6 +153,7 @@ def starter_recipe(
         *sections.inputs(plan),
         *sections.left_out(plan),
         *sections.split(file.n_rows, plan, stratify),
+        *sections.screen(settings, n_columns, file.n_rows),
         "",
         *sections.tasks(names, plan, stratify),
         "",

@@ -14,6 +14,7 @@ from mtl.commands.closing import SENTENCES, closing_lines, in_words
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS
 from mtl.recipe.task_spec import TaskSpec
+from mtl.training.events import Ended
 from tests.support.assertions import Capture, called
 from tests.support.command_line import good
 
@@ -25,7 +26,9 @@ def spec(kind: str, **keys: Any) -> TaskSpec:
     return member.model_validate({"kind": kind, **member.example, **keys})
 
 
-def lines(values: dict[str, float | None], *overrides: str, layout: Any = None) -> list[str]:
+def lines(
+    values: dict[str, float | None], *overrides: str, layout: Any = None, plugins: tuple[str, ...] = ()
+) -> list[str]:
     """What is told of synthetic tasks with these headlines."""
     tasks = "{" + ", ".join(f"{name}: {{kind: multiclass, target: task0}}" for name in values) + "}"
     recipe = load_recipe("synthetic_stitch", [f"tasks={tasks}", *overrides])
@@ -33,7 +36,7 @@ def lines(values: dict[str, float | None], *overrides: str, layout: Any = None) 
         recipe=recipe, dataset=SimpleNamespace(learned=SimpleNamespace(layout=layout))
     )
     metrics = {f"test/{task}/{recipe.tasks[task].headline}": value for task, value in values.items()}
-    return list(closing_lines(trainer, PATH, metrics))
+    return list(closing_lines(trainer, PATH, Ended(metrics, epoch=1, step=2, baselines={}, plugins=plugins)))
 
 
 @pytest.mark.parametrize(
@@ -108,19 +111,14 @@ def test_of_many_tasks_without_a_value_the_first_are_told() -> None:
         (("~model.sharing",), None, "mtl eval 'runs/small/a b'"),
     ],
 )
-def test_the_next_command(
-    overrides: Sequence[str], layout: Any, command: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mtl.registry._LOADED", {})
+def test_the_next_command(overrides: Sequence[str], layout: Any, command: str) -> None:
     assert lines({"a": 0.5, "b": 0.5}, *overrides, layout=layout)[-1].strip() == command
-    monkeypatch.setattr("mtl.registry._LOADED", {"module": "my plugin.py"})
-    told = lines({"a": 0.5, "b": 0.5}, *overrides, layout=layout)[-1].strip()
+    told = lines({"a": 0.5, "b": 0.5}, *overrides, layout=layout, plugins=("my plugin.py",))[-1].strip()
     assert told == f"{command} --plugin 'my plugin.py'"
 
 
 def test_the_next_command_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mtl.registry._LOADED", {})
     small = ("data.source.rows=200", "data.source.test_rows=50", "train.epochs=1")
     command = good(called(capsys, "run", "synthetic_stitch", *small)).splitlines()[-1]
     arguments = shlex.split(command)[1:]

@@ -51,11 +51,11 @@ def test_few_rows(n_rows: dict[str, int], said: list[str]) -> None:
         (5, []),
         (
             6,
-            ["train.accumulate is 6, but an epoch has 5 batches of 8 rows: it is a single step"],
+            ["train.accumulate is 6, but an epoch has 5 batches of 8 rows, so that it is a single step"],
         ),
         (
             100_000,
-            ["train.accumulate is 100000, but an epoch has 5 batches of 8 rows: it is a single step"],
+            ["train.accumulate is 100000, but an epoch has 5 batches of 8 rows, so that it is a single step"],
         ),
     ],
 )
@@ -70,8 +70,11 @@ def test_a_run_and_a_dry_run_warn(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write(tmp_path, **ON_A_TABLE, train__accumulate=9)
     warned = (
         "warning: split 'test' has 10 rows, so its results are rough: one row is 10% of them\n"
-        "warning: train.accumulate is 9, but an epoch has 4 batches of 8 rows: it is a single step\n"
+        "warning: train.accumulate is 9, but an epoch has 4 batches of 8 rows, so that it is a single step\n"
     )
     for command in (["summary"], ["run", "--dry-run"], ["run", "--quiet", "--out", "run"]):
         done = called(capsys, *command, "r.yaml")
+        assert (done.returncode, done.stderr) == (0, warned)
+    for command in (["--dry-run"], ["--quiet"]):
+        done = called(capsys, "run", "--resume", "run", "train.epochs=2", *command)
         assert (done.returncode, done.stderr) == (0, warned)

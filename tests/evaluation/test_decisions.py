@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,24 @@ def test_no_threshold_is_better(metric: str, levels: int) -> None:
 def test_it_lies_half_way_between_two_rows() -> None:
     p, target = torch.tensor([0.2, 0.4, 0.8, 0.9]), torch.tensor([0, 0, 1, 1])
     assert [best_threshold(p, target, metric) for metric in METRICS] == pytest.approx([0.6] * 3)
+
+
+def test_beyond_the_last_row_it_lies_half_way_to_0_or_1() -> None:
+    p = torch.tensor([0.2, 0.6, 0.6])
+    assert best_threshold(p, torch.tensor([1, 0, 0]), "accuracy") == pytest.approx(0.8)
+    assert best_threshold(p, torch.tensor([1, 0, 0]), "f1") == pytest.approx(0.1)
+
+
+def test_rows_with_equal_logits_are_not_told_apart() -> None:
+    """A sigmoid of 60 equal float32 numbers differs in the last bit between the first 56 and the others."""
+    spec = TASKS["binary"].model_validate({"kind": "binary", "target": "y", "fit_threshold": "f1"})
+    module = spec.build(
+        GroupedHead(["y"], [0], 1, 2, 1), {"temperature": torch.ones(1), "threshold": torch.ones(1)}
+    )
+    for logit in torch.linspace(-4, 0, 50).tolist():
+        target = torch.arange(60) >= 54  # the rows at the end alone are yes
+        found = decide(spec, module, torch.full((60, 1), logit), target.long(), fitted_by(spec))
+        assert found["threshold"][0] == pytest.approx(1 / (1 + math.exp(-logit)) / 2)
 
 
 def test_neighbours_in_float32_are_told_apart() -> None:

@@ -167,7 +167,7 @@ def test_being_watched_changes_no_bit(tmp_path: Path, no_plots: None) -> None:
     assert steps == [Stepped(epoch, step, 3, 20) for epoch in range(3) for step in (1, 2, 3)]
     of_one = ["Stepped"] * 3 + ["Saved", "EpochEnded"]
     assert [type(event).__name__ for event in listener.events] == ["Started", *of_one * 3, "Ended"]
-    assert listener.events[-1] == Ended(result.metrics, 3, 9)
+    assert listener.events[-1] == Ended(result.metrics, 3, 9, result.record.baselines or {})
 
 
 def test_each_listener_is_told_in_turn_after_it_was_written_down(tmp_path: Path, no_plots: None) -> None:
@@ -257,7 +257,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
         "schema_version", "id", "name", "description", "status", "started", "recipe_sha256",
         "resolved_sha256", "seeds", "plugins", "plugin_sha256", "environment", "device", "threads", "data",
         "parameters", "classes", "towers", "step", "model", "model_sha256", "epoch", "results", "selected",
-        "stopped_early", "skipped_steps",
+        "stopped_early", "skipped_steps", "baselines",
     }  # fmt: skip
     assert record["seeds"] == {"init": 1, "order": 2, "split": 3, "labels": 4}
     assert record["status"] == "finished"

@@ -105,7 +105,7 @@ NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {
     ): "inputs in float32 have a mean and deviation in float32",
     ("mtl/dataset/standardize.py", "no training rows"): "an empty train split is refused before",
     ("mtl/data/files/opening.py", "was changed while it was read"): "the file has to change while it is read",
-    ("mtl/data/files/table.py", "rows when it was checked"): "likewise",
+    ("mtl/data/files/table.py", "when it was checked"): "likewise",
     ("mtl/data/files/table.py", "cannot be read as CSV"): "the check of a CSV finds such faults before",
     (
         "mtl/recipe/keys/checks.py",

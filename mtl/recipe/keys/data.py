@@ -168,6 +168,11 @@ class Data(Model):
         None, description="which columns of a table are read, and how; merged under `inputs` of every source"
     )
     split: Split = Split()
+    screen: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="leaves out columns of a table that tell nothing about any label by themselves; the number is "
+        "the expected share of such columns among those that stay",
+    )
     standardize: Standardize = Standardize()
 
     @model_validator(mode="after")

@@ -1,47 +1,63 @@
-"""The size of a first network, and how long it trains, from the size of the table."""
+"""The settings of a first recipe, which depend on the size of the table alone; bench/init_quality.py measures them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-SEEN = 102_400
-"""Approximate number of rows that a first run goes through, those of all its epochs together."""
-MOST_EPOCHS = 100
-STEPS_AN_EPOCH = 10
-"""Fewest steps of an epoch, as far as the smallest batch allows."""
-BATCHES = (8, 16, 32, 64, 128, 256)
+MANY_TASKS = 16
+"""Most tasks that get a tower each; more tasks share one tower."""
+FEW_ROWS = 500
+"""With fewer rows than this, all tasks share one tower."""
+STEPS = 1500
+"""Approximate number of optimizer steps of a first run on a table."""
+IMAGE_STEPS, IMAGE_BATCH = 400, 256
+"""The same for images, and the rows of a batch."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of a first recipe that depend on the size of the table.
+    """Settings of a first recipe.
 
     Args:
-        width: features of each dense layer.
-        dropout: share of the features that a head drops.
-        lr: learning rate.
-        weight_decay: weight decay.
-        epochs: epochs.
+        one_tower: whether all tasks share one tower, and why.
+        backbone: the lines of the backbone that differ from its defaults, with their reasons.
+        screen: the false discovery rate of `data.screen`, or None.
+        dropout: the rate on what the heads read.
+        weight_decay: of AdamW.
+        epochs: of training.
         batch_size: rows of a batch.
-        patience: epochs without progress before training stops.
     """
 
-    width: int = 64
-    dropout: float = 0.1
-    lr: str = "2e-3"
-    weight_decay: str = "1e-4"
-    epochs: int = MOST_EPOCHS
-    batch_size: int = BATCHES[-1]
-    patience: int = 15
+    one_tower: str | None
+    backbone: tuple[str, ...]
+    screen: float | None
+    dropout: float
+    weight_decay: float
+    epochs: int
+    batch_size: int
 
 
-def settings_for(n_rows: int, n_columns: int) -> Settings:
-    """The numbers for a table of `n_rows` training rows and `n_columns` input columns.
+def settings_of(n_rows: int, n_columns: int, n_tasks: int) -> Settings:
+    """The settings for a table of so many rows, input columns and tasks; images have no columns.
 
-    A batch has a tenth of the training rows, between 8 and 256 of them, so that an epoch has ten steps or more.
+    On tables, batch norm and a weak decay let a network learn its rows by heart, so that a linear model predicts
+    better. A table with many columns for its rows is screened first.
     """
-    batch = max((size for size in BATCHES if size * STEPS_AN_EPOCH <= n_rows), default=BATCHES[0])
+    train = 0.7 * n_rows
+    one_tower = f"{n_tasks} tasks" if n_tasks > MANY_TASKS else None
+    if n_columns == 0:
+        epochs = min(100, max(3, round(IMAGE_STEPS * IMAGE_BATCH / train)))
+        return Settings(one_tower, (), None, 0.1, 1e-4, epochs, IMAGE_BATCH)
+    if n_tasks > 1 and n_rows < FEW_ROWS:
+        one_tower = one_tower or f"{n_rows} rows"
+    batch_size = min(512, max(16, 2 ** round(math.log2(2 * math.sqrt(train)))))
     return Settings(
-        epochs=min(MOST_EPOCHS, max(3, round(SEEN / max(n_rows, 1)))),
-        batch_size=batch,
+        one_tower=one_tower,
+        backbone=("activation: gelu", "norm: {kind: none}    # batch norm predicts worse from few rows"),
+        screen=0.2 if n_columns >= 30 and n_rows < 20 * n_columns else None,
+        dropout=0.0,
+        weight_decay=3.0 if n_rows < 50_000 else 0.3,
+        epochs=min(100, max(5, round(STEPS * batch_size / train))),
+        batch_size=batch_size,
     )

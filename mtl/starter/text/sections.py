@@ -19,8 +19,6 @@ from mtl.starter.plan import Plan
 from mtl.starter.text.remarks import of_form
 from mtl.starter.text.yaml_lines import comment, scalar, wrapped
 
-MANY_TASKS = 16
-"""Most tasks that get a tower each; more tasks share one tower."""
 RARE = 20
 """A class is rare if its rows are fewer than one to so many others."""
 FEW_FORMS = 8
@@ -192,9 +190,16 @@ def _rare(name: str, kind: str, seen: Look, options: dict[str, Any], stratify: s
     yield f"  # {comment(rare)} has {rows:,} of {counted(rows + others, 'row')}: try {weight}: balanced{by}"
 
 
+def screen(settings: Settings, n_columns: int, n_rows: int) -> Iterator[str]:
+    """The line of `data.screen`; no line if no column is left out."""
+    if settings.screen is not None:
+        why = f"{n_columns} inputs for {n_rows:,} rows: those that tell nothing are left out"
+        yield f"  screen: {settings.screen}    # {why}"
+
+
 def model(n_tasks: int, images: bool, settings: Settings) -> Iterator[str]:
     """The lines of `model`: small dense towers, or convolutional ones for images, stitched if they are few."""
-    stages = [f"{{name: fc{i}, kind: linear, features: {settings.width}}}" for i in (1, 2)]
+    stages = [f"{{name: fc{i}, kind: linear, features: 64}}" for i in (1, 2)]
     sites = ["fc1", "fc2"]
     if images:
         convolutions = [
@@ -204,25 +209,29 @@ def model(n_tasks: int, images: bool, settings: Settings) -> Iterator[str]:
         stages = [*(stage for pair in convolutions for stage in pair), stages[0]]
         sites = ["pool1", "pool2", "pool3", "fc1"]
     yield "model:"
-    if n_tasks > MANY_TASKS:
-        yield "  towers: one        # many tasks: one tower for all; per_task or a mapping of towers is the alternative"
+    if settings.one_tower is not None:
+        yield f"  towers: one        # for {settings.one_tower}; per_task or a mapping of towers is the alternative"
     else:
         yield "  towers: per_task"
     yield "  backbone:"
     yield "    kind: layers"
+    for line in settings.backbone:
+        yield f"    {line}"
     yield "    stages:"
     for stage in stages:
         yield f"      - {stage}"
-    if 1 < n_tasks <= MANY_TASKS:
+    if n_tasks > 1 and settings.one_tower is None:
         yield f"  sharing: {{kind: cross_stitch, after: [{', '.join(sites)}], lr_scale: 10}}"
-    yield f"  head: {{dropout: {settings.dropout}}}"
+    if settings.dropout:
+        yield f"  head: {{dropout: {settings.dropout}}}"
 
 
 def training(settings: Settings) -> Iterator[str]:
     """The lines of the optimizer, the schedule and `train`."""
-    yield f"optimizer: {{kind: adamw, lr: {settings.lr}, weight_decay: {settings.weight_decay}}}"
+    decay = f"{settings.weight_decay:g}".replace("0.0001", "1e-4")
+    yield f"optimizer: {{kind: adamw, lr: 2e-3, weight_decay: {decay}}}"
     yield "schedule: {kind: cosine}"
     yield (
         f"train: {{epochs: {settings.epochs}, batch_size: {settings.batch_size}, "
-        f"early_stopping: {{patience: {settings.patience}}}}}"
+        "early_stopping: {patience: 15}}"
     )

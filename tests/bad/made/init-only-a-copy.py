@@ -2,4 +2,4 @@
 
 from pathlib import Path
 
-Path("train.csv").write_text("x,label\n" + "".join(f"{i % 2},{'no yes'.split()[i % 2]}\n" for i in range(60)))
+Path("train.csv").write_text("x,label\n" + "".join(f"{i % 2},{['no', 'yes'][i % 2]}\n" for i in range(60)))

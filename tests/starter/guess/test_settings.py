@@ -1,26 +1,42 @@
-"""The batch and the epochs of a first recipe fit the number of training rows."""
-
-from __future__ import annotations
-
-import math
+"""The settings of a first recipe by the size of its table; bench/init_quality.py says what they are worth."""
 
 import pytest
 
-from mtl.starter.guess.settings import BATCHES, MOST_EPOCHS, STEPS_AN_EPOCH, settings_for
+from mtl.starter.guess.settings import settings_of
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "batch_size", "epochs"),
-    [(1, 8, 100), (36, 8, 100), (140, 8, 100), (300, 16, 100), (700, 64, 100), (1400, 128, 73), (7000, 256, 15),
-     (50_000, 256, 3), (1_400_000, 256, 3)],
-)  # fmt: skip
-def test_the_size_of_a_batch(n_rows: int, batch_size: int, epochs: int) -> None:
-    found = settings_for(n_rows, 10)
-    assert (found.batch_size, found.epochs) == (batch_size, epochs)
+    ("rows", "columns", "batch_size", "epochs", "weight_decay", "screened"),
+    [
+        (51, 8, 16, 100, 3.0, False),
+        (60, 8, 16, 100, 3.0, False),
+        (2000, 500, 64, 69, 3.0, True),
+        (20_000, 15, 256, 27, 3.0, False),
+        (200_000, 20, 512, 5, 0.3, False),
+        (10_000_000, 20, 512, 5, 0.3, False),
+    ],
+)
+def test_by_rows_and_columns(
+    rows: int, columns: int, batch_size: int, epochs: int, weight_decay: float, screened: bool
+) -> None:
+    found = settings_of(rows, columns, 1)
+    assert (found.batch_size, found.epochs, found.weight_decay) == (batch_size, epochs, weight_decay)
+    assert (found.screen is not None) is screened
+    assert found.one_tower is None
 
 
-@pytest.mark.parametrize("n_rows", [36, 80, 81, 159, 160, 1000, 2559, 2560, 100_000])
-def test_an_epoch_has_ten_steps_if_the_smallest_batch_allows_it(n_rows: int) -> None:
-    found = settings_for(n_rows, 10)
-    assert found.batch_size == BATCHES[0] or math.ceil(n_rows / found.batch_size) >= STEPS_AN_EPOCH
-    assert 3 <= found.epochs <= MOST_EPOCHS
+def test_few_rows_or_many_tasks_share_one_tower() -> None:
+    assert settings_of(499, 8, 2).one_tower == "499 rows"
+    assert settings_of(500, 8, 16).one_tower is None
+    assert settings_of(500, 8, 17).one_tower == "17 tasks"
+
+
+def test_a_small_table_of_few_columns_is_not_screened() -> None:
+    assert settings_of(60, 29, 1).screen is None
+    assert settings_of(60, 30, 1).screen == 0.2
+    assert settings_of(600, 30, 1).screen is None
+
+
+def test_images_keep_batch_norm() -> None:
+    found = settings_of(1000, 0, 1)
+    assert (found.backbone, found.weight_decay, found.batch_size, found.epochs) == ((), 1e-4, 256, 100)

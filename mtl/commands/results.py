@@ -1,0 +1,30 @@
+"""Prints the results of a split, and warns about results that a baseline reaches too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtl.console import results_table, say
+from mtl.evaluation.baseline import CONSTANT, LINEAR, not_better
+from mtl.recipe.specs import TaskSpec
+from mtl.recipe.task_spec import units_of
+
+
+def say_results(
+    tasks: Mapping[str, TaskSpec],
+    metrics: Mapping[str, float | None],
+    baselines: Mapping[str, float | None],
+    split: str,
+) -> None:
+    """Print the results of a split as a table, and a warning for each task that is not better than its baselines.
+
+    The warnings go to stdout as the results do, so that they stand together in a file as well.
+    """
+    say(results_table({**metrics, **baselines}, split, units_of(tasks), last=(CONSTANT, LINEAR)))
+    names = {name.split("/")[2] for name in baselines if name.startswith(f"{split}/")}
+    legend = ((CONSTANT, "constant: one answer for all rows"), (LINEAR, "linear: a linear model"))
+    beside = [text for name, text in legend if name in names]
+    if beside:
+        say(f"{'; '.join(beside)} (the headline metric of each task, on the same rows)")
+    for line in not_better(tasks, metrics, baselines, split):
+        say(f"warning: {line}")
