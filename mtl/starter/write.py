@@ -28,7 +28,7 @@ from mtl.starter.text import remarks, sections
 SMALL = 20_000
 """Most rows of a table on which a new recipe is tried: they are read, split and encoded as in a run."""
 MOST_NOTES = 20
-"""Most lines on what was guessed; the recipe has all of them as comments."""
+"""Most lines on what was guessed; the recipe tells how each column is read, and why one is left out."""
 
 
 def target_names(text: str) -> list[str]:
