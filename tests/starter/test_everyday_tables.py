@@ -241,8 +241,9 @@ def test_a_rare_class_gets_a_comment(tmp_path: Path) -> None:
     assert "has" not in text.split("tasks:")[1]
 
 
-def test_an_empty_list_of_labels(tmp_path: Path) -> None:
-    tags = RNG.permutation(cycle("a|b", "a", "", "b", n=N)).tolist()
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_list_of_labels(empty: str, tmp_path: Path) -> None:
+    tags = RNG.permutation(cycle("a|b", "a", empty, "b", n=N)).tolist()
     recipe, text = written(tmp_path, {"x": floats(N), "tags": tags}, ["tags"])
     assert "  # 25% of cells are empty: write empty: missing if that means" in text
     assert labelled(recipe) == N

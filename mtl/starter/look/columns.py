@@ -90,6 +90,11 @@ class Look:
         return self.n - self.missing
 
     @property
+    def blank(self) -> int:
+        """The number of rows without a value, or with nothing but spaces."""
+        return self.missing + sum(rows for value, rows in self.counts.items() if not value.strip())
+
+    @property
     def words(self) -> set[str]:
         """The words in the column's name: `riskLevel_2` holds risk and level."""
         return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", self.name)}

@@ -52,9 +52,11 @@ def opening_of(path: Path) -> Opening:
 
 def _encoding(file: OpenFile) -> tuple[Encoding, str]:
     """The encoding: that of the byte order mark, else UTF-8 if all bytes are, else cp1252 or latin-1."""
-    start = file.stream().read(4)
+    start = file.stream().read(4096)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16", ""
+    if start[1::2].count(0) > len(start) / 4 and not start[::2].count(0):
+        return "utf-16", "each second byte is 0, so that the file is read as UTF-16"
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for part in _parts(file):

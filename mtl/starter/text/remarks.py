@@ -118,9 +118,9 @@ def _of_column(plan: Plan, seen: Look, first_row: int, said: bool) -> Iterator[s
     kind = plan.kinds.get(seen.name)
     if role[0] == "categorical" and (seen.numeric or seen.padded):
         yield f"its values are categories: {role[1]}"
-    if kind is not None and kind[0] == "multilabel" and seen.type == "text" and seen.missing:
+    if kind is not None and kind[0] == "multilabel" and seen.type == "text" and seen.blank:
         yield (
-            f"{counted(seen.missing, 'empty cell is', 'empty cells are')} taken to say that no label applies; "
+            f"{counted(seen.blank, 'empty cell is', 'empty cells are')} taken to say that no label applies; "
             "if the labels are not known there, write empty: missing"
         )
     if not seen.numeric and (

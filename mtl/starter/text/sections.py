@@ -159,10 +159,10 @@ def tasks(names: Sequence[str], plan: Plan, stratify: str | None) -> Iterator[st
         kind, options, why = plan.kinds[target]
         parts: dict[str, Any] = {"kind": kind, "target": target, **options}
         seen = plan.looks[target]
-        if seen.missing and kind == "multilabel" and seen.type == "text":
+        if seen.blank and kind == "multilabel" and seen.type == "text":
             parts["empty"] = "none"
             yield (
-                f"  # {percent(seen.missing, seen.n)} of cells are empty: "
+                f"  # {percent(seen.blank, seen.n)} of cells are empty: "
                 "write empty: missing if that means that the labels of a row are not known"
             )
         elif seen.missing:

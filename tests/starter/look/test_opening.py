@@ -15,6 +15,9 @@ FILES: dict[str, tuple[bytes, str, str | None, str]] = {
     "UTF-8 with a mark": (TEXT.encode("utf-8-sig"), "utf-8", None, ""),
     "UTF-16": (TEXT.encode("utf-16"), "utf-16", None, ""),
     "UTF-16 of big ends": (b"\xfe\xff" + TEXT.encode("utf-16-be"), "utf-16", None, ""),
+    "UTF-16 without a mark": (
+        TEXT.encode("utf-16-le"), "utf-16", None, "each second byte is 0, so that the file is read as UTF-16",
+    ),
     "Western": (
         TEXT.encode("cp1252"), "cp1252", None,
         "the file is not UTF-8 and is read as cp1252; if 'größe' looks wrong, write another encoding",

@@ -50,7 +50,10 @@ class _Recoded(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, encoding: Encoding, name: str) -> None:
         self.file, self.encoding, self.name = file, encoding, name
-        self.decoder = codecs.getincrementaldecoder(encoding)("strict")
+        self.ahead = file.read(2)
+        marked = self.ahead in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        codec = "utf-16-le" if encoding == "utf-16" and not marked else encoding
+        self.decoder = codecs.getincrementaldecoder(codec)("strict")
         self.waiting, self.line = b"", 1
 
     def readable(self) -> bool:
@@ -59,7 +62,8 @@ class _Recoded(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         out = memoryview(buffer).cast("B")
         while not self.waiting:
-            part = self.file.read(BUFFER)
+            part = self.ahead + self.file.read(BUFFER)
+            self.ahead = b""
             self.waiting = self._decoded(part).encode()
             if not part:
                 break

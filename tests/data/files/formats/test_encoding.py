@@ -44,6 +44,16 @@ def test_a_byte_that_the_encoding_lacks_is_named_with_its_line(tmp_path: Path) -
         TableFile(path, encoding="cp1252").check()
 
 
+@pytest.mark.parametrize("start", [b"\xff\xfe", b""])
+def test_utf_16_without_a_mark_is_little_endian(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(start + "n,ä\n1,🙂\n".encode("utf-16-le"))
+    table = TableFile(tmp_path / "t.csv", encoding="utf-16")
+    assert [batch.to_pylist() for _, batch in table.batches(("n", "ä"))] == [[{"n": "1", "ä": "🙂"}]]
+    (tmp_path / "t.csv").write_bytes(start + "n,a\n1,2\n".encode("utf-16-le") + b"x")
+    with pytest.raises(UserError, match=r"^t\.csv:line 3: not utf-16 text \(byte 0x78\)"):
+        TableFile(tmp_path / "t.csv", encoding="utf-16").check()
+
+
 @pytest.mark.parametrize(
     ("content", "todo"),
     [
