@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("given", nargs="*", help="tables, and overrides of the recipe")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--trees", action="store_true", help="boosted trees too, which take longest")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     tables = [given for given in args.given if "=" not in given] or list(TABLES)
     for table in tables:
         measure(table, args.splits, args.trees, [given for given in args.given if "=" in given])

@@ -51,7 +51,7 @@ def settings_of(n_rows: int, n_columns: int, n_tasks: int) -> Settings:
     if n_columns == 0:
         epochs = min(100, max(3, round(IMAGE_STEPS * IMAGE_BATCH / train)))
         return Settings(one_tower, (), None, 0.1, 1e-4, epochs, IMAGE_BATCH)
-    few = n_rows < FEW_ROWS
+    few, wide = n_rows < FEW_ROWS, n_columns >= 30 and n_rows < 20 * n_columns
     if n_tasks > 1 and few:
         one_tower = one_tower or f"{n_rows} rows"
     batch_size = min(512, max(16, 2 ** round(math.log2(2 * math.sqrt(train)))))
@@ -61,9 +61,9 @@ def settings_of(n_rows: int, n_columns: int, n_tasks: int) -> Settings:
             f"activation: {'tanh' if few else 'gelu'}",
             "norm: {kind: none}    # with batch norm a linear model predicts better than the network",
         ),
-        screen=0.2 if n_columns >= 30 and n_rows < 20 * n_columns else None,
+        screen=0.2 if wide else None,
         dropout=0.0,
-        weight_decay=6.0 if n_rows < MANY_ROWS else 0.3,
+        weight_decay=0.3 if n_rows >= MANY_ROWS else 3.0 if wide and not few else 6.0,
         epochs=min(100, max(5, round(STEPS * batch_size / train))),
         batch_size=batch_size,
     )

@@ -9,7 +9,8 @@ from mtl.starter.guess.settings import settings_of
     ("rows", "columns", "batch_size", "epochs", "weight_decay", "screened"),
     [
         (60, 8, 16, 100, 6.0, False),
-        (2000, 500, 64, 69, 6.0, True),
+        (2000, 500, 64, 69, 3.0, True),
+        (80, 300, 16, 100, 6.0, True),
         (20_000, 15, 256, 27, 6.0, False),
         (200_000, 20, 512, 5, 0.3, False),
         (10_000_000, 20, 512, 5, 0.3, False),
