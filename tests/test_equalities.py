@@ -90,8 +90,8 @@ def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: StopAt, **options: 
             mtl.run(made, out=out, listeners=(stop,), **options)
 
 
-FEW = "split 'test' has 12 rows, so "
-"""The beginning of a warning that a table with few rows for the test gives each time that it is read."""
+FEW = "split '"
+"""The beginning of a warning that a table with few held-out rows gives each time that it is read."""
 
 
 def stopped_after(made: Mapping[str, Any], out: Path, *stops: StopAt, notices: Sequence[str] = ()) -> None:

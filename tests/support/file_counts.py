@@ -18,7 +18,8 @@ import pyarrow.csv as pv
 import pyarrow.parquet as pq
 import pytest
 
-from mtl.data.files import idx, table
+from mtl.data.files import idx
+from mtl.data.files.formats import csv
 from mtl.sources import face_embeddings, npz
 
 
@@ -41,7 +42,7 @@ class FileCounts:
         self.set = monkeypatch.setattr
         for owner in (builtins, io, os):
             self._count(owner, "open", "opened")
-        self._count(table, "check_csv", "checked")
+        self._count(csv, "check_csv", "checked")
         self._count(hashlib, "file_digest", "hashed")
         self._count(pv, "open_csv", "parsed", opens=True)
         for owner, name, what in (
