@@ -198,8 +198,18 @@ def weighing_classes(targets: Array, constants: Mapping[str, Sequence[float]]) -
 
 def class_columns(predicted: Mapping[str, Array], classes: Sequence[str]) -> Decoded:
     """The most probable class of each row, and the probability of each class."""
-    names = np.array(classes, dtype=object)
-    return {"": names[predicted["class"]], **probability_columns(predicted["p"], classes)}
+    return {"": class_values(classes)[predicted["class"]], **probability_columns(predicted["p"], classes)}
+
+
+def class_values(classes: Sequence[str]) -> Array:
+    """The classes in the type of their labels: whole numbers or truth values if all are, else texts."""
+    numbers = [whole_number(name) for name in classes]
+    if None not in numbers:
+        return np.array(numbers, dtype=np.int64)
+    truths = {"false": False, "true": True}
+    if all(name in truths for name in classes):
+        return np.array([truths[name] for name in classes])
+    return np.array(classes, dtype=object)
 
 
 def probability_columns(p_BO: Array, names: Sequence[str]) -> dict[str, Array]:

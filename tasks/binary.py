@@ -14,6 +14,7 @@ from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks.base import (
     LabelValue,
+    class_values,
     label_value,
     listed,
     named_labels,
@@ -189,4 +190,4 @@ class Binary(TaskSpec):
         return YesNo(head, constants, label_smoothing=self.label_smoothing)
 
     def decode(self, predicted: Mapping[str, Array], outputs: Sequence[str]) -> Decoded:
-        return {"": np.array(outputs, dtype=object)[predicted["yes"].astype(np.int64)], "_p": predicted["p"]}
+        return {"": class_values(outputs)[predicted["yes"].astype(np.int64)], "_p": predicted["p"]}

@@ -43,7 +43,8 @@ class TrainedModel(Trained):
                 mapping of column -> sequence; or a data frame.
 
         Returns:
-            Column -> n values: `<task>` is the class or the value in the label's unit, `<task>_p` the
+            Column -> n values: `<task>` is the class (a number or truth value if all classes are) or the value in the
+            label's unit, `<task>_p` the
             probability of yes, `<task>_p_<class>` that of each class or label.
 
         Raises:
