@@ -12,6 +12,7 @@ from mtl.starter.guess.kinds import Kind, drop_markers, guess_kind
 from mtl.starter.guess.leaks import find_leaks
 from mtl.starter.guess.roles import Role, guess_role, splits_named
 from mtl.starter.look.columns import Look
+from mtl.starter.look.copies import copies
 from mtl.starter.look.opening import Opening
 
 TABULAR: tuple[Role, ...] = ("numeric", "categorical", "vector", "dates")
@@ -34,6 +35,7 @@ class Plan:
         group, time: the columns by which rows are held out.
         dropped: label column -> its words that are taken for a missing label.
         leaks: column that is left out -> how it gives a label away.
+        copies: rows that equal an earlier row in each column of the table.
     """
 
     looks: Mapping[str, Look]
@@ -46,6 +48,7 @@ class Plan:
     time: str | None = None
     dropped: Mapping[str, Sequence[str]] = field(default_factory=dict)
     leaks: Mapping[str, str] = field(default_factory=dict)
+    copies: int = 0
 
     def named(self, role: Role) -> list[str]:
         """The columns of a role."""
@@ -89,7 +92,7 @@ def plan_of(
     plan = Plan(looks, targets, kinds, roles, split_column, group=group, time=time, dropped=dropped)
     if split_column is not None:
         plan.splits = frozenset(named[split_column])
-    plan.leaks = _leaks(opening, plan)
+    plan.leaks, plan.copies = _leaks(opening, plan), copies(file)
     for name, how in plan.leaks.items():
         roles[name] = ("none", f"gives a label away: {how}")
     if not plan.tabular and not plan.named("image"):

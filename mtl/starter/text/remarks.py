@@ -28,7 +28,10 @@ def notes(plan: Plan, first_row: int) -> list[str]:
         plan: what the recipe makes of the table.
         first_row: the number of the table's first row in messages.
     """
-    lines = [
+    lines = []
+    if plan.copies:
+        lines.append(of_copies(plan.copies))
+    lines += [
         f"column {quoted(name)} is left out, because it gives a label away: {how}"
         for name, how in plan.leaks.items()
     ]
@@ -41,6 +44,14 @@ def notes(plan: Plan, first_row: int) -> list[str]:
         own = _of_column(plan, plan.looks[name], first_row, said=len(marked) > MOST_SHOWN)
         lines += [f"column {quoted(name)}: {line}" for line in own]
     return [*lines, *_left_out(plan)]
+
+
+def of_copies(rows: int) -> str:
+    """What copies do to a split."""
+    one = "row is an exact copy of another"
+    return (
+        f"{counted(rows, one, 'rows are exact copies of others')}; copies may be on both sides of the split"
+    )
 
 
 def of_form(seen: Look, first_row: int) -> str:

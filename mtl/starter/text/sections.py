@@ -16,7 +16,7 @@ from mtl.starter.guess.settings import Settings
 from mtl.starter.look.columns import Look
 from mtl.starter.look.opening import Opening
 from mtl.starter.plan import Plan
-from mtl.starter.text.remarks import of_form
+from mtl.starter.text.remarks import of_copies, of_form
 from mtl.starter.text.yaml_lines import comment, scalar, wrapped
 
 RARE = 20
@@ -136,6 +136,8 @@ def left_out(plan: Plan) -> Iterator[str]:
 
 def split(n_rows: int, plan: Plan, stratify: str | None) -> Iterator[str]:
     """The lines of `data.split`: a column that names splits, else rows held out by time, by group, or by classes."""
+    if plan.copies:
+        yield f"  # {of_copies(plan.copies)}"
     fractions = {"validation": 0.1 if n_rows >= 500 else 0.2, "test": 0.2}
     held_out = ", ".join(f"{name}: {part}" for name, part in fractions.items() if name not in plan.splits)
     if plan.split_column is not None:
