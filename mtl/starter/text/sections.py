@@ -16,7 +16,7 @@ from mtl.starter.guess.settings import Settings
 from mtl.starter.look.columns import Look
 from mtl.starter.look.opening import Opening
 from mtl.starter.plan import Plan
-from mtl.starter.text.remarks import of_copies, of_form
+from mtl.starter.text.remarks import of_copies, of_form, of_totals
 from mtl.starter.text.yaml_lines import comment, scalar, wrapped
 
 RARE = 20
@@ -41,6 +41,8 @@ def head(file: TableFile, path: Path) -> Iterator[str]:
 
 def source(opening: Opening, folder: Path, plan: Plan, first_row: int) -> Iterator[str]:
     """The lines of `data.source`, except its inputs."""
+    for line in of_totals(plan, first_row):
+        yield f"  # {comment(line)}"
     where, root = opening.path.resolve(), folder.resolve()
     shown = str(where.relative_to(root)) if where.is_relative_to(root) else str(where)
     yield "  source:"
