@@ -259,6 +259,21 @@ def test_the_index_of_pandas_is_left_out(tmp_path: Path) -> None:
     assert "id:" not in text
 
 
+@pytest.mark.parametrize("value", ["x", "1"])
+def test_an_empty_cell_beside_one_value_says_no(value: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe, text = written(tmp_path, {"x": floats(N), "flag": cycle(value, "", "", n=N)}, note=said.append)
+    why = f"'{value}' or empty, which says no"
+    assert f"      categorical: [flag]\n      # flag is a category: {why}\n" in text
+    assert said == [f"column 'flag': its values are categories: {why}"]
+    rows = recipe.data.only.columns(0)
+    np.testing.assert_array_equal(rows.inputs[:, 1], cycle(1, 0, 0, n=N))
+    data = loaded(recipe)
+    assert data.learned.layout is not None
+    assert data.learned.layout.values["flag"] == (value,)
+    one_step(recipe)
+
+
 def test_a_rare_class_gets_a_comment(tmp_path: Path) -> None:
     fraud = ["yes" if i % 40 == 7 else "no" for i in range(N)]
     plan = [["a", "b", "ultra"][2 if i in (3, 90) else i % 2] for i in range(N)]

@@ -8,6 +8,7 @@ from math import log, prod
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy.special import gammainc
 
 from mtl.data.files.table import TableFile
 from mtl.starter.look.columns import SEEN_ROWS, first_rows
@@ -16,6 +17,8 @@ CELLS = 10_000_000
 """Most cells that are compared; a table with more columns is compared on fewer rows."""
 CHANCE = 3.0
 """Most pairs of equal rows, against those of independent columns, that are taken for chance."""
+RARE = 0.01
+"""Largest probability of so many pairs of equal rows that are not taken for chance."""
 Codes = npt.NDArray[np.int64]
 
 
@@ -46,8 +49,9 @@ def _codes(column: pa.ChunkedArray) -> Codes:
 def first_of_each(columns: Sequence[Codes]) -> npt.NDArray[np.int64]:
     """The first of each set of equal rows, in order; every row if rows may well be equal by chance.
 
-    They may if the columns have no more combinations of values than rows, or if independent columns would have a
-    third as many pairs of equal rows: n (n - 1) / 2 times the product of each column's share of equal pairs.
+    They may if the columns have no more combinations of values than rows. Else independent columns would have m pairs
+    of equal rows in the mean: n (n - 1) / 2 times the product of each column's share of equal pairs. Equal rows are
+    copies if there are more than 3 m pairs, and so many with a probability below 1% according to Poisson.
 
     Args:
         columns: (n,) the codes of each column's values, from -1.
@@ -62,7 +66,9 @@ def first_of_each(columns: Sequence[Codes]) -> npt.NDArray[np.int64]:
         if len(first) == n:
             return np.arange(n)
     by_chance = _pairs(np.zeros(n, np.int64)) * prod(_pairs(codes) / (n * (n - 1) / 2) for codes in columns)
-    return np.sort(first) if _pairs(rows) > CHANCE * by_chance else np.arange(n)
+    pairs = _pairs(rows)
+    copied = pairs > CHANCE * by_chance and gammainc(pairs, by_chance) < RARE
+    return np.sort(first) if copied else np.arange(n)
 
 
 def _pairs(codes: Codes) -> float:

@@ -71,6 +71,11 @@ def of_copies(rows: int) -> str:
     )
 
 
+def is_code(seen: Look) -> bool:
+    """Whether a category is written as a number or as a flag, so that its role needs a reason."""
+    return seen.numeric or seen.padded or seen.flag
+
+
 def of_form(seen: Look, first_row: int) -> str:
     """How the texts of a column are read, for a comment beside the settings that say so."""
     parts = []
@@ -144,7 +149,7 @@ def _of_column(plan: Plan, seen: Look, first_row: int, said: bool) -> Iterator[s
         yield f"{_listed(dropped)} {_be(dropped)} taken for a missing label, because the other values are yes and no"
     role = plan.roles.get(seen.name, ("", ""))
     kind = plan.kinds.get(seen.name)
-    if role[0] == "categorical" and (seen.numeric or seen.padded):
+    if role[0] == "categorical" and is_code(seen):
         yield f"its values are categories: {role[1]}"
     if kind is not None and kind[0] == "multilabel" and seen.type == "text" and seen.blank:
         yield (

@@ -16,7 +16,7 @@ from mtl.starter.guess.settings import Settings
 from mtl.starter.look.columns import Look
 from mtl.starter.look.opening import Opening
 from mtl.starter.plan import Plan
-from mtl.starter.text.remarks import of_copies, of_form, of_totals
+from mtl.starter.text.remarks import is_code, of_copies, of_form, of_totals
 from mtl.starter.text.yaml_lines import comment, scalar, wrapped
 
 RARE = 20
@@ -116,7 +116,7 @@ def inputs(plan: Plan) -> Iterator[str]:
         if role == "dates" and plan.named(role):
             yield "      # each date gives its year, month, weekday and days since 1970"
     for name in plan.named("categorical"):
-        if plan.looks[name].numeric or plan.looks[name].padded:
+        if is_code(plan.looks[name]):
             yield f"      # {comment(name)} is a category: {plan.roles[name][1]}"
     lacking = [name for name in (*plan.named("numeric"), *plan.named("dates")) if plan.looks[name].missing]
     if lacking:

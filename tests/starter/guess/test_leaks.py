@@ -24,6 +24,7 @@ HALF = [v if i % 2 else "" for i, v in enumerate(YES)]
 
 LEAKS: dict[str, tuple[list[Any], list[Any], str]] = {
     "a copy": (YES, YES, "each value stands for one of 'label'"),
+    "a flag": (["x" if v == "yes" else "" for v in YES], YES, "each value stands for one of 'label'"),
     "other words": ([int(v == "yes") for v in YES], YES, "each value stands for one of 'label'"),
     "a copy of a rare class": ([int(v == "Y") for v in RARE], RARE, "each value stands for one of 'label'"),
     "a finer value": ([v + str(i % 2) for i, v in enumerate(CLASSES)], CLASSES, "each value tells that of 'label'"),
