@@ -12,7 +12,9 @@ from mtl.starter.guess.kinds import Kind, drop_markers, guess_kind
 from mtl.starter.guess.leaks import find_leaks
 from mtl.starter.guess.roles import Role, guess_role, splits_named
 from mtl.starter.look.columns import Look
+from mtl.starter.look.copies import copies
 from mtl.starter.look.opening import Opening
+from mtl.starter.look.outliers import Far, Total, far_outside, totals
 
 TABULAR: tuple[Role, ...] = ("numeric", "categorical", "vector", "dates")
 """Roles of columns that are inputs beside each other; an image stands alone."""
@@ -34,6 +36,9 @@ class Plan:
         group, time: the columns by which rows are held out.
         dropped: label column -> its words that are taken for a missing label.
         leaks: column that is left out -> how it gives a label away.
+        copies: rows that equal an earlier row in each column of the table.
+        totals: rows that look like totals of others.
+        far: numbers of inputs and labels that are far outside of their column.
     """
 
     looks: Mapping[str, Look]
@@ -46,6 +51,9 @@ class Plan:
     time: str | None = None
     dropped: Mapping[str, Sequence[str]] = field(default_factory=dict)
     leaks: Mapping[str, str] = field(default_factory=dict)
+    copies: int = 0
+    totals: Sequence[Total] = ()
+    far: Sequence[Far] = ()
 
     def named(self, role: Role) -> list[str]:
         """The columns of a role."""
@@ -89,7 +97,11 @@ def plan_of(
     plan = Plan(looks, targets, kinds, roles, split_column, group=group, time=time, dropped=dropped)
     if split_column is not None:
         plan.splits = frozenset(named[split_column])
-    plan.leaks = _leaks(opening, plan)
+    plan.leaks, plan.copies = _leaks(opening, plan), copies(file)
+    written = opening.table({name: seen.form for name, seen in looks.items()})
+    plan.totals = totals(file, written, looks)
+    quantities = [*plan.named("numeric"), *(name for name in targets if kinds[name][0] == "regression")]
+    plan.far = far_outside(written, quantities)
     for name, how in plan.leaks.items():
         roles[name] = ("none", f"gives a label away: {how}")
     if not plan.tabular and not plan.named("image"):

@@ -52,6 +52,11 @@ MARKERS = WORDS_FOR_NOTHING | _words(
     "- -- --- ? . .. *"
 )
 """Texts that mean a missing value in a column whose other texts are numbers or dates."""
+TOTALS = _words(
+    "total totals subtotal sum sums summe gesamt gesamtsumme zwischensumme insgesamt totale totaal somme suma average "
+    "avg mean median mittelwert durchschnitt moyenne media"
+) | {"grand total", "sub total", "total general", "total général", "all rows"}
+"""Texts that say that a row sums up the others, in lower case."""
 SPLITS = _words("eval evaluation holdout hold-out heldout")
 """Words for a split that no reader knows, because they mean validation to some and test to others."""
 

@@ -104,6 +104,41 @@ def test_numbers_are_read_as_people_write_them(case: str, tmp_path: Path) -> Non
             one_step(recipe)
 
 
+def test_points_between_thousands_in_a_file_with_commas(tmp_path: Path) -> None:
+    texts, values = ["1.748", "345", "1.612", "-12.250", "7"], [1748, 345, 1612, -12250, 7]
+    _, text = written(tmp_path, {"x": floats(N), "v": cycle(*texts, n=N)}, ["v"])
+    form = '      v: {decimal: ",", thousands: "."}    # numbers with a decimal comma and points between thousands; '
+    why = "each point stands before three digits and is read as a thousands sign; "
+    todo = "if it is the decimal sign, remove the column from data.source.formats\n"
+    assert form + why + todo in text
+    recipe, _ = written(tmp_path, {"v": cycle(*texts, n=N)})
+    np.testing.assert_array_equal(inputs(recipe, "v"), cycle(*values, n=N))
+
+
+AS_DECIMALS = {
+    "no number without a point": (["1.748", "2.612"], [1.748, 2.612], True),
+    "a whole number above 999": (["1.748", "345", "1612"], [1.748, 345, 1612], True),
+    "in few rows": (["1.748", *["2.500"] * 10, "345"], [1.748, *[2.5] * 10, 345], True),
+    "a number below 1": (["1.748", "345", "0.612"], [1.748, 345, 0.612], False),
+    "two decimals": (["1.748", "345", "1.61"], [1.748, 345, 1.61], False),
+    "whole numbers": (["1748", "345"], [1748, 345], False),
+}
+
+
+@pytest.mark.parametrize("case", AS_DECIMALS)
+def test_points_that_are_decimal_signs(case: str, tmp_path: Path) -> None:
+    texts, values, doubt = AS_DECIMALS[case]
+    said: list[str] = []
+    recipe, text = written(tmp_path, {"v": cycle(*texts, n=N)}, note=said.append)
+    np.testing.assert_allclose(inputs(recipe, "v"), cycle(*values, n=N), rtol=1e-6)
+    assert "formats" not in text
+    line = (
+        "column 'v': each point stands before three digits and is read as the decimal sign; if it is a thousands sign, "
+        'write {decimal: ",", thousands: "."} for the column in data.source.formats; an example is \'1.748\''
+    )
+    assert (line in said) == doubt
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16", "utf-8-sig"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_any_encoding(encoding: str, delimiter: str, tmp_path: Path) -> None:
@@ -222,6 +257,21 @@ def test_the_index_of_pandas_is_left_out(tmp_path: Path) -> None:
     recipe, text = written(tmp_path, {"Unnamed: 0": range(N), "x": floats(N)})
     assert "# left out: Unnamed: 0 (the number of each row, which pandas writes)" in text
     assert "id:" not in text
+
+
+@pytest.mark.parametrize("value", ["x", "1"])
+def test_an_empty_cell_beside_one_value_says_no(value: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    recipe, text = written(tmp_path, {"x": floats(N), "flag": cycle(value, "", "", n=N)}, note=said.append)
+    why = f"'{value}' or empty, which says no"
+    assert f"      categorical: [flag]\n      # flag is a category: {why}\n" in text
+    assert said == [f"column 'flag': its values are categories: {why}"]
+    rows = recipe.data.only.columns(0)
+    np.testing.assert_array_equal(rows.inputs[:, 1], cycle(1, 0, 0, n=N))
+    data = loaded(recipe)
+    assert data.learned.layout is not None
+    assert data.learned.layout.values["flag"] == (value,)
+    one_step(recipe)
 
 
 def test_a_rare_class_gets_a_comment(tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
         )
     if seen.infinite_row:
         raise UserError(seen.infinite_row, "the label is an infinite number", "replace it by null")
+    if seen.flag:
+        raise UserError(
+            "--targets",
+            f"{what} has one value and empty cells",
+            "if empty means no, fill them, such as by no",
+        )
     if seen.distinct < 2:
         raise UserError("--targets", f"{what} has one value throughout: nothing to learn")
     if seen.lists > 0.05 * seen.there and not seen.numeric:

@@ -17,9 +17,8 @@ from mtl.data.columns.values import texts
 from mtl.data.files.table import TableFile
 from mtl.errors import quoted
 from mtl.starter.look.columns import SEEN_ROWS, Look, first_rows
+from mtl.starter.look.copies import CELLS, Codes, first_of_each
 
-CELLS = 10_000_000
-"""Most cells that are compared; a table with more columns is compared on fewer rows."""
 SURE = 15.0
 """Least evidence, in nats: labels in random order would fit a column so well once in 3 million columns."""
 REPEATED = 0.9
@@ -27,7 +26,6 @@ REPEATED = 0.9
 FIRST = 256
 """Rows on which a column must fit before it is compared on all."""
 
-Codes = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
 
 
@@ -58,7 +56,8 @@ def find_leaks(
     A column is a function of a label by chance with a probability of at most exp(-e). If n rows have K labels of
     which n_k are k, and the column has d values, then e = log(n! / prod_k n_k!) - d log K: the orders of the labels,
     against the functions from the column's values to labels. A column with e below `SURE` is kept, and so is one
-    whose values hardly come again: measurements with many digits.
+    whose values hardly come again: measurements with many digits. Rows that are equal in all of the columns count
+    once, because copies agree in their labels whatever a column holds.
 
     Args:
         file: the table, which reads the columns as the recipe will.
@@ -68,6 +67,8 @@ def find_leaks(
     """
     columns = [*inputs, *labels]
     values = dict(_values(file, looks, columns, labels, max(FIRST, CELLS // len(columns))))
+    rows = first_of_each([column.codes for column in values.values()])
+    values = {name: column.of(rows) for name, column in values.items()}
     found = {}
     for target, label in ((target, values[target]) for target in labels):
         there = label.codes >= 0
@@ -145,7 +146,10 @@ def _fits(column: Values, label: Values) -> Iterator[tuple[str, float]]:
 
 
 def _ordered(column: Values, label: Values) -> Iterator[tuple[str, float]]:
-    """Whether the order of a column's numbers is that of the label's, or separates its classes."""
+    """Whether the order of a column's numbers is that of the label's, or separates its classes.
+
+    Equal numbers count once where classes are separated: rows of one person agree in both.
+    """
     assert column.numbers is not None
     there = column.codes >= 0
     c, t = column.codes[there], label.codes[there]
@@ -160,7 +164,7 @@ def _ordered(column: Values, label: Values) -> Iterator[tuple[str, float]]:
     if label.numbers is not None and len(starts) > 2 and k > 2 and same:
         yield "its order is that of", min(_orders(c), _orders(t)) - log(2)
     if k >= 2 and (low == high).all() and np.count_nonzero(np.diff(low)) == k - 1:
-        yield "it separates the values of", _orders(t) - lgamma(k + 1)
+        yield "it separates the values of", _orders(low) - lgamma(k + 1)
 
 
 def _repeated(codes: Codes) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtl.console import counted
 from mtl.data.rows.splits import CALLED, NAMES
+from mtl.errors import quoted
 from mtl.starter.look.columns import MANY, Look
 from mtl.starter.words import CODED, COUNTED, IDS, SPLITS, UNNAMED
 
@@ -16,6 +17,8 @@ FEW = 20
 """Fewest values that a column should have."""
 FEW_CODES = 50
 """Most whole numbers that may be codes rather than quantities."""
+FEW_FLAGS = 10
+"""Fewest rows with the one value of a column whose other cells are empty."""
 DIGITS = 10
 """The largest of a column's long numbers is less than so many times the smallest if they are ids."""
 LONGEST = 200
@@ -37,6 +40,8 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "none", unfit
     if seen.type == "vector":
         return "vector", "lists of numbers"
+    if seen.flag:
+        return "categorical", f"{quoted(next(iter(seen.counts)))} or empty, which says no"
     if seen.name.strip().lower() in UNNAMED and seen.whole and seen.distinct >= min(seen.there, MANY):
         return "none", "the number of each row, which pandas writes"
     if _is_id(seen):
@@ -83,6 +88,8 @@ def _unfit(seen: Look) -> str | None:
         if seen.missing:
             return f"{counted(seen.missing, 'list is', 'lists are')} missing"
         return "lists of different lengths" if len(seen.widths) > 1 or 0 in seen.widths else None
+    if seen.flag:
+        return None if seen.there >= FEW_FLAGS else f"one value, in {counted(seen.there, 'row')}"
     if seen.distinct < 2:
         return "one value throughout"
     if seen.there < FEW and seen.there <= 0.4 * seen.n + 1:

@@ -95,6 +95,12 @@ class Look:
         return self.missing + sum(rows for value, rows in self.counts.items() if not value.strip())
 
     @property
+    def flag(self) -> bool:
+        """Whether the cells hold one value or none, such as `x` where something is so."""
+        single = self.type in ("text", "number", "integer", "boolean") and not self.dates
+        return single and self.distinct == 1 and self.missing > 0
+
+    @property
     def words(self) -> set[str]:
         """The words in the column's name: `riskLevel_2` holds risk and level."""
         return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", self.name)}

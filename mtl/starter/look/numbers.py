@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import islice
+from math import inf
 
 from mtl.data.files.formats.form import ColumnForm
 from mtl.starter.words import CURRENCIES, MEASURES
@@ -17,6 +19,10 @@ MOSTLY = 0.8
 """Least share of distinct texts that are numbers in a column of numbers; the others may mean missing values."""
 SIGNS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", "'"), (",", "'"), (".", " "), (",", " "))
 """Decimal and thousands signs, the usual ones first: of two that fit as well, the first is taken."""
+ENOUGH = 20
+"""Fewest rows with a point, and without one, by which points are thousands signs."""
+POINTED = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
+WHOLE = re.compile(r"[+-]?[0-9]+")
 SPACE, APOSTROPHE = "[ \u00a0\u202f]", "['\u2019]"
 NUMBER = r"[+-]?[0-9][0-9.,'\u2019 \u00a0\u202f]*(?:[eE][+-]?[0-9]+)?|[+-]?[.,][0-9]+"
 WITH_UNIT = re.compile(rf"([+-]?)([^\s0-9+-]*?)\s*({NUMBER})\s*([^\s0-9+-]*)")
@@ -57,6 +63,47 @@ def number_form(values: Iterable[str], comma: bool | None = None) -> tuple[Colum
             doubt = "the comma could be the decimal sign too"
         decimal, thousands = usual
     return ColumnForm(decimal=decimal, thousands=thousands, unit=unit), doubt
+
+
+def points_in_thousands(counts: Mapping[str, int], form: ColumnForm) -> tuple[ColumnForm, str]:
+    """How a column is read whose every point stands before three digits, as in `1.748`; the form as it is for others.
+
+    Such a number may be 1748 or 1.748. It is taken for 1748 if `ENOUGH` rows have a point and as many have a whole
+    number below 1000 without one: a program that cuts zeros off decimals leaves fewer than three of them at times.
+
+    Args:
+        counts: distinct text -> rows.
+        form: how the column is read by the first look.
+
+    Returns:
+        the form, and why another one is possible; "" if none is.
+    """
+    if (form.decimal, form.thousands) != (".", ""):
+        return form, ""
+    pointed, short = 0, 0.0
+    number = _number(".", "")
+    for text, rows in counts.items():
+        bare = _bare(text.strip(), form.unit) if form.unit else text.strip()
+        if not number.fullmatch(bare):
+            continue
+        if POINTED.fullmatch(bare):
+            pointed += rows
+        elif WHOLE.fullmatch(bare):
+            short += rows if len(bare.lstrip("+-")) <= 3 else -inf
+        else:
+            return form, ""
+    if not pointed:
+        return form, ""
+    in_thousands = replace(form, decimal=",", thousands=".")
+    if min(pointed, short) >= ENOUGH:
+        return in_thousands, (
+            "each point stands before three digits and is read as a thousands sign; "
+            "if it is the decimal sign, remove the column from data.source.formats"
+        )
+    return form, (
+        "each point stands before three digits and is read as the decimal sign; "
+        'if it is a thousands sign, write {decimal: ",", thousands: "."} for the column in data.source.formats'
+    )
 
 
 def tells_comma(values: Iterable[str]) -> bool:

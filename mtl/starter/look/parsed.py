@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mtl.data.columns.numbers import as_written
 from mtl.data.files.formats.form import ColumnForm
 from mtl.starter.look.dates import date_form, reads_date
-from mtl.starter.look.numbers import SAMPLE, number_form, tells_comma
+from mtl.starter.look.numbers import SAMPLE, number_form, points_in_thousands, tells_comma
 from mtl.starter.words import MARKERS
 
 FEW_ROWS = 0.01
@@ -166,6 +166,8 @@ def forms_of(columns: Mapping[str, Mapping[str, int]], delimiter: str) -> dict[s
         number = number_form(texts, comma)
         if number is not None and number[1] and delimiter == ";":
             number = number_form(texts, True)
+        if number is not None and not number[1]:
+            number = points_in_thousands(columns[name], number[0])
         if number is not None:
             found[name] = (Parsed(number[0]), number[1])
         elif (date := date_form(texts)) is not None:

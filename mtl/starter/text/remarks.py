@@ -28,9 +28,17 @@ def notes(plan: Plan, first_row: int) -> list[str]:
         plan: what the recipe makes of the table.
         first_row: the number of the table's first row in messages.
     """
-    lines = [
+    lines = list(of_totals(plan, first_row))
+    if plan.copies:
+        lines.append(of_copies(plan.copies))
+    lines += [
         f"column {quoted(name)} is left out, because it gives a label away: {how}"
         for name, how in plan.leaks.items()
+    ]
+    lines += [
+        f"column {quoted(far.column)}: {far.value:.15g} in row {far.row + first_row} is more than 1000 times as large "
+        "as 99% of its numbers; correct it in the file if it is a slip"
+        for far in plan.far
     ]
     lines += _outcomes(plan)
     lines += _splits(plan)
@@ -41,6 +49,31 @@ def notes(plan: Plan, first_row: int) -> list[str]:
         own = _of_column(plan, plan.looks[name], first_row, said=len(marked) > MOST_SHOWN)
         lines += [f"column {quoted(name)}: {line}" for line in own]
     return [*lines, *_left_out(plan)]
+
+
+def of_totals(plan: Plan, first_row: int) -> Iterator[str]:
+    """A line for each row that looks like a total; a recipe cannot leave a row out."""
+    for total in plan.totals[:MOST_SHOWN]:
+        yield (
+            f"row {total.row + first_row} looks like a total ({quoted(total.text)} in column {quoted(total.column)}): "
+            "remove it from the file, or it is learned from as a row"
+        )
+    if len(plan.totals) > MOST_SHOWN:
+        more = counted(len(plan.totals) - MOST_SHOWN, "other row looks", "other rows look")
+        yield f"{more} like a total: remove each from the file"
+
+
+def of_copies(rows: int) -> str:
+    """What copies do to a split."""
+    one = "row is an exact copy of another"
+    return (
+        f"{counted(rows, one, 'rows are exact copies of others')}; copies may be on both sides of the split"
+    )
+
+
+def is_code(seen: Look) -> bool:
+    """Whether a category is written as a number or as a flag, so that its role needs a reason."""
+    return seen.numeric or seen.padded or seen.flag
 
 
 def of_form(seen: Look, first_row: int) -> str:
@@ -116,7 +149,7 @@ def _of_column(plan: Plan, seen: Look, first_row: int, said: bool) -> Iterator[s
         yield f"{_listed(dropped)} {_be(dropped)} taken for a missing label, because the other values are yes and no"
     role = plan.roles.get(seen.name, ("", ""))
     kind = plan.kinds.get(seen.name)
-    if role[0] == "categorical" and (seen.numeric or seen.padded):
+    if role[0] == "categorical" and is_code(seen):
         yield f"its values are categories: {role[1]}"
     if kind is not None and kind[0] == "multilabel" and seen.type == "text" and seen.blank:
         yield (

@@ -16,7 +16,7 @@ from mtl.starter.guess.settings import Settings
 from mtl.starter.look.columns import Look
 from mtl.starter.look.opening import Opening
 from mtl.starter.plan import Plan
-from mtl.starter.text.remarks import of_form
+from mtl.starter.text.remarks import is_code, of_copies, of_form, of_totals
 from mtl.starter.text.yaml_lines import comment, scalar, wrapped
 
 RARE = 20
@@ -41,6 +41,8 @@ def head(file: TableFile, path: Path) -> Iterator[str]:
 
 def source(opening: Opening, folder: Path, plan: Plan, first_row: int) -> Iterator[str]:
     """The lines of `data.source`, except its inputs."""
+    for line in of_totals(plan, first_row):
+        yield f"  # {comment(line)}"
     where, root = opening.path.resolve(), folder.resolve()
     shown = str(where.relative_to(root)) if where.is_relative_to(root) else str(where)
     yield "  source:"
@@ -114,7 +116,7 @@ def inputs(plan: Plan) -> Iterator[str]:
         if role == "dates" and plan.named(role):
             yield "      # each date gives its year, month, weekday and days since 1970"
     for name in plan.named("categorical"):
-        if plan.looks[name].numeric or plan.looks[name].padded:
+        if is_code(plan.looks[name]):
             yield f"      # {comment(name)} is a category: {plan.roles[name][1]}"
     lacking = [name for name in (*plan.named("numeric"), *plan.named("dates")) if plan.looks[name].missing]
     if lacking:
@@ -136,6 +138,8 @@ def left_out(plan: Plan) -> Iterator[str]:
 
 def split(n_rows: int, plan: Plan, stratify: str | None) -> Iterator[str]:
     """The lines of `data.split`: a column that names splits, else rows held out by time, by group, or by classes."""
+    if plan.copies:
+        yield f"  # {of_copies(plan.copies)}"
     fractions = {"validation": 0.1 if n_rows >= 500 else 0.2, "test": 0.2}
     held_out = ", ".join(f"{name}: {part}" for name, part in fractions.items() if name not in plan.splits)
     if plan.split_column is not None:

@@ -10,6 +10,9 @@ import yaml
 from mtl.errors import quoted
 from mtl.recipe.text.scalars import plain_text
 
+LONGEST = 250
+"""Most characters of a comment; a longer text is cut."""
+
 
 def scalar(value: Any) -> str:
     """A value as YAML on one line."""
@@ -26,7 +29,7 @@ def scalar(value: Any) -> str:
 
 def comment(text: str) -> str:
     """Text that cannot end its comment."""
-    return text if text.isprintable() and len(text) <= 200 else quoted(text)
+    return text if text.isprintable() and len(text) <= LONGEST else quoted(text)
 
 
 def wrapped(prefix: str, names: Sequence[str]) -> Iterator[str]:

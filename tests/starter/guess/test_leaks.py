@@ -24,6 +24,7 @@ HALF = [v if i % 2 else "" for i, v in enumerate(YES)]
 
 LEAKS: dict[str, tuple[list[Any], list[Any], str]] = {
     "a copy": (YES, YES, "each value stands for one of 'label'"),
+    "a flag": (["x" if v == "yes" else "" for v in YES], YES, "each value stands for one of 'label'"),
     "other words": ([int(v == "yes") for v in YES], YES, "each value stands for one of 'label'"),
     "a copy of a rare class": ([int(v == "Y") for v in RARE], RARE, "each value stands for one of 'label'"),
     "a finer value": ([v + str(i % 2) for i, v in enumerate(CLASSES)], CLASSES, "each value tells that of 'label'"),
@@ -81,3 +82,32 @@ def test_labels_in_random_order_are_no_function_of_a_column(tmp_path: Path) -> N
     columns = {f"c{i}": rng.integers(0, 2 + i % 19, 40).tolist() for i in range(2000)}
     file = TableFile(write_csv(tmp_path / "t.csv", {**columns, "label": [i % 2 for i in range(40)]}))
     assert find_leaks(file, look(file), list(columns), {"label": ()}) == {}
+
+
+def test_copies_of_rows_are_no_evidence(tmp_path: Path) -> None:
+    """Repeated rows agree in a label of many digits and in each input; that tells nothing of other rows."""
+    rng = np.random.default_rng(4)
+    x, z, yr = (rng.standard_normal(1000).round(6).tolist() for _ in range(3))
+    columns = {"x": [*x, *x[:3]], "z": [*z, *z[:3]], "yr": [*yr, *yr[:3]]}
+    file = TableFile(write_csv(tmp_path / "t.csv", columns))
+    assert find_leaks(file, look(file), ["x", "z"], {"yr": ()}) == {}
+    file = TableFile(write_csv(tmp_path / "copy.csv", {**columns, "z": columns["yr"]}))
+    assert find_leaks(file, look(file), ["x", "z"], {"yr": ()}) == {"z": "its order is that of 'yr'"}
+
+
+def test_rows_of_one_person_are_no_evidence(tmp_path: Path) -> None:
+    """Height and label of a person are those of each of the person's rows, while other columns differ."""
+    rng = np.random.default_rng(4)
+    height, label = (rng.standard_normal(100).round(6).repeat(2).tolist() for _ in range(2))
+    columns = {"height": height, "x": rng.random(200).tolist(), "label": label}
+    file = TableFile(write_csv(tmp_path / "t.csv", columns))
+    how = find_leaks(file, look(file), ["height", "x"], {"label": ()})
+    assert "it separates" not in how.get("height", "")
+
+
+def test_a_leak_in_a_table_of_few_combinations(tmp_path: Path) -> None:
+    """Three towns and two answers make six rows at most, so that equal rows are no copies."""
+    columns = {"town": [["a", "b", "c"][i % 3] for i in range(N)], "v": YES, "label": YES}
+    file = TableFile(write_csv(tmp_path / "t.csv", columns))
+    how = "each value stands for one of 'label'"
+    assert find_leaks(file, look(file), ["town", "v"], {"label": ()}) == {"v": how}

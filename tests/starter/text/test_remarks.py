@@ -16,6 +16,8 @@ from mtl.starter.write import Starter, starter_recipe
 from tests.support.columns import cycle, floats, write_csv
 
 N = 200
+X = np.random.default_rng(0).standard_normal(N).round(6).tolist()
+"""Numbers of so many digits that no two rows are equal."""
 LABEL = np.random.default_rng(5).integers(0, 2, N).tolist()
 
 
@@ -23,7 +25,7 @@ def starter(
     folder: Path, columns: dict[str, Sequence[Any]], targets: Sequence[str] = ("label",), **options: Any
 ) -> Starter:
     """The recipe for a table of these columns, a number and a label."""
-    plain = {"x": floats(N), "label": LABEL, **columns}
+    plain = {"x": X, "label": LABEL, **columns}
     return starter_recipe(str(write_csv(folder / "t.csv", plain)), targets, folder, **options)
 
 
@@ -134,6 +136,47 @@ def test_what_is_said_of_labels(tmp_path: Path) -> None:
         "  tags: {kind: multilabel, target: tags, empty: none}    # texts list several labels, separated by '|'",
     ):
         assert line in found.text.splitlines()
+
+
+def test_a_total_is_said_first_and_in_the_recipe(tmp_path: Path) -> None:
+    columns = {"shop": [*(f"n{i}" for i in range(N)), "Total"], "x": [*X, 1e6], "label": [*LABEL, 1]}
+    found = starter_recipe(str(write_csv(tmp_path / "t.csv", columns)), ["label"], tmp_path)
+    line = (
+        "row 202 looks like a total ('Total' in column 'shop'): "
+        "remove it from the file, or it is learned from as a row"
+    )
+    assert found.notes[:2] == (
+        line,
+        "column 'x': 1000000 in row 202 is more than 1000 times as large as 99% of its numbers; "
+        "correct it in the file if it is a slip",
+    )
+    assert f"  # {line}" in found.text.splitlines()
+
+
+def test_many_totals_take_four_lines(tmp_path: Path) -> None:
+    columns = {"shop": ["Total" if i % 40 == 39 else f"n{i}" for i in range(N)], "x": X, "label": LABEL}
+    columns["x"] = ["" if i % 40 == 39 else x for i, x in enumerate(X)]
+    notes = starter_recipe(str(write_csv(tmp_path / "t.csv", columns)), ["label"], tmp_path).notes
+    assert [note.split(" (")[0] for note in notes[:3]] == [
+        f"row {row} looks like a total" for row in (41, 81, 121)
+    ]
+    assert notes[3] == "2 other rows look like a total: remove each from the file"
+
+
+def test_copies_of_rows_are_said_first(tmp_path: Path) -> None:
+    x, label = [*X, *X[:3]], [*LABEL, *LABEL[:3]]
+    z = [value**2 for value in x]
+    path = write_csv(tmp_path / "t.csv", {"x": x, "z": z, "label": label})
+    found = starter_recipe(str(path), ["label"], tmp_path)
+    line = "3 rows are exact copies of others; copies may be on both sides of the split"
+    assert found.notes == (line,)
+    assert f"  # {line}" in found.text.splitlines()
+    path = write_csv(tmp_path / "t.csv", {"x": x[: N + 1], "z": z[: N + 1], "label": label[: N + 1]})
+    assert (
+        starter_recipe(str(path), ["label"], tmp_path)
+        .notes[0]
+        .startswith("1 row is an exact copy of another;")
+    )
 
 
 def test_two_columns_that_name_splits(tmp_path: Path) -> None:
