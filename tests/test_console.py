@@ -486,7 +486,8 @@ def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
 @pytest.mark.parametrize("stopped", [True, False])
 def test_the_advice_after_an_early_stop_is_not_to_train_longer(stopped: bool, capsys: Capture) -> None:
     end = replace(END, baselines={"test/t0/linear": 0.75})
-    tell(end, of=trainer(epoch=2, stopped=stopped))
+    early = ("train.early_stopping={metric: validation/t0/accuracy}",)
+    tell(end, of=trainer(epoch=2, stopped=stopped, overrides=early, validation=True))
     out = capsys.readouterr().out
     assert "t0: accuracy 0.5000 is not better than a linear model's 0.7500; " in out
     assert ("train longer" in out) == (not stopped)
