@@ -118,7 +118,7 @@ def test_the_file_of_the_training_rows_is_told_wherever_it_lies(
 def test_a_file_of_held_out_rows_is_no_training_file(tmp_path: Path) -> None:
     train, test = (
         write_csv(tmp_path / "a.csv", shop_rows(80)),
-        write_csv(tmp_path / "b.csv", shop_rows(40, 1)),
+        write_csv(tmp_path / "b.csv", [{**row, "id": f"t{i}"} for i, row in enumerate(shop_rows(40, 1))]),
     )
     made = recipe(train, tasks={"yes": {"kind": "binary", "target": "yes"}})
     made["data"]["source"]["test"] = str(test)
