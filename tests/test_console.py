@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -480,6 +481,16 @@ def test_an_epoch_of_many_tasks_is_one_line(capsys: Capture) -> None:
 def test_an_early_stop_has_no_time_left(capsys: Capture) -> None:
     tell(epoch(), of=trainer(epoch=1, stopped=True))
     assert " left" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_the_advice_after_an_early_stop_is_not_to_train_longer(stopped: bool, capsys: Capture) -> None:
+    end = replace(END, baselines={"test/t0/linear": 0.75})
+    early = ("train.early_stopping={metric: validation/t0/accuracy}",)
+    tell(end, of=trainer(epoch=2, stopped=stopped, overrides=early, validation=True))
+    out = capsys.readouterr().out
+    assert "t0: accuracy 0.5000 is not better than a linear model's 0.7500; " in out
+    assert ("train longer" in out) == (not stopped)
 
 
 @pytest.mark.parametrize(("n_rows", "rate"), [(1000, "2,000"), (499, "998"), (1500, "3,000")])

@@ -15,10 +15,12 @@ def say_results(
     metrics: Mapping[str, float | None],
     baselines: Mapping[str, float | None],
     split: str,
+    stopped_early: bool,
 ) -> None:
     """Print the results of a split as a table, and a warning for each task that is not better than its baselines.
 
-    The warnings go to stdout as the results do, so that they stand together in a file as well.
+    Their advice is not to train longer if early stopping ended the training. The warnings go to stdout as the results
+    do, so that they stand together in a file as well.
     """
     say(results_table({**metrics, **baselines}, split, units_of(tasks), last=(CONSTANT, LINEAR)))
     names = {name.split("/")[2] for name in baselines if name.startswith(f"{split}/")}
@@ -26,5 +28,5 @@ def say_results(
     beside = [text for name, text in legend if name in names]
     if beside:
         say(f"{'; '.join(beside)} (the headline metric of each task, on the same rows)")
-    for line in not_better(tasks, metrics, baselines, split):
+    for line in not_better(tasks, metrics, baselines, split, stopped_early):
         say(f"warning: {line}")

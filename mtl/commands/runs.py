@@ -54,14 +54,20 @@ def evaluate(
     record = model.folder.record
     trained = {name: value for name, value in record.results.items() if name.startswith("train/")}
     beside = (record.baselines or {}) if data is None else {}
-    say_results(model.recipe.tasks, {**trained, **metrics}, beside, shown)
+    say_results(model.recipe.tasks, {**trained, **metrics}, beside, shown, bool(record.stopped_early))
 
 
 @click.command()
 @run_argument
 @click.option("--input", "data", required=True, metavar="FILE", help="CSV, Parquet or npz; needs no labels.")
 @click.option("--output", required=True, metavar="FILE", help="CSV, Parquet or npz, by its suffix.")
-@click.option("--keep", multiple=True, metavar="COLUMN", help="A column of the input to carry through.")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="A,B,...",
+    help="Columns of the input to carry through; may be given several times. One that has the name of a prediction "
+    "becomes NAME_given.",
+)
 @trained_device_option
 @plugin_option
 @debug_option

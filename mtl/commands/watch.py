@@ -164,7 +164,8 @@ class TrainingConsole:
         self.close()
         dataset, sources = self._trainer.dataset, self._trainer.recipe.data.by_name.values()
         say()
-        say_results(self._trainer.recipe.tasks, event.metrics, event.baselines, "test")
+        stopped = self._trainer.progress.stopped
+        say_results(self._trainer.recipe.tasks, event.metrics, event.baselines, "test", stopped)
         if dataset.ceiling:
             shown = [f"{task} {number(value)}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
             more = (
@@ -175,7 +176,7 @@ class TrainingConsole:
             say(f"best possible accuracy: {', '.join(shown)}{more}")
         if any(source.generated_now() for source in sources):
             say("the data are generated, not measured")
-        if self._trainer.progress.stopped:
+        if stopped:
             say(_early_stop(self._trainer))
         chosen = self._trainer.progress.best_step is not None
         why = "chosen on validation" if chosen else "the last epoch"

@@ -5,11 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from mtl.console import counted, percent
 from mtl.data.types import Rows
 from mtl.recipe.keys.recipe import Recipe
 
 FEW_ROWS = 30
 """A held-out split with fewer rows gives a notice: one row of 30 is 3.3 points of accuracy."""
+
+FAR = 0.5
+"""A split gives a notice if it differs from its fraction by more than this part of the fraction, and by over a row."""
+
+
+def missed_fractions(
+    splits: Mapping[str, Rows], fractions: Mapping[str, float], n: int, whole: str | None
+) -> Iterator[str]:
+    """A line about each held-out split that is far from the fraction which the recipe asks for.
+
+    Args:
+        splits: split -> its rows.
+        fractions: split -> the fraction that it should hold.
+        n: the rows that the fractions are of.
+        whole: what stays on one side of the split, in words; None if it is not known.
+    """
+    why = f", because {whole} stays whole" if whole is not None else ""
+    for split, fraction in fractions.items():
+        n_rows = len(splits[split])
+        if abs(n_rows - fraction * n) > max(FAR * fraction * n, 1):
+            yield (
+                f"split {split!r} has {percent(n_rows, n)} of the rows ({n_rows:,} of {n:,}) "
+                f"where data.split.{split} asks for {fraction * 100:.3g}%{why}"
+            )
 
 
 def notices_of(recipe: Recipe, splits: Mapping[str, Rows]) -> Iterator[str]:
@@ -36,5 +61,7 @@ def _is_small(split: str, n_rows: int) -> bool:
 
 def _few(split: str, n_rows: int) -> str:
     so = "its results are rough" if split == "test" else "the step that it selects is largely chance"
-    rows = f"{n_rows} rows" if n_rows > 1 else "1 row"
-    return f"split {split!r} has {rows}, so {so}: one row is {100 / n_rows:.3g}% of them"
+    each = f"one row is {100 / n_rows:.3g}% of them" if n_rows > 1 else "a single row decides them"
+    if split != "test" and n_rows == 1:
+        each = "a single row decides it"
+    return f"split {split!r} has {counted(n_rows, 'row')}, so {so}: {each}"

@@ -9,8 +9,9 @@ from mtl.data.rows.split_rules import Codes
 from mtl.data.rows.splits import check_apart, given_by_column, make_splits
 from mtl.data.types import Array, Header, Labels, Rows
 from mtl.dataset.join import Joined
+from mtl.dataset.notices import missed_fractions
 from mtl.errors import UserError, quoted
-from mtl.recipe.keys.data import duration_of, seconds_of
+from mtl.recipe.keys.data import Split, duration_of, seconds_of
 from mtl.recipe.keys.recipe import Recipe
 
 
@@ -49,11 +50,19 @@ def split_rows(recipe: Recipe, joined: Joined, header: Header) -> tuple[dict[str
         check_apart(group, splits, groups, "group", path=("group",))
     _check_ids(recipe, joined, splits)
     used = sum(len(rows) for rows in splits.values())
-    said = []
+    pool = given["train"] if "train" in given else range(joined.n_rows - sum(map(len, given.values())))
+    said = list(missed_fractions(splits, split.held_out, len(pool), _whole_of(split)))
     if used < joined.n_rows and (split.column is not None or split.by_time is not None):
         verb = "is" if joined.n_rows - used == 1 else "are"
         said.append(f"{joined.n_rows - used:,} of {counted(joined.n_rows, 'row')} {verb} in no split")
     return splits, said
+
+
+def _whole_of(split: Split) -> str | None:
+    """What a split never divides, in words, because the recipe asks for it; None if it asks for nothing."""
+    if split.group is not None:
+        return f"each group of column {quoted(split.group)}"
+    return "each time" if split.by_time is not None else None
 
 
 def _extra(joined: Joined, column: str, key: str) -> tuple[Array, tuple[str, ...] | None]:

@@ -17,6 +17,7 @@ from mtl.data.files.table import Table, TableFile
 from mtl.data.learned import Learned
 from mtl.data.types import Array, Header, Layout
 from mtl.errors import UserError, did_you_mean, quoted, without_paths
+from mtl.inference.keep import kept_columns
 from mtl.recipe.specs import SourceSpec
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Feed:
 
         Args:
             data: the path, table or array.
-            keep: columns of a table.
+            keep: columns of a table; each text is one, or several with commas between them.
             unseen: for each categorical column, the count of values that were not seen in training.
 
         Raises:
@@ -119,6 +120,7 @@ class Feed:
             known = file.headers
         if name in known:
             self._check_shape(known[name][0], path.name)
+        keep = kept_columns(keep, known)
         for arrays in stream(file, list(dict.fromkeys([name, *keep])), self.rows):
             yield {n: arrays[n] for n in keep}, self._numbers(arrays[name], start, path.name)
             start += len(arrays[name])
@@ -149,6 +151,7 @@ class Feed:
     def _table(
         self, file: Table, keep: Sequence[str], unseen: Mapping[str, Unseen] | None
     ) -> Iterator[Batch]:
+        keep = kept_columns(keep, file.column_names)
         for name in keep:
             if name not in file.column_names:
                 near = did_you_mean(name, file.column_names)

@@ -93,7 +93,8 @@ class TrainedModel(Trained):
             UserError: there is no such split, or the file has another form than the run's data.
 
         Warns:
-            UserWarning: more than half of the values of a column of `data` were not seen in training.
+            UserWarning: more than half of the values of a column of `data` were not seen in training, or the run was
+                trained on this file.
         """
         return rescore(self, split, data, lambda notice: warnings.warn(notice, stacklevel=3))
 

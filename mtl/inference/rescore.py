@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from mtl.console import counted
 from mtl.data.columns.spelling import Known
 from mtl.data.columns.unseen import Unseen, notices, trackers
-from mtl.data.files.opening import opened_once
+from mtl.data.files.opening import opened, opened_once
 from mtl.data.types import Layout
-from mtl.dataset.assemble import Dataset, assembled, load_dataset, wanted_of
+from mtl.dataset.assemble import Dataset, assembled, load_dataset, read_sources, wanted_of
 from mtl.dataset.header import header_of
 from mtl.dataset.join import Joined, join
 from mtl.dataset.standardize import check_finite
@@ -21,6 +23,7 @@ from mtl.errors import UserError, did_you_mean, quoted, without_paths
 from mtl.evaluation.evaluate import evaluate
 from mtl.inference.load import Trained
 from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.text.files import file_paths
 from mtl.training import devices
 
 
@@ -37,11 +40,29 @@ def rescore(
     with devices.settings(recipe.train.deterministic, model.folder.record.threads):
         if data is not None:
             dataset, split = other_data(model, Path(data), warn), "test"
+            if _was_trained_on(model, Path(data)):
+                n_train = counted(model.folder.record.data.rows["train"], "training row")
+                warn(
+                    f"{data} is the file that the run was trained on, so that its {n_train} count too and the numbers "
+                    f"say little of new rows; mtl eval {model.folder.path} measures the rows that were held out"
+                )
         else:
             dataset = own_data(model, split)
         device = next(model.built.model.parameters()).device
         dataset = dataset.to(device)
         return evaluate(model.built.model, recipe.tasks, dataset, dataset.splits[split], split)
+
+
+def _was_trained_on(model: Trained, path: Path) -> bool:
+    """Whether a file is one of the training rows, byte for byte; False if the data of the run are gone or changed."""
+    # a source names the files of validation and test by keys of these names
+    own = [Path(file) for keys, file in file_paths(model.recipe.data, ()) if keys[-1] == "path"]
+    with suppress(UserError, OSError):
+        size = path.stat().st_size
+        alike = [file for file in own if file.is_file() and file.stat().st_size == size]
+        if any(opened(file).sha256 == opened(path).sha256 for file in alike):
+            return read_sources(model.recipe).fingerprint == model.folder.record.data.sha256
+    return False
 
 
 def own_data(model: Trained, split: str) -> Dataset:

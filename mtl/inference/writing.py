@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from mtl.data.columns.unseen import Unseen
 from mtl.data.files.column_types import is_bytes, is_list, is_text
 from mtl.errors import EnvironmentFault, UserError, quoted
+from mtl.inference.keep import beside
 from mtl.signals import undoing
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def write_predictions(
     """Predict for every row of a file, and return the number of rows; `output` appears only when it is complete.
 
     In a CSV or npz file a list of labels is one text. An empty list is written as empty text where the task says
-    `empty: none`, else as the separator alone, which reads back as a list without labels.
+    `empty: none`, else as the separator alone, which reads back as a list without labels. A kept column that has the
+    name of a prediction is called `<name>_given`.
 
     Raises:
         UserError: the input has another form than the run's data, or the output's name is taken or has an unknown
@@ -94,11 +96,9 @@ def write_predictions(
     writer: Writer | None = None
     try:
         for kept, predictions in model.batches(data, keep, unseen):
-            taken = [name for name in kept if name in predictions]
-            if taken:
-                raise UserError("--keep", f"column {quoted(taken[0])} is the name of a prediction")
+            columns = beside(kept, predictions)
             writer = writer or WRITERS[target.suffix](temporary, lists)
-            writer.write({**kept, **predictions})
+            writer.write(columns)
             n_rows += len(next(iter(predictions.values())))
         if writer is None:
             raise UserError(data, "no rows")

@@ -286,7 +286,7 @@ def test_predict_needs_no_labels(suffix: str, folder: Path, capsys: Capture) -> 
         (["--input", "shop.csv", "--output", "p.xlsx"], "--output: 'p.xlsx' is none of .csv, .parquet, .npz"),
         (["--input", "shop.csv", "--output", "shop.csv"], "--output: 'shop.csv' is the input; give another name"),
         (["--input", "shop.csv", "--output", "p.csv", "--keep", "idd"], "no column 'idd' (did you mean 'id'?)"),
-        (["--input", "shop.csv", "--output", "p.csv", "--keep", "yes"], "--keep: column 'yes' is the name of"),
+        (["--input", "shop.csv", "--output", "p.csv", "--keep", "id,idd"], "no column 'idd' (did you mean 'id'?)"),
         (["--input", "lacks.csv", "--output", "p.csv"], "lacks.csv: no column 'city'; columns: x, y"),
         (["--input", "bad.csv", "--output", "p.csv"], "bad.csv:row 7, column 'x': 'abc' is not a number"),
         (["--input", "bad.csv", "--output", "p.npz"], "bad.csv:row 7, column 'x': 'abc' is not a number"),

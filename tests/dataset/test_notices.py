@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl.dataset.notices import FEW_ROWS, notices_of
+from mtl.dataset.assemble import load_dataset
+from mtl.dataset.header import header_of
+from mtl.dataset.notices import FEW_ROWS, missed_fractions, notices_of
 from tests.support.assertions import Capture, called
 from tests.support.recipes import around, recipe, table, write
 from tests.support.tables import write_rows
@@ -26,7 +28,14 @@ ON_A_TABLE = around(table("t.csv", "x"))
         ),
         (
             {"train": 80, "test": 1},
-            ["split 'test' has 1 row, so its results are rough: one row is 100% of them"],
+            ["split 'test' has 1 row, so its results are rough: a single row decides them"],
+        ),
+        (
+            {"train": 80, "validation": 1, "test": 30},
+            [
+                "split 'validation' has 1 row, so the step that it selects is largely chance: "
+                "a single row decides it"
+            ],
         ),
         (
             {"train": 80, "validation": 4, "test": 29},
@@ -78,3 +87,39 @@ def test_a_run_and_a_dry_run_warn(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for command in (["--dry-run"], ["--quiet"]):
         done = called(capsys, "run", "--resume", "run", "train.epochs=2", *command)
         assert (done.returncode, done.stderr) == (0, warned)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "said"),
+    [
+        ((700, 100, 200), []),
+        ((550, 150, 300), []),  # half as much again
+        (
+            (549, 151, 300),
+            ["split 'validation' has 15% of the rows (151 of 1,000) where data.split.validation asks"],
+        ),
+        (
+            (851, 50, 99),
+            ["split 'test' has 9.9% of the rows (99 of 1,000) where data.split.test asks for 20%"],
+        ),
+        ((8, 2, 2), []),  # as near as a row allows
+    ],
+)
+def test_a_split_that_is_far_from_its_fraction(n_rows: tuple[int, int, int], said: list[str]) -> None:
+    splits = {s: np.arange(n) for s, n in zip(("train", "validation", "test"), n_rows, strict=True)}
+    lines = list(missed_fractions(splits, {"validation": 0.1, "test": 0.2}, sum(n_rows), None))
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+def test_few_groups_miss_the_fractions_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"x": i, "site": min(i // 333, 2), "label": i % 2} for i in range(1000)]
+    write_rows(tmp_path / "t.csv", rows)
+    split = {"group": "site", "validation": 0.1, "test": 0.2}
+    checked = recipe(**{**ON_A_TABLE, "data__split": split})
+    far = [line for line in load_dataset(checked, header_of(checked)).notices if "asks for" in line]
+    assert [line.split(" has ")[0] for line in far] == ["split 'validation'", "split 'test'"]
+    assert "of 1,000) where data.split.validation asks for 10%" in far[0]
+    assert "of 1,000) where data.split.test asks for 20%" in far[1]
+    assert all(line.endswith(", because each group of column 'site' stays whole") for line in far)

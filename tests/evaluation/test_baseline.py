@@ -253,28 +253,49 @@ TASK = {"target": "sort"}
 def said(
     kind: str, own: float | None, constant: float | None, linear: float | None, **more: Any
 ) -> list[str]:
-    trained = more.pop("trained", None)
+    trained, stopped = more.pop("trained", None), more.pop("stopped", False)
     spec = TASKS[kind].model_validate({"kind": kind, **TASK, **more})
     metric = spec.headline
     values = {"test/a/constant": constant, "test/a/linear": linear}
-    return list(
-        not_better({"a": spec}, {f"test/a/{metric}": own, f"train/a/{metric}": trained}, values, "test")
-    )
+    metrics = {f"test/a/{metric}": own, f"train/a/{metric}": trained}
+    return list(not_better({"a": spec}, metrics, values, "test", stopped))
+
+
+LINEAR_IS_FINE = "; the linear model may be the better choice"
 
 
 def test_what_is_not_better_is_told() -> None:
     assert said("multiclass", 0.81, 0.5, 0.8) == []
-    assert said("multiclass", 0.8, 0.5, 0.8, trained=0.79) == [
-        "a: accuracy 0.8000 is not better than a linear model's 0.8000; train longer, or with another optimizer.lr"
+    assert said("multiclass", 0.79, 0.5, 0.8, trained=0.79) == [
+        "a: accuracy 0.7900 is not better than a linear model's 0.8000; "
+        f"train longer, or try another optimizer.lr or a smaller network{LINEAR_IS_FINE}"
     ]
     assert said("multiclass", 0.7, 0.5, 0.8, trained=0.95) == [
         "a: accuracy 0.7000 is not better than a linear model's 0.8000, though it is 0.9500 on the training rows; "
-        "raise optimizer.weight_decay, add dropout, or leave out inputs"
+        f"take a smaller network, raise optimizer.weight_decay, add dropout, or leave out inputs{LINEAR_IS_FINE}"
     ]
     assert said("binary", 0.4, 0.5, 0.45) == [
         "a: auroc 0.4000 is not better than 0.5000, which one answer for all rows reaches; "
         "see whether the inputs say anything about it"
     ]
+
+
+def test_a_run_that_stopped_early_is_not_told_to_train_longer() -> None:
+    assert said("multiclass", 0.79, 0.5, 0.8, stopped=True) == [
+        "a: accuracy 0.7900 is not better than a linear model's 0.8000; "
+        f"try another optimizer.lr or a smaller network{LINEAR_IS_FINE}"
+    ]
+
+
+@pytest.mark.parametrize("own", [0.8, 0.80004, 0.79996])
+def test_four_equal_digits_are_a_tie(own: float) -> None:
+    (line,) = said("multiclass", own, 0.5, 0.8, trained=0.80003)
+    assert line.startswith("a: accuracy 0.8000 is only as good as a linear model's 0.8000; train longer, ")
+    (line,) = said("multiclass", own, 0.8, 0.5)
+    assert line.startswith(
+        "a: accuracy 0.8000 is only as good as 0.8000, which one answer for all rows reaches; "
+    )
+    assert said("multiclass", 0.8001, 0.5, 0.8) == []
 
 
 def test_the_direction_of_the_metric_counts() -> None:
@@ -296,7 +317,7 @@ def test_of_many_tasks_some_are_told_and_the_others_counted() -> None:
     names = [f"t{i}" for i in range(20)]
     metrics: dict[str, float | None] = {f"test/{name}/accuracy": 0.5 for name in names}
     values: dict[str, float | None] = {f"test/{name}/linear": 0.6 for name in names}
-    lines = list(not_better(dict.fromkeys(names, spec), metrics, values, "test"))
+    lines = list(not_better(dict.fromkeys(names, spec), metrics, values, "test", False))
     assert [line.split(":")[0] for line in lines[:6]] == names[:6]
     assert lines[6:] == ["14 more tasks are not better than a linear model or one answer for all rows"]
 

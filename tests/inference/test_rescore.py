@@ -89,10 +89,45 @@ def test_columns_in_another_order_and_further_ones_that_patterns_would_find(tmp_
     mtl.run(plain, out=tmp_path / "run")
     model = mtl.load(tmp_path / "run")
     turned = [{"s_0": 9.0, "s_2": row["s_2"], "s_1": row["s_1"], "c": row["c"]} for row in rows]
-    assert model.evaluate(data=write_csv(tmp_path / "b.csv", turned)) == model.evaluate(data=data)
+    with pytest.warns(UserWarning, match="was trained on"):
+        own = model.evaluate(data=data)
+    assert model.evaluate(data=write_csv(tmp_path / "b.csv", turned)) == own
     narrow = write_csv(tmp_path / "n.csv", [{"s_1": 1.0, "c": 1}])
     with pytest.raises(UserError, match=r"^n\.csv: no column 's_2'"):
         model.evaluate(data=narrow)
+
+
+# --- what is told ---
+
+
+def test_the_file_of_the_training_rows_is_told_wherever_it_lies(
+    model: TrainedModel, shop: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.csv"
+    shutil.copyfile(shop / "shop.csv", copy)
+    n_train = model.folder.record.data.rows["train"]
+    with pytest.warns(UserWarning, match="was trained on") as caught:
+        model.evaluate(data=copy)
+    assert [str(each.message) for each in caught] == [
+        f"{copy} is the file that the run was trained on, so that its {n_train} training rows count too and the "
+        f"numbers say little of new rows; mtl eval {model.folder.path} measures the rows that were held out"
+    ]
+    model.evaluate(data=write_csv(tmp_path / "other.csv", ALL[:-1]))  # warnings are errors
+
+
+def test_a_file_of_held_out_rows_is_no_training_file(tmp_path: Path) -> None:
+    train, test = (
+        write_csv(tmp_path / "a.csv", shop_rows(80)),
+        write_csv(tmp_path / "b.csv", [{**row, "id": f"t{i}"} for i, row in enumerate(shop_rows(40, 1))]),
+    )
+    made = recipe(train, tasks={"yes": {"kind": "binary", "target": "yes"}})
+    made["data"]["source"]["test"] = str(test)
+    made["data"]["split"] = {}
+    mtl.run(made, out=tmp_path / "run")
+    model = mtl.load(tmp_path / "run")
+    with pytest.warns(UserWarning, match="its 80 training rows count too"):
+        model.evaluate(data=train)
+    assert model.evaluate(data=test) == model.evaluate("test")
 
 
 # --- what is refused ---

@@ -105,6 +105,44 @@ def test_a_csv_is_plain(model: TrainedModel, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("keep", "names"),
+    [
+        (["id,city"], ["id", "city"]),
+        (["id, city", "x"], ["id", "city", "x"]),
+        (["id", "id,x"], ["id", "x"]),
+        (["a,b"], ["a,b"]),  # a column of this name
+        (['"a,b",id'], ["a,b", "id"]),
+    ],
+)
+@pytest.mark.parametrize("source", [write_csv, write_parquet])
+def test_commas_between_columns_to_keep(
+    keep: list[str], names: list[str], source: Any, model: TrainedModel, tmp_path: Path
+) -> None:
+    data = source(tmp_path / f"in.{source.__name__[6:]}", [{**row, "a,b": "7"} for row in ROWS])
+    write_predictions(model, str(data), str(tmp_path / "out.csv"), keep)
+    found = read(tmp_path / "out.csv")
+    assert list(found) == [*names, *NAMES]
+
+
+def test_each_unknown_name_of_a_list_is_told(model: TrainedModel, tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "in.csv", ROWS)
+    for keep, name in ((["id,cty"], "'cty' (did you mean 'city'?)"), (["a\nb"], r"'a\nb'"), ([","], "','")):
+        with pytest.raises(UserError) as caught:
+            write_predictions(model, str(data), str(tmp_path / "out.csv"), keep)
+        assert str(caught.value) == f"in.csv: no column {name}; --keep names columns of the input"
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_kept_label_stands_beside_its_prediction(suffix: str, model: TrainedModel, tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "in.csv", ROWS)
+    write_predictions(model, str(data), str(tmp_path / f"out{suffix}"), keep=["id", "yes"])
+    found = read(tmp_path / f"out{suffix}")
+    assert list(found) == ["id", "yes_given", *NAMES]
+    assert found["yes_given"] == [row["yes"] for row in ROWS]
+    assert found["yes"] == as_texts(model.predict(data)["yes"])
+
+
 ODD = {
     "list": (pa.array([[1.5, 2.0], None, []]), ["[1.5, 2.0]", "", "[]"], ["[1.5, 2.0]", "", "[]"]),
     "words": (pa.array([["a", "b"], [], None]), ["a|b", "|", ""], ["a|b", "|", ""]),
@@ -251,7 +289,9 @@ def test_what_was_there_is_replaced(model: TrainedModel, tmp_path: Path) -> None
         ("d.csv", [], UserError, "--output: 'd.csv' is a directory"),
         ("in.csv", [], UserError, "--output: 'in.csv' is the input; give another name"),
         ("d.csv/../in.csv", [], UserError, "--output: 'd.csv/../in.csv' is the input; give another name"),
-        ("out.csv", ["yes"], UserError, "--keep: column 'yes' is the name of a prediction"),
+        ("out.csv", ["yes", "yes_given"], UserError,
+         "--keep: column 'yes' is the name of a prediction, and 'yes_given' is taken too; "
+         "keep one of the two, or rename a column of the input"),
         ("out.csv", ["idd"], UserError,
          "in.csv: no column 'idd' (did you mean 'id'?); --keep names columns of the input"),
         ("no/such/out.csv", [], EnvironmentFault, "no/such/out.csv: cannot write: no such file or directory"),
@@ -263,7 +303,7 @@ def test_what_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    write_csv(Path("in.csv"), ROWS)
+    write_csv(Path("in.csv"), [{**row, "yes_given": 1} for row in ROWS])
     Path("d.csv").mkdir()
     with pytest.raises(fault) as caught:
         write_predictions(model, "in.csv", output, keep)
