@@ -13,9 +13,6 @@ from mtl.training.trainer import Trainer
 
 SHOWN = 6
 """Most tasks that have a line each; of more tasks, the best and the worst are told."""
-CHANCE = (
-    "of two rows, one with it and one without, ranks the right one higher {share} of the time (chance: 50%)"
-)
 SENTENCES = {
     "accuracy": "{share} of test labels predicted right",
     "balanced_accuracy": "{share} of the test labels of a class predicted right, as a mean over the classes",
