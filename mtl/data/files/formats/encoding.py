@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from mtl.errors import UserError
 
@@ -16,7 +16,6 @@ Encoding = Literal[
     "cp437", "cp850", "mac-roman", "koi8-r", "shift-jis", "cp932", "euc-jp", "euc-kr", "gb18030", "big5",
 ]  # fmt: skip
 """Encodings of text, by their Python names. UTF-16 needs its byte order mark, or is little-endian."""
-ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 BUFFER = 1 << 18
 """Bytes that are recoded at once."""
 

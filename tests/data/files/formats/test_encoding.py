@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from mtl.data.files.formats import encoding as encodings
-from mtl.data.files.formats.encoding import ENCODINGS, Encoding
+from mtl.data.files.formats.encoding import Encoding
 from mtl.data.files.table import TableFile
 from mtl.errors import UserError
 
@@ -19,7 +20,7 @@ def cells(file: TableFile) -> list[dict[str, str]]:
     return [row for _, batch in file.batches(file.column_names) for row in batch.to_pylist()]
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", get_args(Encoding))
 def test_every_encoding(encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encodings, "BUFFER", 5)  # characters are cut between two reads
     special = {
