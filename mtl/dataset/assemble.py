@@ -18,7 +18,7 @@ from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
-from mtl.dataset.notices import notices_of
+from mtl.dataset.notices import notices_of, repeated_rows
 from mtl.dataset.screen import screen
 from mtl.dataset.split import split_rows
 from mtl.dataset.standardize import check_finite
@@ -122,7 +122,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     outputs = known_outputs(recipe, header)
     with recipe.at("data", "split"):
         splits, said = split_rows(recipe, joined, header)
-    notices += [*said, *notices_of(recipe, splits)]
+    notices += [*said, *notices_of(recipe, splits), *repeated_rows(recipe, joined.inputs, splits)]
     tasks: dict[str, TaskLabels] = {}
     on_unlabelled = recipe.data.split.on_unlabelled
     faults: list[UserError] = []
