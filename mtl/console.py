@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import suppress
 from typing import IO
 
@@ -67,6 +67,13 @@ def number(value: float | None) -> str:
 def counted(n: int, thing: str, things: str | None = None) -> str:
     """A number of things: `1 task`, `2,000 rows`; `things` is the plural if it is not `thing` with an s."""
     return f"{n:,} {thing if n == 1 else things or f'{thing}s'}"
+
+
+def rows_of_splits(splits: Mapping[str, Sized]) -> str:
+    """The numbers of rows of splits: `40 train, 1 test row`."""
+    numbers = ", ".join(f"{len(rows):,} {split}" for split, rows in splits.items())
+    last = len(list(splits.values())[-1])
+    return f"{numbers} row" if last == 1 else f"{numbers} rows"
 
 
 def percent(part: float, whole: float) -> str:

@@ -142,15 +142,21 @@ def dotted(path: KeyPath) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that is most similar to `name`, or None if none is similar; upper and lower case are equal."""
+    """The known name that is most similar to `name`, or None if none is similar.
+
+    Upper and lower case are equal, and spaces around a name do not count.
+    """
     by_folded: dict[str, str] = {}
     for each in known:
-        by_folded.setdefault(each.casefold(), each)
-    near = difflib.get_close_matches(str(name)[:80].casefold(), by_folded, n=1, cutoff=0.6)
+        by_folded.setdefault(each.strip().casefold(), each)
+    near = difflib.get_close_matches(str(name)[:80].strip().casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[near[0]] if near else None
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """` (did you mean 'seed'?)` with the nearest known name, or an empty text."""
     near = nearest(name, known)
-    return f" (did you mean {quoted(near)}?)" if near is not None else ""
+    if near is None:
+        return ""
+    spaces = ", with its spaces" if near != near.strip() else ""
+    return f" (did you mean {quoted(near)}{spaces}?)"

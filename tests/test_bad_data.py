@@ -103,7 +103,10 @@ def test_a_sound_table_is_not_refused(folder: Path, capsys: Capture) -> None:
             text = "x,z,c,label\n" + "".join(f"{i / 2},{i},{'rb'[i % 2]},{'ab'[i % 2]}\n" for i in range(120))
             (folder / name).write_text(text, encoding="utf-8")
         else:
-            pq.write_table(pa.concat_tables([numbered()] * 15), folder / name)
+            whole = pa.concat_tables([numbered()] * 15)  # rows of which none repeats another
+            pq.write_table(
+                whole.set_column(0, "x", pa.array(range(whole.num_rows), pa.float64())), folder / name
+            )
         done = called(capsys, "run", "r.yaml", "--quiet")
         assert (done.returncode, done.stderr) == (0, "")
 
@@ -151,7 +154,8 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "of another kind": (
         "train.xlsx",
         Path.touch,
-        ".path: ... train.xlsx: a table is one of .csv, .tsv, .txt, .parquet, .pq, .npz, not '.xlsx'",
+        ".path: ... train.xlsx: a table is one of .csv, .tsv, .txt, .parquet, .pq, .npz, not '.xlsx'; "
+        "save the sheet as CSV or Parquet",
     ),
     "no suffix": ("train", Path.touch, ".path: ... train: a table is one of"),
     "CSV named .parquet": (

@@ -86,7 +86,9 @@ def test_a_sound_input_is_not_refused(
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "sound.py"
     script.write_text(
-        "import numpy as np\n\nnp.savez('data.npz', inputs=np.ones((160, 3)), label=np.arange(160) % 2)\n"
+        "import numpy as np\n\n"
+        "rows = np.arange(480.0).reshape(160, 3)  # none repeats another\n"
+        "np.savez('data.npz', inputs=rows, label=np.arange(160) % 2)\n"
     )
     make(script, tmp_path)
     before = contents(tmp_path)

@@ -17,7 +17,7 @@ import click
 import pytest
 
 from mtl import __version__, cli
-from mtl.errors import ENVIRONMENT, INTERRUPTED, OK, TERMINATED
+from mtl.errors import ENVIRONMENT, INTERRUPTED, OK, TERMINATED, USER
 from mtl.recipe.load import load_recipe
 from tests.support.assertions import Capture, Done, called, contents, refused
 from tests.support.command_line import ROOT, TINY, good
@@ -137,6 +137,11 @@ def test_help_imports_nothing_heavy() -> None:
         ("run", "mtl run: a recipe is missing"),
         ("run --dry-run", "mtl run: a recipe is missing"),
         ("run t.yaml --devise cpu", "mtl run: No such option '--devise' ... '--device'"),
+        (
+            "run t.yaml --lr 3",
+            "mtl run: No such option '--lr' ... settings are key=value, without dashes: optimizer.lr=",
+        ),
+        ("run no.csv", "'no.csv': no such file, and no built-in recipe has that name"),
         ("run t.yaml --out", "mtl ... Option '--out' requires an argument"),
         ("run t.yaml b", "command line: 'b' is not an override; write key.sub=value"),
         ("run --resume auto", "--resume auto: needs the folder of the run; add --out DIR"),
@@ -156,6 +161,17 @@ def test_help_imports_nothing_heavy() -> None:
 )
 def test_wrong_arguments(arguments: str, expected: str, capsys: Capture, folder: Path) -> None:  # C1
     refused(lambda: called(capsys, *arguments.split()), folder, [expected])
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "show", "summary"])
+def test_a_table_is_no_recipe(command: str, capsys: Capture, folder: Path) -> None:
+    (folder / "my rows.csv").write_text("a,b\n" * 3000, encoding="utf-8")
+    done = called(capsys, command, "my rows.csv")
+    assert (done.returncode, done.stderr) == (
+        USER,
+        "error: my rows.csv: is a table, not a recipe; "
+        "mtl init 'my rows.csv' --targets A,B writes a recipe for its columns A and B\n",
+    )
 
 
 def test_wrong_arguments_in_a_process_of_their_own(run_mtl: Callable[..., Done], folder: Path) -> None:
@@ -358,7 +374,7 @@ def test_resume_of_no_run(name: str, capsys: Capture, folder: Path) -> None:  # 
 
 def test_runs(run_of: Path, capsys: Capture, folder: Path) -> None:
     (folder / "empty").mkdir()
-    assert good(called(capsys, "runs")) == "no runs below runs\n"
+    assert good(called(capsys, "runs")) == "no runs below runs; mtl runs DIR looks elsewhere\n"
     assert good(called(capsys, "runs", "empty")) == "no runs below empty\n"
     (folder / "runs" / "tiny").mkdir(parents=True)
     shutil.copytree(run_of, folder / "runs" / "tiny" / "1")

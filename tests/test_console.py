@@ -22,6 +22,7 @@ from mtl.console import (
     number,
     percent,
     results_table,
+    rows_of_splits,
     say,
     table,
 )
@@ -102,6 +103,13 @@ def test_number(value: float | None, text: str) -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"), [((40, 10), "40 train, 10 test rows"), ((2_000, 1), "2,000 train, 1 test row")]
+)
+def test_rows_of_splits(sizes: tuple[int, int], text: str) -> None:
+    assert rows_of_splits(dict(zip(("train", "test"), map(range, sizes), strict=True))) == text
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,5 @@ def test_did_you_mean() -> None:
     assert did_you_mean("LABEL", ["x", "label"]) == " (did you mean 'label'?)"
     assert did_you_mean("label", ["Labels", "LABEL"]) == " (did you mean 'LABEL'?)"
     assert did_you_mean("STRASSE", ["Straße"]) == " (did you mean 'Straße'?)"
+    assert did_you_mean("a", ["b", " a "]) == " (did you mean ' a ', with its spaces?)"
+    assert did_you_mean(" label", ["label"]) == " (did you mean 'label'?)"

@@ -13,7 +13,7 @@ from statistics import median
 from time import perf_counter
 
 from mtl import __version__
-from mtl.console import counted, file_size, number, say
+from mtl.console import counted, file_size, number, rows_of_splits, say
 from mtl.data.files.download import cache_folder
 from mtl.errors import EnvironmentFault, UserError
 
@@ -86,8 +86,7 @@ def _fashion_mnist() -> str:
 
     source = SOURCES["fashion_mnist"].model_validate({"kind": "fashion_mnist", "sample": True})
     columns = source.columns(0)
-    rows = ", ".join(f"{len(rows):,} {split}" for split, rows in columns.splits.items())
-    return f"the shipped sample is whole: {rows} rows"
+    return f"the shipped sample is whole: {rows_of_splits(columns.splits)}"
 
 
 def _recipes() -> str:

@@ -95,7 +95,7 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
-        complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}")
+        complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}{_settings(error)}")
         return USER
     except click.Abort:
         raise
@@ -137,6 +137,15 @@ def _told(error: UserError) -> int:
     if len(errors) > SHOWN_ERRORS:
         complain(f"... and {len(errors) - SHOWN_ERRORS} more")
     return error.code
+
+
+def _settings(error: click.ClickException) -> str:
+    """The advice on an unknown option of a command that takes the settings of a recipe as `key=value`."""
+    context = getattr(error, "ctx", None)
+    takes = context is not None and any("KEY=VALUE" in (p.metavar or "") for p in context.command.params)
+    if takes and isinstance(error, click.NoSuchOption):
+        return "; settings are key=value, without dashes: optimizer.lr=0.01"
+    return ""
 
 
 def _command_of(error: click.ClickException) -> str:

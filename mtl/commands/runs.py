@@ -121,7 +121,7 @@ def runs(root: str | None, debug: bool) -> None:
         head = ["run", "recipe", "status", "step", "test mean"]
         say(table(head, [_row_of(run) for run in found], left=3))
     elif not broken:
-        say(f"no runs below {root or 'runs'}")
+        say(f"no runs below {root}" if root else "no runs below runs; mtl runs DIR looks elsewhere")
     for error in broken[:SHOWN_BROKEN]:
         complain(f"warning: {error}")
     if len(broken) > SHOWN_BROKEN:

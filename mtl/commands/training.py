@@ -17,7 +17,7 @@ from mtl.commands.options import (
     plugin_option,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import counted, say
+from mtl.console import counted, rows_of_splits, say
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def _foretold(trainer: Trainer) -> str:
 
     from mtl.report.summary import summarize
 
-    rows = ", ".join(f"{len(rows):,} {split}" for split, rows in trainer.dataset.splits.items())
+    rows = rows_of_splits(trainer.dataset.splits)
     steps, epochs = counted(trainer.total_steps, "step"), counted(trainer.epochs, "epoch")
     network = trainer.built.to(torch.device("meta"))
     summary = summarize(trainer.recipe, network, trainer.dataset.header)
-    return f"{summary}\n\nwould train for {steps} in {epochs} on {trainer.device}; {rows} rows"
+    return f"{summary}\n\nwould train for {steps} in {epochs} on {trainer.device}; {rows}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.commands.closing import closing_lines
 from mtl.commands.results import say_results
-from mtl.console import complain, counted, duration, number, say
+from mtl.console import complain, counted, duration, number, rows_of_splits, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -74,9 +74,10 @@ class TrainingConsole:
         if self.quiet:
             return
         say(f"{recipe.name}: {recipe.description}" if recipe.description else recipe.name)
-        counts = ", ".join(f"{len(rows):,} {split}" for split, rows in trainer.dataset.splits.items())
         size = sum(parameter.numel() for parameter in trainer.built.model.parameters())
-        say(f"{counts} rows; {counted(size, 'parameter')}; {trainer.device}; run {path}")
+        say(
+            f"{rows_of_splits(trainer.dataset.splits)}; {counted(size, 'parameter')}; {trainer.device}; run {path}"
+        )
         if progress.step:
             steps = counted(progress.step_in_epoch, "step")
             within = f", {steps} into the next" if progress.step_in_epoch else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -18,13 +19,13 @@ from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
-from mtl.dataset.notices import notices_of
+from mtl.dataset.notices import notices_of, repeated_rows
 from mtl.dataset.screen import screen
 from mtl.dataset.split import split_rows
 from mtl.dataset.standardize import check_finite
 from mtl.dataset.standardize import fit as fit_standardize
 from mtl.dataset.undefined import Undefined, notices_on, undefined_metrics
-from mtl.errors import UserError, raise_all
+from mtl.errors import UserError, gathered, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TaskSpec
 from mtl.task_groups import TaskGroup, known_outputs, task_groups
@@ -88,7 +89,7 @@ def read_sources(recipe: Recipe) -> Joined:
     """The wanted columns of all sources."""
     columns = {}
     for name, source in recipe.data.by_name.items():
-        with recipe.at("data", *recipe.data.path_of(name)):
+        with _at_source(recipe, name):
             own = wanted_of(recipe, name if recipe.data.sources is not None else None)
             ids = source.row_ids()
             if ids is not None:
@@ -98,6 +99,22 @@ def read_sources(recipe: Recipe) -> Joined:
             found = source.read(recipe.seeds.labels, own)
             columns[name] = check_columns(source, found, tuple(own.labels))
     return join(columns)
+
+
+@contextmanager
+def _at_source(recipe: Recipe, name: str) -> Iterator[None]:
+    """Place the errors of a source at the source, but those of weights of rows at the task that names their column."""
+    faults: list[UserError] = []
+    try:
+        yield
+    except UserError as error:
+        for each in error.errors:
+            asked = [t for t, s in recipe.tasks.items() if each.path == ("sample_weight", s.sample_weight)]
+            prefix = ("tasks", asked[0]) if asked else ("data", *recipe.data.path_of(name))
+            path = each.path[:1] if asked else each.path
+            with gathered(faults), recipe.at(*prefix):
+                raise type(each)(each.place, each.what, each.todo, path=path) from None
+    raise_all(faults)
 
 
 def _held(wanted: Wanted, header: Header) -> Wanted:
@@ -122,7 +139,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     outputs = known_outputs(recipe, header)
     with recipe.at("data", "split"):
         splits, said = split_rows(recipe, joined, header)
-    notices += [*said, *notices_of(recipe, splits)]
+    notices += [*said, *notices_of(recipe, splits), *repeated_rows(recipe, joined.inputs, splits)]
     tasks: dict[str, TaskLabels] = {}
     on_unlabelled = recipe.data.split.on_unlabelled
     faults: list[UserError] = []

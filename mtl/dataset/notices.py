@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 
 from mtl.console import counted, percent
-from mtl.data.types import Rows
+from mtl.data.types import Array, Rows
+from mtl.dataset.copies import n_copied
 from mtl.recipe.keys.recipe import Recipe
 
 FEW_ROWS = 30
@@ -37,6 +38,23 @@ def missed_fractions(
             )
 
 
+MANY = 0.01
+"""A run gives a notice if more than this part of its test rows repeat training rows."""
+
+
+def repeated_rows(recipe: Recipe, inputs: Array, splits: Mapping[str, Rows]) -> Iterator[str]:
+    """A line if many test rows have exactly the inputs of a training row; generated rows are not looked at."""
+    if "test" not in splits or _is_generated(recipe):
+        return
+    n, n_test = n_copied(inputs, splits["train"], splits["test"]), len(splits["test"])
+    if n > MANY * n_test:
+        yield (
+            f"{n:,} of {counted(n_test, 'test row')} ({percent(n, n_test)}) {'has' if n == 1 else 'have'} exactly the "
+            "inputs of a training row, so that test says less about new rows; leave out repeated rows, or keep them on "
+            "one side by data.split.group"
+        )
+
+
 def notices_of(recipe: Recipe, splits: Mapping[str, Rows]) -> Iterator[str]:
     """The notices about the size of splits and steps, one line each.
 
@@ -44,7 +62,7 @@ def notices_of(recipe: Recipe, splits: Mapping[str, Rows]) -> Iterator[str]:
         recipe: the recipe; rows that it generates are not the user's to add, so that few of them are no notice.
         splits: split -> its rows.
     """
-    if not any(source.generated_now() for source in recipe.data.by_name.values()):
+    if not _is_generated(recipe):
         yield from (_few(split, len(rows)) for split, rows in splits.items() if _is_small(split, len(rows)))
     train = recipe.train
     n_batches = math.ceil(len(splits["train"]) / train.batch_size)
@@ -53,6 +71,10 @@ def notices_of(recipe: Recipe, splits: Mapping[str, Rows]) -> Iterator[str]:
             f"train.accumulate is {train.accumulate}, but an epoch has {n_batches} "
             f"batch{'es' if n_batches > 1 else ''} of {train.batch_size} rows, so that it is a single step"
         )
+
+
+def _is_generated(recipe: Recipe) -> bool:
+    return any(source.generated_now() for source in recipe.data.by_name.values())
 
 
 def _is_small(split: str, n_rows: int) -> bool:

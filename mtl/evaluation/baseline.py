@@ -1,4 +1,4 @@
-"""The results that cost nothing beside those of a network: one answer for all rows, and a linear model.
+"""The trivial baselines beside the results of a network: one answer for all rows, and a linear model.
 
 Shapes: B batch, n rows, F inputs, T tasks of a group, O outputs per task.
 """

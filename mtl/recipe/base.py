@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, LiteralString, Self
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, LiteralString, Self, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -66,7 +67,8 @@ class Model(BaseModel):
         kind: Any = error["type"]
         if kind == "extra_forbidden" and len(error["loc"]) == 1:
             key = error["loc"][0]
-            meant = did_you_mean(key, cls.model_fields) if near else ""
+            deeper = f" (did you mean {quoted(f'{within}.{key}')}?)" if (within := cls._holder(key)) else ""
+            meant = (deeper or did_you_mean(key, cls.model_fields)) if near else ""
             known = ", ".join(cls.model_fields) if near and not meant else ""
             kind = _custom("unknown_key", f"unknown key {quoted(key)}{cls._for_kind()}{meant}", known)
         elif kind in _OWN:
@@ -79,6 +81,14 @@ class Model(BaseModel):
         return detail
 
     @classmethod
+    def _holder(cls, key: object) -> str | None:
+        """The field that has a key of this name one level down, if there is one."""
+        for name, field in cls.model_fields.items():
+            if any(key in part.model_fields for part in _models_in((field.annotation, *field.metadata))):
+                return name
+        return None
+
+    @classmethod
     def _for_kind(cls) -> str:
         return ""
 
@@ -88,6 +98,17 @@ class Model(BaseModel):
         fields = type(self).model_fields
         values: dict[str, Any] = handler(self)
         return {k: v for k, v in values.items() if v is not None or fields[k].default is not None}
+
+
+def _models_in(parts: Iterable[Any]) -> Iterator[type[Model]]:
+    """The models in a field's annotation: a section of the recipe, or each member of a family."""
+    for part in parts:
+        if isinstance(part, Kind):
+            yield from (part.registry[name] for name in part.registry.names())
+        elif isinstance(part, type) and issubclass(part, Model):
+            yield part
+        elif get_origin(part) in (Annotated, Union, UnionType):
+            yield from _models_in((*get_args(part), *getattr(part, "__metadata__", ())))
 
 
 MAX_NEAR = 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from mtl.recipe.text.yaml import MAX_VALUES, Document, Mark, place_of, read_file
 
 BUILT_IN = Path(__file__).parent.parent / "recipes"
 MAX_BASES = 8
+TABLES = (".csv", ".tsv", ".parquet", ".pq")
+"""Suffixes of files for which `mtl init` writes a recipe."""
 
 
 def built_in_names() -> tuple[str, ...]:
@@ -77,6 +80,9 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> Document:
         top = Place("recipe")
         return Document("recipe", _as_read(source, ()), {(): Mark(top, top)})
     path = find(os.fspath(source))
+    if path.suffix.lower() in TABLES and path.is_file():
+        todo = f"mtl init {shlex.quote(str(path))} --targets A,B writes a recipe for its columns A and B"
+        raise UserError(str(path), "is a table, not a recipe", todo)
     return read_file(path, str(source) if path.parent != BUILT_IN else str(path))
 
 

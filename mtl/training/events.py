@@ -111,7 +111,7 @@ class Ended:
         metrics: the last row of each split with the selected weights: `test/garment/accuracy` -> value.
         epoch: the epoch of the selected weights.
         step: the step of the selected weights.
-        baselines: the headline metric of models that cost nothing: `test/garment/linear` -> value.
+        baselines: the headline metric of the trivial baselines: `test/garment/linear` -> value.
         plugins: the plug-ins of the run, which later commands need too.
     """
 

@@ -161,7 +161,7 @@ def test_broken_folders_are_told_of(run: Path, capsys: Capture) -> None:
 def test_a_root_that_is_no_folder(run: Path, capsys: Capture) -> None:
     refused(lambda: called(capsys, "runs", "rnu"), Path(), ["rnu: no such folder"])
     refused(lambda: called(capsys, "runs", "run/run.json"), Path(), ["run/run.json: is not a folder"])
-    assert called(capsys, "runs").stdout == "no runs below runs\n"
+    assert called(capsys, "runs").stdout == "no runs below runs; mtl runs DIR looks elsewhere\n"
     Path("runs").mkdir()
     assert called(capsys, "runs", "runs").stdout == "no runs below runs\n"
     assert listed(capsys, "run")[0][:3] == ["run", "tiny", "finished"]

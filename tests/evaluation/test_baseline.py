@@ -1,4 +1,4 @@
-"""The results that cost nothing: for every kind of task, every headline metric, and every form of inputs."""
+"""The trivial baselines: for every kind of task, every headline metric, and every form of inputs."""
 
 import json
 import math

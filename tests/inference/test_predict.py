@@ -323,7 +323,8 @@ def test_an_array_that_is_not_like_the_run(data: Any, text: str, arrays: Trained
         (np.zeros((2, 3)), "inputs: the run reads categories by name; give a table"),
         ("nowhere.csv", "nowhere.csv: no such file"),
         ("nowhere.npz", "nowhere.npz: no such file"),
-        ("rows.xlsx", "rows.xlsx: a table is one of .csv, .tsv, .txt, .parquet, .pq, .npz, not '.xlsx'"),
+        ("rows.xlsx", "rows.xlsx: a table is one of .csv, .tsv, .txt, .parquet, .pq, .npz, not '.xlsx'; "
+        "save the sheet as CSV or Parquet"),
     ],
 )  # fmt: skip
 def test_a_table_that_is_not_like_the_run(data: Any, text: str, model: TrainedModel) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_VALUES = 100_000
 """Most distinct values of a category or class."""
 TARGET_OF_TEXT = f"{MISSING}; a target of text takes kind: multiclass"
+WEIGHT_OF_TEXT = "the weight of a row is a number of 0 or more"
 MAX_LABELS = 10_000
 """Most distinct labels of a column that lists labels."""
 
@@ -38,6 +39,7 @@ class Column:
         separator: the text between the labels of one row, for a column that lists labels.
         empty: what an empty text means, for a column that lists labels.
         n_rows: rows of all files.
+        weighs: whether it holds the weights of rows.
         values: (n_rows,) numbers or codes. They are allocated at once, because chunks of many columns would leave
             holes in memory.
         codes: the meaning of the codes.
@@ -51,6 +53,7 @@ class Column:
     separator: str
     empty: Empty | None
     n_rows: int
+    weighs: bool = False
     values: npt.NDArray[Any] | None = None
     codes: Codes | None = None
     dates: bool | None = None
@@ -60,7 +63,7 @@ class Column:
     def add(self, file: Table, first: int, at: int, array: pa.Array) -> None:
         """Read one batch. Its first row is row `first` of its file, and row `at` of all files together."""
         if self.how == "numbers":
-            return self._put(at, numbers(file, self.name, first, array, TARGET_OF_TEXT))
+            return self._put(at, self._numbers(file, first, array))
         if self.how == "times":
             if self.dates is None:
                 self.dates = are_dates(file, self.name, first, array)
@@ -75,6 +78,14 @@ class Column:
             self.listed.append((rows + at, self.codes.add(labels)))
         else:
             self._put(at, self.codes.add(texts(file, self.name, first, array)))
+
+    def _numbers(self, file: Table, first: int, array: pa.Array) -> npt.NDArray[np.float64]:
+        if not self.weighs:
+            return numbers(file, self.name, first, array, TARGET_OF_TEXT)
+        try:
+            return numbers(file, self.name, first, array, WEIGHT_OF_TEXT)
+        except UserError as error:
+            raise UserError(error.place, error.what, error.todo, path=("sample_weight", self.name)) from None
 
     def _put(self, at: int, part: npt.NDArray[Any]) -> None:
         """Keep values in the smallest type that holds all so far: a class then takes one byte per row, not four."""

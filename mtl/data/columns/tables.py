@@ -49,6 +49,11 @@ class TableForm:
     settings: str
 
 
+def _weighs(column: str, wanted: Wanted) -> bool:
+    """Whether a column holds weights of rows alone: of the further columns, only these are read as numbers."""
+    return wanted.extra.get(column) == "numbers" and column not in wanted.labels
+
+
 def read_table(form: TableForm, wanted: Wanted) -> Columns:
     """Read all rows of a table source.
 
@@ -67,7 +72,10 @@ def read_table(form: TableForm, wanted: Wanted) -> Columns:
     for split, file in files.items():
         starts[split] = total
         total += file.n_rows
-    read_as = [Column(name, how, form.separator, wanted.empty.get(name), total) for name, how in columns]
+    read_as = [
+        Column(name, how, form.separator, wanted.empty.get(name), total, _weighs(name, wanted))
+        for name, how in columns
+    ]
     reading = _Reading(form, read_as, total)
     for split, file in files.items():
         reading.read(file, starts[split])

@@ -25,6 +25,7 @@ from mtl.errors import UserError, quoted
 
 TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 SUFFIXES = (*TEXT_SUFFIXES, *PARQUET_SUFFIXES, ".npz")
+SHEETS = (".xlsx", ".xls", ".ods")
 PLAIN = ColumnForm()
 
 Found = TypeVar("Found")
@@ -221,8 +222,11 @@ class TableFile(Table):
     ) -> None:
         suffix, called = path.suffix.lower(), name or path.name
         if suffix not in SUFFIXES:
+            if path.is_dir():
+                raise UserError(str(path), "is a directory", "name the file of the table", path=("path",))
             what = f"a table is one of {', '.join(SUFFIXES)}, not {quoted(path.suffix)}"
-            raise UserError(str(path), what, path=("path",))
+            todo = "save the sheet as CSV or Parquet" if suffix in SHEETS else ""
+            raise UserError(str(path), what, todo, path=("path",))
         self._file = opened(path)
         form: Form
         if suffix in PARQUET_SUFFIXES:

@@ -95,7 +95,7 @@ def make_splits(
     splits = {**{name: rows.astype(np.int64) for name, rows in given.items()}, **taken}
     if len(splits["train"]) == 0:
         n_test, n_validation = len(taken.get("test", ())), len(taken.get("validation", ()))
-        held = f"{n_test} test and {n_validation} validation rows of {len(pool)}"
+        held = f"{n_test:,} test and {counted(n_validation, 'validation row')} of {len(pool):,}"
         raise UserError("", f"split 'train' is empty ({held} are held out)", "hold out less")
     return {name: np.sort(splits[name]) for name in NAMES if name in splits}
 

@@ -146,8 +146,8 @@ def _weighting_problems(weighting: WeightingSpec, tasks: Tasks, train: Train) ->
 
 def _train_problems(train: Train, tasks: Tasks) -> Iterator[Problem]:
     if (train.epochs is None) == (train.max_steps is None):
-        state = "neither is" if train.epochs is None else "both are"
-        yield ("train",), f"give either epochs or max_steps; {state} given"
+        state = "neither is given" if train.epochs is None else "both are given, remove one: ~train.epochs"
+        yield ("train",), f"give either epochs or max_steps; {state}"
     if train.checkpoint.keep < 2:
         yield ("train", "checkpoint", "keep"), "must be at least 2: the newest may be damaged by a power cut"
     if train.early_stopping is not None and train.early_stopping.metric is not None:

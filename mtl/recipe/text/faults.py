@@ -17,6 +17,7 @@ _EXPECTED = {
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "Input should be a mapping"),
     "tuple_type": "Input should be a list",
 }
+_DECIMAL_COMMA = re.compile(r"-?[0-9]{1,20},[0-9]{1,20}")
 _NAME_PATTERN = re.compile(r"\^\[(?P<first>[^]]*)\]\[(?P<rest>[^]]*)\]\*\$")
 
 
@@ -63,8 +64,16 @@ def _fault(error: Mapping[str, Any], document: Document) -> UserError:
         for python, ours in (("Tuple ", "List "), ("Dictionary ", "Mapping "), (" after validation", "")):
             what = what.replace(python, ours)
         what = f"{_EXPECTED.get(kind, what)}, got {_NAMES.get(type(value), type(value).__name__)}"
+        todo = _with_a_point(kind, value)
         what += "" if value is None or isinstance(value, (dict, tuple)) else f" {quoted(str(value))}"
     return UserError(place, what, todo, path=path)
+
+
+def _with_a_point(kind: str, value: object) -> str:
+    """The advice on a number that is written with a decimal comma; "" for anything else."""
+    if kind == "float_type" and isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+        return f"write {value.replace(',', '.')}"
+    return ""
 
 
 def _missing(path: KeyPath, document: Document) -> UserError:
