@@ -11,7 +11,7 @@ from mtl.console import counted
 from mtl.data.rows.splits import CALLED, NAMES
 from mtl.errors import quoted
 from mtl.starter.look.columns import MANY, Look
-from mtl.starter.words import CODED, COUNTED, IDS, SPLITS, UNNAMED
+from mtl.starter.words import CODED, COUNTED, IDS, PERSONS, SPLITS, UNNAMED
 
 FEW = 20
 """Fewest values that a column should have."""
@@ -25,6 +25,7 @@ LONGEST = 200
 """Most characters of a column's name in a recipe."""
 MOST_MISSING = 0.1
 """Largest share of rows that may lack a word for their split."""
+ID = re.compile(r"([_\W][iI][dD]|[a-z](Id|ID))$")
 Role = Literal["numeric", "categorical", "vector", "dates", "image", "id", "none"]
 
 
@@ -48,10 +49,7 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         if seen.distinct >= min(seen.there, MANY):
             return "id", "a different value in each row"
         if seen.distinct > 50:
-            return (
-                "none",
-                "the name is that of an id; --group keeps rows of one value on one side of the split",
-            )
+            return "none", "the name is that of an id"
         return "categorical", f"{seen.distinct} values"
     if seen.numeric:
         if seen.whole and seen.words & CODED and not seen.words & COUNTED and _few(seen):
@@ -102,13 +100,27 @@ def _unfit(seen: Look) -> str | None:
 def _is_id(seen: Look) -> bool:
     if seen.name.lower() in IDS | UNNAMED:
         return True
-    if re.search(r"([_\W][iI][dD]|[a-z](Id|ID))$", seen.name):
+    if ID.search(seen.name):
         return True
     if seen.parsed is None or not seen.whole or not seen.form.plain_numbers or seen.words & COUNTED:
         return False
     # numbers of things have as many digits as each other; sums of money have not
     alike = seen.parsed.largest < DIGITS * seen.parsed.smallest
     return alike and seen.largest > 2**24 and seen.distinct >= min(seen.there, MANY)
+
+
+def names_groups(seen: Look) -> bool:
+    """Whether a column names people or things with several rows each: an id whose values come again, or `person`."""
+    if (
+        seen.type not in ("text", "integer", "number")
+        or seen.dates
+        or not 1 < seen.distinct <= seen.there / 2
+    ):
+        return False
+    named = bool(ID.search(seen.name)) or seen.name.lower() in IDS
+    person = bool({word.removesuffix("s") for word in seen.words} & PERSONS) and not seen.words & COUNTED
+    whole = seen.whole or not seen.numeric
+    return whole and (named or (person and len(seen.words) == 1 and seen.distinct > FEW))
 
 
 def splits_named(seen: Look) -> set[str] | None:
