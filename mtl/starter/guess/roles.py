@@ -61,6 +61,8 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "image", "paths of images"
     what = "codes with leading zeros" if seen.padded else "text"
     if seen.distinct > min(MANY, 0.5 * seen.there, max(FEW, 0.2 * seen.there)):
+        if seen.mixture:
+            return "none", seen.mixture
         return "none", f"{what} with {seen.many} distinct values in {counted(seen.there, 'row')}"
     return "categorical", f"{seen.distinct} {what if seen.padded else 'values'}"
 

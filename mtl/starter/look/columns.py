@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from mtl.data.columns.values import texts
 from mtl.data.files.column_types import is_list, is_text
 from mtl.data.files.formats.form import ColumnForm
 from mtl.data.files.table import TableFile
+from mtl.starter.look.mixtures import mixture_of
 from mtl.starter.look.parsed import Parsed, forms_of
 
 AT_ONCE = 2048
@@ -42,6 +44,7 @@ class Look:
         nothing: rows that list no label.
         doubt: why its texts could be read in another way.
         padded: whether its numbers have leading zeros, as codes have.
+        mixture: what stands in a column of text that is mostly numbers; "" in any other column.
         infinite_row: the place of an infinite number in a column whose type is a number; "" if there is none.
     """
 
@@ -57,6 +60,7 @@ class Look:
     nothing: int = 0
     doubt: str = ""
     padded: bool = False
+    mixture: str = ""
     infinite_row: str = ""
 
     @property
@@ -141,6 +145,7 @@ def look(file: TableFile, separator: str = "|") -> dict[str, Look]:
             parsed.add(texts(file, name, first, batch.column(name)), first)
     for seen in looks.values():
         _settle(seen, file)
+    _see_mixtures(looks, file)
     return looks
 
 
@@ -211,6 +216,22 @@ def _settle(seen: Look, file: TableFile) -> None:
             seen.form = parsed.form_with_missing()
     if seen.type == "text" and seen.parsed is None:
         _see_vectors(seen)
+
+
+def _see_mixtures(looks: Mapping[str, Look], file: TableFile) -> None:
+    """Record what stands in columns of text that are mostly numbers; those of many values are counted anew."""
+    mixed = [
+        seen
+        for seen in looks.values()
+        if seen.type == "text" and seen.parsed is None and not seen.padded and mixture_of(seen.counts)
+    ]
+    counts = {seen.name: Counter(seen.counts if seen.distinct <= MANY else ()) for seen in mixed}
+    many = [seen.name for seen in mixed if seen.distinct > MANY]
+    for first, batch in first_rows(file, many, SEEN_ROWS):
+        for name in many:
+            counts[name].update(texts(file, name, first, batch.column(name)).drop_null().to_pylist())
+    for seen in mixed:
+        seen.mixture = mixture_of(counts[seen.name])
 
 
 def _see_vectors(seen: Look) -> None:

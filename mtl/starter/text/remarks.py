@@ -160,6 +160,8 @@ def _of_column(plan: Plan, seen: Look, first_row: int, said: bool) -> Iterator[s
     kind = plan.kinds.get(seen.name)
     if role[0] == "categorical" and is_code(seen):
         yield f"its values are categories: {role[1]}"
+    if role[0] == "categorical" and seen.mixture:
+        yield f"its values are categories: {seen.mixture}"
     if kind is not None and kind[0] == "multilabel" and seen.type == "text" and seen.blank:
         yield (
             f"{counted(seen.blank, 'empty cell is', 'empty cells are')} taken to say that no label applies; "

@@ -104,6 +104,14 @@ NOTES: dict[str, tuple[str, list[Any], str]] = {
         "label_90_days", floats(N),
         "1 input looks like a label: 'label_90_days'; take out what is known only afterwards",
     ),
+    "numbers and texts": (
+        "v", [f"({i}.5)" if i % 4 == 0 else f"{i}.5" for i in range(N)],
+        "column 'v' is left out: 150 numbers and 50 texts such as '(0.5)' are not read as numbers",
+    ),
+    "numbers and texts of few values": (
+        "v", [f"({i % 20})" if i % 4 == 0 else str(i % 20) for i in range(N)],
+        "column 'v': its values are categories: 150 numbers and 50 texts such as '(0)' are not read as numbers",
+    ),
     "what is left out": (
         "note", [f"text {i}" for i in range(N)],
         "column 'note' is left out: text with 200 distinct values in 200 rows",
