@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ from mtl.console import counted
 from mtl.data.rows.splits import CALLED, NAMES
 from mtl.errors import quoted
 from mtl.starter.look.columns import MANY, Look
-from mtl.starter.words import CODED, COUNTED, IDS, PERSONS, SPLITS, UNNAMED
+from mtl.starter.words import CODED, COUNTED, PERSONS, SPLITS, UNNAMED
 
 FEW = 20
 """Fewest values that a column should have."""
@@ -25,7 +24,6 @@ LONGEST = 200
 """Most characters of a column's name in a recipe."""
 MOST_MISSING = 0.1
 """Largest share of rows that may lack a word for their split."""
-ID = re.compile(r"([_\W][iI][dD]|[a-z](Id|ID))$")
 Role = Literal["numeric", "categorical", "vector", "dates", "image", "id", "none"]
 
 
@@ -43,10 +41,10 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "vector", "lists of numbers"
     if seen.flag:
         return "categorical", f"{quoted(next(iter(seen.counts)))} or empty, which says no"
-    if seen.name.strip().lower() in UNNAMED and seen.whole and seen.distinct >= min(seen.there, MANY):
+    if seen.name.strip().lower() in UNNAMED and seen.whole and seen.all_different:
         return "none", "the number of each row, which pandas writes"
     if _is_id(seen):
-        if seen.distinct >= min(seen.there, MANY):
+        if seen.all_different:
             return "id", "a different value in each row"
         if seen.distinct > 50:
             return "none", "the name is that of an id"
@@ -100,15 +98,13 @@ def _unfit(seen: Look) -> str | None:
 
 
 def _is_id(seen: Look) -> bool:
-    if seen.name.lower() in IDS | UNNAMED:
-        return True
-    if ID.search(seen.name):
+    if seen.called_id:
         return True
     if seen.parsed is None or not seen.whole or not seen.form.plain_numbers or seen.words & COUNTED:
         return False
     # numbers of things have as many digits as each other; sums of money have not
     alike = seen.parsed.largest < DIGITS * seen.parsed.smallest
-    return alike and seen.largest > 2**24 and seen.distinct >= min(seen.there, MANY)
+    return alike and seen.largest > 2**24 and seen.all_different
 
 
 def names_groups(seen: Look) -> bool:
@@ -119,10 +115,9 @@ def names_groups(seen: Look) -> bool:
         or not 1 < seen.distinct <= seen.there / 2
     ):
         return False
-    named = bool(ID.search(seen.name)) or seen.name.lower() in IDS
     person = bool({word.removesuffix("s") for word in seen.words} & PERSONS) and not seen.words & COUNTED
     whole = seen.whole or not seen.numeric
-    return whole and (named or (person and len(seen.words) == 1 and seen.distinct > FEW))
+    return whole and (seen.called_id or (person and len(seen.words) == 1 and seen.distinct > FEW))
 
 
 def splits_named(seen: Look) -> set[str] | None:
