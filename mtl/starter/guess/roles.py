@@ -115,9 +115,12 @@ def names_groups(seen: Look) -> bool:
         or not 1 < seen.distinct <= seen.there / 2
     ):
         return False
-    person = bool({word.removesuffix("s") for word in seen.words} & PERSONS) and not seen.words & COUNTED
-    whole = seen.whole or not seen.numeric
-    return whole and (seen.called_id or (person and len(seen.words) == 1 and seen.distinct > FEW))
+    if seen.numeric and not seen.whole:
+        return False
+    if seen.called_id:
+        return not seen.all_different
+    person = bool({word.removesuffix("s") for word in seen.words} & PERSONS)
+    return person and len(seen.words) == 1 and seen.distinct > FEW
 
 
 def splits_named(seen: Look) -> set[str] | None:
