@@ -176,7 +176,10 @@ def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
 @click.command()
 @click.argument("table_file", metavar="TABLE")
 @click.option(
-    "--targets", required=True, metavar="A,B,...", help='The label columns; "a, b" if one has a comma.'
+    "--targets",
+    required=True,
+    metavar="A,B,...",
+    help='Label columns, or patterns (y_*); "a, b" for a comma.',
 )
 @click.option("--group", metavar="COLUMN", help="People, sites: no value of it on two sides of the split.")
 @click.option("--time", metavar="COLUMN", help="Dates or times: the latest rows are held out.")

@@ -15,11 +15,14 @@ from mtl.starter.look.columns import Look
 from mtl.starter.look.copies import copies
 from mtl.starter.look.opening import Opening
 from mtl.starter.look.outliers import Far, Total, far_outside, totals
+from mtl.starter.look.unnamed import unnamed_values
 
 TABULAR: tuple[Role, ...] = ("numeric", "categorical", "vector", "dates")
 """Roles of columns that are inputs beside each other; an image stands alone."""
 READ: tuple[Role, ...] = ("numeric", "categorical", "dates")
 """Roles of columns that may give a label away."""
+
+NAMES_SPLITS = "it names the split of each row"
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Plan:
         leaks: column that is left out -> how it gives a label away.
         copies: rows that equal an earlier row in each column of the table.
         totals: rows that look like totals of others.
+        unnamed: whether a column without a name holds more than the numbers of the rows; it cannot be read.
         far: numbers of inputs and labels that are far outside of their column.
     """
 
@@ -54,6 +58,7 @@ class Plan:
     copies: int = 0
     totals: Sequence[Total] = ()
     far: Sequence[Far] = ()
+    unnamed: bool = False
 
     def named(self, role: Role) -> list[str]:
         """The columns of a role."""
@@ -93,13 +98,14 @@ def plan_of(
     roles = {name: guess_role(looks[name]) for name in others if name != split_column}
     for name in named:
         if name != split_column:
-            roles[name] = ("none", "it names the split of each row")
+            roles[name] = ("none", NAMES_SPLITS)
     plan = Plan(looks, targets, kinds, roles, split_column, group=group, time=time, dropped=dropped)
     if split_column is not None:
         plan.splits = frozenset(named[split_column])
     plan.leaks, plan.copies = _leaks(opening, plan), copies(file)
     written = opening.table({name: seen.form for name, seen in looks.items()})
     plan.totals = totals(file, written, looks)
+    plan.unnamed = unnamed_values(file)
     quantities = [*plan.named("numeric"), *(name for name in targets if kinds[name][0] == "regression")]
     plan.far = far_outside(written, quantities)
     for name, how in plan.leaks.items():

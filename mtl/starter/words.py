@@ -30,6 +30,12 @@ UNNAMED = frozenset(("", "unnamed: 0", "unnamed: 0.1", "__index_level_0__", "lev
 """Names that a column of row numbers gets if a program writes it without being asked."""
 IDS = _words("id uuid guid key index row")
 
+PERSONS = _words(
+    "person patient customer client user subject participant respondent household family student pupil employee driver "
+    "member account device machine store shop site hospital clinic school"
+)
+"""Words that tell that a column names those to whom several rows may belong."""
+
 # --- values ---
 
 YES = _words("yes y true t 1 pos positive ja j oui si sí")

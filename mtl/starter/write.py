@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mtl.console import counted
@@ -44,8 +45,6 @@ def target_names(text: str) -> list[str]:
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         raise UserError("--targets", f"column {quoted(twice[0])} is given twice")
-    if len(names) > MAX_TASKS:
-        raise UserError("--targets", f"{len(names)} columns, at most {MAX_TASKS} tasks")
     return names
 
 
@@ -125,7 +124,7 @@ def starter_recipe(
 
     Args:
         table: the file; the recipe names it relative to `folder` if it lies below.
-        targets: label columns.
+        targets: label columns, or patterns such as `assay_*`.
         folder: the folder in which the recipe will lie.
         group: a column; rows with the same value of it stay in one split.
         time: a column of times; the latest rows are held out.
@@ -138,6 +137,7 @@ def starter_recipe(
         opening = opening_of(path)
         file = opening.table()
         looks = look(file)
+    targets = _meant(file, targets, [name for name in looks if name not in (group, time)])
     _check(file, looks, targets, group, time)
     plan = plan_of(opening, file, looks, targets, group, time)
     names = _task_names(targets)
@@ -162,8 +162,34 @@ def starter_recipe(
         *sections.training(settings),
     ]
     notes = [opening.note] if opening.note else []
-    notes += remarks.notes(plan, file.form.first_row)
+    notes += remarks.notes(plan, file.form.first_row, settings, n_columns, file.n_rows)
     return Starter("\n".join(lines) + "\n", tuple(remarks.cut(notes, MOST_NOTES)))
+
+
+def _meant(file: TableFile, targets: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The label columns, with each pattern such as `assay_*` replaced by the columns that match it.
+
+    Raises:
+        UserError: no column matches, or there are too many targets.
+    """
+    found: dict[str, None] = {}
+    for name in targets:
+        if name in columns or not set("*?[") & set(name):
+            found[name] = None
+            continue
+        matching = [column for column in columns if fnmatchcase(column, name)]
+        if not matching:
+            raise UserError(
+                "--targets", f"{file.name} has no column like {quoted(name)}; columns: {_known(columns)}"
+            )
+        found.update(dict.fromkeys(matching))
+    if len(found) > MAX_TASKS:
+        raise UserError("--targets", f"{len(found)} columns, at most {MAX_TASKS} tasks")
+    return list(found)
+
+
+def _known(columns: Sequence[str]) -> str:
+    return ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
 
 
 def _check(
@@ -174,7 +200,7 @@ def _check(
     for option, names in (("--targets", targets), ("--group", [group]), ("--time", [time])):
         for name in names:
             if name is not None and name not in looks:
-                known = ", ".join(list(looks)[:20]) + (", ..." if len(looks) > 20 else "")
+                known = _known(list(looks))
                 near = did_you_mean(name, looks)
                 raise UserError(option, f"{file.name} has no column {quoted(name)}{near}; columns: {known}")
     for name in targets:

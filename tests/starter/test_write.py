@@ -56,7 +56,7 @@ def test_the_whole_text(tmp_path: Path) -> None:
         tmp_path / "my table.csv", {"id": list(range(1000)), **columns(1000), "note": ["same"] * 1000}
     )
     starter = starter_recipe(table, ["churned", "spend"], tmp_path)
-    assert starter.notes == ("1 column is left out, each with its reason in the recipe: 'note'",)
+    assert starter.notes == ("column 'note' is left out: one value throughout",)
     assert starter.text == (
         """\
 # yaml-language-server: $schema=recipe.schema.json
@@ -310,6 +310,20 @@ def test_the_names_of_targets(text: str, names: list[str]) -> None:
     assert target_names(text) == names
 
 
+def test_a_pattern_of_targets(tmp_path: Path) -> None:
+    plain = (
+        columns()
+        | {f"y_{i}": [(7 * k // (i + 2)) % 2 for k in range(N)] for i in range(3)}
+        | {"a*": [0, 1] * (N // 2)}
+    )
+    table = write(tmp_path / "t.csv", plain)
+    recipe = write_starter(table, ["y_1", "y_*", "a*"], tmp_path / "r.yaml")
+    assert [spec.target for spec in recipe.tasks.values()] == ["y_1", "y_0", "y_2", "a*"]
+    grouped = starter_recipe(table, ["[xy]_?"], tmp_path, group="y_1").text
+    assert "  y_0: {" in grouped
+    assert "  y_1: {" not in grouped
+
+
 # --- errors ---
 
 
@@ -321,6 +335,7 @@ def test_the_names_of_targets(text: str, names: list[str]) -> None:
             {},
             "--targets: t.csv has no column 'churn' (did you mean 'churned'?); columns: x, city, churned, spend",
         ),
+        (["z_*"], {}, "--targets: t.csv has no column like 'z_*'; columns: x, city, churned, spend"),
         (["churned"], {"group": "g"}, "--group: t.csv has no column 'g'; columns: x, city, churned, spend"),
         (["churned"], {"group": "churned"}, "--group: column 'churned' is a target too"),
         (

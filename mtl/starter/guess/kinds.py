@@ -59,6 +59,8 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
     order = _scale(seen)
     if order is not None:
         return "ordinal", {"order": order}, "the values have a usual order"
+    if seen.mixture:
+        raise UserError("--targets", f"{what}: {seen.mixture}", "write them alike in the file")
     if seen.distinct > MANY or seen.distinct > 0.5 * seen.there:
         raise UserError(
             "--targets",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ from mtl.console import counted
 from mtl.data.rows.splits import CALLED, NAMES
 from mtl.errors import quoted
 from mtl.starter.look.columns import MANY, Look
-from mtl.starter.words import CODED, COUNTED, IDS, SPLITS, UNNAMED
+from mtl.starter.words import CODED, COUNTED, PERSONS, SPLITS, UNNAMED
 
 FEW = 20
 """Fewest values that a column should have."""
@@ -42,16 +41,13 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "vector", "lists of numbers"
     if seen.flag:
         return "categorical", f"{quoted(next(iter(seen.counts)))} or empty, which says no"
-    if seen.name.strip().lower() in UNNAMED and seen.whole and seen.distinct >= min(seen.there, MANY):
+    if seen.name.strip().lower() in UNNAMED and seen.whole and seen.all_different:
         return "none", "the number of each row, which pandas writes"
     if _is_id(seen):
-        if seen.distinct >= min(seen.there, MANY):
+        if seen.all_different:
             return "id", "a different value in each row"
         if seen.distinct > 50:
-            return (
-                "none",
-                "the name is that of an id; --group keeps rows of one value on one side of the split",
-            )
+            return "none", "the name is that of an id"
         return "categorical", f"{seen.distinct} values"
     if seen.numeric:
         if seen.whole and seen.words & CODED and not seen.words & COUNTED and _few(seen):
@@ -63,6 +59,8 @@ def guess_role(seen: Look) -> tuple[Role, str]:
         return "image", "paths of images"
     what = "codes with leading zeros" if seen.padded else "text"
     if seen.distinct > min(MANY, 0.5 * seen.there, max(FEW, 0.2 * seen.there)):
+        if seen.mixture:
+            return "none", seen.mixture
         return "none", f"{what} with {seen.many} distinct values in {counted(seen.there, 'row')}"
     return "categorical", f"{seen.distinct} {what if seen.padded else 'values'}"
 
@@ -100,15 +98,29 @@ def _unfit(seen: Look) -> str | None:
 
 
 def _is_id(seen: Look) -> bool:
-    if seen.name.lower() in IDS | UNNAMED:
-        return True
-    if re.search(r"([_\W][iI][dD]|[a-z](Id|ID))$", seen.name):
+    if seen.called_id:
         return True
     if seen.parsed is None or not seen.whole or not seen.form.plain_numbers or seen.words & COUNTED:
         return False
     # numbers of things have as many digits as each other; sums of money have not
     alike = seen.parsed.largest < DIGITS * seen.parsed.smallest
-    return alike and seen.largest > 2**24 and seen.distinct >= min(seen.there, MANY)
+    return alike and seen.largest > 2**24 and seen.all_different
+
+
+def names_groups(seen: Look) -> bool:
+    """Whether a column names people or things with several rows each: an id whose values come again, or `person`."""
+    if (
+        seen.type not in ("text", "integer", "number")
+        or seen.dates
+        or not 1 < seen.distinct <= seen.there / 2
+    ):
+        return False
+    if seen.numeric and not seen.whole:
+        return False
+    if seen.called_id:
+        return not seen.all_different
+    person = bool({word.removesuffix("s") for word in seen.words} & PERSONS)
+    return person and len(seen.words) == 1 and seen.distinct > FEW
 
 
 def splits_named(seen: Look) -> set[str] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,7 +16,9 @@ from mtl.data.columns.values import texts
 from mtl.data.files.column_types import is_list, is_text
 from mtl.data.files.formats.form import ColumnForm
 from mtl.data.files.table import TableFile
+from mtl.starter.look.mixtures import mixture_of
 from mtl.starter.look.parsed import Parsed, forms_of
+from mtl.starter.words import IDS, UNNAMED
 
 AT_ONCE = 2048
 """Fewest rows that are looked at together."""
@@ -23,6 +26,7 @@ SEEN_ROWS = 200_000
 """Most rows that are read."""
 MANY = 2000
 """Text with more distinct values names rows rather than classes."""
+ID = re.compile(r"([_\W][iI][dD]|[a-z](Id|ID))$")
 
 
 @dataclass
@@ -42,6 +46,8 @@ class Look:
         nothing: rows that list no label.
         doubt: why its texts could be read in another way.
         padded: whether its numbers have leading zeros, as codes have.
+        again: whether a value comes again, in a column of more than `MANY` values that may be an id.
+        mixture: what stands in a column of text that is mostly numbers; "" in any other column.
         infinite_row: the place of an infinite number in a column whose type is a number; "" if there is none.
     """
 
@@ -57,6 +63,8 @@ class Look:
     nothing: int = 0
     doubt: str = ""
     padded: bool = False
+    again: bool = False
+    mixture: str = ""
     infinite_row: str = ""
 
     @property
@@ -93,6 +101,16 @@ class Look:
     def blank(self) -> int:
         """The number of rows without a value, or with nothing but spaces."""
         return self.missing + sum(rows for value, rows in self.counts.items() if not value.strip())
+
+    @property
+    def called_id(self) -> bool:
+        """Whether the name is that of an id, such as `id`, `user_id` and `userId`, or that of row numbers."""
+        return self.name.strip().lower() in IDS | UNNAMED or ID.search(self.name) is not None
+
+    @property
+    def all_different(self) -> bool:
+        """Whether no value comes again; of columns of many values, only those that may be ids are counted."""
+        return not self.again if self.distinct > MANY else self.distinct == self.there
 
     @property
     def flag(self) -> bool:
@@ -141,6 +159,8 @@ def look(file: TableFile, separator: str = "|") -> dict[str, Look]:
             parsed.add(texts(file, name, first, batch.column(name)), first)
     for seen in looks.values():
         _settle(seen, file)
+    _see_mixtures(looks, file)
+    _see_again(looks, file)
     return looks
 
 
@@ -211,6 +231,38 @@ def _settle(seen: Look, file: TableFile) -> None:
             seen.form = parsed.form_with_missing()
     if seen.type == "text" and seen.parsed is None:
         _see_vectors(seen)
+
+
+def _see_mixtures(looks: Mapping[str, Look], file: TableFile) -> None:
+    """Record what stands in columns of text that are mostly numbers; those of many values are counted anew."""
+    mixed = [
+        seen
+        for seen in looks.values()
+        if seen.type == "text" and seen.parsed is None and not seen.padded and mixture_of(seen.counts)
+    ]
+    counts = {seen.name: Counter(seen.counts if seen.distinct <= MANY else ()) for seen in mixed}
+    many = [seen.name for seen in mixed if seen.distinct > MANY]
+    for first, batch in first_rows(file, many, SEEN_ROWS):
+        for name in many:
+            counts[name].update(texts(file, name, first, batch.column(name)).drop_null().to_pylist())
+    for seen in mixed:
+        seen.mixture = mixture_of(counts[seen.name])
+
+
+def _see_again(looks: Mapping[str, Look], file: TableFile) -> None:
+    """Record whether values come again in columns that may be ids and have too many values to be kept."""
+    many = [
+        seen.name
+        for seen in looks.values()
+        if seen.distinct > MANY and (seen.called_id or (seen.whole and seen.largest > 2**24))
+    ]
+    parts: dict[str, list[pa.Array]] = {name: [] for name in many}
+    for first, batch in first_rows(file, many, SEEN_ROWS):
+        for name in many:
+            parts[name].append(texts(file, name, first, batch.column(name)).drop_null())
+    for name in many:
+        values = pa.chunked_array(parts.pop(name))
+        looks[name].again = pc.count_distinct(values).as_py() < len(values)
 
 
 def _see_vectors(seen: Look) -> None:

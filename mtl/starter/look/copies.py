@@ -57,14 +57,14 @@ def first_of_each(columns: Sequence[Codes]) -> npt.NDArray[np.int64]:
         columns: (n,) the codes of each column's values, from -1.
     """
     n = len(columns[0])
-    if sum(log(len(np.unique(codes))) for codes in columns if n) <= log(max(n, 1)):
-        return np.arange(n)
     rows, first = np.zeros(n, np.int64), np.arange(n)
     for codes in columns:
         joined = rows * (int(codes.max()) + 2) + codes + 1
         _, first, rows = np.unique(joined, return_index=True, return_inverse=True)
         if len(first) == n:
             return np.arange(n)
+    if sum(log(len(np.unique(codes))) for codes in columns) <= log(n):
+        return np.arange(n)
     by_chance = _pairs(np.zeros(n, np.int64)) * prod(_pairs(codes) / (n * (n - 1) / 2) for codes in columns)
     pairs = _pairs(rows)
     copied = pairs > CHANCE * by_chance and gammainc(pairs, by_chance) < RARE

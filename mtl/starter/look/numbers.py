@@ -144,6 +144,19 @@ def _unit(texts: Sequence[str]) -> str:
     return best if best and found[best] >= MOSTLY * len(texts) else ""
 
 
+def unit_of(text: str) -> str | None:
+    """The unit of a number in any way of writing, "" if it has none; None if the text is no such number."""
+    text = text.strip()
+    parts = WITH_UNIT.fullmatch(text)
+    if parts is None:
+        return None
+    unit = parts[2] or parts[4]
+    if unit and (bool(parts[2] and parts[4]) or not (_is_currency(unit) or (parts[4] and unit in MEASURES))):
+        return None
+    bare = _bare(text, unit) if unit else text
+    return unit if any(_number(*pair).fullmatch(bare) for pair in SIGNS) else None
+
+
 def _bare(text: str, unit: str) -> str:
     """A text without its unit; its sign may stand before the unit."""
     sign = text[0] if text[:1] in ("+", "-") else ""

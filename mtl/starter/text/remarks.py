@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from mtl.console import counted
 from mtl.errors import quoted
 from mtl.starter.guess.kinds import yes_values
-from mtl.starter.guess.roles import like_a_split
+from mtl.starter.guess.roles import like_a_split, names_groups
+from mtl.starter.guess.settings import Settings
 from mtl.starter.look.columns import Look
 from mtl.starter.look.numbers import described
 from mtl.starter.look.parsed import means_missing
-from mtl.starter.plan import Plan
+from mtl.starter.plan import NAMES_SPLITS, Plan
 from mtl.starter.words import MARKERS, OUTCOMES, WORDS_FOR_NOTHING
 
 MOST_SHOWN = 3
 """Most texts or columns that one line names."""
 MOST_LISTED = 12
+UNNAMED_VALUES = (
+    "the first column has no name and is left out; its values are no row numbers: name it to use it"
+)
 
 
-def notes(plan: Plan, first_row: int) -> list[str]:
+def notes(plan: Plan, first_row: int, settings: Settings, n_inputs: int, n_rows: int) -> list[str]:
     """Lines for the author, the important ones first.
 
     Args:
         plan: what the recipe makes of the table.
         first_row: the number of the table's first row in messages.
+        settings: the settings of the recipe.
+        n_inputs, n_rows: of the table, from which the settings follow.
     """
     lines = list(of_totals(plan, first_row))
     if plan.copies:
@@ -48,6 +55,8 @@ def notes(plan: Plan, first_row: int) -> list[str]:
     for name in plan.used:
         own = _of_column(plan, plan.looks[name], first_row, said=len(marked) > MOST_SHOWN)
         lines += [f"column {quoted(name)}: {line}" for line in own]
+    lines += [*_sides(plan), *_screen(settings, n_inputs, n_rows)]
+    lines += [UNNAMED_VALUES] if plan.unnamed else []
     return [*lines, *_left_out(plan)]
 
 
@@ -151,6 +160,8 @@ def _of_column(plan: Plan, seen: Look, first_row: int, said: bool) -> Iterator[s
     kind = plan.kinds.get(seen.name)
     if role[0] == "categorical" and is_code(seen):
         yield f"its values are categories: {role[1]}"
+    if role[0] == "categorical" and seen.mixture:
+        yield f"its values are categories: {seen.mixture}"
     if kind is not None and kind[0] == "multilabel" and seen.type == "text" and seen.blank:
         yield (
             f"{counted(seen.blank, 'empty cell is', 'empty cells are')} taken to say that no label applies; "
@@ -218,7 +229,7 @@ def _splits(plan: Plan) -> Iterator[str]:
         yield f"column {quoted(plan.split_column)} names the split of each row: {_listed(words, 9)}"
     for name, (_, why) in plan.roles.items():
         seen = plan.looks[name]
-        if why == "it names the split of each row":
+        if why == NAMES_SPLITS:
             yield f"column {quoted(name)} names splits too, and is left out"
         elif like_a_split(seen):
             yield (
@@ -227,12 +238,45 @@ def _splits(plan: Plan) -> Iterator[str]:
             )
 
 
+def _sides(plan: Plan) -> Iterator[str]:
+    """The options that keep rows which belong together, or later rows, on one side of the split."""
+    if plan.split_column is not None or plan.group is not None or plan.time is not None:
+        return
+    for seen in (plan.looks[name] for name in plan.roles):
+        if names_groups(seen):
+            values = f"{seen.many} values in {counted(seen.there, 'row')}"
+            yield f"column {quoted(seen.name)} has {values}: --group {_word(seen.name)} keeps rows of one on one side"
+    days = [name for name in plan.roles if plan.looks[name].dates and not plan.looks[name].missing]
+    if days:
+        yield (
+            f"{counted(len(days), 'column holds', 'columns hold')} dates: {_listed(days)}; "
+            f"--time {_word(days[0])} holds out the latest rows"
+        )
+
+
+def _word(name: str) -> str:
+    return shlex.quote(name) if name.isprintable() else quoted(name)
+
+
+def _screen(settings: Settings, n_inputs: int, n_rows: int) -> Iterator[str]:
+    if settings.screen is not None:
+        yield (
+            f"data.screen: {settings.screen} leaves out inputs that tell nothing of the labels, "
+            f"because there are {n_inputs:,} inputs for {n_rows:,} rows"
+        )
+
+
 def _left_out(plan: Plan) -> Iterator[str]:
+    """A line for each reason for which columns are left out."""
     used = {*plan.used, *plan.leaks}
-    names = [name for name in plan.roles if name not in used]
-    if names:
-        left = counted(len(names), "column is", "columns are")
-        yield f"{left} left out, each with its reason in the recipe: {_listed(names, MOST_LISTED)}"
+    reasons: dict[str, list[str]] = {}
+    for name, (_, why) in plan.roles.items():
+        if name not in used and why != NAMES_SPLITS:
+            reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        one = f"column {quoted(names[0])} is"
+        many = f"{len(names)} columns ({_listed(names, MOST_LISTED)}) are"
+        yield f"{one if len(names) == 1 else many} left out: {why}"
 
 
 def cut(lines: Sequence[str], most: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from mtl.starter.guess.settings import Settings
 from mtl.starter.look.columns import Look
 from mtl.starter.look.opening import Opening
 from mtl.starter.plan import Plan
-from mtl.starter.text.remarks import is_code, of_copies, of_form, of_totals
+from mtl.starter.text.remarks import UNNAMED_VALUES, is_code, of_copies, of_form, of_totals
 from mtl.starter.text.yaml_lines import comment, scalar, wrapped
 
 RARE = 20
@@ -130,6 +130,8 @@ def inputs(plan: Plan) -> Iterator[str]:
 
 def left_out(plan: Plan) -> Iterator[str]:
     """A comment for each column that is no input, with the reason."""
+    if plan.unnamed:
+        yield f"    # {UNNAMED_VALUES}"
     used = set(plan.used)
     for name, (_, why) in plan.roles.items():
         if name not in used:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mtl.starter.guess.roles import guess_role, like_a_split, splits_named
+from mtl.starter.guess.roles import guess_role, like_a_split, names_groups, splits_named
 from mtl.starter.look.columns import Look
 from tests.support.columns import N, cycle, floats, seen
 
@@ -27,6 +27,9 @@ ROLES: dict[str, tuple[list[Any], str, str]] = {
     "PAID is no id": (list(range(N)), "PAID", "numeric"),
     "a grid is no id": (list(range(N)), "power_grid", "numeric"),
     "an id that comes again": (cycle(*range(100)), "user_id", "none"),
+    "an id of many things that comes again": ([i % 3000 for i in range(6000)], "user_id", "none"),
+    "an id of many things": (list(range(6000)), "user_id", "id"),
+    "long numbers that come again": ([10**9 + 7 * (i % 3000) for i in range(6000)], "phone", "numeric"),
     "an id of few things": (cycle(*range(5)), "store_id", "categorical"),
     "long numbers, all different": ([10**9 + 7 * i for i in range(N)], "phone", "id"),
     "a constant": (["a"] * N, "v", "none"),
@@ -97,3 +100,17 @@ def test_a_column_that_names_splits(case: str, tmp_path: Path) -> None:
     values, splits, alike = SPLITS[case]
     found = seen(tmp_path, values, "part")
     assert (splits_named(found), like_a_split(found)) == (splits, alike)
+
+
+def test_columns_that_name_groups(tmp_path: Path) -> None:
+    for values, name, groups in (
+        (cycle(*range(50)), "person", True),
+        ([i % 3000 for i in range(6000)], "person", True),
+        ([i % 3000 for i in range(6000)], "patient_id", True),
+        (list(range(6000)), "patient_id", False),
+        (cycle(*range(5)), "store_id", True),
+        (cycle(*range(5)), "store", False),
+        (cycle(*range(50)), "n_customers", False),
+        (floats(), "person", False),
+    ):
+        assert names_groups(seen(tmp_path, values, name)) == groups

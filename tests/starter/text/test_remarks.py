@@ -51,7 +51,7 @@ NOTES: dict[str, tuple[str, list[Any], str]] = {
         "column 'v': the comma could be the decimal sign too; an example is '1,234'",
     ),
     "two readings of dates": (
-        "v", cycle("03/04/2023", "05/06/2023", n=N),
+        "v", [*cycle("03/04/2023", "05/06/2023", n=N - 1), ""],
         "column 'v': no date has a number above 12 that tells the month from the day; the month is taken to be first; "
         "an example is '03/04/2023'",
     ),
@@ -91,14 +91,30 @@ NOTES: dict[str, tuple[str, list[Any], str]] = {
         "column 'part' seems to name splits, but 'train', 'eval' are not all of train, validation (val, valid, dev) "
         "and test; rename them to use the column",
     ),
+    "dates of each row": (
+        "the day", cycle("2023-03-04", "2023-03-05", n=N),
+        "1 column holds dates: 'the day'; --time 'the day' holds out the latest rows",
+    ),
+    "persons": (
+        "person", cycle(*range(50), n=N),
+        "column 'person' has 50 values in 200 rows: --group person keeps rows of one on one side",
+    ),
     "an outcome": ("fraud", floats(N), "1 input looks like a label: 'fraud'; take out what is known only afterwards"),
     "another of the label's kind": (
         "label_90_days", floats(N),
         "1 input looks like a label: 'label_90_days'; take out what is known only afterwards",
     ),
+    "numbers and texts": (
+        "v", [f"({i}.5)" if i % 4 == 0 else f"{i}.5" for i in range(N)],
+        "column 'v' is left out: 150 numbers and 50 texts such as '(0.5)' are not read as numbers",
+    ),
+    "numbers and texts of few values": (
+        "v", [f"({i % 20})" if i % 4 == 0 else str(i % 20) for i in range(N)],
+        "column 'v': its values are categories: 150 numbers and 50 texts such as '(0)' are not read as numbers",
+    ),
     "what is left out": (
         "note", [f"text {i}" for i in range(N)],
-        "1 column is left out, each with its reason in the recipe: 'note'",
+        "column 'note' is left out: text with 200 distinct values in 200 rows",
     ),
 }  # fmt: skip
 
@@ -136,6 +152,51 @@ def test_what_is_said_of_labels(tmp_path: Path) -> None:
         "  tags: {kind: multilabel, target: tags, empty: none}    # texts list several labels, separated by '|'",
     ):
         assert line in found.text.splitlines()
+
+
+def test_each_reason_to_leave_columns_out_is_one_line(tmp_path: Path) -> None:
+    columns = {
+        "a": ["s"] * N,
+        "b": ["t"] * N,
+        "patient_id": cycle(*range(60), n=N),
+        "text": [f"t{i}" for i in range(N)],
+    }
+    assert starter(tmp_path, columns).notes == (
+        "column 'patient_id' has 60 values in 200 rows: --group patient_id keeps rows of one on one side",
+        "2 columns ('a', 'b') are left out: one value throughout",
+        "column 'patient_id' is left out: the name is that of an id",
+        "column 'text' is left out: text with 200 distinct values in 200 rows",
+    )
+
+
+def test_options_that_are_given_are_not_proposed(tmp_path: Path) -> None:
+    columns = {"person": cycle(*range(50), n=N), "day": cycle("2023-03-04", "2023-03-05", "2023-03-09", n=N)}
+    assert len(starter(tmp_path, columns).notes) == 2
+    assert starter(tmp_path, columns, group="person").notes == ()
+    assert starter(tmp_path, columns, time="day").notes == ()
+
+
+def test_values_without_a_name(tmp_path: Path) -> None:
+    line = "the first column has no name and is left out; its values are no row numbers: name it to use it"
+    plain = {"x": X, "label": LABEL}
+    for values, notes in (
+        (range(N), ()),
+        (range(1, N + 1), ()),
+        ([*range(N - 1), 7], (line,)),
+        (range(2, N + 2), (line,)),
+        ([*range(N - 1), "x"], (line,)),
+    ):
+        path = write_csv(tmp_path / "t.csv", {"": values, **plain})
+        found = starter_recipe(str(path), ["label"], tmp_path)
+        assert found.notes == notes
+        assert (f"    # {line}" in found.text.splitlines()) == bool(notes)
+
+
+def test_a_screen_is_said_with_its_numbers(tmp_path: Path) -> None:
+    columns = {f"c{i}": np.random.default_rng(i).random(N).tolist() for i in range(39)}
+    assert starter(tmp_path, columns).notes == (
+        "data.screen: 0.2 leaves out inputs that tell nothing of the labels, because there are 40 inputs for 200 rows",
+    )
 
 
 def test_a_total_is_said_first_and_in_the_recipe(tmp_path: Path) -> None:
@@ -186,7 +247,6 @@ def test_two_columns_that_name_splits(tmp_path: Path) -> None:
     assert found.notes == (
         "column 'part' names the split of each row: 'train', 'test'",
         "column 'fold' names splits too, and is left out",
-        "1 column is left out, each with its reason in the recipe: 'fold'",
     )
     grouped = starter(tmp_path, {**parts, "person": cycle(*range(50), n=N)}, group="person")
     assert "column: part" not in grouped.text
