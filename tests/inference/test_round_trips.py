@@ -140,10 +140,15 @@ def test_every_form_of_a_table_is_the_same_table(gaps: bool, tmp_path: Path) -> 
         run = mtl.run(recipe(tmp_path / name), out=tmp_path / f"run-{name}")
         models[name] = mtl.load(run.path)
     first = models["t.csv"].predict(tmp_path / "t.csv")
-    kinds = {name: np.asarray(first[name]).dtype.kind for name in ("grade", "order", "good", "fine", "level", "gain")}
+    kinds = {
+        name: np.asarray(first[name]).dtype.kind
+        for name in ("grade", "order", "good", "fine", "level", "gain")
+    }
     assert kinds == {"grade": "i", "order": "i", "good": "i", "fine": "b", "level": "O", "gain": "f"}
     there = table["grade"].notna().to_numpy()
-    assert (first["grade"][there] == table["grade"][there]).mean() > 0.4  # compared with the labels as they are
+    assert (
+        first["grade"][there] == table["grade"][there]
+    ).mean() > 0.4  # compared with the labels as they are
     for trained, model in models.items():
         for name in FORMS:
             assert_same(first, model.predict(tmp_path / name), f"trained on {trained}, predicted from {name}")
