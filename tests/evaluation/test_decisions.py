@@ -227,7 +227,7 @@ def test_what_was_fitted_is_saved_and_used_by_predict_and_eval(tmp_path: Path) -
     np.testing.assert_allclose(
         logit(ours["rare_p"]) * temperature, logit(theirs["rare_p"]), rtol=1e-3, atol=1e-3
     )
-    assert [a == "1" for a in ours["rare"]] == [p >= np.float32(threshold) for p in ours["rare_p"]]
+    assert [a == 1 for a in ours["rare"]] == [p >= np.float32(threshold) for p in ours["rare_p"]]
     assert list(ours["rare"]) != list(theirs["rare"])
     assert list(ours["plain"]) == list(theirs["plain"])  # in one group with `rare`, and left alone
     np.testing.assert_array_equal(ours["plain_p"], theirs["plain_p"])
