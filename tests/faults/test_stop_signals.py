@@ -125,6 +125,8 @@ def test_from_a_terminal(command: Command, tmp_path: Path) -> None:
             life.await_stop()
             os.close(terminal)
             os.write(ours, b"\x03")
+            while b"^C" not in seen:  # the terminal sends the signal before it echoes
+                seen += os.read(ours, 1000)
             life.send(signal.SIGCONT)
             with suppress(OSError):  # EIO: the other end was closed
                 while part := os.read(ours, 1000):

@@ -116,6 +116,14 @@ NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {
         "cannot be weighted",
     ): "every metric of a kind of ours can; a plug-in's kind in a test",
     ("mtl/recipe/load.py", "a key is text"): "for a recipe given as a mapping in Python",
+    (
+        "mtl/data/columns/labels.py",
+        "is not a whole number",
+    ): "sources of ours give fractions as text; a plug-in's source in a test",
+    (
+        "tasks/regression.py",
+        "holds text",
+    ): "sources of ours read a target of numbers as numbers; a plug-in's source in a test",
     ("mtl/sources/fashion_mnist.py", "right after its download"): "the disk, not an input",
 }
 """(file, a part of the site's text) -> why no file that a user writes reaches it. Other tests do."""
