@@ -96,12 +96,16 @@ def fit_linear(
         between: called at each step; an exception of it ends the fit.
     """
     if train.x.shape[1] == 0:  # nothing is penalized, so that nothing needs to be chosen
-        return _fitted(module, train, Whitened(train.x), torch.ones(len(module.tasks)), None, between)
+        whitened = Whitened(train.x)
+        return whitened.map_of(
+            *_solved(module, train, whitened, torch.ones(len(module.tasks)), None, between)
+        )
     if chooser is not None and bool((chooser.weight > 0).any(0).all()):
         return _chosen(module, train, chooser, between)[1]
     fifth = torch.arange(len(train.x)) % 5 == 4
     strength_T, _ = _chosen(module, train.rows(~fifth), train.rows(fifth), between)
-    return _fitted(module, train, Whitened(train.x), strength_T, None, between)
+    whitened = Whitened(train.x)
+    return whitened.map_of(*_solved(module, train, whitened, strength_T, None, between))
 
 
 def _chosen(
@@ -128,17 +132,6 @@ def _chosen(
         if in_vain == PATIENCE:
             break
     return strength_T, (kept_FM, kept_M)
-
-
-def _fitted(
-    module: TaskModule,
-    train: Examples,
-    whitened: Whitened,
-    strength_T: Tensor,
-    start: tuple[Tensor, Tensor] | None,
-    between: Callable[[], None],
-) -> tuple[Tensor, Tensor]:
-    return whitened.map_of(*_solved(module, train, whitened, strength_T, start, between))
 
 
 def _solved(
