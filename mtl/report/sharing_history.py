@@ -75,28 +75,40 @@ def _panels(n: int, abscissa: str, label: str) -> tuple[Figure, Sequence[Axes]]:
 def _each_number(places: Mapping[str, Any], values: Numbers, at: Sequence[int], abscissa: str) -> Figure:
     own = {place: own_weights(matrix) for place, matrix in places.items()}
     kept = " (full lines: of itself)" if any(mask.any() for mask in own.values()) else ""
-    figure, axes = _panels(len(places), abscissa, f"weight{kept}")
-    shown: dict[str, Any] = {}
-    for axis, (place, matrix) in zip(axes, places.items(), strict=True):
-        for k, (i, j) in enumerate(np.ndindex(*own[place].shape)):
-            name = f"{matrix['targets'][i]} from {matrix['sources'][j]}"
-            style = "-" if own[place][i, j] else "--"
-            (line,) = axis.plot(at, values[place][:, i, j], style, color=LINES[k], linewidth=1.5, label=name)
-            shown.setdefault(name, line)
-        axis.set_title(place, fontsize=11)
-    figure.legend(shown.values(), shown.keys(), loc="outside right center", frameon=False, fontsize=8)
-    return figure
+    lines = {
+        place: [
+            (
+                f"{matrix['targets'][i]} from {matrix['sources'][j]}",
+                values[place][:, i, j],
+                "-" if own[place][i, j] else "--",
+            )
+            for i, j in np.ndindex(*own[place].shape)
+        ]
+        for place, matrix in places.items()
+    }
+    return _named_lines(lines, at, abscissa, f"weight{kept}")
 
 
 def _each_target(
     places: Mapping[str, Any], found: Numbers, at: Sequence[int], abscissa: str, label: str
 ) -> Figure:
-    figure, axes = _panels(len(places), abscissa, label)
+    lines = {
+        place: [(target, found[place][:, t], "-") for t, target in enumerate(matrix["targets"])]
+        for place, matrix in places.items()
+    }
+    return _named_lines(lines, at, abscissa, label)
+
+
+def _named_lines(
+    lines: Mapping[str, Sequence[tuple[str, Any, str]]], at: Sequence[int], abscissa: str, label: str
+) -> Figure:
+    """A panel for each place, with its lines (name, values, style); a name stands once in the legend."""
+    figure, axes = _panels(len(lines), abscissa, label)
     shown: dict[str, Any] = {}
-    for axis, (place, matrix) in zip(axes, places.items(), strict=True):
-        for t, target in enumerate(matrix["targets"]):
-            (line,) = axis.plot(at, found[place][:, t], color=LINES[t], linewidth=1.5, label=target)
-            shown.setdefault(target, line)
+    for axis, (place, own) in zip(axes, lines.items(), strict=True):
+        for k, (name, values, style) in enumerate(own):
+            (line,) = axis.plot(at, values, style, color=LINES[k], linewidth=1.5, label=name)
+            shown.setdefault(name, line)
         axis.set_title(place, fontsize=11)
     figure.legend(shown.values(), shown.keys(), loc="outside right center", frameon=False, fontsize=8)
     return figure
