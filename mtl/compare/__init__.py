@@ -1,0 +1,1 @@
+"""Arms times seeds become a verdict: does sharing help, which tasks, and by how much?"""

@@ -1,0 +1,1 @@
+"""What a comparison sets beside its networks: trees, and predictions from elsewhere."""
