@@ -15,13 +15,14 @@ from torch import Tensor
 from mtl.contracts import check_columns
 from mtl.data.columns.inputs import fit_layout
 from mtl.data.learned import Learned
+from mtl.data.rows.split_rules import Codes
 from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
 from mtl.dataset.notices import notices_of, repeated_rows
 from mtl.dataset.screen import screen
-from mtl.dataset.split import split_rows
+from mtl.dataset.split import groups_of_rows, split_rows
 from mtl.dataset.standardize import check_finite
 from mtl.dataset.standardize import fit as fit_standardize
 from mtl.dataset.undefined import Undefined, notices_on, undefined_metrics
@@ -45,6 +46,7 @@ class Dataset:
         ceiling: task -> the best accuracy that any predictor can reach, if known.
         notices: facts about the data that the user should know, one line each.
         undefined: split -> the metrics that its labels cannot define.
+        groups: (n,) the group of each row, where the recipe splits by groups.
     """
 
     rows: ResidentRows
@@ -56,6 +58,7 @@ class Dataset:
     ceiling: dict[str, float]
     notices: tuple[str, ...]
     undefined: dict[str, Undefined]
+    groups: Codes | None = None
 
     def to(self, device: torch.device) -> Dataset:
         """The same rows on another device."""
@@ -163,7 +166,8 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
         notices += said
     with recipe.at("data", "standardize"):
         learned = _learn_inputs(recipe, joined, splits, learned)
-    return _dataset(recipe, joined, header, splits, learned, tasks, notices)
+    dataset = _dataset(recipe, joined, header, splits, learned, tasks, notices)
+    return replace(dataset, groups=groups_of_rows(recipe, joined))
 
 
 def assembled(

@@ -58,6 +58,11 @@ def split_rows(recipe: Recipe, joined: Joined, header: Header) -> tuple[dict[str
     return splits, said
 
 
+def groups_of_rows(recipe: Recipe, joined: Joined) -> Codes | None:
+    """(n,) the group of each row, whose rows are on one side of the split; None if the recipe splits by no group."""
+    return _group(recipe.data.split.group, joined)[0]
+
+
 def _whole_of(split: Split) -> str | None:
     """What a split never divides, in words, because the recipe asks for it; None if it asks for nothing."""
     if split.group is not None:

@@ -184,9 +184,16 @@ class Meter:
         return row
 
 
-def new_metric(module: TaskModule, tasks: Mapping[str, TaskSpec], device: torch.device) -> Metric:
-    """The metric of a task group, which measures what any of its tasks asks for."""
-    metric = module.metric(frozenset(name for task in module.tasks for name in tasks[task].metric_names))
+def new_metric(
+    module: TaskModule,
+    tasks: Mapping[str, TaskSpec],
+    device: torch.device,
+    names: frozenset[str] | None = None,
+) -> Metric:
+    """The metric of a task group, which measures `names`, or by default what any of its tasks asks for."""
+    if names is None:
+        names = frozenset(name for task in module.tasks for name in tasks[task].metric_names)
+    metric = module.metric(names)
     if any(tasks[task].metrics_weighted for task in module.tasks):
         hold_weights(metric, torch.float64)
     if device.type == "mps":  # MPS has no float64

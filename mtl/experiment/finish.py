@@ -9,17 +9,23 @@ from typing import Any
 from mtl import stages
 from mtl.errors import UserError
 from mtl.evaluation.baseline import baselines
+from mtl.evaluation.bootstrap import Resampled, resampled
 from mtl.evaluation.decisions import apply, fit_decisions
+from mtl.evaluation.meter import Values
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
 from mtl.runs import checkpoint, state
+from mtl.runs.bootstrap_file import write_bootstrap
 from mtl.runs.folder import RunFolder
 from mtl.runs.logs import METRICS
-from mtl.runs.record import Selected
+from mtl.runs.record import Selected, TaskResult
 from mtl.training.events import Listener, Noted
 from mtl.training.loop import evaluate_split, row_of
 from mtl.training.progress import Progress
 from mtl.training.trainer import Trainer
+
+FEWEST_LABELS = 200
+"""With fewer labels in validation, a task's best step is chosen by chance, and the last one is taken instead."""
 
 
 def finish(
@@ -39,9 +45,12 @@ def finish(
     """
     stages.reached("finish")
     recorder.log_again()
-    chosen = selected_of(trainer.progress)
-    if chosen.step != trainer.progress.step:
-        _load_weights(trainer, folder, chosen.step)
+    chosen = selected_of(trainer)
+    weights = _Weights(trainer, folder)
+    found: dict[str, Resampled] = {}
+    if trainer.recipe.train.select == "best_of_each":
+        folder.record.task_results = _each_task(weights, found, between)
+    weights.load(chosen.step)
     decided = _decide(trainer, folder)
     rows = {row["split"]: row for row in recorder.rows if row["step"] == chosen.step}
     if "test" not in rows or decided:
@@ -52,6 +61,9 @@ def finish(
     if decided:  # the logged metrics of validation do not include thresholds and temperatures
         values = evaluate_split(trainer, "validation", between)
         rows["validation"] = row_of(trainer.progress, "validation", values)
+    if not found:
+        found = _resampled(trainer, list(trainer.recipe.tasks), between)
+    write_bootstrap(folder.path, found)
     _write_results(trainer.progress, folder, chosen, rows)
     # after the results, so that a fault of a plug-in's loss costs the run nothing but its baselines
     folder.record.baselines, told = baselines(
@@ -62,23 +74,78 @@ def finish(
         listener.on(Noted(line))
 
 
-def selected_of(progress: Progress) -> Selected:
+def selected_of(trainer: Trainer) -> Selected:
     """The step whose weights are the result of the run: the best one by validation, otherwise the last one."""
-    if progress.best_step is None or progress.best_step == progress.step:
-        return Selected(step=progress.step, epoch=progress.epoch)
+    progress, last = trainer.progress, Selected(step=trainer.progress.step, epoch=trainer.progress.epoch)
+    if trainer.recipe.train.select == "last" or progress.best_step is None:
+        return last
     assert progress.best_epoch is not None
     return Selected(step=progress.best_step, epoch=progress.best_epoch)
 
 
-def _load_weights(trainer: Trainer, folder: RunFolder, step: int) -> None:
-    path = folder.checkpoints / f"step-{step:08d}"
-    try:
-        state.load_weights(trainer.built.model, checkpoint.verified(path, folder.record.id))
-    except checkpoint.Damaged as reason:
-        raise UserError(
-            str(path), f"the best by validation is damaged ({reason})",
-            f"mtl run --resume {folder.path} trains it again from an older one",
-        ) from None  # fmt: skip
+class _Weights:
+    """The weights of any step that the end of a run needs; the network begins with those of the last step."""
+
+    def __init__(self, trainer: Trainer, folder: RunFolder) -> None:
+        self.trainer, self.folder, self.step = trainer, folder, trainer.progress.step
+
+    def load(self, step: int) -> None:
+        """Put the weights of a step into the network.
+
+        Raises:
+            UserError: its checkpoint is damaged.
+        """
+        if step == self.step:
+            return
+        path = self.folder.checkpoints / f"step-{step:08d}"
+        try:
+            state.load_weights(self.trainer.built.model, checkpoint.verified(path, self.folder.record.id))
+        except checkpoint.Damaged as reason:
+            which = "the last one" if step == self.trainer.progress.step else "the best by validation"
+            raise UserError(
+                str(path), f"{which} is damaged ({reason})",
+                f"mtl run --resume {self.folder.path} trains it again from an older one",
+            ) from None  # fmt: skip
+        self.step = step
+
+
+def _each_task(
+    weights: _Weights, found: dict[str, Resampled], between: Callable[[], None]
+) -> dict[str, TaskResult]:
+    """The results of each task at its own step; `found` gets the metrics on resampled test rows there."""
+    trainer, results = weights.trainer, {}
+    chosen = {task: _own_step(trainer, task) for task in trainer.recipe.tasks}
+    for step in sorted({own.step for own in chosen.values()}):
+        tasks = [task for task, own in chosen.items() if own.step == step]
+        weights.load(step)
+        apply(trainer.built, fit_decisions(trainer.recipe, trainer.built, trainer.dataset))
+        values = {
+            split: evaluate_split(trainer, split, between) if split in trainer.dataset.splits else {}
+            for split in ("validation", "test")
+        }
+        for task in tasks:
+            own = {split: _of_task(values[split], split, task) for split in values}
+            results[task] = TaskResult(step=step, epoch=chosen[task].epoch, **own)
+        found |= _resampled(trainer, tasks, between)
+    return {task: results[task] for task in trainer.recipe.tasks}
+
+
+def _own_step(trainer: Trainer, task: str) -> Selected:
+    """The step of one task: its best by validation, or the last one if validation has too few of its labels."""
+    best = trainer.progress.bests.get(task)
+    if best is None or trainer.n_labels("validation", task) < FEWEST_LABELS:
+        return Selected(step=trainer.progress.step, epoch=trainer.progress.epoch)
+    return Selected(step=best["step"], epoch=best["epoch"])
+
+
+def _of_task(values: Values, split: str, task: str) -> dict[str, float | None]:
+    """Metric -> value, for one task of one split."""
+    start = f"{split}/{task}/"
+    return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
+
+
+def _resampled(trainer: Trainer, tasks: list[str], between: Callable[[], None]) -> dict[str, Resampled]:
+    return resampled(trainer.built.model, trainer.recipe.tasks, trainer.dataset, "test", tasks, between)
 
 
 def _decide(trainer: Trainer, folder: RunFolder) -> bool:

@@ -121,13 +121,15 @@ class Recorder:
     def _retain(self) -> None:
         """Delete old checkpoints.
 
-        The checkpoint that the run was resumed from stays. The best one by validation stays too. For each checkpoint
-        that stays, the best one at its time also stays, since a run that resumes from the former needs both.
+        The checkpoint that the run was resumed from stays. The best ones by validation stay too. For each checkpoint
+        that stays, the best ones at its time also stay, since a run that resumes from the former needs them.
         """
         folder, keep = self.folder.checkpoints, self.trainer.recipe.train.checkpoint.keep
         stay = [*checkpoint.steps(folder)[-keep:], *([] if self.parent is None else [self.parent])]
-        bests = [self.trainer.progress.best_step, *(state.best_step_at(folder, step) for step in stay)]
-        protect = [step for step in (*bests, self.parent) if step is not None]
+        protect = self.trainer.progress.best_steps.union(
+            *(state.best_steps_at(folder, step) for step in stay)
+        )
+        protect |= set() if self.parent is None else {self.parent}
         warning = retention.retain(self.folder.checkpoints, self.folder.record.id, keep, protect)
         if warning:
             self._warn_once(warning)

@@ -70,17 +70,15 @@ def _verified(folder: RunFolder, step: int) -> dict[str, Path]:
 
 
 def _damage_of_best(folder: RunFolder, step: int, files: Mapping[str, Path]) -> tuple[int, str] | None:
-    """The best step by validation at a checkpoint, and how its own checkpoint is damaged; None if that is whole.
+    """A best step by validation at a checkpoint whose own checkpoint is damaged, and how; None if all are whole.
 
-    The end of the run needs the weights of the best step.
+    The end of the run needs the weights of the best steps.
     """
-    best = state.best_step(files)
-    if best is None or best == step:
-        return None
-    try:
-        _verified(folder, best)
-    except checkpoint.Damaged as reason:
-        return best, str(reason)
+    for best in sorted(state.best_steps(files) - {step}):
+        try:
+            _verified(folder, best)
+        except checkpoint.Damaged as reason:
+            return best, str(reason)
     return None
 
 

@@ -118,7 +118,7 @@ def _in_vain(run: Reopened, trainer: Trainer) -> Iterator[str]:
 def _write_start(run: Reopened, trainer: Trainer) -> None:
     """Record that the run goes on: write a changed recipe, and remove the results of an earlier end."""
     record, progress = run.folder.record, trainer.progress
-    record.selected = record.decisions = record.baselines = None
+    record.selected = record.decisions = record.baselines = record.task_results = None
     record.stopped_early = record.skipped_steps = None
     record.step, record.epoch, record.results = progress.step, progress.epoch, {}
     record.model = model_record(trainer)

@@ -195,7 +195,7 @@ def train(
     finally:
         folder.release()
     result = result_of(folder)
-    selected = selected_of(trainer.progress)
+    selected = selected_of(trainer)
     record = result.record
     plugins, baselines = tuple(record.plugins), record.baselines or {}
     stream.on(Ended(result.metrics, selected.epoch, selected.step, baselines, plugins))

@@ -117,6 +117,18 @@ class Selected(Shape):
     epoch: Count
 
 
+class TaskResult(Selected):
+    """The metrics of one task at the step that was selected for this task alone.
+
+    Args:
+        validation: metric -> value; empty without labels there.
+        test: metric -> value.
+    """
+
+    validation: dict[Word, Number]
+    test: dict[Word, Number]
+
+
 class Change(Shape):
     """The keys of the recipe that changed when the run was resumed, and the step at which it was resumed."""
 
@@ -135,6 +147,7 @@ class RunRecord(Shape):
         towers: tower -> its tasks, in the order of the recipe.
         step, epoch: the position of the run when the record was written.
         results: the last row of each split with the selected weights; a finished run has it.
+        task_results: task -> its results at its own step, where the recipe says `train.select: best_of_each`.
         baselines: `test/<task>/constant` and `test/<task>/linear` -> the headline metric of the trivial baselines.
         selected: a finished run has it, as it has `baselines`, `decisions`, `stopped_early` and `skipped_steps`.
         decisions: task -> its thresholds and temperatures, which were fitted on validation.
@@ -164,6 +177,7 @@ class RunRecord(Shape):
     model_sha256: Word
     epoch: Count | None = None
     changes: list[Change] | None = None
+    task_results: dict[Word, TaskResult] | None = None
     baselines: dict[MetricName, Number] | None = None
     decisions: dict[Word, dict[Word, list[float]]] | None = None
     selected: Selected | None = None

@@ -136,11 +136,16 @@ def best_step(files: Mapping[str, Path]) -> int | None:
     return _read_state(files)[0].best_step
 
 
-def best_step_at(folder: Path, step: int) -> int | None:
-    """`best_step` of one checkpoint of a run, without verification of its bytes; None if it cannot be read."""
+def best_steps(files: Mapping[str, Path]) -> set[int]:
+    """The steps whose weights the end of the run needs, as they are known at a checkpoint; the run keeps them."""
+    return _read_state(files)[0].best_steps
+
+
+def best_steps_at(folder: Path, step: int) -> set[int]:
+    """`best_steps` of one checkpoint of a run, without verification of its bytes; none if it cannot be read."""
     with suppress(UserError):
-        return best_step({STATE: folder / f"step-{step:08d}" / STATE})
-    return None
+        return best_steps({STATE: folder / f"step-{step:08d}" / STATE})
+    return set()
 
 
 def _meter(trainer: Trainer, files: Mapping[str, Path]) -> Meter:

@@ -17,7 +17,7 @@ from mtl.model.layers import derived_seed
 from mtl.training import devices
 from mtl.training.events import EpochEnded, Evaluated, Stepped
 from mtl.training.progress import Progress
-from mtl.training.selection import select
+from mtl.training.selection import select, selected_alone
 from mtl.training.step import train_step
 from mtl.training.trainer import Trainer
 
@@ -74,7 +74,9 @@ def _evaluate(trainer: Trainer, between: Callable[[], None]) -> Evaluated:
     stopping = trainer.recipe.train.early_stopping
     patience = None if stopping is None else stopping.patience
     is_best = any(
-        row["split"] == "validation" and select(progress, row, trainer.selecting, patience) for row in rows
+        row["split"] == "validation"
+        and select(progress, row, trainer.selecting, patience, selected_alone(trainer.recipe))
+        for row in rows
     )
     return Evaluated(rows, perf_counter() - began, is_best)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtl.dataset.assemble import Dataset
@@ -66,7 +66,7 @@ def _require_defined(recipe: Recipe, undefined: Undefined, task: str, metric: st
 def notices_on_selection(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
     """Yield a notice if validation selects the step in another way than the recipe lets expect."""
     undefined = dataset.undefined.get("validation")
-    if undefined is None:
+    if undefined is None or recipe.train.select == "last":
         return
     found, mean = selecting_metric(recipe, undefined), mean_metric(recipe.tasks)
     if found is None:
@@ -75,10 +75,31 @@ def notices_on_selection(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
         yield f"no task has the metric {mean} in validation: the mean loss chooses the step"
 
 
+def selected_alone(recipe: Recipe) -> dict[str, tuple[str, bool]]:
+    """Task -> the validation metric that selects its own step, and whether higher is better; its headline, or the loss.
+
+    Empty unless the recipe says `train.select: best_of_each`.
+    """
+    if recipe.train.select != "best_of_each":
+        return {}
+    directed = {task: spec.known_metrics[spec.headline] for task, spec in recipe.tasks.items()}
+    return {
+        task: (
+            f"validation/{task}/{'loss' if directed[task] is None else spec.headline}",
+            bool(directed[task]),
+        )
+        for task, spec in recipe.tasks.items()
+    }
+
+
 def select(
-    progress: Progress, row: dict[str, Any], selecting: tuple[str, bool] | None, patience: int | None
+    progress: Progress,
+    row: dict[str, Any],
+    selecting: tuple[str, bool] | None,
+    patience: int | None,
+    of_tasks: Mapping[str, tuple[str, bool]] | None = None,
 ) -> bool:
-    """Update the progress from a validation row, and return whether this row is the best so far.
+    """Update the progress from a validation row, and return whether this row is the best so far, for any metric.
 
     A row whose selecting metric has no value changes nothing: it is neither better nor counted by early stopping.
 
@@ -87,16 +108,31 @@ def select(
         row: a line of metrics.jsonl.
         selecting: the result of `selecting_metric`.
         patience: the evaluations without a better value after which the training ends; None: it never ends early.
+        of_tasks: the result of `selected_alone`.
     """
     value = None if selecting is None else row[selecting[0]]
     if selecting is None or value is None:
         return False
-    _, higher = selecting
-    better = progress.best is None or (value > progress.best if higher else value < progress.best)
-    if better:
+    improved = [_better_of_task(progress, row, task, *own) for task, own in (of_tasks or {}).items()]
+    if progress.best is None or _is_better(value, progress.best, selecting[1]):
         progress.best, progress.best_epoch, progress.best_step = value, row["epoch"], progress.step
+        improved.append(True)
+    if any(improved):
         progress.stale = 0
     else:
         progress.stale += 1
         progress.stopped = patience is not None and progress.stale >= patience
-    return better
+    return any(improved)
+
+
+def _better_of_task(progress: Progress, row: dict[str, Any], task: str, metric: str, higher: bool) -> bool:
+    """Update the best step of one task, and return whether this row is it."""
+    value, before = row[metric], progress.bests.get(task)
+    if value is None or (before is not None and not _is_better(value, before["value"], higher)):
+        return False
+    progress.bests[task] = {"value": value, "epoch": row["epoch"], "step": progress.step}
+    return True
+
+
+def _is_better(value: float, than: float, higher: bool) -> bool:
+    return value > than if higher else value < than

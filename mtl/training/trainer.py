@@ -85,6 +85,13 @@ class Trainer:
         """Values (T,) of each task group -> values (N,) in the order of results."""
         return torch.cat(list(values_T)).index_select(0, self._to_results)
 
+    def n_labels(self, split: str, task: str) -> int:
+        """The number of labels of one task in a split; 0 if there is no such split."""
+        rows, (group, t) = self.dataset.splits.get(split), self.built.model.places[task]
+        if rows is None:
+            return 0
+        return int(self.dataset.rows.present[group][:, t].cpu().numpy()[rows].sum())
+
     @property
     def epochs(self) -> int:
         """The number of epochs, done and left.

@@ -130,6 +130,11 @@ class Train(Model):
         Every(), description="on validation, and after the last step whatever it says"
     )
     early_stopping: EarlyStopping | None = None
+    select: Literal["best", "last", "best_of_each"] = Field(
+        "best",
+        description="the step whose weights are the result: the best by validation, or the last; best_of_each: "
+        "the best, and beside it the results of every task at its own best step",
+    )
     monitor: Literal["test"] | None = Field(
         None, description="also evaluate test at each evaluation; selects nothing"
     )
