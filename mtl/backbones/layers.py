@@ -72,6 +72,14 @@ class Layers(BackboneSpec):
     def stage_names(self) -> tuple[str, ...]:
         return tuple(stage.name for stage in self.stages)
 
+    def widths(self) -> dict[str, int]:
+        return {
+            f"stages.{i}.{key}": value
+            for i, stage in enumerate(self.stages)
+            for key in ("channels", "features")
+            if isinstance(value := getattr(stage, key, None), int)
+        }
+
     def build(
         self, n_towers: int, input_shape: Shape, shared_input: bool = True
     ) -> list[tuple[str, nn.Module, Shape]]:

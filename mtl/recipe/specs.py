@@ -111,6 +111,13 @@ class BackboneSpec(Spec):
         """The names of the stages that `build` gives, in their order."""
         raise NotImplementedError
 
+    def widths(self) -> dict[str, int]:
+        """Key below the backbone, such as `stages.0.channels`, -> its value, for each number of channels or features.
+
+        A comparison multiplies them to widen a tower. The default says that the backbone cannot be widened.
+        """
+        return {}
+
     def build(
         self, n_towers: int, input_shape: Shape, shared_input: bool = True
     ) -> list[tuple[str, nn.Module, Shape]]:

@@ -41,7 +41,12 @@ class CrossStitchSharing(SharingSpec):
         "scalar", description="one K x K matrix per site, per channel, or all units of all towers to all"
     )
     init: Start = Field(Convex(convex=0.9), description="the start of alpha")
-    lr_scale: float = Field(1.0, gt=0, le=1e4, description="the alphas' learning rate over the base rate")
+    lr_scale: float = Field(
+        1.0,
+        ge=0,
+        le=1e4,
+        description="the alphas' learning rate over the base rate; 0 keeps them at their start",
+    )
 
     @model_validator(mode="after")
     def _distinct_sites(self) -> Self:

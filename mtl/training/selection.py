@@ -89,6 +89,7 @@ def selected_alone(recipe: Recipe) -> dict[str, tuple[str, bool]]:
             bool(directed[task]),
         )
         for task, spec in recipe.tasks.items()
+        if spec.weight > 0
     }
 
 

@@ -21,7 +21,12 @@ class MMoE(SharingSpec):
     example: ClassVar[Mapping[str, Any]] = {"experts": 3}
 
     experts: int = Field(4, ge=1, le=256, description="copies of the backbone, E")
-    lr_scale: float = Field(1.0, gt=0, le=1e4, description="the gates' learning rate over the base rate")
+    lr_scale: float = Field(
+        1.0,
+        ge=0,
+        le=1e4,
+        description="the gates' learning rate over the base rate; 0 keeps them at their start",
+    )
 
     def sharing_lr_scale(self) -> float:
         return self.lr_scale

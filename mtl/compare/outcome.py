@@ -1,0 +1,179 @@
+"""The outcome of a comparison: compare.json, compare.csv and timings.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl.compare.memory import Memory
+from mtl.compare.plan import IN_WORDS, Settings
+from mtl.compare.results import ArmResults, Found, baseline_of
+from mtl.compare.statistics import arms as judged
+from mtl.compare.statistics.judge import judge
+from mtl.recipe.keys.recipe import Recipe
+from mtl.runs.disk import write_whole
+from mtl.runs.json_text import canonical_json
+
+COMPARE, TABLE, TIMES = "compare.json", "compare.csv", "timings.json"
+HARD = ("hard", "hard_matched")
+"""One tower is what sharing is set beside, not a variant of the recipe that a user fishes for."""
+
+
+def outcome_of(
+    recipe: Recipe,
+    found: Found,
+    seeds: Sequence[int],
+    settings: Settings,
+    memory: Memory,
+    confirmed: Found | None = None,
+    fresh: Sequence[int] = (),
+) -> dict[str, Any]:
+    """The content of compare.json, and under `timings` that of timings.json.
+
+    Args:
+        recipe: the compared recipe.
+        found: its results.
+        seeds: their seeds.
+        settings: what the runs have in common.
+        memory: what was looked at before.
+        confirmed: the results of the leading arm on fresh seeds.
+        fresh: those seeds.
+    """
+    baseline, record = baseline_of(recipe, found), found.record
+    assert record is not None  # a seed has ended, and a run that diverged has no results to judge
+    tasks = _tasks(recipe, found)
+    parts = judge(
+        tasks,
+        {name: _judged(name, own, found) for name, own in found.arms.items()},
+        baseline,
+        seeds,
+        n_units=found.n_units or None,
+        resampled=(record.data.rows["train"], record.data.rows["test"]) if settings.resample else None,
+        confirmed=None
+        if confirmed is None
+        else {name: _judged(name, own, found) for name, own in confirmed.arms.items()},
+        confirmed_seeds=list(fresh),
+        looks=memory.n_looks,
+        maximum=memory.at_most,
+    )
+    collapsed = parts.pop("collapsed")
+    return {
+        "schema_version": 1,
+        "recipe": {"name": recipe.name, "description": recipe.description, "sha256": recipe.sha256()},
+        "data": {
+            "sha256": record.data.sha256,
+            "generated": record.data.generated,
+            "rows": record.data.rows,
+            "labels": record.data.labels,
+        },
+        "pinned": ["data", *([] if settings.resample else ["split"]), "labels"],
+        "varied": ["initial weights", "order", "dropout", *(["split"] if settings.resample else [])],
+        "selection": IN_WORDS[settings.selection],
+        "seeds": list(seeds),
+        "looks": memory.n_looks,
+        "tasks": {task: _task(recipe, task) for task in recipe.tasks},
+        "arms": {name: _arm(own, collapsed.get(name, [])) for name, own in found.arms.items()},
+        "baseline": baseline,
+        "derived": found.derived,
+        "label_curve": None,
+        **parts,
+        "timings": {name: {"seconds": own.seconds} for name, own in found.arms.items()},
+    }
+
+
+def _tasks(recipe: Recipe, found: Found) -> dict[str, judged.Task]:
+    return {
+        task: judged.Task(
+            spec.headline,
+            spec.higher_is_better,
+            spec.label_unit if spec.reads == "numbers" else "",
+            spec.margin,
+            spec.weight_in_verdict,
+            found.constants.get(task),
+        )
+        for task, spec in recipe.tasks.items()
+    }
+
+
+def _judged(name: str, own: ArmResults, found: Found) -> judged.Arm:
+    """An arm as the judge takes it; beside the recipe, one tower is a reference, since nobody chose it by its result."""
+    shares = [other for other, each in found.arms.items() if each.arm.role == "candidate"]
+    is_beside = name in HARD and any(other not in HARD for other in shares)
+    replicates = {
+        task: per_seed for task, per_seed in own.replicates.items() if all(len(r) for r in per_seed)
+    }
+    return judged.Arm("reference" if is_beside else own.arm.role, own.values, replicates)
+
+
+def _task(recipe: Recipe, task: str) -> dict[str, Any]:
+    spec = recipe.tasks[task]
+    return {
+        "kind": spec.kind,
+        "metric": spec.headline,
+        "higher_is_better": spec.higher_is_better,
+        "unit": spec.label_unit,
+        "margin": spec.margin,
+        "weight": spec.weight_in_verdict,
+    }
+
+
+def _arm(own: ArmResults, collapsed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "what": own.arm.what,
+        "role": own.arm.role,
+        "parameters": own.parameters,
+        "models": own.models,
+        "changes": list(own.arm.changes),
+        "results": {
+            task: {
+                "values": values,
+                "mean": _mean(values),
+                "sd": _sd(values),
+                "validation": own.validation[task],
+                "one_model": own.one_model[task],
+            }
+            for task, values in own.values.items()
+        },
+        "collapsed": list(collapsed),
+        "told": own.told,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _sd(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.stdev(known) if len(known) > 1 else None
+
+
+def write_outcome(folder: Path, outcome: dict[str, Any]) -> None:
+    """Write compare.json, compare.csv with a row for each arm, task and seed, and timings.json with the clocks.
+
+    Raises:
+        EnvironmentFault: the disk refused.
+    """
+    timings = outcome.pop("timings")
+    write_whole(folder / TIMES, canonical_json(timings))
+    write_whole(folder / TABLE, _table(outcome).encode())
+    write_whole(folder / COMPARE, canonical_json(outcome))
+
+
+def _table(outcome: Mapping[str, Any]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "task", "metric", "seed", "test", "validation", "one_model"])
+    for arm, own in outcome["arms"].items():
+        for task, results in own["results"].items():
+            seeds = outcome["seeds"] if len(results["values"]) == len(outcome["seeds"]) else ["all"]
+            columns = (results["values"], results["validation"], results["one_model"])
+            for seed, *values in zip(seeds, *columns, strict=True):
+                shown = ["" if value is None else repr(value) for value in values]
+                writer.writerow([arm, task, outcome["tasks"][task]["metric"], seed, *shown])
+    return text.getvalue()
