@@ -1,11 +1,51 @@
-"""delta_m: the mean relative change against single-task networks, as one number."""
+"""delta_m: the mean relative change against single-task networks, as one number, where a metric's scale allows it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mtl.compare.statistics.scales import no_ratio
+SHARES = ("accuracy", "f1", "auroc", "average_precision", "precision", "recall", "specificity", "iou", "dice")
+"""Scores from 0 to 1; a name that ends in one of them, as `macro_f1` does, is one too."""
+SIGNED = (
+    "r2",
+    "kappa",
+    "correlation",
+    "pearson",
+    "spearman",
+    "matthews",
+    "mcc",
+    "bias",
+    "likelihood",
+    "skill",
+)
+"""Metrics that can be zero or negative, so that a share of them means nothing."""
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a score from 0 to 1, so that a hundredth of it is a point."""
+    return metric.endswith(SHARES)
+
+
+def no_ratio(metric: str, higher_is_better: bool, values: Sequence[float]) -> str | None:
+    """Why a change of a metric cannot be told as a share of it; None if it can.
+
+    Args:
+        metric: its name.
+        higher_is_better: its direction.
+        values: what the single-task arm reached on each seed.
+    """
+    if any(word in metric for word in SIGNED):
+        return f"{metric} can be zero or negative"
+    if not values:
+        return f"{metric} has no single-task value"
+    mean = sum(values) / len(values)
+    sd = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
+    if mean <= 3 * sd or mean <= 0:
+        return f"{metric} of the single-task networks is near zero"
+    if higher_is_better and max(values) > 1:
+        return f"{metric} is not known to be a share of one"
+    return None
 
 
 @dataclass(frozen=True)
@@ -30,6 +70,17 @@ class DeltaM:
     def agrees(self) -> bool:
         """Whether both forms say the same: only then the number means more than its scale."""
         return self.by_score is not None and self.by_error is not None and self.by_score * self.by_error > 0
+
+    def sentence(self, arm: str) -> str:
+        """What the number says of an arm; a trade where its two forms disagree."""
+        if self.by_score is None or self.by_error is None:
+            return f"delta_m has no meaning here: {self.reason}"
+        if self.agrees:
+            both = f"{self.by_score:+.2f}% by score and {self.by_error:+.2f}% by error"
+            return f"delta_m of {arm} is {both}, the mean relative change over tasks"
+        if not self.helped or not self.hurt:
+            return f"delta_m of {arm} is zero"
+        return f"a trade: {arm} helps {_all_of(self.helped)}, and costs {_all_of(self.hurt)}"
 
 
 def delta_m(
@@ -86,3 +137,7 @@ def _there(values: Sequence[float | None]) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _all_of(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

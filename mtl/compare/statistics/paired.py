@@ -29,7 +29,7 @@ class Evidence:
     (Welch 1938, Satterthwaite 1946). Both tests must pass: a p-value here is the larger of the two, since a claim about
     new rows that the present rows do not bear out would be an artefact of the approximate degrees of freedom. If the
     test split is drawn anew for each seed, there is one standard error, `s^2 (1 / k + n_test / n_train)` with k - 1
-    degrees of freedom (Nadeau and Bengio 2003, eq. 9).
+    degrees of freedom (Nadeau and Bengio 2003).
 
     If all differences are equal, s says nothing. The p-value is then that of the signs, 2^-k on one side: exact when
     the differences scatter symmetrically (Fisher 1935).
@@ -85,7 +85,7 @@ class Evidence:
     @property
     def p(self) -> Array:
         """(...), the two-sided p-value of "there is no difference"."""
-        return np.minimum(1.0, 2 * np.minimum(self.p_above(0.0), self.p_below(0.0)))
+        return np.asarray(np.minimum(1.0, 2 * np.minimum(self.p_above(0.0), self.p_below(0.0))))
 
     def p_equivalent(self, margin: float | Array) -> Array:
         """(...), the p-value of "the true difference is `margin` or more, in either direction".
