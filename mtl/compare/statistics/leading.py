@@ -1,0 +1,149 @@
+"""The best of several arms, and whether what helps is the other tasks' labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mtl.compare.statistics.correction import corrected
+from mtl.compare.statistics.power import ALPHA
+from mtl.compare.statistics.verdicts import BETTER, WORSE, Verdict
+from mtl.compare.statistics.words import Measure
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Whether a task gains from the labels of the others.
+
+    Args:
+        claimed: whether the sharing arm beats both the single arm and the sterile arm.
+        size: the smaller of the two gains, in the metric's unit; None unless claimed.
+        sentence: the same in words.
+    """
+
+    claimed: bool
+    size: float | None
+    sentence: str
+
+
+def leading_arm(
+    differences: Mapping[str, Mapping[str, float | None]],
+    spreads: Mapping[str, float],
+    weights: Mapping[str, float],
+) -> str | None:
+    """The candidate with the largest mean difference over tasks, in units of each task's spread over seeds.
+
+        score(arm) = sum_t w_t d_t(arm) / spread_t / sum_t w_t
+
+    It orders the arms and decides nothing. Of equal arms the first leads; an arm without results on a task counts as
+    equal to the baseline there.
+
+    Args:
+        differences: arm -> task -> the oriented mean difference to the baseline.
+        spreads: task -> the pooled standard deviation within arms; a task without spread does not count.
+        weights: task -> weight.
+    """
+    if not differences:
+        return None
+    counted = [task for task, spread in spreads.items() if spread > 0]
+
+    def score(arm: str) -> float:
+        return sum(weights[task] * (differences[arm].get(task) or 0.0) / spreads[task] for task in counted)
+
+    return max(differences, key=score)
+
+
+def transfers(
+    arm: str,
+    sterile: str | None,
+    to_single: Mapping[str, Verdict],
+    to_sterile: Mapping[str, Verdict],
+    sterile_to_single: Mapping[str, Verdict],
+    measures: Mapping[str, Measure],
+    confirmed: bool = True,
+) -> dict[str, Transfer]:
+    """Whether each task gains from the other tasks' labels: the arm must beat the single and the sterile arm.
+
+    The sterile arm is the same network with the other tasks' labels permuted, so that what it gains is not transfer.
+    "Beats both" is one claim, whose p-value is the larger of the two (an intersection-union test, Berger 1982),
+    corrected over tasks.
+
+    Args:
+        arm: the sharing arm.
+        sterile: its sterile arm; None if there is none, and no transfer is claimed.
+        to_single: task -> the verdict of the arm against the single arm.
+        to_sterile: task -> that against the sterile arm.
+        sterile_to_single: task -> the verdict of the sterile arm against the single arm.
+        measures: task -> how the metric is written.
+        confirmed: whether the arm was the only candidate, or was confirmed on fresh seeds.
+    """
+    tasks = [task for task in to_single if task in to_sterile]
+    n_arms = max([v.n_arms for v in (*to_single.values(), *to_sterile.values())], default=1)
+    p = corrected([max(_p(to_single[t]), _p(to_sterile[t])) for t in tasks], n_arms)
+    adjusted = dict(zip(tasks, p, strict=True))
+    found = {}
+    for task, single in to_single.items():
+        if sterile is None or task not in adjusted:
+            text = f"{task}: no transfer is claimed without a sterile arm (the other tasks' labels permuted)"
+            found[task] = Transfer(False, None, text)
+            continue
+        both = all(v.verdict == BETTER for v in (single, to_sterile[task])) and adjusted[task] <= ALPHA
+        found[task] = _told(
+            (task, arm, sterile),
+            (single, to_sterile[task]),
+            sterile_to_single.get(task),
+            measures[task],
+            both,
+            confirmed,
+        )
+    return found
+
+
+def _told(
+    names: tuple[str, str, str],
+    verdicts: tuple[Verdict, Verdict],
+    sterile_to_single: Verdict | None,
+    measure: Measure,
+    both: bool,
+    confirmed: bool,
+) -> Transfer:
+    """The transfer of one task in words."""
+    (task, arm, sterile), (single, control) = names, verdicts
+    gains = [v.difference.difference for v in verdicts]
+    noise = _noise(sterile, sterile_to_single, measure)
+    known = [gain for gain in gains if gain is not None]
+    if both and confirmed:
+        size = min(known)
+        shown = measure.amount(size, measure.decimals(size))
+        of = f"{task}: the other tasks' labels help {arm} by {shown}, the smaller of its gains"
+        return Transfer(True, size, f"{of} over the single and the sterile arm{noise}")
+    if both:
+        return Transfer(False, None, f"{task}: {arm} leads both arms; fresh seeds have to confirm it{noise}")
+    missing = [
+        name
+        for name, v in (("the single arm", single), (f"the sterile arm {sterile}", control))
+        if v.verdict != BETTER
+    ]
+    reason = (
+        f"is not shown to be better than {' and '.join(missing)}"
+        if missing
+        else "passes both tests only alone"
+    )
+    return Transfer(False, None, f"{task}: no transfer is claimed: {arm} {reason}{noise}")
+
+
+def _noise(sterile: str, verdict: Verdict | None, measure: Measure) -> str:
+    """What permuted labels do to the task."""
+    d = None if verdict is None else verdict.difference.difference
+    if verdict is None or d is None or d >= 0:
+        return ""
+    lost = measure.amount(-d, measure.decimals(d))
+    if verdict.verdict == WORSE:
+        return f"; noise labels hurt: {sterile} is below the single arm by {lost}"
+    return f"; noise labels hurt, or it is chance: {sterile} is below the single arm by {lost}"
+
+
+def _p(verdict: Verdict) -> float:
+    """The p-value before correction; 1 where no verdict was possible."""
+    p = verdict.difference.p
+    return 1.0 if p is None or verdict.collapsed else p
