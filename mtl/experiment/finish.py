@@ -10,6 +10,7 @@ from mtl import stages
 from mtl.errors import UserError
 from mtl.evaluation.baseline import baselines
 from mtl.evaluation.decisions import apply, fit_decisions
+from mtl.evaluation.derived import derived_baselines
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
 from mtl.runs import checkpoint, state
@@ -54,9 +55,9 @@ def finish(
         rows["validation"] = row_of(trainer.progress, "validation", values)
     _write_results(trainer.progress, folder, chosen, rows)
     # after the results, so that a fault of a plug-in's loss costs the run nothing but its baselines
-    folder.record.baselines, told = baselines(
-        trainer.recipe, trainer.built.groups, trainer.dataset, "test", between
-    )
+    recipe, built, dataset = trainer.recipe, trainer.built, trainer.dataset
+    values, told = baselines(recipe, built.groups, dataset, "test", between)
+    folder.record.baselines = {**values, **derived_baselines(recipe, built, dataset, "test", between)}
     folder.save_record()
     for line in told:
         listener.on(Noted(line))

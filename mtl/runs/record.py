@@ -135,7 +135,8 @@ class RunRecord(Shape):
         towers: tower -> its tasks, in the order of the recipe.
         step, epoch: the position of the run when the record was written.
         results: the last row of each split with the selected weights; a finished run has it.
-        baselines: `test/<task>/constant` and `test/<task>/linear` -> the headline metric of the trivial baselines.
+        baselines: `test/<task>/constant`, `test/<task>/linear` and, for a task with `derived_from`,
+            `test/<task>/derived` -> the headline metric of the trivial baselines.
         selected: a finished run has it, as it has `baselines`, `decisions`, `stopped_early` and `skipped_steps`.
         decisions: task -> its thresholds and temperatures, which were fitted on validation.
     """
