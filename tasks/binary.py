@@ -62,6 +62,7 @@ class Binary(TaskSpec):
 
     reference: ClassVar[str] = "ours"
     example: ClassVar[Mapping[str, Any]] = {"target": "label", "positive": (5, 7, 9)}
+    one_class: ClassVar[bool] = True
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "auroc": True,
         "average_precision": True,

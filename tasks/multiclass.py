@@ -55,6 +55,7 @@ class Multiclass(TaskSpec):
 
     reference: ClassVar[str] = "ours"
     example: ClassVar[Mapping[str, Any]] = {"target": "label"}
+    one_class: ClassVar[bool] = True
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "accuracy": True,
         "balanced_accuracy": True,

@@ -45,6 +45,7 @@ class Ordinal(TaskSpec):
 
     reference: ClassVar[str] = "McCullagh 1980, Journal of the Royal Statistical Society B 42"
     example: ClassVar[Mapping[str, Any]] = {"target": "label"}
+    one_class: ClassVar[bool] = True
     known_metrics: ClassVar[Mapping[str, bool]] = {
         "mae": False,
         "quadratic_kappa": True,

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
+@click.option("--data", is_flag=True, help="Read the rows too, and print every notice about them.")
 @plugin_option
 @debug_option
-def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
-    """Check recipes: text, schema, shapes, heads and memory; no row is read."""
+def validate(recipes: tuple[str, ...], data: bool, plugins: tuple[str, ...], debug: bool) -> None:
+    """Check recipes: text, schema, shapes, heads and memory; no row is read without --data."""
     from mtl.recipe.load import load_recipe
 
     load_plugins(plugins)
@@ -51,7 +52,7 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
     require_torch()
     for name, recipe in checked:
         try:
-            size = _validated(recipe)
+            size = _validated(recipe, data)
         except UserError as error:
             faults.extend(error.errors)
             continue
@@ -61,24 +62,31 @@ def validate(recipes: tuple[str, ...], plugins: tuple[str, ...], debug: bool) ->
         raise ManyErrors(faults)
 
 
-def _validated(recipe: Recipe) -> str:
+def _validated(recipe: Recipe, data: bool) -> str:
     """The number of parameters of a recipe's network, in words, after it was built and tried.
+
+    With `data` the rows are read as a run reads them, and each notice about them is printed.
 
     Raises:
         UserError: the recipe does not fit its columns, or its network cannot be built.
         EnvironmentFault: the network does not fit into memory.
     """
     from mtl.build import is_provisional
-    from mtl.experiment.trial import build_and_try, require_room
+    from mtl.experiment.trial import build_and_try, require_room, with_rows
     from mtl.training import devices
 
     built, header = build_and_try(recipe)
+    if data:
+        built, dataset = with_rows(recipe, header)
+        header = dataset.header
+        for notice in dataset.notices:
+            complain(f"warning: {notice}")
     device = None
     with suppress(UserError):  # another machine may have the device
         device = devices.resolve(recipe.train.device)
     if device is not None:
         require_room(recipe, built, device)
-    if is_provisional(recipe, header):
+    if not data and is_provisional(recipe, header):
         return "parameters known once the rows are read"
     return f"{sum(p.numel() for p in built.model.parameters()):,} parameters"
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mtl.console import results_table, say
 from mtl.evaluation.baseline import CONSTANT, LINEAR, not_better
+from mtl.evaluation.derived import DERIVED
 from mtl.recipe.specs import TaskSpec
 from mtl.recipe.task_spec import units_of
 
@@ -22,9 +23,13 @@ def say_results(
     Their advice is not to train longer if early stopping ended the training. The warnings go to stdout as the results
     do, so that they stand together in a file as well.
     """
-    say(results_table({**metrics, **baselines}, split, units_of(tasks), last=(CONSTANT, LINEAR)))
+    say(results_table({**metrics, **baselines}, split, units_of(tasks), last=(CONSTANT, LINEAR, DERIVED)))
     names = {name.split("/")[2] for name in baselines if name.startswith(f"{split}/")}
-    legend = ((CONSTANT, "constant: one answer for all rows"), (LINEAR, "linear: a linear model"))
+    legend = (
+        (CONSTANT, "constant: one answer for all rows"),
+        (LINEAR, "linear: a linear model"),
+        (DERIVED, "derived: what the prediction of the task in derived_from reaches"),
+    )
     beside = [text for name, text in legend if name in names]
     if beside:
         say(f"{'; '.join(beside)} (the headline metric of each task, on the same rows)")

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mtl.contracts import check_columns
-from mtl.data.columns.inputs import fit_layout
 from mtl.data.learned import Learned
 from mtl.data.rows.split_rules import Codes
 from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
+from mtl.dataset.controls.changes import blocks_of, changed
+from mtl.dataset.functions.derivation import Derivation, derivations
+from mtl.dataset.functions.found import LabelFunction, function_notices, label_functions
 from mtl.dataset.join import Joined, join
-from mtl.dataset.labels import TaskLabels, labelled, read_task, sample_weights
-from mtl.dataset.notices import notices_of, repeated_rows
+from mtl.dataset.labels import TaskLabels, labelled, read_tasks, sample_weights
+from mtl.dataset.notices import is_generated, notices_of, repeated_rows
 from mtl.dataset.screen import screen
 from mtl.dataset.split import groups_of_rows, split_rows
-from mtl.dataset.standardize import check_finite
-from mtl.dataset.standardize import fit as fit_standardize
+from mtl.dataset.standardize import learn_inputs
 from mtl.dataset.undefined import Undefined, notices_on, undefined_metrics
 from mtl.errors import UserError, gathered, raise_all
 from mtl.recipe.keys.recipe import Recipe
@@ -47,6 +47,8 @@ class Dataset:
         notices: facts about the data that the user should know, one line each.
         undefined: split -> the metrics that its labels cannot define.
         groups: (n,) the group of each row, where the recipe splits by groups.
+        derived: task -> how its class follows from that of the task in its `derived_from`.
+        functions: the labels that follow from another label or from an input column, though the recipe does not say so.
     """
 
     rows: ResidentRows
@@ -59,6 +61,8 @@ class Dataset:
     notices: tuple[str, ...]
     undefined: dict[str, Undefined]
     groups: Codes | None = None
+    derived: Mapping[str, Derivation] = field(default_factory=dict)
+    functions: tuple[LabelFunction, ...] = ()
 
     def to(self, device: torch.device) -> Dataset:
         """The same rows on another device."""
@@ -142,18 +146,15 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     outputs = known_outputs(recipe, header)
     with recipe.at("data", "split"):
         splits, said = split_rows(recipe, joined, header)
+    tasks = read_tasks(recipe, outputs, joined, header, splits)
+    derived, of_tasks = derivations(recipe, tasks, splits["train"])
+    functions = []
+    if not is_generated(recipe):
+        functions = label_functions(recipe.tasks, tasks, joined, splits["train"], blocks_of(recipe, joined))
+    tasks, splits, of_changes = changed(recipe, joined, tasks, splits)
     notices += [*said, *notices_of(recipe, splits), *repeated_rows(recipe, joined.inputs, splits)]
-    tasks: dict[str, TaskLabels] = {}
-    on_unlabelled = recipe.data.split.on_unlabelled
-    faults: list[UserError] = []
-    for task, spec in recipe.tasks.items():
-        try:
-            with recipe.at("tasks", task):
-                tasks[task] = read_task(task, spec, outputs[task], joined, header, splits, on_unlabelled)
-                notices += tasks[task].notices
-        except UserError as error:
-            faults.extend(error.errors)
-    raise_all(faults)
+    notices += [line for labels in tasks.values() for line in labels.notices]
+    notices += [*function_notices(functions, recipe.tasks), *of_tasks, *of_changes]
     learned = Learned(
         outputs={task: found.outputs for task, found in tasks.items()},
         constants={task: found.constants for task, found in tasks.items()},
@@ -165,9 +166,9 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
             )
         notices += said
     with recipe.at("data", "standardize"):
-        learned = _learn_inputs(recipe, joined, splits, learned)
-    dataset = _dataset(recipe, joined, header, splits, learned, tasks, notices)
-    return replace(dataset, groups=groups_of_rows(recipe, joined))
+        learned = learn_inputs(recipe, joined, splits, learned)
+    found = _dataset(recipe, joined, header, splits, learned, tasks, notices)
+    return replace(found, derived=derived, functions=tuple(functions), groups=groups_of_rows(recipe, joined))
 
 
 def assembled(
@@ -254,25 +255,6 @@ def _with_labels(header: Header, read: Header, columns: Iterable[str]) -> Header
     """A source's header with the classes that were found in its label columns."""
     names = {column: read.labels.get(column) for column in columns}
     return replace(header, labels={**header.labels, **names}, text=header.text | (read.text & set(names)))
-
-
-def _learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], learned: Learned) -> Learned:
-    scale = recipe.data.standardize.kind
-    if joined.layout is not None:
-        layout, mean, std, fill, indicators = fit_layout(
-            cast(npt.NDArray[np.float32], joined.inputs),
-            joined.layout,
-            splits["train"],
-            np.sort(np.concatenate(list(splits.values()))),
-            scale != "none",
-            joined.place,
-        )
-        return replace(learned, layout=layout, mean=mean, std=std, fill=fill, indicators=indicators)
-    mean, std = fit_standardize(joined.inputs, splits["train"], scale, joined.place)
-    for name, rows in splits.items():
-        if name != "train":  # the training rows were checked before
-            check_finite(joined.inputs, rows, joined.place)
-    return replace(learned, mean=mean, std=std) if scale != "none" else learned
 
 
 def _present(columns: Sequence[Mask]) -> Tensor:

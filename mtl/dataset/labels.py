@@ -13,8 +13,10 @@ from mtl.contracts import check_targets
 from mtl.data.columns.labels import narrow
 from mtl.data.learned import Constants
 from mtl.data.types import Array, Header, Labels, Mask, Rows
+from mtl.dataset.controls.fraction import thinned
 from mtl.dataset.join import Joined
-from mtl.errors import UserError, quoted
+from mtl.errors import UserError, gathered, quoted, raise_all
+from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TaskSpec
 
 RARE = 1000
@@ -37,6 +39,31 @@ class TaskLabels:
     notices: list[str]
 
 
+def read_tasks(
+    recipe: Recipe,
+    outputs: Mapping[str, tuple[str, ...] | None],
+    joined: Joined,
+    header: Header,
+    splits: Mapping[str, Rows],
+) -> dict[str, TaskLabels]:
+    """Task -> its labels, checked against the recipe.
+
+    Raises:
+        UserError: as `read_task`; the faults of all tasks come together.
+    """
+    tasks: dict[str, TaskLabels] = {}
+    faults: list[UserError] = []
+    data, on_unlabelled = recipe.data, recipe.data.split.on_unlabelled
+    seed = recipe.seeds.split if data.label_seed is None else data.label_seed
+    fractions = {task: (part, seed) for task, part in (data.label_fraction or {}).items()}
+    for task, spec in recipe.tasks.items():
+        with gathered(faults), recipe.at("tasks", task):
+            given = outputs[task], joined, header, splits, on_unlabelled, fractions.get(task)
+            tasks[task] = read_task(task, spec, *given)
+    raise_all(faults)
+    return tasks
+
+
 def read_task(
     task: str,
     spec: TaskSpec,
@@ -45,8 +72,11 @@ def read_task(
     header: Header,
     splits: Mapping[str, Rows],
     on_unlabelled: str,
+    fraction: tuple[float, int] | None = None,
 ) -> TaskLabels:
     """The labels of one task, checked against the recipe; `on_unlabelled` is the key of that name.
+
+    `fraction` is the part of the labels that stays, and the seed of the choice; by default all stay.
 
     Raises:
         UserError: a label has no class, is missing although the recipe does not allow it, or a split has no labels.
@@ -58,8 +88,12 @@ def read_task(
     if outputs is None:
         outputs = spec.found_outputs(labels)
     targets = narrow(check_targets(spec, spec.encode(labels, outputs), len(labels.values)))
+    thinning: list[str] = []
+    if fraction is not None:  # after the check of missing labels, since these are not missing in the data
+        there, said = thinned(task, targets, spec.reads != "numbers", there, splits, *fraction)
+        thinning.append(said)
     train = splits["train"][there[splits["train"]]]
-    notices = _notices(task, spec, outputs, targets, there, splits)
+    notices = [*thinning, *_notices(task, spec, outputs, targets, there, splits)]
     weight = None
     if spec.sample_weight is not None:
         weight = sample_weights(spec.sample_weight, joined, labelled(splits, there))

@@ -44,7 +44,7 @@ MANY = 0.01
 
 def repeated_rows(recipe: Recipe, inputs: Array, splits: Mapping[str, Rows]) -> Iterator[str]:
     """A line if many test rows have exactly the inputs of a training row; generated rows are not looked at."""
-    if "test" not in splits or _is_generated(recipe):
+    if "test" not in splits or is_generated(recipe):
         return
     n, n_test = n_copied(inputs, splits["train"], splits["test"]), len(splits["test"])
     if n > MANY * n_test:
@@ -62,7 +62,7 @@ def notices_of(recipe: Recipe, splits: Mapping[str, Rows]) -> Iterator[str]:
         recipe: the recipe; rows that it generates are not the user's to add, so that few of them are no notice.
         splits: split -> its rows.
     """
-    if not _is_generated(recipe):
+    if not is_generated(recipe):
         yield from (_few(split, len(rows)) for split, rows in splits.items() if _is_small(split, len(rows)))
     train = recipe.train
     n_batches = math.ceil(len(splits["train"]) / train.batch_size)
@@ -73,7 +73,8 @@ def notices_of(recipe: Recipe, splits: Mapping[str, Rows]) -> Iterator[str]:
         )
 
 
-def _is_generated(recipe: Recipe) -> bool:
+def is_generated(recipe: Recipe) -> bool:
+    """Whether a source makes its rows up."""
     return any(source.generated_now() for source in recipe.data.by_name.values())
 
 

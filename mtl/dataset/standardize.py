@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from mtl.data.columns.inputs import fit_layout
+from mtl.data.learned import Learned
 from mtl.data.types import Array, Rows
+from mtl.dataset.join import Joined
 from mtl.errors import UserError
+from mtl.recipe.keys.recipe import Recipe
 
 Scale = Literal["per_feature", "per_channel", "none"]
 Float64 = npt.NDArray[np.float64]
@@ -118,3 +123,23 @@ def _chunks(inputs: Array, rows: Rows) -> Iterator[Rows]:
     step = max(1, CHUNK // values_per_row)
     for at in range(0, len(rows), step):
         yield rows[at : at + step]
+
+
+def learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], learned: Learned) -> Learned:
+    """`learned` with what the training rows say of the inputs: their layout, fillings, means and deviations."""
+    scale = recipe.data.standardize.kind
+    if joined.layout is not None:
+        layout, mean, std, fill, indicators = fit_layout(
+            cast(npt.NDArray[np.float32], joined.inputs),
+            joined.layout,
+            splits["train"],
+            np.sort(np.concatenate(list(splits.values()))),
+            scale != "none",
+            joined.place,
+        )
+        return replace(learned, layout=layout, mean=mean, std=std, fill=fill, indicators=indicators)
+    mean, std = fit(joined.inputs, splits["train"], scale, joined.place)
+    for name, rows in splits.items():
+        if name != "train":  # the training rows were checked before
+            check_finite(joined.inputs, rows, joined.place)
+    return replace(learned, mean=mean, std=std) if scale != "none" else learned

@@ -74,17 +74,17 @@ def baselines(
     Returns:
         The metrics, and a line about each thing that differs from a fit of all rows.
     """
-    constant = _network(recipe, groups, dataset, 0)
+    constant = flat_network(recipe, groups, dataset, 0)
     _fit(constant, dataset, between)
-    values = _headlines(recipe, constant, dataset, split, CONSTANT, between)
+    values = headlines(recipe, constant, dataset, split, CONSTANT, between)
     if len(dataset.header.input_shape) > 1:
         return values, []
-    linear = _network(recipe, groups, dataset, _width(dataset))
+    linear = flat_network(recipe, groups, dataset, _width(dataset))
     reason = _too_large(linear, dataset)
     if reason:
         return values, [reason]
     told = _fit(linear, dataset, between)
-    return {**values, **_headlines(recipe, linear, dataset, split, LINEAR, between)}, told
+    return {**values, **headlines(recipe, linear, dataset, split, LINEAR, between)}, told
 
 
 def _width(dataset: Dataset) -> int:
@@ -93,7 +93,7 @@ def _width(dataset: Dataset) -> int:
     return int(getattr(inputs, "width", dataset.header.input_shape[0]))
 
 
-def _network(recipe: Recipe, groups: tuple[TaskGroup, ...], dataset: Dataset, width: int) -> Built:
+def flat_network(recipe: Recipe, groups: tuple[TaskGroup, ...], dataset: Dataset, width: int) -> Built:
     """A network without layers: heads that read `width` inputs, with all weights zero."""
     modules: dict[str, TaskModule] = {}
     for group in groups:
@@ -169,7 +169,7 @@ def _examples(built: Built, dataset: Dataset, split: str, group: str) -> Example
     return Examples(x, labels.target[group].cpu(), labels.weight[group].cpu())
 
 
-def _headlines(
+def headlines(
     recipe: Recipe, built: Built, dataset: Dataset, split: str, name: str, between: Callable[[], None]
 ) -> Values:
     """`<split>/<task>/<name>` -> the headline metric of each task."""

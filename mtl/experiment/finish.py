@@ -11,7 +11,11 @@ from mtl.errors import UserError
 from mtl.evaluation.baseline import baselines
 from mtl.evaluation.bootstrap import Resampled, resampled
 from mtl.evaluation.decisions import apply, fit_decisions
+<<<<<<< HEAD
 from mtl.evaluation.meter import Values
+=======
+from mtl.evaluation.derived import derived_baselines
+>>>>>>> 3d018868f751a179afcd10d06e6aca775c09de66
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
 from mtl.runs import checkpoint, state
@@ -66,9 +70,9 @@ def finish(
     write_bootstrap(folder.path, found)
     _write_results(trainer.progress, folder, chosen, rows)
     # after the results, so that a fault of a plug-in's loss costs the run nothing but its baselines
-    folder.record.baselines, told = baselines(
-        trainer.recipe, trainer.built.groups, trainer.dataset, "test", between
-    )
+    recipe, built, dataset = trainer.recipe, trainer.built, trainer.dataset
+    values, told = baselines(recipe, built.groups, dataset, "test", between)
+    folder.record.baselines = {**values, **derived_baselines(recipe, built, dataset, "test", between)}
     folder.save_record()
     for line in told:
         listener.on(Noted(line))

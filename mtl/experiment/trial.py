@@ -14,7 +14,7 @@ from mtl.build import Built, build, is_provisional
 from mtl.contracts import check_activation, check_sharing
 from mtl.data.memory import require_memory
 from mtl.data.types import Header, no_column
-from mtl.dataset.assemble import load_dataset
+from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.errors import KeyPath, UserError, gathered, quoted, raise_all
 from mtl.model.stitched import Logits
@@ -63,10 +63,20 @@ def preview(recipe: Recipe) -> tuple[Built, Header, tuple[str, ...]]:
     built, header = build_and_try(recipe)
     if not is_provisional(recipe, header):
         return built, header, ()
+    built, dataset = with_rows(recipe, header)
+    return built, dataset.header, dataset.notices
+
+
+def with_rows(recipe: Recipe, header: Header) -> tuple[Built, Dataset]:
+    """The network that a run has, on the meta device, and the rows as a run reads them.
+
+    Raises:
+        UserError: the rows have a fault.
+    """
     dataset = load_dataset(recipe, header)
     with torch.device("meta"):
         built = build(recipe, dataset.header, dataset.learned).to(torch.device("meta"))
-    return built, dataset.header, dataset.notices
+    return built, dataset
 
 
 def require_room(recipe: Recipe, built: Built, device: torch.device) -> None:

@@ -9,10 +9,18 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mtl.errors import KeyPath, did_you_mean, quoted
-from mtl.recipe.base import Model, Spec, Text, fault, recipe_errors
+from mtl.recipe.base import Model, Spec, TaskName, Text, fault, recipe_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +45,35 @@ class TaskHead(Model):
     )
 
 
+def _class_name(value: object) -> object:
+    """A class as a column of texts would hold it; a whole number or true/false stands for its text."""
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
+
+
+class Derived(Model):
+    """The task whose class tells that of this one, and how."""
+
+    task: TaskName = Field(description="the other task")
+    mapping: (
+        Annotated[
+            dict[
+                Text, Annotated[Text, BeforeValidator(_class_name, json_schema_input_type=bool | int | str)]
+            ],
+            Field(min_length=1, max_length=100_000),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="each class of the other task -> the class of this one; default: as in the training rows",
+    )
+
+
+DerivedFrom = Annotated[
+    Annotated[TaskName, Tag("<name>")] | Annotated[Derived, Tag("<mapping>")],
+    Discriminator(lambda value: "<mapping>" if isinstance(value, (dict, Derived)) else "<name>"),
+]
+
+
 class TaskSpec(Spec):
     """What is learned from one label column. Members: `tasks/`.
 
@@ -49,6 +86,11 @@ class TaskSpec(Spec):
     default_metrics: ClassVar[tuple[str, ...]]
     reads: ClassVar[Literal["classes", "numbers", "lists"]] = "classes"
     """How the values of a table's label column are read."""
+    one_class: ClassVar[bool] = False
+    """Whether a row has exactly one of the classes that `outputs` names, whose numbers `encode` gives.
+
+    The module of such a kind has `class_probabilities` and `logits_of`.
+    """
     weighted_metrics: ClassVar[Collection[str]] = ()
     """The metrics that can weigh rows, as `metrics_weighted` asks; see `TaskModule.metric`."""
     fitted: ClassVar[Mapping[str, float]] = {}
@@ -76,6 +118,22 @@ class TaskSpec(Spec):
     head: TaskHead = TaskHead()
     strict_classes: bool = Field(
         False, description="a class that no training row has is an error, not a warning"
+    )
+
+    derived_from: DerivedFrom | None = Field(
+        None,
+        description="another task whose class tells that of this one: what its prediction alone reaches then "
+        "stands beside the results",
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        le=1e12,
+        description="difference of the headline metric, in its own unit, below which two networks are as good as "
+        "each other",
+    )
+    weight_in_verdict: float = Field(
+        1.0, ge=0, le=1e6, description="how much the task counts in a mean over tasks that compares networks"
     )
 
     @field_validator("metrics")
@@ -112,6 +170,11 @@ class TaskSpec(Spec):
     def headline(self) -> str:
         """The metric that represents the task in tables."""
         return self.metric_names[0]
+
+    @property
+    def derives_from(self) -> str | None:
+        """The task in `derived_from`."""
+        return self.derived_from.task if isinstance(self.derived_from, Derived) else self.derived_from
 
     @property
     def higher_is_better(self) -> bool:

@@ -148,7 +148,8 @@ class RunRecord(Shape):
         step, epoch: the position of the run when the record was written.
         results: the last row of each split with the selected weights; a finished run has it.
         task_results: task -> its results at its own step, where the recipe says `train.select: best_of_each`.
-        baselines: `test/<task>/constant` and `test/<task>/linear` -> the headline metric of the trivial baselines.
+        baselines: `test/<task>/constant`, `test/<task>/linear` and, for a task with `derived_from`,
+            `test/<task>/derived` -> the headline metric of the trivial baselines.
         selected: a finished run has it, as it has `baselines`, `decisions`, `stopped_early` and `skipped_steps`.
         decisions: task -> its thresholds and temperatures, which were fitted on validation.
     """

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
+LEAST = 1e-30
+"""Least probability of a class whose logits are asked for."""
+
+
 class WeightedClasses(TaskModule):
     """One of several classes. The constant `class_weight` (T, C), if given, weighs each class in the loss."""
 
@@ -57,8 +61,14 @@ class Classes(WeightedClasses):
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
         """`class` (B, T) is the most probable class; `p` (B, T, C) holds the probability of each class."""
-        p_BTC = (logits_BTO / self.temperature[:, None]).softmax(-1)
+        p_BTC = self.class_probabilities(logits_BTO)
         return {"class": p_BTC.argmax(-1), "p": p_BTC}
+
+    def class_probabilities(self, logits_BTO: Tensor) -> Tensor:
+        return (logits_BTO / self.temperature[:, None]).softmax(-1)
+
+    def logits_of(self, p_BTC: Tensor) -> Tensor:
+        return p_BTC.clamp(min=LEAST).log()
 
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
@@ -85,8 +95,14 @@ class OrderedClasses(WeightedClasses):
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
         """`class` (B, T) is the most probable class; `p` (B, T, C) holds the probability of each class."""
-        p_BTC = losses.cumulative_log_p(logits_BTO).exp()
+        p_BTC = self.class_probabilities(logits_BTO)
         return {"class": p_BTC.argmax(-1), "p": p_BTC}
+
+    def class_probabilities(self, logits_BTO: Tensor) -> Tensor:
+        return losses.cumulative_log_p(logits_BTO).exp()
+
+    def logits_of(self, p_BTC: Tensor) -> Tensor:
+        return losses.cumulative_logits(p_BTC.clamp(min=LEAST))
 
 
 class _YesOrNo(TaskModule):
@@ -130,6 +146,15 @@ class YesNo(_YesOrNo):
         """`p` (B, T) is the probability of yes; `yes` (B, T) says whether p reaches the threshold."""
         p_BT = (logits_BTO.squeeze(-1) / self.temperature).sigmoid()
         return {"yes": p_BT >= self.threshold, "p": p_BT}
+
+    def class_probabilities(self, logits_BTO: Tensor) -> Tensor:
+        """(B, T, 2) the probabilities of no and yes."""
+        z_BTO = logits_BTO / self.temperature[:, None]
+        return torch.cat([(-z_BTO).sigmoid(), z_BTO.sigmoid()], dim=-1)
+
+    def logits_of(self, p_BTC: Tensor) -> Tensor:
+        log_p_BTC = p_BTC.clamp(min=LEAST).log()
+        return log_p_BTC[..., 1:] - log_p_BTC[..., :1]
 
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None

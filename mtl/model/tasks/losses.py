@@ -85,6 +85,19 @@ def cumulative_log_p(r: Tensor) -> Tensor:
     return torch.cat([low, middle, high], dim=-1)
 
 
+def cumulative_logits(p: Tensor) -> Tensor:
+    """(..., C) positive numbers that add up to about 1 -> (..., C - 1) head outputs, the inverse of `cumulative_log_p`.
+
+    z_c = log(P(y >= c) / P(y < c)), r_1 = z_1, and r_c = log(exp(z_{c-1} - z_c) - 1) for c > 1. Since
+    exp(z_{c-1} - z_c) - 1 = P(y = c - 1) / (P(y < c - 1) P(y >= c)), the differences of z are never taken.
+    """
+    below = p.cumsum(-1)[..., :-1]
+    above = p.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+    first = above[..., :1].log() - below[..., :1].log()
+    rest = p[..., 1:-1].log() - below[..., :-1].log() - above[..., 1:].log()
+    return torch.cat([first, rest], dim=-1)
+
+
 def cumulative_loss(logits_BTO: Tensor, target_BT: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """(B, T) -log P(y) of ordered classes, in nats; smoothing is that of `cross_entropy`."""
     log_p_BTC = cumulative_log_p(logits_BTO)

@@ -89,6 +89,14 @@ class TaskModule(nn.Module):
         """Name of a prediction -> (B, T) or (B, T, ...), computed with torch alone."""
         raise NotImplementedError
 
+    def class_probabilities(self, logits_BTO: Tensor) -> Tensor:
+        """(B, T, C) the probability of each class; only kinds whose rows have exactly one class have it."""
+        raise NotImplementedError
+
+    def logits_of(self, p_BTC: Tensor) -> Tensor:
+        """(B, T, O) logits with these probabilities of classes before a temperature, the inverse of the above."""
+        raise NotImplementedError
+
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
     ) -> Tensor:

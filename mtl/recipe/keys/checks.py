@@ -24,6 +24,8 @@ def problems_between(
     yield from _source_problems(data, tasks)
     yield from _target_problems(tasks)
     yield from _row_problems(data, tasks, train)
+    yield from _control_problems(data, tasks)
+    yield from _derived_problems(tasks)
     yield from _tower_problems(model, tasks)
     yield from _sharing_problems(model, len(model.towers_of(tasks)))
     yield from _weighting_problems(weighting, tasks, train)
@@ -87,6 +89,34 @@ def _row_problems(data: Data, tasks: Tasks, train: Train) -> Iterator[Problem]:
         yield from _task_known(tasks, name, ("train", "batches", "min_labelled", name))
     if batches.temperature is not None and data.sources is None:
         yield ("train", "batches", "sampling"), "is for several sources: data.sources"
+
+
+def _control_problems(data: Data, tasks: Tasks) -> Iterator[Problem]:
+    """Faults in the names of the tasks whose labels are permuted or thinned out."""
+    permuted = () if data.permute_labels is None else data.permute_labels.tasks
+    for i, name in enumerate(permuted):
+        path: KeyPath = ("data", "permute_labels", "tasks", i)
+        yield from _task_known(tasks, name, path)
+        if name in permuted[:i]:
+            yield path, f"task {quoted(name)} is given twice"
+    for name in data.label_fraction or ():
+        yield from _task_known(tasks, name, ("data", "label_fraction", name))
+
+
+def _derived_problems(tasks: Tasks) -> Iterator[Problem]:
+    """Faults in the tasks from which the labels of others follow."""
+    for name, task in tasks.items():
+        path, of = ("tasks", name, "derived_from"), task.derives_from
+        if of is None:
+            continue
+        if of not in tasks:
+            yield path, f"unknown task {quoted(of)}{did_you_mean(of, tasks)}; add it, or remove this key"
+        elif of == name:
+            yield path, "a task cannot be derived from itself"
+        else:
+            for each in (name, of):
+                if not tasks[each].one_class:
+                    yield path, f"task {quoted(each)} has no classes: {tasks[each].kind}"
 
 
 def _task_known(tasks: Tasks, name: str, path: KeyPath) -> Iterator[Problem]:

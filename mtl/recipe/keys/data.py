@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, T
 
 from mtl.data.iso_time import iso_seconds
 from mtl.errors import KeyPath, quoted
-from mtl.recipe.base import Kind, Model, TaskName, fault, recipe_errors
+from mtl.recipe.base import MAX_TASKS, Kind, Model, TaskName, fault, recipe_errors
 from mtl.recipe.specs import SOURCES, SourceSpec
 
 SourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
@@ -20,6 +20,8 @@ Stratify = Annotated[
     Discriminator(lambda value: "<list>" if isinstance(value, tuple) else "<name>"),
 ]
 Time = Annotated[float, Field(ge=-1e12, le=1e12)]
+LabelFraction = Annotated[float, Field(gt=0, le=1)]
+LabelSeed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _moment(value: object) -> object:
@@ -154,6 +156,17 @@ class Standardize(Model):
     )
 
 
+class PermuteLabels(Model):
+    """A control: the labels of some tasks, permuted among the rows that have one, so that inputs do not tell them."""
+
+    tasks: tuple[TaskName, ...] = Field(
+        min_length=1,
+        max_length=MAX_TASKS,
+        description="whose labels are permuted within train and within validation; those of test stay",
+    )
+    seed: LabelSeed = Field(0, description="of the permutations, of which each task has its own")
+
+
 class Data(Model):
     """Where rows come from, how they are split and scaled."""
 
@@ -174,6 +187,19 @@ class Data(Model):
         "the expected share of such columns among those that stay",
     )
     standardize: Standardize = Standardize()
+    permute_labels: PermuteLabels | None = None
+    label_fraction: dict[TaskName, LabelFraction] | None = Field(
+        None,
+        description="task -> the part of its labels in train and in validation that is kept, the same part of each "
+        "class; the others become missing ones, whatever `missing` says. A smaller part lies within a larger one",
+    )
+    label_seed: LabelSeed | None = Field(
+        None, description="which labels label_fraction keeps; default: as in seed.split"
+    )
+    drop_unlabelled: bool = Field(
+        False,
+        description="leaves out the rows of train and validation that have no label of any task of the recipe",
+    )
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:

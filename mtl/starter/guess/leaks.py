@@ -15,14 +15,11 @@ import pyarrow.compute as pc
 from mtl.data.columns.numbers import numbers
 from mtl.data.columns.values import texts
 from mtl.data.files.table import TableFile
+from mtl.dataset.functions.evidence import SURE, evidence, orders
 from mtl.errors import quoted
 from mtl.starter.look.columns import SEEN_ROWS, Look, first_rows
 from mtl.starter.look.copies import CELLS, Codes, first_of_each
 
-SURE = 15.0
-"""Least evidence, in nats: labels in random order would fit a column so well once in 3 million columns."""
-REPEATED = 0.9
-"""Least share of rows whose value comes again, in a column whose values tell those of a label."""
 FIRST = 256
 """Rows on which a column must fit before it is compared on all."""
 
@@ -53,11 +50,9 @@ def find_leaks(
 ) -> dict[str, str]:
     """Input column -> how it gives a label away, for each that does.
 
-    A column is a function of a label by chance with a probability of at most exp(-e). If n rows have K labels of
-    which n_k are k, and the column has d values, then e = log(n! / prod_k n_k!) - d log K: the orders of the labels,
-    against the functions from the column's values to labels. A column with e below `SURE` is kept, and so is one
-    whose values hardly come again: measurements with many digits. Rows that are equal in all of the columns count
-    once, because copies agree in their labels whatever a column holds.
+    A column whose `evidence` is below `SURE` is kept, and so is one whose values hardly come again: measurements with
+    many digits. Rows that are equal in all of the columns count once, because copies agree in their labels whatever a
+    column holds.
 
     Args:
         file: the table, which reads the columns as the recipe will.
@@ -131,16 +126,13 @@ def _fits(column: Values, label: Values) -> Iterator[tuple[str, float]]:
     d, k = int(c.max()) + 1, int(t.max()) + 1
     if d < 2 or k < 2:
         return
-    pairs = len(np.unique(c * k + t))
-    if pairs == d and _repeated(c) >= REPEATED:
-        yield (
-            ("each value stands for one of" if d == k else "each value tells that of"),
-            _orders(t) - d * log(k),
-        )
-    if pairs == k and _repeated(t) >= REPEATED:
-        yield "its value follows from that of", _orders(c) - k * log(d)
+    tells, follows = evidence(c, t), evidence(t, c)
+    if tells is not None:
+        yield "each value stands for one of" if d == k else "each value tells that of", tells
+    if follows is not None:
+        yield "its value follows from that of", follows
     if d > 2 and (column.codes < 0).any() and len(np.unique((column.codes < 0) * k + t)) == 2:
-        yield "whether it is missing tells the value of", _orders(t) - 2 * log(k)
+        yield "whether it is missing tells the value of", orders(t) - 2 * log(k)
     if column.numbers is not None:
         yield from _ordered(column, label)
 
@@ -162,18 +154,6 @@ def _ordered(column: Values, label: Values) -> Iterator[tuple[str, float]]:
     k = len(np.unique(t))
     same = bool((high[:-1] <= low[1:]).all() or (low[:-1] >= high[1:]).all())
     if label.numbers is not None and len(starts) > 2 and k > 2 and same:
-        yield "its order is that of", min(_orders(c), _orders(t)) - log(2)
+        yield "its order is that of", min(orders(c), orders(t)) - log(2)
     if k >= 2 and (low == high).all() and np.count_nonzero(np.diff(low)) == k - 1:
-        yield "it separates the values of", _orders(low) - lgamma(k + 1)
-
-
-def _repeated(codes: Codes) -> float:
-    """The share of rows whose value is that of another row too; a value of one row tells nothing of others."""
-    counts = np.unique(codes, return_counts=True)[1]
-    return float(counts[counts > 1].sum() / len(codes))
-
-
-def _orders(codes: Codes) -> float:
-    """log(n! / prod n_k!), the log of the number of different orders of the codes."""
-    counts = np.unique(codes, return_counts=True)[1]
-    return lgamma(len(codes) + 1) - sum(lgamma(int(n) + 1) for n in counts)
+        yield "it separates the values of", orders(low) - lgamma(k + 1)
