@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl.model.tasks import losses
+from mtl.model.tasks import inverses, losses
 from mtl.model.tasks.heads import GroupedHead
 from mtl.model.tasks.module import TaskModule
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 class WeightedClasses(TaskModule):
     """One of several classes. The constant `class_weight` (T, C), if given, weighs each class in the loss."""
+
+    answer = "class"
 
     def __init__(
         self, head: GroupedHead, constants: Mapping[str, Tensor], *, label_smoothing: float = 0.0
@@ -60,10 +62,21 @@ class Classes(WeightedClasses):
         p_BTC = (logits_BTO / self.temperature[:, None]).softmax(-1)
         return {"class": p_BTC.argmax(-1), "p": p_BTC}
 
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        log_p_BTC = inverses.log_p_of(p_or_class(predicted, self.head.n_outputs))
+        return (log_p_BTC * self.temperature.double()[:, None]).float()
+
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
     ) -> Tensor:
         return losses.mean_of(F.cross_entropy(logits_BO, target, reduction="none"), weight_B)
+
+
+def p_or_class(predicted: Mapping[str, Tensor], n_classes: int) -> Tensor:
+    """(B, T, C) the given probabilities, or those of the given classes."""
+    if "p" in predicted:
+        return predicted["p"]
+    return inverses.p_of_classes(predicted["class"], n_classes)
 
 
 class OrderedClasses(WeightedClasses):
@@ -88,6 +101,9 @@ class OrderedClasses(WeightedClasses):
         p_BTC = losses.cumulative_log_p(logits_BTO).exp()
         return {"class": p_BTC.argmax(-1), "p": p_BTC}
 
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        return inverses.cumulative_of(p_or_class(predicted, self.head.n_outputs + 1)).float()
+
 
 class _YesOrNo(TaskModule):
     """Each output is yes or no."""
@@ -106,9 +122,18 @@ class _YesOrNo(TaskModule):
         """The weight of positive rows in the loss, if the recipe gives one."""
         return self.get_buffer("positive_weight") if self.weighs_positives else None
 
+    def _log_odds(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        """log p - log(1 - p) of the given probabilities, or of the given answers."""
+        if "p" in predicted:
+            return inverses.log_odds_of(inverses.sides_of(predicted["p"], self.threshold))
+        assert self.answer is not None
+        return inverses.log_odds_of(inverses.p_of_answers(predicted[self.answer], self.threshold))
+
 
 class YesNo(_YesOrNo):
     """Yes or no, from one logit. Constants: temperature (T,), threshold (T,), and optionally positive_weight (T,)."""
+
+    answer = "yes"
 
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
         return losses.binary_cross_entropy(
@@ -131,6 +156,9 @@ class YesNo(_YesOrNo):
         p_BT = (logits_BTO.squeeze(-1) / self.temperature).sigmoid()
         return {"yes": p_BT >= self.threshold, "p": p_BT}
 
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        return (self._log_odds(predicted) * self.temperature.double()).float().unsqueeze(-1)
+
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
     ) -> Tensor:
@@ -141,6 +169,8 @@ class YesNo(_YesOrNo):
 
 class Labels(_YesOrNo):
     """Any number of O labels. Constants: temperature (T,), threshold (T, O), and optionally positive_weight (T, O)."""
+
+    answer = "there"
 
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
         return losses.multilabel_loss(logits_BTO, target, self.label_smoothing, self.weight_of_yes())
@@ -162,6 +192,9 @@ class Labels(_YesOrNo):
         p_BTO = (logits_BTO / self.temperature[:, None]).sigmoid()
         return {"there": p_BTO >= self.threshold, "p": p_BTO}
 
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        return (self._log_odds(predicted) * self.temperature.double()[:, None]).float()
+
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
     ) -> Tensor:
@@ -177,6 +210,7 @@ class Quantity(TaskModule):
     Constants: mean, mean_rest and std, (T,) each; mean_rest is the rounding error of the mean in float32.
     """
 
+    answer = "value"
     mean: Tensor
     mean_rest: Tensor
     std: Tensor
@@ -204,3 +238,7 @@ class Quantity(TaskModule):
         wide = torch.float32 if logits_BTO.device.type == "mps" else torch.float64  # MPS has no float64
         mean_T = self.mean.to(wide) + self.mean_rest.to(wide)
         return {"value": mean_T + self.std.to(wide) * logits_BTO.squeeze(-1).to(wide)}
+
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        mean_T = self.mean.double() + self.mean_rest.double()
+        return ((predicted["value"].double() - mean_T) / self.std.double()).float().unsqueeze(-1)

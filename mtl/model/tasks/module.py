@@ -6,7 +6,7 @@ Shapes: B batch, R readings, T tasks of a group, O outputs per task.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ class TaskModule(nn.Module):
         constants: the numbers that the kind needs, (T,) or (T, ...) each, which become buffers of these names. The
             record of the run holds them; checkpoints do not.
     """
+
+    answer: ClassVar[Literal["class", "yes", "there", "value"] | None] = None
+    """The prediction that is the answer itself: a class (B, T), yes or no (B, T), the labels that are there (B, T, O),
+    or a value (B, T). None for a kind without `logits_of`."""
 
     mean_weight: Tensor
     """(T,) the mean weight of the training rows that count; a step divides a loss sum by their number times this."""
@@ -87,6 +91,15 @@ class TaskModule(nn.Module):
 
     def predict(self, logits_BTO: Tensor) -> dict[str, Tensor]:
         """Name of a prediction -> (B, T) or (B, T, ...), computed with torch alone."""
+        raise NotImplementedError
+
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        """The logits (B, T, O) for which `predict` gives `predicted`, so that other models have the metrics of networks.
+
+        Args:
+            predicted: the probabilities `p`, or else the answer alone, in the forms in which `predict` gives them.
+                Metrics of `TaskSpec.answer_metrics` are then those of the answers; others would mean nothing.
+        """
         raise NotImplementedError
 
     def negative_log_likelihood(
