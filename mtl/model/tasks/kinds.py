@@ -119,7 +119,6 @@ class _YesOrNo(TaskModule):
         self.weighs_positives = "positive_weight" in constants
 
     def weight_of_yes(self) -> Tensor | None:
-        """The weight of positive rows in the loss, if the recipe gives one."""
         return self.get_buffer("positive_weight") if self.weighs_positives else None
 
     def _log_odds(self, predicted: Mapping[str, Tensor]) -> Tensor:

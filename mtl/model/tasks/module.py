@@ -62,6 +62,10 @@ class TaskModule(nn.Module):
         """(B, T) the weight of each row in the loss: `weight_BT`, which some kinds multiply by the class weight."""
         return weight_BT
 
+    def weight_of_yes(self) -> Tensor | None:
+        """(T,) or (T, O) the weight in the loss of rows whose answer is yes; None if they weigh as much as others."""
+        return None
+
     def loss(self, logits_BTO: Tensor, target: Tensor, weight_BT: Tensor) -> tuple[Tensor, Tensor]:
         """(T,) sum over rows of weight * loss, and (T,) sum of the weights; the caller divides.
 
@@ -94,7 +98,7 @@ class TaskModule(nn.Module):
         raise NotImplementedError
 
     def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
-        """The logits (B, T, O) for which `predict` gives `predicted`, so that other models have the metrics of networks.
+        """Logits (B, T, O) for which `predict` gives `predicted`: so other models have the metrics of networks.
 
         Args:
             predicted: the probabilities `p`, or else the answer alone, in the forms in which `predict` gives them.

@@ -27,7 +27,7 @@ def sample(kind: str) -> tuple[TaskSpec, TaskModule, Tensor, Tensor]:
     constants = spec.constants(task_samples.encoded(spec), outputs)
     module = task_samples.module_of(spec, n_outputs, *[constants] * T)
     for t in range(T):
-        fitted = {name: (0.4 + t,) for name in spec.fitted}
+        fitted = dict.fromkeys(spec.fitted, (0.4 + t,))
         if "threshold" in constants:
             fitted["threshold"] = tuple(0.3 + 0.1 * t for _ in constants["threshold"])
         module.decide(t, fitted)
@@ -49,7 +49,9 @@ def metrics(spec: TaskSpec, module: TaskModule, logits_BTO: Tensor, target: Tens
 @pytest.mark.parametrize("kind", KINDS)
 def test_predictions_and_metrics_survive_the_way_back(kind: str) -> None:
     spec, module, logits_BTO, target = sample(kind)
-    predicted = module.predict(logits_BTO.double())  # in float32 a probability near 1 has lost digits of its logit
+    predicted = module.predict(
+        logits_BTO.double()
+    )  # in float32 a probability near 1 has lost digits of its logit
     back = module.logits_of(predicted)
     assert back.shape == logits_BTO.shape
     assert back.dtype == torch.float32
