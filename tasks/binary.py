@@ -77,6 +77,9 @@ class Binary(TaskSpec):
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
     weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
+    answer_metrics: ClassVar[Collection[str]] = frozenset(
+        {"accuracy", "balanced_accuracy", "f1", "precision", "recall", "specificity"}
+    )
     default_metrics: ClassVar[tuple[str, ...]] = ("auroc", "average_precision", "accuracy", "f1")
 
     positive: Positive | None = Field(

@@ -69,6 +69,9 @@ class Multiclass(TaskSpec):
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
     weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
+    answer_metrics: ClassVar[Collection[str]] = frozenset(
+        {"accuracy", "balanced_accuracy", "macro_f1", "macro_precision", "macro_recall", "cohen_kappa"}
+    )
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
 
     classes: Classes | None = Field(

@@ -65,6 +65,7 @@ class Multilabel(TaskSpec):
     }
     fitted: ClassVar[Mapping[str, float]] = {"temperature": 1.0}
     weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
+    answer_metrics: ClassVar[Collection[str]] = frozenset({"macro_f1", "micro_f1", "accuracy"})
     default_metrics: ClassVar[tuple[str, ...]] = ("macro_auroc", "macro_f1", "accuracy")
 
     target: str = Field("", max_length=200, description="the column that lists the labels")

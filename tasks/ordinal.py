@@ -55,6 +55,7 @@ class Ordinal(TaskSpec):
         "calibration_error": False,
     }
     weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
+    answer_metrics: ClassVar[Collection[str]] = frozenset(known_metrics) - {"calibration_error"}
     default_metrics: ClassVar[tuple[str, ...]] = ("quadratic_kappa", "mae", "accuracy")
 
     order: ClassNames | None = Field(

@@ -44,6 +44,7 @@ class Regression(TaskSpec):
         "bias": None,
     }
     weighted_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
+    answer_metrics: ClassVar[Collection[str]] = frozenset(known_metrics)
     default_metrics: ClassVar[tuple[str, ...]] = ("r2", "rmse", "mae")
 
     loss: Literal["mse", "mae", "huber"] = Field("mse", description="of standardized labels")

@@ -85,6 +85,17 @@ class ResidentRows:
         """The labels of these rows, without their inputs."""
         return self._targets(self._index(rows))
 
+    def targets_of_task(self, rows: RowNumbers, group: str, t: int) -> Targets:
+        """The labels of these rows in task t of a group alone: (B, 1) or (B, 1, O)."""
+        index, own = self._index(rows), slice(t, t + 1)
+        present = self.present[group][index, own]
+        weight = self.weight.get(group)
+        return Targets(
+            {group: self._as_losses_take_it(self.target[group][index, own])},
+            {group: present},
+            {group: present.float() if weight is None else torch.where(present, weight[index, own], 0.0)},
+        )
+
     def _index(self, rows: RowNumbers) -> Tensor:
         return torch.from_numpy(rows).to(self.inputs.device)
 

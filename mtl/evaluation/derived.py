@@ -51,7 +51,9 @@ class Deriving(StitchedMultiTower):
             p_BC = trained[of].class_probabilities(given[of].float())[:, t]
             p_BO = p_BC @ self.get_buffer(f"shares_{i}")
             group, t = self.places[task]
-            groups[group][:, t] = own[group].logits_of(p_BO.unsqueeze(1))[:, 0]
+            module = own[group]
+            p_BTO = p_BO.unsqueeze(1).expand(-1, len(module.tasks), -1)
+            groups[group][:, t] = module.logits_of(module.predicted_of(p_BTO))[:, t]
         return Logits(groups, self.places)
 
 

@@ -92,21 +92,10 @@ def digests_of(plugins: Sequence[str]) -> dict[str, str]:
 
 
 def _label_counts(trainer: Trainer) -> dict[str, dict[str, int]]:
-<<<<<<< HEAD
-    """Task -> split -> its number of labels, for the tasks with missing labels."""
+    """Task -> split -> its number of labels, for the tasks with missing labels or only a part of them."""
+    thinned = trainer.recipe.data.label_fraction or {}
     return {
         task: {split: trainer.n_labels(split, task) for split in trainer.dataset.splits}
         for task, spec in trainer.recipe.tasks.items()
-        if spec.missing == "mask"
+        if spec.missing == "mask" or task in thinned
     }
-=======
-    """Task -> split -> its number of labels, for the tasks with missing labels or only a part of them."""
-    dataset, counts = trainer.dataset, {}
-    thinned = trainer.recipe.data.label_fraction or {}
-    for group in trainer.built.groups:
-        present = dataset.rows.present[group.name].cpu().numpy()
-        for t, task in enumerate(group.tasks):
-            if trainer.recipe.tasks[task].missing == "mask" or task in thinned:
-                counts[task] = {split: int(present[rows, t].sum()) for split, rows in dataset.splits.items()}
-    return {task: counts[task] for task in trainer.recipe.tasks if task in counts}
->>>>>>> 3d018868f751a179afcd10d06e6aca775c09de66

@@ -11,11 +11,8 @@ from mtl.errors import UserError
 from mtl.evaluation.baseline import baselines
 from mtl.evaluation.bootstrap import Resampled, resampled
 from mtl.evaluation.decisions import apply, fit_decisions
-<<<<<<< HEAD
-from mtl.evaluation.meter import Values
-=======
 from mtl.evaluation.derived import derived_baselines
->>>>>>> 3d018868f751a179afcd10d06e6aca775c09de66
+from mtl.evaluation.meter import Values
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
 from mtl.runs import checkpoint, state

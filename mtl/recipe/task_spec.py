@@ -93,6 +93,8 @@ class TaskSpec(Spec):
     """
     weighted_metrics: ClassVar[Collection[str]] = ()
     """The metrics that can weigh rows, as `metrics_weighted` asks; see `TaskModule.metric`."""
+    answer_metrics: ClassVar[Collection[str]] = ()
+    """The metrics that depend on the answers alone, and not on probabilities; see `TaskModule.logits_of`."""
     fitted: ClassVar[Mapping[str, float]] = {}
     """Number that a task may ask to fit after training -> its value until then."""
 

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from mtl.compare.statistics.correction import name_of_correction
+from mtl.compare.statistics.delta_m import is_share
 from mtl.compare.statistics.differences import Difference, Interval
 from mtl.compare.statistics.power import ALPHA, MOST_SEEDS, POWER
-from mtl.compare.statistics.delta_m import is_share
 from mtl.compare.statistics.verdicts import BETTER, CANNOT_TELL, EQUIVALENT, IDENTICAL, WORSE, Verdict
 from mtl.console import counted
 

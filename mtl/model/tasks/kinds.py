@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtl.model.tasks import losses
+from mtl.model.tasks import inverses, losses
 from mtl.model.tasks.heads import GroupedHead
 from mtl.model.tasks.module import TaskModule
 
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-LEAST = 1e-30
-"""Least probability of a class whose logits are asked for."""
-
-
 class WeightedClasses(TaskModule):
     """One of several classes. The constant `class_weight` (T, C), if given, weighs each class in the loss."""
+
+    answer = "class"
 
     def __init__(
         self, head: GroupedHead, constants: Mapping[str, Tensor], *, label_smoothing: float = 0.0
@@ -67,13 +65,21 @@ class Classes(WeightedClasses):
     def class_probabilities(self, logits_BTO: Tensor) -> Tensor:
         return (logits_BTO / self.temperature[:, None]).softmax(-1)
 
-    def logits_of(self, p_BTC: Tensor) -> Tensor:
-        return p_BTC.clamp(min=LEAST).log()
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        log_p_BTC = inverses.log_p_of(p_or_class(predicted, self.head.n_outputs))
+        return (log_p_BTC * self.temperature.double()[:, None]).float()
 
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
     ) -> Tensor:
         return losses.mean_of(F.cross_entropy(logits_BO, target, reduction="none"), weight_B)
+
+
+def p_or_class(predicted: Mapping[str, Tensor], n_classes: int) -> Tensor:
+    """(B, T, C) the given probabilities, or those of the given classes."""
+    if "p" in predicted:
+        return predicted["p"]
+    return inverses.p_of_classes(predicted["class"], n_classes)
 
 
 class OrderedClasses(WeightedClasses):
@@ -101,8 +107,8 @@ class OrderedClasses(WeightedClasses):
     def class_probabilities(self, logits_BTO: Tensor) -> Tensor:
         return losses.cumulative_log_p(logits_BTO).exp()
 
-    def logits_of(self, p_BTC: Tensor) -> Tensor:
-        return losses.cumulative_logits(p_BTC.clamp(min=LEAST))
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        return inverses.cumulative_of(p_or_class(predicted, self.head.n_outputs + 1)).float()
 
 
 class _YesOrNo(TaskModule):
@@ -119,12 +125,20 @@ class _YesOrNo(TaskModule):
         self.weighs_positives = "positive_weight" in constants
 
     def weight_of_yes(self) -> Tensor | None:
-        """The weight of positive rows in the loss, if the recipe gives one."""
         return self.get_buffer("positive_weight") if self.weighs_positives else None
+
+    def _log_odds(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        """log p - log(1 - p) of the given probabilities, or of the given answers."""
+        if "p" in predicted:
+            return inverses.log_odds_of(inverses.sides_of(predicted["p"], self.threshold))
+        assert self.answer is not None
+        return inverses.log_odds_of(inverses.p_of_answers(predicted[self.answer], self.threshold))
 
 
 class YesNo(_YesOrNo):
     """Yes or no, from one logit. Constants: temperature (T,), threshold (T,), and optionally positive_weight (T,)."""
+
+    answer = "yes"
 
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
         return losses.binary_cross_entropy(
@@ -152,9 +166,11 @@ class YesNo(_YesOrNo):
         z_BTO = logits_BTO / self.temperature[:, None]
         return torch.cat([(-z_BTO).sigmoid(), z_BTO.sigmoid()], dim=-1)
 
-    def logits_of(self, p_BTC: Tensor) -> Tensor:
-        log_p_BTC = p_BTC.clamp(min=LEAST).log()
-        return log_p_BTC[..., 1:] - log_p_BTC[..., :1]
+    def predicted_of(self, p_BTC: Tensor) -> dict[str, Tensor]:
+        return {"p": p_BTC[..., 1]}
+
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        return (self._log_odds(predicted) * self.temperature.double()).float().unsqueeze(-1)
 
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
@@ -166,6 +182,8 @@ class YesNo(_YesOrNo):
 
 class Labels(_YesOrNo):
     """Any number of O labels. Constants: temperature (T,), threshold (T, O), and optionally positive_weight (T, O)."""
+
+    answer = "there"
 
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
         return losses.multilabel_loss(logits_BTO, target, self.label_smoothing, self.weight_of_yes())
@@ -187,6 +205,9 @@ class Labels(_YesOrNo):
         p_BTO = (logits_BTO / self.temperature[:, None]).sigmoid()
         return {"there": p_BTO >= self.threshold, "p": p_BTO}
 
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        return (self._log_odds(predicted) * self.temperature.double()[:, None]).float()
+
     def negative_log_likelihood(
         self, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
     ) -> Tensor:
@@ -202,6 +223,7 @@ class Quantity(TaskModule):
     Constants: mean, mean_rest and std, (T,) each; mean_rest is the rounding error of the mean in float32.
     """
 
+    answer = "value"
     mean: Tensor
     mean_rest: Tensor
     std: Tensor
@@ -229,3 +251,7 @@ class Quantity(TaskModule):
         wide = torch.float32 if logits_BTO.device.type == "mps" else torch.float64  # MPS has no float64
         mean_T = self.mean.to(wide) + self.mean_rest.to(wide)
         return {"value": mean_T + self.std.to(wide) * logits_BTO.squeeze(-1).to(wide)}
+
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        mean_T = self.mean.double() + self.mean_rest.double()
+        return ((predicted["value"].double() - mean_T) / self.std.double()).float().unsqueeze(-1)

@@ -6,7 +6,7 @@ Shapes: B batch, R readings, T tasks of a group, O outputs per task.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ class TaskModule(nn.Module):
         constants: the numbers that the kind needs, (T,) or (T, ...) each, which become buffers of these names. The
             record of the run holds them; checkpoints do not.
     """
+
+    answer: ClassVar[Literal["class", "yes", "there", "value"] | None] = None
+    """The prediction that is the answer itself: a class (B, T), yes or no (B, T), the labels that are there (B, T, O),
+    or a value (B, T). None for a kind without `logits_of`."""
 
     mean_weight: Tensor
     """(T,) the mean weight of the training rows that count; a step divides a loss sum by their number times this."""
@@ -57,6 +61,10 @@ class TaskModule(nn.Module):
     def row_weight(self, target: Tensor, weight_BT: Tensor) -> Tensor:
         """(B, T) the weight of each row in the loss: `weight_BT`, which some kinds multiply by the class weight."""
         return weight_BT
+
+    def weight_of_yes(self) -> Tensor | None:
+        """(T,) or (T, O) the weight in the loss of rows whose answer is yes; None if they weigh as much as others."""
+        return None
 
     def loss(self, logits_BTO: Tensor, target: Tensor, weight_BT: Tensor) -> tuple[Tensor, Tensor]:
         """(T,) sum over rows of weight * loss, and (T,) sum of the weights; the caller divides.
@@ -93,8 +101,17 @@ class TaskModule(nn.Module):
         """(B, T, C) the probability of each class; only kinds whose rows have exactly one class have it."""
         raise NotImplementedError
 
-    def logits_of(self, p_BTC: Tensor) -> Tensor:
-        """(B, T, O) logits with these probabilities of classes before a temperature, the inverse of the above."""
+    def predicted_of(self, p_BTC: Tensor) -> dict[str, Tensor]:
+        """The probabilities of classes in the form in which `predict` gives them; the inverse of `class_probabilities`."""
+        return {"p": p_BTC}
+
+    def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, T, O) for which `predict` gives `predicted`: so other models have the metrics of networks.
+
+        Args:
+            predicted: the probabilities `p`, or else the answer alone, in the forms in which `predict` gives them.
+                Metrics of `TaskSpec.answer_metrics` are then those of the answers; others would mean nothing.
+        """
         raise NotImplementedError
 
     def negative_log_likelihood(
