@@ -9,12 +9,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mtl.errors import UserError, did_you_mean, quoted
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import OPTIMIZERS, SCHEDULES, SHARING, WEIGHTINGS, SharingSpec
+from mtl.registry import Registry
 
 Role = Literal["single", "candidate", "control", "reference"]
 PLACE = "--arms"
@@ -22,7 +23,6 @@ SCARCE = 0.5
 """A task with fewer labels than this part of the training rows gets a single network of its own on its rows."""
 SEPARATE = ("model.towers=per_task", "model.sharing={kind: none}", "weighting={kind: sum}")
 """Networks that share nothing: towers of their own on the same batches, with the sum of the losses."""
-FAMILIES = {"weighting": WEIGHTINGS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
 
 @dataclass(frozen=True)
@@ -264,9 +264,19 @@ def _override(recipe: Recipe, text: str) -> Arm:
     changes = []
     for each in text.split("+"):
         key, _, value = each.partition("=")
-        changes.append(f"{key}={{kind: {value}}}" if key in FAMILIES and value in FAMILIES[key] else each)
+        changes.append(f"{key}={{kind: {value}}}" if _is_kind(key, value) else each)
     changed(recipe, changes)
     return Arm(text, f"the recipe with {', '.join(changes)}", "candidate", tuple(changes))
+
+
+def _is_kind(key: str, value: str) -> bool:
+    """Whether an override names a member of a family, as `weighting=uncertainty` does."""
+    families: dict[str, Registry[Any]] = {
+        "weighting": WEIGHTINGS,
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+    }
+    return key in families and value in families[key]
 
 
 def _from_file(recipe: Recipe, path: str) -> Arm:

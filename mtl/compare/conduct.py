@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     require_comparable(asked.recipe)
     with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
         trainer, device = prepare(changed(asked.recipe, asked.common))
-    folder = asked.out or Path("runs", asked.recipe.name, f"compare-{_digest(asked)}")
+    folder = asked.out or Path("runs", asked.recipe.name, f"compare-{_sha256(asked)[:8]}")
     facts = facts_of(trainer)
     arms = arms_of(asked.recipe, asked.arms or default_arms(asked.recipe, facts), facts)
     arms += [_outside(name, path, arms) for name, path in asked.predictions.items()]
@@ -148,8 +149,10 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     return folder, made.conduct(per_step, notices)
 
 
-def _digest(asked: Asked) -> str:
-    return changed(asked.recipe, (*asked.common, f"description={asked.resample}")).sha256()[:8]
+def _sha256(asked: Asked) -> str:
+    """The digest of what all runs of a comparison have in common; a folder holds one such comparison."""
+    resampled = "resampled split" if asked.resample else ""
+    return hashlib.sha256((changed(asked.recipe, asked.common).sha256() + resampled).encode()).hexdigest()
 
 
 def cores() -> int:
@@ -186,7 +189,7 @@ def _memory(asked: Asked, folder: Path, threads: int) -> Memory:
     Raises:
         UserError: the folder holds another comparison.
     """
-    sha256 = changed(asked.recipe, (*asked.common, f"description={asked.resample}")).sha256()
+    sha256 = _sha256(asked)
     memory = read_memory(folder)
     if memory is None:
         return Memory(recipe_sha256=sha256, threads=threads, at_most=asked.at_most)

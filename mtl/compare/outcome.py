@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mtl.compare.memory import Memory
 from mtl.compare.plan import IN_WORDS, Settings
 from mtl.compare.results import ArmResults, Found, baseline_of
@@ -19,7 +21,7 @@ from mtl.runs.disk import write_whole
 from mtl.runs.json_text import canonical_json
 
 COMPARE, TABLE, TIMES = "compare.json", "compare.csv", "timings.json"
-HARD = ("hard", "hard_matched")
+BESIDE = ("hard", "hard_matched")
 """One tower is what sharing is set beside, not a variant of the recipe that a user fishes for."""
 
 
@@ -100,11 +102,13 @@ def _tasks(recipe: Recipe, found: Found) -> dict[str, judged.Task]:
 
 
 def _judged(name: str, own: ArmResults, found: Found) -> judged.Arm:
-    """An arm as the judge takes it; beside the recipe, one tower is a reference, since nobody chose it by its result."""
+    """An arm as the judge takes it; beside the recipe, one tower is a reference, not chosen by its result."""
     shares = [other for other, each in found.arms.items() if each.arm.role == "candidate"]
-    is_beside = name in HARD and any(other not in HARD for other in shares)
+    is_beside = name in BESIDE and any(other not in BESIDE for other in shares)
     replicates = {
-        task: per_seed for task, per_seed in own.replicates.items() if all(len(r) for r in per_seed)
+        task: np.array(per_seed, dtype=float)
+        for task, per_seed in own.replicates.items()
+        if all(len(r) for r in per_seed)
     }
     return judged.Arm("reference" if is_beside else own.arm.role, own.values, replicates)
 

@@ -68,12 +68,16 @@ def _done(job: Mapping[str, Any], plugins: Sequence[str], reports: Any) -> dict[
         return {"ended": "refused", "errors": [str(each) for each in error.errors], "code": error.code}
     except Exception as error:
         traceback.print_exc()
-        from mtl.registry import fault_of_plugin
-
-        fault = fault_of_plugin(error)
-        why = str(fault) if fault is not None else f"{type(error).__name__}: {error}"
-        return {"ended": "failed", "why": why}
+        return {"ended": "failed", "why": _said(error)}
     return {"ended": "finished"}
+
+
+def _said(error: Exception) -> str:
+    """A fault of a plug-in in words, or an unforeseen error by its type."""
+    from mtl.registry import fault_of_plugin
+
+    fault = fault_of_plugin(error)
+    return str(fault) if fault is not None else f"{type(error).__name__}: {error}"
 
 
 def _run(job: Mapping[str, Any], plugins: Sequence[str], reports: Any) -> None:

@@ -102,7 +102,7 @@ class TaskModule(nn.Module):
         raise NotImplementedError
 
     def predicted_of(self, p_BTC: Tensor) -> dict[str, Tensor]:
-        """The probabilities of classes in the form in which `predict` gives them; the inverse of `class_probabilities`."""
+        """The probabilities of classes in the form in which `predict` gives them."""
         return {"p": p_BTC}
 
     def logits_of(self, predicted: Mapping[str, Tensor]) -> Tensor:
