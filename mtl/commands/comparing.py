@@ -85,11 +85,17 @@ def compare(
     fractions = fractions_of(label_fraction)
     require_torch()
     from mtl.commands.compare_watch import CompareConsole
-    from mtl.compare.conduct import Asked, conduct
+    from mtl.compare.conduct import conduct
+    from mtl.compare.label_curve import conduct_curve
+    from mtl.compare.request import Asked
 
     console = CompareConsole(quiet)
     try:
-        folder, outcome = conduct(Asked(loaded, **asked), console)  # type: ignore[arg-type]
+        request = Asked(loaded, **asked)  # type: ignore[arg-type]
+        for task, parts in fractions.items():
+            folder, outcome = conduct_curve(request, task, parts, console)
+        if not fractions:
+            folder, outcome = conduct(request, console)
     finally:
         console.close()
     console.verdict(folder, outcome)
@@ -169,4 +175,6 @@ def fractions_of(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
         if not parts or not all(0 < part <= 1 for part in parts):
             raise UserError("--label-fraction", f"{quoted(text)} is not a list of parts such as 0.01,0.1,1")
         found[task] = tuple(sorted(set(parts)))
+    if len(found) > 1:
+        raise UserError("--label-fraction", "thins out the labels of one task at a time", "give it once")
     return found

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from mtl.build import build
-from mtl.compare.arms import Arm, Facts, arms_of, changed, default_arms
+from mtl.compare.arms.arm import Arm, Facts, changed
+from mtl.compare.arms.named import arms_of, default_arms
 from mtl.compare.memory import Confirmation, Memory, read_memory
 from mtl.compare.outcome import outcome_of, write_outcome
 from mtl.compare.plan import PlannedRun, Settings, Steps, planned, require_comparable, selection_of
+from mtl.compare.processes.pool import Job, Report, Workers
 from mtl.compare.references.make import read_reference
+from mtl.compare.request import Announced, Asked, Silent, Watcher
 from mtl.compare.results import collect, standing, whole_seeds
-from mtl.compare.workers import Job, Report, Workers
+from mtl.compare.tuning import trial_runs, trials_of, tuned
 from mtl.errors import UserError, quoted
 from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
@@ -31,94 +35,12 @@ from mtl.training.trainer import Trainer
 
 MOST_JOBS = 8
 """Processes that run at once unless the user asks for more."""
+MOST_LABELLED = 32
+"""Rows of a batch that are sure to have a label of the task whose labels were thinned out."""
+START = 2.0
+"""Seconds of a run beside its steps: reading the data, evaluations, pictures."""
 TIMED = 3
 """Steps that are timed for the estimate of a comparison's length."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a user asks of a comparison.
-
-    Args:
-        recipe: the compared recipe.
-        arms: names of arms; empty for the default ones.
-        seeds: what varies; the first one adds 0 to the recipe's own seeds.
-        jobs: runs at the same time; None: as many as there are cores, at most eight.
-        budget: seconds after which no further run begins; None: no limit.
-        at_most: the number of seeds at which this comparison ends at the latest, said before it is looked at.
-        resample: whether each seed splits the rows anew.
-        confirm: whether the leading arm is run again on fresh seeds.
-        predictions: name -> the file of predictions from elsewhere.
-        common: overrides of every arm.
-        out: the folder; None: `runs/<recipe>/compare-<digest>`.
-        plugins: plug-ins that were loaded.
-    """
-
-    recipe: Recipe
-    arms: Sequence[str] = ()
-    seeds: Sequence[int] = tuple(range(5))
-    jobs: int | None = None
-    budget: float | None = None
-    at_most: int | None = None
-    resample: bool = False
-    confirm: bool = False
-    predictions: Mapping[str, str] = field(default_factory=dict)
-    common: tuple[str, ...] = ()
-    out: Path | None = None
-    plugins: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Announced:
-    """A comparison that is about to begin.
-
-    Args:
-        folder: its folder.
-        arms: its arms.
-        runs: all its runs.
-        n_done: how many of them are finished already.
-        seconds: the expected seconds of the others.
-        jobs: runs at the same time.
-        asked: the request.
-        settings: what the runs have in common.
-        notices: facts about the data.
-    """
-
-    folder: Path
-    arms: Sequence[Arm]
-    runs: Sequence[PlannedRun]
-    n_done: int
-    seconds: float
-    jobs: int
-    asked: Asked
-    settings: Settings
-    notices: Sequence[str]
-
-
-class Watcher(Protocol):
-    """A person who watches a comparison."""
-
-    def begins(self, announced: Announced) -> None:
-        """Runs are about to begin."""
-
-    def reports(self, report: Report) -> None:
-        """A run is at some step, or has ended."""
-
-    def says(self, line: str) -> None:
-        """A fact that the person should know."""
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def begins(self, announced: Announced) -> None:
-        """Ignore the beginning."""
-
-    def reports(self, report: Report) -> None:
-        """Ignore a report."""
-
-    def says(self, line: str) -> None:
-        """Ignore a fact."""
 
 
 def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[str, Any]]:
@@ -142,7 +64,7 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     memory = _memory(asked, folder, max(1, cores() // jobs))
     steps = Steps(trainer.total_steps, trainer.steps_per_epoch)
     selection = selection_of(asked.recipe, "validation" in trainer.dataset.splits, steps.total)
-    settings = Settings(selection, memory.threads, asked.resample, asked.common)
+    settings = Settings(selection, memory.threads, asked.resample, (*asked.common, *_labelled(asked, facts)))
     made = _Comparison(asked, folder, arms, settings, steps, jobs, memory, watcher)
     per_step, notices = _seconds_per_step(trainer), trainer.notices
     del trainer  # its rows and weights take memory that the runs need
@@ -181,6 +103,15 @@ def _outside(name: str, path: str, arms: Sequence[Arm]) -> Arm:
     if any(arm.name == name for arm in arms):
         raise UserError("--predictions", f"there is an arm {quoted(name)} already", "give them another name")
     return Arm(name, f"predictions from elsewhere: {path}", "reference")
+
+
+def _labelled(asked: Asked, facts: Facts) -> tuple[str, ...]:
+    """The override by which every batch has some labels of the thinned out task, in all arms alike."""
+    train = asked.recipe.train
+    if asked.few is None or train.batches.min_labelled:
+        return ()
+    n = max(1, min(MOST_LABELLED, train.batch_size // 4, facts.n_labels[asked.few]))
+    return (f"train.batches.min_labelled={json.dumps({asked.few: n})}",)
 
 
 def _memory(asked: Asked, folder: Path, threads: int) -> Memory:
@@ -224,31 +155,42 @@ class _Comparison:
     jobs: int
     memory: Memory
     watcher: Watcher
+    trials: dict[str, list[dict[str, Any]]] | None = None
 
     def conduct(self, per_step: float, notices: Sequence[str]) -> dict[str, Any]:
         """Make all runs, judge them, and confirm the leading arm if that was asked for."""
         make_folder(self.folder)
         self.memory.save(self.folder)
+        self._tune(per_step, notices)
         seeds = self._made(self.arms, self.asked.seeds, per_step, notices)
         outcome = self._judged(seeds)
         if self.asked.confirm and outcome["leading"] is not None:
             outcome = self._confirmed(outcome, seeds, per_step)
+        outcome["tuning"] = self.trials
         write_outcome(self.folder, outcome)
         return outcome
+
+    def _tune(self, per_step: float, notices: Sequence[str]) -> None:
+        """Try the settings of the recipe's grid for every arm, and keep the best one of each by validation."""
+        recipe = self.asked.recipe
+        if not recipe.tune:
+            return
+        trials = trials_of(recipe, self.arms)
+        runs = trial_runs(recipe, trials, self.settings, self.steps, self.folder)
+        self._run(runs, [], [trial.arm for trial in trials], per_step, notices)
+        open_ = [run.name for run in runs if standing(run) == "open"]
+        if open_:
+            raise UserError(
+                "--budget", f"is over before the trials of {open_[0]}", "give more time; finished runs stay"
+            )
+        self.arms, self.trials = tuned(recipe, self.arms, trials, runs, self.folder)
 
     def _made(
         self, arms: Sequence[Arm], seeds: Sequence[int], per_step: float, notices: Sequence[str]
     ) -> list[int]:
         """Make the open runs of some arms, and return the seeds of which all runs have ended."""
         runs = planned(self.asked.recipe, arms, seeds, self.settings, self.steps, self.folder)
-        standings = {run.name: standing(run) for run in runs}
-        jobs = [self._job(run) for run in runs if standings[run.name] == "open"] + self._references(arms)
-        seconds = per_step * self.steps.total * len(jobs) / self.jobs
-        n_done = len(runs) - sum(value == "open" for value in standings.values())
-        self.watcher.begins(
-            Announced(self.folder, arms, runs, n_done, seconds, self.jobs, self.asked, self.settings, notices)
-        )
-        self._do(jobs)
+        self._run(runs, self._references(arms), arms, per_step, notices)
         whole = whole_seeds(runs, {run.name: standing(run) for run in runs}, seeds)
         if not whole:
             raise UserError(
@@ -259,6 +201,23 @@ class _Comparison:
                 f"the budget is over: {len(whole)} of {len(seeds)} seeds are whole and are compared"
             )
         return whole
+
+    def _run(
+        self,
+        runs: Sequence[PlannedRun],
+        others: Sequence[Job],
+        arms: Sequence[Arm],
+        per_step: float,
+        notices: Sequence[str],
+    ) -> None:
+        """Make those of the runs that are open, and other jobs, and tell the watcher before."""
+        jobs = [self._job(run) for run in runs if standing(run) == "open"]
+        n_done = len(runs) - len(jobs)
+        seconds = (per_step * self.steps.total + START) * (len(jobs) + len(others)) / self.jobs
+        self.watcher.begins(
+            Announced(self.folder, arms, runs, n_done, seconds, self.jobs, self.asked, self.settings, notices)
+        )
+        self._do([*jobs, *others])
 
     def _job(self, run: PlannedRun) -> Job:
         return Job(run.name, {"do": "run", "recipe": run.recipe.plain(), "out": str(run.folder)})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mtl.compare.arms import Arm, changed
+from mtl.compare.arms.arm import Arm, changed
 from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
 
@@ -139,6 +139,7 @@ def _pinned(recipe: Recipe, seed: int, settings: Settings) -> tuple[str, ...]:
 def _settings(recipe: Recipe, settings: Settings) -> tuple[str, ...]:
     return (
         f"train.select={settings.selection}",
+        *(("~tune",) if recipe.tune else ()),
         f"train.threads={settings.threads}",
         f"train.checkpoint={{every: {{minutes: {SAVED_EVERY}}}, keep: {KEPT}}}",
     )

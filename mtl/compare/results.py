@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtl.compare.arms import Arm
+from mtl.compare.arms.arm import Arm
 from mtl.compare.plan import PlannedRun
 from mtl.compare.references.make import read_reference
 from mtl.errors import UserError

@@ -68,6 +68,11 @@ class Recipe(Model):
     optimizer: Annotated[OptimizerSpec, Kind(OPTIMIZERS)]
     schedule: Annotated[ScheduleSpec, Kind(SCHEDULES)] = Field({"kind": "constant"}, validate_default=True)
     train: Train
+    tune: dict[str, Annotated[tuple[Any, ...], Field(min_length=1, max_length=64)]] = Field(
+        {},
+        max_length=8,
+        description="key, as on the command line, -> values that `mtl compare` tries for every arm; a run ignores it",
+    )
 
     _marks: Mapping[KeyPath, Mark] = PrivateAttr(default_factory=dict)
     _text: bytes = PrivateAttr(b"")

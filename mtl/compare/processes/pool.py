@@ -132,7 +132,7 @@ class Workers:
     def _start(self, selector: selectors.BaseSelector) -> subprocess.Popen[bytes]:
         threads = str(self.threads)
         process = subprocess.Popen(
-            [sys.executable, "-m", "mtl.compare.worker", *self.plugins],
+            [sys.executable, "-m", "mtl.compare.processes.child", *self.plugins],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -1,0 +1,1 @@
+"""The processes that make the runs of a comparison."""
