@@ -119,16 +119,11 @@ def _told(
         return Transfer(True, size, f"{of} over the single and the sterile arm{noise}")
     if both:
         return Transfer(False, None, f"{task}: {arm} leads both arms; fresh seeds have to confirm it{noise}")
-    missing = [
-        name
-        for name, v in (("the single arm", single), (f"the sterile arm {sterile}", control))
-        if v.verdict != BETTER
-    ]
-    reason = (
-        f"is not shown to be better than {' and '.join(missing)}"
-        if missing
-        else "passes both tests only alone"
-    )
+    arms = (("the single arm", single), ("the sterile arm", control))
+    missing = [name for name, v in arms if v.verdict != BETTER]
+    reason = f"is not shown to be better than {' and '.join(missing)}"
+    if not missing:
+        reason = "beats each of both arms, but not both at once after the correction for tasks"
     return Transfer(False, None, f"{task}: no transfer is claimed: {arm} {reason}{noise}")
 
 
