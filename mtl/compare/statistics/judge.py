@@ -163,7 +163,7 @@ def _plain_delta_m(numbers: Mapping[str, DeltaM]) -> dict[str, Any] | None:
 def _collapsed(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     """Arm -> the runs that collapsed."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for task, of_arms in bench.collapses().items():
+    for task, of_arms in bench.collapses.items():
         for arm, seeds in of_arms.items():
             found.setdefault(arm, []).extend({"task": task, "seed": seed} for seed in seeds)
     return found
