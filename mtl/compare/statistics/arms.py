@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from mtl.compare.statistics.collapse import named
@@ -137,6 +138,7 @@ class Bench:
     pairs: Pairs
     fresh: bool = False
 
+    @cached_property
     def collapses(self) -> dict[str, dict[str, list[int]]]:
         """Task -> arm -> the seeds on which it collapsed."""
         found = {}
@@ -156,7 +158,7 @@ class Bench:
                 difference = self.pairs.difference(name, task, self.arms[arm], self.arms[other])
                 if difference is not None:
                     differences[name] = difference
-        collapses = self.collapses()
+        collapses = self.collapses
         broken = {
             name: {a: tuple(collapses[name][a]) for a in (arm, against[name]) if a in collapses[name]}
             for name in differences

@@ -15,7 +15,7 @@ from mtl.compare.statistics.paired import Array
 
 NOISE, AT_CONSTANT = 1e-3, 1e-2
 """Chance of naming a run of normal noise, per task: far below the others, and not better than one constant answer."""
-FAR, NEAR = 8.0, 5.0
+FAR, NEAR = 6.0, 5.0
 """The fewest scales of a gap for each of these, since noise may have longer tails than the normal has."""
 LOST = 0.5
 """A run that collapsed lost at least this share of what its arm gains over the constant answer, where that is known."""
@@ -31,14 +31,17 @@ def collapsed(values: Array, constant: float | None = None) -> Flags:
     The seeds of an arm are split into a lower and an upper part. The lower part collapsed if the gap between both is
     more than t scales, where
 
-        scale^2 = max(s_up^2, (df_up s_up^2 + sum over the other arms of df_b MAD_b^2) / (df_up + sum of df_b)),
+        scale^2 = max(s_up^2, (df_up s_up^2 + sum_b df_b s_b^2) / (df_up + sum_b df_b)),
 
-    s_up is the standard deviation within the upper part, MAD_b the scaled median absolute deviation of another arm
-    with df_b = (K_b - 1) / 2, and t the quantile of Student's t at 0.001 / (number of runs): the test of a deleted
-    residual for an outlier, made robust against several of them (Rosner 1983 names the difficulty). Without a constant
-    answer to compare with, at most half of an arm can collapse, since otherwise the others may be the exception. A run
-    that is not better than the constant answer needs the level 0.01 only, and all but one seed may be so. A whole arm
-    never collapses: then it is worse. Steps of a coarse metric are no gaps, for no scale is below the smallest step.
+    s_up is the standard deviation within the upper part with df_up degrees of freedom, s_b that of another arm, and t
+    the quantile of Student's t at 0.001 / (number of runs), at least 6: the test of a deleted residual for an outlier.
+    Several outliers hide each other in s_b (Rosner 1983). Therefore a first pass takes the median absolute deviation
+    for it, and a second one the standard deviation of the runs that the first one left.
+
+    Without a constant answer to compare with, at most half of an arm can collapse, and two seeds must be left, since
+    otherwise the others may be the exception. With one, a run that kept half of its gain over it did not collapse; a
+    run that is no better than it needs the level 0.01 and 5 scales only, and all but one seed may be so. A whole arm
+    never collapses: it is worse. No scale is below the smallest step of a coarse metric.
 
     Args:
         values: oriented metrics, NaN where a run has none.
@@ -58,29 +61,39 @@ def _flags(values: Array, variance: Array, df_of: Array, constant: float | None)
         others = [b for b in range(values.shape[-2]) if b != arm]
         rest, df_rest = (variance * df_of)[..., others].sum(-1), df_of[..., others].sum(-1)
         ordered = np.sort(values[..., arm, :], axis=-1)
-        n = np.isfinite(ordered).sum(-1)
         for m in range(1, values.shape[-1]):
-            low, upper = ordered[..., m - 1], ordered[..., m:]
-            df_up = np.maximum(n - m - 1, 0)
-            spread = _mean(np.square(upper - _mean(upper)[..., None])) * (n - m)
-            own2 = spread / np.maximum(df_up, 1)
-            df = df_up + df_rest
-            scale = np.sqrt(np.maximum(own2, (spread + rest) / np.maximum(df, 1e-9)))
-            limit = np.maximum(_limit(NOISE, n_runs, df), FAR)
-            gap = upper[..., 0] - low
-            floor = (
-                step if constant is None else np.minimum(step, np.maximum(_mean(upper) - constant, 0) / 20)
-            )
-            wide = gap > limit * np.maximum(scale, floor)
-            found = wide & (2 * m <= n) & (n - m >= 2)
-            if constant is not None:
-                gain = _mean(upper) - constant
-                found &= low <= constant + (1 - LOST) * gain
-                weak = gap > np.maximum(_limit(AT_CONSTANT, n_runs, df), NEAR) * np.maximum(scale, floor)
-                found |= weak & (low <= constant) & (upper[..., 0] > constant)
-            found &= (df > 0) & (n > m)
-            flags[..., arm, :] |= found[..., None] & (values[..., arm, :] <= low[..., None])
+            found = _fell(ordered, m, rest, df_rest, step, n_runs, constant)
+            flags[..., arm, :] |= found[..., None] & (values[..., arm, :] <= ordered[..., m - 1, None])
     return flags
+
+
+def _fell(
+    ordered: Array,
+    m: int,
+    rest: Array,
+    df_rest: Array,
+    step: Array,
+    n_runs: npt.NDArray[np.intp],
+    constant: float | None,
+) -> Flags:
+    """Whether the m lowest values of an arm collapsed: (..., K) ascending, NaN last -> (...) bool."""
+    n = np.isfinite(ordered).sum(-1)
+    low, upper = ordered[..., m - 1], ordered[..., m:]
+    centre, df_up = _mean(upper), np.maximum(n - m - 1, 0)
+    squares = _mean(np.square(upper - centre[..., None])) * (n - m)
+    df = df_up + df_rest
+    scale = np.sqrt(np.maximum(squares / np.maximum(df_up, 1), (squares + rest) / np.maximum(df, 1e-9)))
+    if (
+        constant is not None
+    ):  # where healthy runs are equal, the distance to the constant answer gives a scale
+        step = np.minimum(step, np.maximum(centre - constant, 0) / 20)
+    scales = (upper[..., 0] - low) / np.maximum(np.maximum(scale, step), 1e-300)
+    found = (scales > np.maximum(_limit(NOISE, n_runs, df), FAR)) & (2 * m <= n) & (n - m >= 2)
+    if constant is not None:
+        found &= low <= constant + (1 - LOST) * (centre - constant)
+        near = scales > np.maximum(_limit(AT_CONSTANT, n_runs, df), NEAR)
+        found |= near & (low <= constant) & (upper[..., 0] > constant)
+    return np.asarray(found & (df > 0) & (n > m))
 
 
 def named(

@@ -7,12 +7,16 @@ from typing import Any
 
 from mtl.compare.statistics.arms import Arm, Bench, Comparison, Pairs, Task
 from mtl.compare.statistics.delta_m import DeltaM, delta_m
-from mtl.compare.statistics.leading import leading_arm, transfers
+from mtl.compare.statistics.leading import Rounds, compare_all, control_of, fresh_bench, transfers
 from mtl.compare.statistics.verdicts import BETTER, CANNOT_TELL, EQUIVALENT, IDENTICAL, WORSE
 
 SCOPE = "The intervals cover other seeds{rows}. They do not cover other training rows."
 ROWS, NO_ROWS = " and new test rows like these", ", on these test rows"
 SPLITS = "The intervals cover other seeds and, approximately, other splits of rows like these (Nadeau and Bengio 2003)."
+EXPLORATORY = (
+    "Exploratory: seeds were added after a look ({looks} looks), past any maximum that was set before."
+)
+INTERIM = "Interim: {n} of the {maximum} seeds that were set before; only all of them decide."
 HELPS = {
     BETTER: "helps",
     WORSE: "hurts",
@@ -65,106 +69,46 @@ def judge(
     if not set(baseline.values()) <= set(arms):
         raise ValueError(f"baselines are arms: {sorted(set(baseline.values()) - set(arms))}")
     bench = Bench(tasks, arms, Pairs(tuple(seeds), n_units, resampled))
-    fresh = _fresh_bench(bench, confirmed, confirmed_seeds)
-    candidates = [name for name, arm in arms.items() if arm.role == "candidate"]
-    n = len(candidates)
-    to_baseline = {name: bench.compared(name, baseline, n) for name in candidates}
-    lead = _lead(bench, to_baseline, fresh)
-    if fresh is not None and lead is not None:
-        to_baseline[lead] = fresh.compared(lead, baseline)
-    comparisons = [c for each in to_baseline.values() for c in each.values()]
-    to_control = {name: _to_control(bench, fresh if name == lead else None, name, n) for name in candidates}
-    comparisons += [c for each in to_control.values() for c in each.values()]
-    others = {
-        a: bench.compared(a, baseline) for a, arm in arms.items() if arm.role in ("control", "reference")
-    }
-    comparisons += [c for each in others.values() for c in each.values()]
-    is_final = n == 1 or fresh is not None
-    chosen = to_baseline[lead] if lead is not None else {}
-    found = _transfer(bench, lead, chosen, to_control, others, is_final)
-    numbers = {name: _delta_m(bench, name, baseline) for name in candidates}
-    parts: dict[str, Any] = {
-        "comparisons": [c.plain() for c in comparisons],
-        "tasks_verdict": {name: _of_task(c, is_final) for name, c in chosen.items()},
-        "transfer": found,
+    fresh = fresh_bench(bench, confirmed, confirmed_seeds)
+    rounds = compare_all(bench, fresh, baseline)
+    exploratory = looks > 1 and (maximum is None or len(seeds) > maximum)
+    numbers = {name: _delta_m(bench, name, baseline) for name in rounds.to_baseline}
+    parts = _parts(bench, rounds, numbers) | {"exploratory": exploratory}
+    when = [EXPLORATORY.format(looks=looks)] if exploratory else []
+    if not exploratory and maximum is not None and len(seeds) < maximum:
+        when = [INTERIM.format(n=len(seeds), maximum=maximum)]
+    return parts | {"summary": _summary(parts, rounds.lead, numbers, bench, when)}
+
+
+def _parts(bench: Bench, rounds: Rounds, numbers: Mapping[str, DeltaM]) -> dict[str, Any]:
+    """The parts of compare.json that need no more than the comparisons."""
+    n = len(rounds.to_baseline)
+    leads = rounds.lead is not None and (n > 1 or rounds.is_confirmed)
+    return {
+        "comparisons": [c.plain() for c in rounds.all],
+        "tasks_verdict": {name: _of_task(c, rounds.is_final) for name, c in rounds.chosen.items()},
+        "transfer": _transfer(bench, rounds),
         "delta_m": _plain_delta_m(numbers),
-        "leading": None
-        if lead is None or (n == 1 and fresh is None)
-        else _leading(lead, n, chosen, is_final),
-        "exploratory": looks > 1 and (maximum is None or len(seeds) > maximum),
+        "leading": _leading(str(rounds.lead), n, rounds) if leads else None,
         "collapsed": _collapsed(bench),
     }
-    return parts | {"summary": _summary(parts, lead, numbers, bench, looks, maximum)}
 
 
-def _fresh_bench(bench: Bench, confirmed: Mapping[str, Arm] | None, seeds: Sequence[int]) -> Bench | None:
-    """The arms on fresh seeds; None before a confirmation."""
-    if confirmed is None:
-        return None
-    if set(seeds) & set(bench.pairs.seeds) or not seeds:
-        raise ValueError(f"a confirmation needs seeds that were not looked at: {sorted(seeds)}")
-    leads = [name for name, arm in confirmed.items() if arm.role == "candidate" and name in bench.arms]
-    if len(leads) != 1:
-        raise ValueError(f"a confirmation has one candidate of the comparison, not {leads}")
-    return Bench(
-        bench.tasks, confirmed, Pairs(tuple(seeds), bench.pairs.n_units, bench.pairs.resampled), True
-    )
-
-
-def _lead(
-    bench: Bench, to_baseline: Mapping[str, Mapping[str, Comparison]], fresh: Bench | None
-) -> str | None:
-    """The candidate that was confirmed, or else the best one."""
-    if fresh is not None:
-        return next(
-            name for name, arm in fresh.arms.items() if arm.role == "candidate" and name in bench.arms
-        )
-    gains = {
-        arm: {name: c.verdict.difference.difference for name, c in each.items()}
-        for arm, each in to_baseline.items()
-    }
-    return leading_arm(gains, bench.spreads(), {name: task.weight for name, task in bench.tasks.items()})
-
-
-def _control_of(bench: Bench, arm: str) -> str | None:
-    """The sterile arm of a candidate: the named one, or the only one."""
-    controls = [name for name, each in bench.arms.items() if each.role == "control"]
-    own = bench.arms[arm].control
-    return own if own is not None else controls[0] if len(controls) == 1 else None
-
-
-def _to_control(bench: Bench, fresh: Bench | None, arm: str, n_arms: int) -> dict[str, Comparison]:
-    """A candidate against its sterile arm, on fresh seeds where both were run again."""
-    control = _control_of(bench, arm)
-    if control is None:
-        return {}
-    against = dict.fromkeys(bench.tasks, control)
-    if fresh is not None and control in fresh.arms:
-        return fresh.compared(arm, against)
-    return bench.compared(arm, against, n_arms)
-
-
-def _transfer(
-    bench: Bench,
-    lead: str | None,
-    chosen: Mapping[str, Comparison],
-    to_control: Mapping[str, Mapping[str, Comparison]],
-    others: Mapping[str, Mapping[str, Comparison]],
-    is_final: bool,
-) -> dict[str, dict[str, Any]]:
+def _transfer(bench: Bench, rounds: Rounds) -> dict[str, dict[str, Any]]:
     """Task -> whether the leading arm gains from the labels of the other tasks."""
+    lead = rounds.lead
     if lead is None:
         return {}
-    control = _control_of(bench, lead)
-    sterile = others.get(control, {}) if control is not None else {}
+    control = control_of(bench, lead)
+    sterile = rounds.others.get(control, {}) if control is not None else {}
     found = transfers(
         lead,
         control,
-        {name: c.verdict for name, c in chosen.items()},
-        {name: c.verdict for name, c in to_control[lead].items()},
+        {name: c.verdict for name, c in rounds.chosen.items()},
+        {name: c.verdict for name, c in rounds.to_control[lead].items()},
         {name: c.verdict for name, c in sterile.items()},
         {name: task.measure for name, task in bench.tasks.items()},
-        is_final,
+        rounds.is_final,
     )
     return {n: {"claimed": t.claimed, "size": t.size, "sentence": t.sentence} for n, t in found.items()}
 
@@ -178,13 +122,14 @@ def _of_task(comparison: Comparison, is_final: bool) -> dict[str, str]:
     return {"arm": c.arm, "verdict": verdict, "sentence": words}
 
 
-def _leading(lead: str, n: int, chosen: Mapping[str, Comparison], confirmed: bool) -> dict[str, Any]:
+def _leading(lead: str, n: int, rounds: Rounds) -> dict[str, Any]:
     """The best of several arms."""
-    gains = [name for name, c in chosen.items() if c.verdict.verdict == BETTER]
+    gains = [name for name, c in rounds.chosen.items() if c.verdict.verdict == BETTER]
     on = f" on {_listed(gains)}" if gains else ""
-    if confirmed:
+    if rounds.is_confirmed:
+        first = f"{lead} was the best of {n} candidate arms" if n > 1 else f"{lead} was run again"
         said = f"is better{on}" if gains else "is not shown to be better on any task"
-        text = f"{lead} was the best of {n} candidate arms; on fresh seeds alone it {said}"
+        text = f"{first}; on fresh seeds alone it {said}"
     elif gains:
         text = (
             f"{lead} leads {n} candidate arms{on}, corrected for their number; the best of many looks better than it "
@@ -192,7 +137,7 @@ def _leading(lead: str, n: int, chosen: Mapping[str, Comparison], confirmed: boo
         )
     else:
         text = f"{lead} leads {n} candidate arms, but no more than the best of {n} equal arms would"
-    return {"arm": lead, "confirmed": confirmed, "sentence": text}
+    return {"arm": lead, "confirmed": rounds.is_confirmed, "sentence": text}
 
 
 def _delta_m(bench: Bench, arm: str, baseline: Mapping[str, str]) -> DeltaM:
@@ -218,26 +163,21 @@ def _plain_delta_m(numbers: Mapping[str, DeltaM]) -> dict[str, Any] | None:
 def _collapsed(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     """Arm -> the runs that collapsed."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for task, of_arms in bench.collapses().items():
+    for task, of_arms in bench.collapses.items():
         for arm, seeds in of_arms.items():
             found.setdefault(arm, []).extend({"task": task, "seed": seed} for seed in seeds)
     return found
 
 
 def _summary(
-    parts: Mapping[str, Any],
-    lead: str | None,
-    numbers: Mapping[str, DeltaM],
-    bench: Bench,
-    looks: int,
-    maximum: int | None,
+    parts: Mapping[str, Any], lead: str | None, numbers: Mapping[str, DeltaM], bench: Bench, when: list[str]
 ) -> list[str]:
     """What a reader takes home, sentence by sentence; the first one is the answer."""
     by_verdict: dict[str, list[str]] = {}
     for task, each in parts["tasks_verdict"].items():
         by_verdict.setdefault(each["verdict"], []).append(task)
     said = [f"{does} {_listed(by_verdict[v])}" for v, does in HELPS.items() if v in by_verdict]
-    lines = [f"{lead} {_listed(said)}."] if said else ["No arm shares, so that there is no verdict."]
+    lines = [f"{lead} {_listed(said)}." if said else "No arm shares, so that there is no verdict.", *when]
     if parts["leading"] is not None:
         lines.append(f"{parts['leading']['sentence']}.")
     lines += [f"{each['sentence']}." for each in parts["tasks_verdict"].values()]
@@ -247,13 +187,6 @@ def _summary(
     for arm, runs in parts["collapsed"].items():
         runs_named = _listed([f"seed {run['seed']} ({run['task']})" for run in runs])
         lines.append(f"{arm} collapsed on {runs_named}.")
-    n = len(bench.pairs.seeds)
-    if parts["exploratory"]:
-        lines.append(
-            f"Exploratory: seeds were added after a look ({looks} looks), with no maximum set before."
-        )
-    elif maximum is not None and n < maximum:
-        lines.append(f"Interim: {n} of the {maximum} seeds that were set before; only all of them decide.")
     rows = any(c["se_rows"] is not None for c in parts["comparisons"])
     lines.append(SPLITS if bench.pairs.resampled else SCOPE.format(rows=ROWS if rows else NO_ROWS))
     return lines

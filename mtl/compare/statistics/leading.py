@@ -1,10 +1,11 @@
-"""The best of several arms, and whether what helps is the other tasks' labels."""
+"""The best of several arms, its confirmation, and whether what helps is the other tasks' labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mtl.compare.statistics.arms import Arm, Bench, Comparison, Pairs
 from mtl.compare.statistics.correction import corrected
 from mtl.compare.statistics.power import ALPHA
 from mtl.compare.statistics.verdicts import BETTER, WORSE, Verdict
@@ -119,16 +120,11 @@ def _told(
         return Transfer(True, size, f"{of} over the single and the sterile arm{noise}")
     if both:
         return Transfer(False, None, f"{task}: {arm} leads both arms; fresh seeds have to confirm it{noise}")
-    missing = [
-        name
-        for name, v in (("the single arm", single), (f"the sterile arm {sterile}", control))
-        if v.verdict != BETTER
-    ]
-    reason = (
-        f"is not shown to be better than {' and '.join(missing)}"
-        if missing
-        else "passes both tests only alone"
-    )
+    arms = (("the single arm", single), ("the sterile arm", control))
+    missing = [name for name, v in arms if v.verdict != BETTER]
+    reason = f"is not shown to be better than {' and '.join(missing)}"
+    if not missing:
+        reason = "beats each of both arms, but not both at once after the correction for tasks"
     return Transfer(False, None, f"{task}: no transfer is claimed: {arm} {reason}{noise}")
 
 
@@ -147,3 +143,113 @@ def _p(verdict: Verdict) -> float:
     """The p-value before correction; 1 where no verdict was possible."""
     p = verdict.difference.p
     return 1.0 if p is None or verdict.collapsed else p
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """All comparisons: those of the leading arm are on fresh seeds, where it was confirmed.
+
+    Args:
+        to_baseline: candidate -> task -> its comparison with the baseline.
+        to_control: candidate -> task -> its comparison with its sterile arm.
+        others: control or reference -> task -> its comparison with the baseline.
+        lead: the leading candidate; None without candidates.
+        is_final: whether it was the only candidate, or was confirmed.
+        is_confirmed: whether it was confirmed.
+    """
+
+    to_baseline: dict[str, dict[str, Comparison]]
+    to_control: dict[str, dict[str, Comparison]]
+    others: dict[str, dict[str, Comparison]]
+    lead: str | None
+    is_final: bool
+    is_confirmed: bool
+
+    @property
+    def chosen(self) -> dict[str, Comparison]:
+        """Task -> the comparison of the leading arm with the baseline."""
+        return {} if self.lead is None else self.to_baseline[self.lead]
+
+    @property
+    def all(self) -> list[Comparison]:
+        """Candidates against the baseline, candidates against controls, the others against the baseline."""
+        return [
+            c
+            for of in (self.to_baseline, self.to_control, self.others)
+            for arm in of.values()
+            for c in arm.values()
+        ]
+
+
+def compare_all(bench: Bench, fresh: Bench | None, baseline: Mapping[str, str]) -> Rounds:
+    """Compare every arm with what it is to be compared with."""
+    roles = {name: arm.role for name, arm in bench.arms.items()}
+    candidates = [name for name, role in roles.items() if role == "candidate"]
+    n = len(candidates)
+    to_baseline = {name: bench.compared(name, baseline, n) for name in candidates}
+    lead = _lead(bench, to_baseline, fresh)
+    if fresh is not None and lead is not None:
+        to_baseline[lead] = fresh.compared(lead, baseline)
+    return Rounds(
+        to_baseline,
+        {name: _to_control(bench, fresh if name == lead else None, name, n) for name in candidates},
+        {
+            name: bench.compared(name, baseline)
+            for name, role in roles.items()
+            if role in ("control", "reference")
+        },
+        lead,
+        n == 1 or fresh is not None,
+        fresh is not None,
+    )
+
+
+def fresh_bench(bench: Bench, confirmed: Mapping[str, Arm] | None, seeds: Sequence[int]) -> Bench | None:
+    """The arms on fresh seeds; None before a confirmation.
+
+    Raises:
+        ValueError: a seed is not fresh, or the arms have not one candidate of the comparison.
+    """
+    if confirmed is None:
+        return None
+    if set(seeds) & set(bench.pairs.seeds) or not seeds:
+        raise ValueError(f"a confirmation needs seeds that were not looked at: {sorted(seeds)}")
+    leads = [name for name, arm in confirmed.items() if arm.role == "candidate" and name in bench.arms]
+    if len(leads) != 1:
+        raise ValueError(f"a confirmation has one candidate of the comparison, not {leads}")
+    return Bench(
+        bench.tasks, confirmed, Pairs(tuple(seeds), bench.pairs.n_units, bench.pairs.resampled), True
+    )
+
+
+def _lead(
+    bench: Bench, to_baseline: Mapping[str, Mapping[str, Comparison]], fresh: Bench | None
+) -> str | None:
+    """The candidate that was confirmed, or else the best one."""
+    if fresh is not None:
+        return next(
+            name for name, arm in fresh.arms.items() if arm.role == "candidate" and name in bench.arms
+        )
+    gains = {
+        arm: {name: c.verdict.difference.difference for name, c in each.items()}
+        for arm, each in to_baseline.items()
+    }
+    return leading_arm(gains, bench.spreads(), {name: task.weight for name, task in bench.tasks.items()})
+
+
+def control_of(bench: Bench, arm: str) -> str | None:
+    """The sterile arm of a candidate: the named one, or the only one."""
+    controls = [name for name, each in bench.arms.items() if each.role == "control"]
+    own = bench.arms[arm].control
+    return own if own is not None else controls[0] if len(controls) == 1 else None
+
+
+def _to_control(bench: Bench, fresh: Bench | None, arm: str, n_arms: int) -> dict[str, Comparison]:
+    """A candidate against its sterile arm, on fresh seeds where both were run again."""
+    control = control_of(bench, arm)
+    if control is None:
+        return {}
+    against = dict.fromkeys(bench.tasks, control)
+    if fresh is not None and control in fresh.arms:
+        return fresh.compared(arm, against)
+    return bench.compared(arm, against, n_arms)

@@ -37,8 +37,12 @@ class Measure:
 
     def amount(self, value: float, decimals: int) -> str:
         """A difference with its unit: `2.3 points of accuracy`, `0.31 mm of mae`."""
+        return f"{self.with_unit(value, decimals)} of {self.metric.replace('_', ' ')}"
+
+    def with_unit(self, value: float, decimals: int) -> str:
+        """A difference with its unit and without the metric's name: `2.3 points`, `0.31 mm`."""
         unit = " points" if self.points else f" {self.unit}" if self.unit else ""
-        return f"{self.plain(value, decimals)}{unit} of {self.metric.replace('_', ' ')}"
+        return f"{self.plain(value, decimals)}{unit}"
 
     def plain(self, value: float, decimals: int) -> str:
         """A difference without its unit."""
@@ -99,16 +103,15 @@ def _claim(arm: str, against: str, measure: Measure, verdict: Verdict) -> str:
         return f"{arm} and {against} have the same {name} on every seed ({level} on average)"
     if verdict.verdict in (BETTER, WORSE):
         sign = 1 if verdict.verdict == BETTER else -1
-        but = ", but within the margin" if verdict.within_margin else ""
-        head = f"{arm} is {verdict.verdict}{but} than {against}" if not but else ""
-        head = head or f"{arm} is {verdict.verdict} than {against}{but},"
-        return f"{head} by {measure.amount(sign * d.difference, n)} {levels}{_interval(measure, d, n, sign)}"
+        but = ", but within the margin," if verdict.within_margin else ""
+        head = f"{arm} is {verdict.verdict} than {against}{but} by"
+        return f"{head} {measure.amount(sign * d.difference, n)} {levels}{_interval(measure, d, n, sign)}"
     shown = measure.plain(d.difference, n)
     plus = "+" if d.difference > 0 and shown.strip("0.") else ""
     size = f"the difference is {plus}{measure.amount(d.difference, n)} {levels}{_interval(measure, d, n, 1)}"
     if verdict.verdict == EQUIVALENT:
         assert verdict.margin is not None
-        margin = measure.plain(verdict.margin, measure.decimals(verdict.margin))
+        margin = measure.with_unit(verdict.margin, measure.decimals(verdict.margin))
         return f"{arm} and {against} are equivalent within {margin}: {size}"
     return f"cannot tell whether {arm} is better or worse than {against}: {size}"
 
