@@ -157,16 +157,16 @@ def _sd(values: Sequence[float | None]) -> float | None:
     return statistics.stdev(known) if len(known) > 1 else None
 
 
-def write_outcome(folder: Path, outcome: dict[str, Any]) -> None:
+def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
     """Write compare.json, compare.csv with a row for each arm, task and seed, and timings.json with the clocks.
 
     Raises:
         EnvironmentFault: the disk refused.
     """
-    timings = outcome.pop("timings")
-    write_whole(folder / TIMES, canonical_json(timings))
+    lasting = {key: value for key, value in outcome.items() if key != "timings"}
+    write_whole(folder / TIMES, canonical_json(outcome["timings"]))
     write_whole(folder / TABLE, _table(outcome).encode())
-    write_whole(folder / COMPARE, canonical_json(outcome))
+    write_whole(folder / COMPARE, canonical_json(lasting))
 
 
 def _table(outcome: Mapping[str, Any]) -> str:

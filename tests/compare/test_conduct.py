@@ -206,7 +206,8 @@ def test_a_curve_over_labels(tmp_path: Path) -> None:
     folder, found = conduct_curve(asked(tmp_path / "c", made, seeds=(0,)), "a", [0.1, 1.0])
     points = [(p["fraction"], p["labels"], p["arm"]) for p in found["label_curve"]]
     assert points == [
-        (0.1, 40, "single"), (0.1, 40, "single_rows"), (0.1, 40, "sharing"), (1.0, 400, "single"), (1.0, 400, "sharing"),
+        (0.1, 40, "single"), (0.1, 40, "single_rows"), (0.1, 40, "sharing"),
+        (1.0, 400, "single"), (1.0, 400, "sharing"),
     ]  # fmt: skip
     assert folder == tmp_path / "c"
     assert content(folder)["label_curve"] == found["label_curve"]
