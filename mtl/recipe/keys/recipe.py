@@ -20,10 +20,12 @@ from mtl.recipe.specs import (
     OPTIMIZERS,
     SCHEDULES,
     TASKS,
+    TRACKERS,
     WEIGHTINGS,
     OptimizerSpec,
     ScheduleSpec,
     TaskSpec,
+    TrackerSpec,
     WeightingSpec,
 )
 from mtl.recipe.text.yaml import Mark, place_of
@@ -68,6 +70,12 @@ class Recipe(Model):
     optimizer: Annotated[OptimizerSpec, Kind(OPTIMIZERS)]
     schedule: Annotated[ScheduleSpec, Kind(SCHEDULES)] = Field({"kind": "constant"}, validate_default=True)
     train: Train
+    trackers: (
+        Annotated[tuple[Annotated[TrackerSpec, Kind(TRACKERS, by_name=True)], ...], Field(max_length=8)]
+        | None
+    ) = Field(
+        None, description="where else the measurements go: names, or mappings with `kind`; see trackers.md"
+    )
 
     _marks: Mapping[KeyPath, Mark] = PrivateAttr(default_factory=dict)
     _text: bytes = PrivateAttr(b"")
