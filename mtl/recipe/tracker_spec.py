@@ -82,5 +82,8 @@ class TrackerSpec(Spec):
         Raises:
             EnvironmentFault: it is not.
         """
-        if self.package and find_spec(self.package) is None:
+        if not self.package:
+            return
+        found = find_spec(self.package)
+        if found is None or found.origin is None:  # a folder of that name, such as one of logs, has no origin
             raise EnvironmentFault("", f"{self.package} is not installed", self.install)

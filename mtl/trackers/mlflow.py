@@ -24,8 +24,12 @@ LONGEST_KEY, LONGEST_PARAMETER, LONGEST_TAG = 250, 500, 5000
 """Characters that every MLflow server since 2.0 takes; longer texts are cut."""
 MOST_PARAMETERS, MOST_METRICS = 100, 1000
 """Entries that an MLflow server takes in one request."""
-DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""MLflow's own settings, unless the user has set them: with its defaults, a call to a dead server takes minutes."""
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; with MLflow's defaults a call to a dead server takes minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results
+}
+"""MLflow's own settings, unless the user has set them."""
 STATUSES = {"finished": "FINISHED", "interrupted": "KILLED"}
 
 
