@@ -94,16 +94,20 @@ class ServerRun(Tracker):
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
 
         now = int(1000 * time.time())
         named = {cleaned(name): value for name, value in values.items()}
         with _connection():
             new = {name: value for name, value in named.items() if not self._has(name, step, value)}
             metrics = [Metric(name, value, now, step) for name, value in new.items()]
-            self._asks, asked = True, self._asks  # an answer may be lost: a repeated call asks what is there
-            for part in _parts(metrics, MOST_METRICS):
-                self._client.log_batch(self._run, metrics=part)
-            self._asks = asked
+            try:
+                for part in _parts(metrics, MOST_METRICS):
+                    self._client.log_batch(self._run, metrics=part)
+            except MlflowException:  # the points may be there and only the answer be lost: the next call asks
+                self._asks = True
+                self._known.clear()
+                raise
         for name, value in new.items():
             if name in self._known:
                 self._known[name].add((step, value))

@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import mtl
 from mtl.recipe.specs import TRACKERS, TrackedRun
-from mtl.training.events import EpochEnded
 from tests.support.listening import Watching
 from tests.support.recipes import changed
 from tests.support.small_run import RECIPE
+from tests.trackers.interrupted import Interrupted
 
 TRACKED: dict[str, Any] = changed(
     RECIPE,
@@ -26,18 +26,6 @@ TRACKED: dict[str, Any] = changed(
     data__split={"validation": 0.2},
 )
 Points = dict[tuple[str, int], list[float]]
-
-
-class Interrupted(Watching):
-    """Interrupts a run at the end of an epoch."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__()
-        self.epoch = epoch
-
-    def epoch_ended(self, event: EpochEnded) -> None:
-        if self.trainer.progress.epoch == self.epoch:
-            raise KeyboardInterrupt
 
 
 def reader(run: Path) -> EventAccumulator:
