@@ -172,7 +172,7 @@ def _shared(places: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield from (pair for _, pair in zip(range(MOST_SHARED), found, strict=False))
 
 
-def _timed(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _timed(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The times of one epoch: seconds of each part, and rates."""
     seconds = row.get("seconds")  # timings are neither synced nor checked, so a part of a line may be lost
     if isinstance(seconds, Mapping):

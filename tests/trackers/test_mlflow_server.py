@@ -1,8 +1,8 @@
 """A real MLflow server keeps what metrics.jsonl says, and a run survives its end.
 
-The server and the client live in environments of their own, which `pip install` makes: the whole of MLflow asks for other
-versions of packages than mtl uses. `MTL_MLFLOW_SERVER` and `MTL_MLFLOW_CLIENT` may name the `python` of environments
-that exist: one with mlflow, one with mlflow-skinny and what mtl needs.
+The server and the client live in environments of their own, which `pip install` makes: the whole of MLflow asks for
+other versions of packages than mtl uses. `MTL_MLFLOW_SERVER` and `MTL_MLFLOW_CLIENT` may name the `python` of
+environments that exist: one with mlflow, one with mlflow-skinny and what mtl needs.
 """
 
 from __future__ import annotations
