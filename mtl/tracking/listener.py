@@ -19,8 +19,8 @@ from mtl.training.events import Event, Listener, Noted, Warned
 
 MOST_SHARED = 200
 """Most numbers of what is shared that a tracker gets of one step; sharing.jsonl has all."""
-PATIENCE, SHORT_PATIENCE = 10.0, 3.0
-"""Seconds without an answer after which a run ends without a tracker; a run that was broken off waits less."""
+PATIENCE = 10.0
+"""Seconds without an answer after which a run ends without a tracker; importing MLflow's client alone takes 4 s."""
 
 Point = tuple[int, dict[str, float]]
 """An optimizer step and its numbers."""
@@ -97,23 +97,21 @@ class Tracking:
         for path in self._files():
             self._all(_kept(path))
         results = {name: value for name, value in self._folder.record.results.items() if value is not None}
-        self._end("finished", results, PATIENCE, between)
+        self._end("finished", results, between)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         status = self._folder.record.status
-        self._end("failed" if status == "running" else status, {}, SHORT_PATIENCE, lambda: None)
+        self._end("failed" if status == "running" else status, {}, lambda: None)
 
-    def _end(
-        self, status: str, results: Mapping[str, float], patience: float, between: Callable[[], None]
-    ) -> None:
+    def _end(self, status: str, results: Mapping[str, float], between: Callable[[], None]) -> None:
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.put(lambda tracker: tracker.end(status, results))
         try:
             for worker in workers:
-                missing = worker.close(patience, between)
+                missing = worker.close(PATIENCE, between)
                 if text := worker.trouble():
                     self._told.on(Warned(text))
                 if missing:

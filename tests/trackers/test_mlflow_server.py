@@ -124,13 +124,13 @@ MADE: dict[str, Path] = {}
 
 @pytest.fixture
 def start(client: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """`start(module, *arguments)` runs `python -m module *arguments` where MLflow's client is installed."""
+    """`start(*arguments)` runs `mtl *arguments` where MLflow's client is installed."""
 
-    def run(module: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    def run(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [client, "-m", module, *arguments],
+            [client, "-m", "mtl", *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -141,6 +141,14 @@ def start(client: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 
 def recipe(folder: Path, uri: str, **changes: Any) -> None:
     write(folder, **changed(RECIPE, trackers=[{"kind": "mlflow", "uri": uri}], **changes))
+
+
+def begun(run: Path) -> None:
+    """Wait until a run has begun its run of the server."""
+    end = time.monotonic() + SECONDS
+    while not (run / "mlflow.json").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def wanted(path: Path) -> list[tuple[str, int, float]]:
@@ -155,15 +163,17 @@ def measured(server: Server, run: str) -> list[tuple[str, int, float]]:
 def test_a_server_keeps_a_run_and_goes_on_with_it(
     server: Server, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    recipe(tmp_path, server.uri)
-    stopped = start("tests.support.failpoints", "run", "r.yaml", "--out", "run", MTL_FAIL="backward:11:int")
+    recipe(tmp_path, server.uri, data__source__rows=2000, train__epochs=30)
+    stopped = start("run", "r.yaml", "--out", "run")
+    begun(tmp_path / "run")
+    stopped.send_signal(signal.SIGINT)
     _, err = stopped.communicate(timeout=600)
     assert stopped.returncode == 130, err
     assert "tracker" not in err
     (run,) = json.loads((tmp_path / "run" / "mlflow.json").read_text()).values()
     assert server.ask("runs/get", run_id=run)["run"]["info"]["status"] == "KILLED"
 
-    done = start("mtl", "run", "--resume", "run", "train.epochs=5")
+    done = start("run", "--resume", "run", "train.epochs=31")
     out, err = done.communicate(timeout=600)
     assert done.returncode == 0, err
     assert "tracker" not in err
@@ -174,9 +184,9 @@ def test_a_server_keeps_a_run_and_goes_on_with_it(
     assert found["info"]["run_name"] == "small run"
     assert measured(server, run) == wanted(tmp_path / "run")
     parameters = {entry["key"]: entry["value"] for entry in found["data"]["params"]}
-    assert parameters["train.epochs"] == "4"
-    assert {entry["key"]: entry["value"] for entry in found["data"]["tags"]}["changed.train.epochs"] == "5"
-    assert ("sharing/fc1/a from b", 20) in {point[:2] for point in server.points(run)}
+    assert parameters["train.epochs"] == "30"
+    assert {entry["key"]: entry["value"] for entry in found["data"]["tags"]}["changed.train.epochs"] == "31"
+    assert ("sharing/fc1/a from b", 31 * 200) in {point[:2] for point in server.points(run)}
     plots = server.ask("artifacts/list", run_id=run, path="plots")["files"]
     assert {file["path"] for file in plots} >= {"plots/curves_loss.png", "plots/sharing.png"}
     assert {file["path"] for file in server.ask("artifacts/list", run_id=run)["files"]} >= {"metrics.csv"}
@@ -191,11 +201,9 @@ def test_a_run_outlives_its_server(
         server.end()
     if fate == "hanging":
         server.send(signal.SIGSTOP)
-    going = start("mtl", "run", "r.yaml", "--out", "run", "--quiet")
+    going = start("run", "r.yaml", "--out", "run", "--quiet")
     if fate == "gone during the run":
-        end = time.monotonic() + SECONDS
-        while not (tmp_path / "run" / "mlflow.json").exists() and time.monotonic() < end:
-            time.sleep(0.05)
+        begun(tmp_path / "run")
         server.end()
     _, err = going.communicate(timeout=600)
     assert going.returncode == 0, err

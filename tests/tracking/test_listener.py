@@ -287,7 +287,6 @@ def test_a_stop_signal_is_obeyed_while_a_run_waits_for_a_tracker(
     import os
     import signal
 
-    monkeypatch.setattr(listener, "SHORT_PATIENCE", 0.1)
     over = threading.Event()
 
     def hang() -> None:
