@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,8 @@ from tests.support.small_run import RECIPE
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mlflow")]
 ROOT = Path(__file__).parents[2]
+TROUBLE = re.compile("tried again|switched off")
+"""What mtl says of a tracker that fails; that one is slow is no fault of it on a busy machine."""
 SECONDS = 120.0
 """After which a server that does not answer is none."""
 
@@ -169,15 +172,16 @@ def test_a_server_keeps_a_run_and_goes_on_with_it(
     stopped.send_signal(signal.SIGINT)
     _, err = stopped.communicate(timeout=600)
     assert stopped.returncode == 130, err
-    assert "tracker" not in err
+    assert TROUBLE.search(err) is None
     (run,) = json.loads((tmp_path / "run" / "mlflow.json").read_text()).values()
     assert server.ask("runs/get", run_id=run)["run"]["info"]["status"] == "KILLED"
 
     done = start("run", "--resume", "run", "train.epochs=31")
     out, err = done.communicate(timeout=600)
     assert done.returncode == 0, err
-    assert "tracker" not in err
-    assert "mlflow" not in out.lower()
+    assert TROUBLE.search(err) is None
+    assert "did not get there" not in out
+    assert "View run" not in out  # which MLflow prints by itself
     assert list(json.loads((tmp_path / "run" / "mlflow.json").read_text()).values()) == [run]
     found = server.ask("runs/get", run_id=run)["run"]
     assert found["info"]["status"] == "FINISHED"
