@@ -20,11 +20,15 @@ _HOME = {
     "register_backbone": "mtl.recipe.specs",
     "register_sharing": "mtl.recipe.specs",
     "register_weighting": "mtl.recipe.specs",
+    "register_tracker": "mtl.recipe.specs",
     "TaskSpec": "mtl.recipe.specs",
     "SourceSpec": "mtl.recipe.specs",
     "BackboneSpec": "mtl.recipe.specs",
     "SharingSpec": "mtl.recipe.specs",
     "WeightingSpec": "mtl.recipe.specs",
+    "TrackerSpec": "mtl.recipe.specs",
+    "Tracker": "mtl.recipe.specs",
+    "TrackedRun": "mtl.recipe.specs",
     "StitchedMultiTower": "mtl.model.stitched",
     "CrossStitch": "mtl.model.stitch",
     "SeparateTowers": "mtl.model.towers",
@@ -53,11 +57,15 @@ if TYPE_CHECKING:
     from mtl.recipe.specs import SharingSpec as SharingSpec
     from mtl.recipe.specs import SourceSpec as SourceSpec
     from mtl.recipe.specs import TaskSpec as TaskSpec
+    from mtl.recipe.specs import TrackedRun as TrackedRun
+    from mtl.recipe.specs import Tracker as Tracker
+    from mtl.recipe.specs import TrackerSpec as TrackerSpec
     from mtl.recipe.specs import WeightingSpec as WeightingSpec
     from mtl.recipe.specs import register_backbone as register_backbone
     from mtl.recipe.specs import register_sharing as register_sharing
     from mtl.recipe.specs import register_source as register_source
     from mtl.recipe.specs import register_task as register_task
+    from mtl.recipe.specs import register_tracker as register_tracker
     from mtl.recipe.specs import register_weighting as register_weighting
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from mtl.errors import ENVIRONMENT
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from tests.support import recipes
@@ -79,6 +80,47 @@ def test_a_plugin_that_is_no_python(
     (tmp_path / "broken.py").write_text("def broken(:\n", encoding="utf-8")
     expected = ["plugin 'broken.py': raised SyntaxError: "]
     refused(lambda: called(capsys, "validate", "r.yaml", "--plugin", "broken.py"), tmp_path, expected)
+
+
+LACKING = """
+import mtl
+
+@mtl.register_tracker("lacking")
+class Lacking(mtl.TrackerSpec):
+    reference = "ours"
+    package, install = "no_such_package", "pip install no-such-package"
+
+    def open(self):
+        raise AssertionError("it is not opened")
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [["validate"], ["run", "--out", "it"], ["run", "--out", "it", "--dry-run"]]
+)
+def test_a_tracker_whose_package_is_absent(command: list[str], tmp_path: Path, capsys: Capture) -> None:
+    recipes.write(tmp_path, trackers=["lacking"])
+    (tmp_path / "lacking.py").write_text(LACKING, encoding="utf-8")
+    expected = ["r.yaml:11:12: trackers[0]: no_such_package is not installed; pip install no-such-package"]
+    arguments = [command[0], "r.yaml", *command[1:], "--plugin", "lacking.py"]
+    refused(lambda: called(capsys, *arguments), tmp_path, expected, code=ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("[tensorbord]", "trackers[0]: unknown tracker 'tensorbord'; known: "),
+        (
+            "[tensorboard, {kind: mlflow, url: x}]",
+            "trackers[1].url: unknown key 'url' for mlflow (did you mean 'uri'?)",
+        ),
+        ("[3]", "trackers[0]: a tracker is a mapping with a key 'kind', got 3"),
+        ("tensorboard", "trackers: "),
+    ],
+)
+def test_a_tracker_that_is_none(given: str, expected: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "r.yaml").write_text(f"{VALID}trackers: {given}\n", encoding="utf-8")
+    refused(lambda: called(capsys, "validate", "r.yaml"), tmp_path, [expected])
 
 
 @pytest.mark.parametrize("name", ["nosuch", "nosuch.py", "", "os", "a\nb.py"])

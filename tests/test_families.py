@@ -17,7 +17,7 @@ from mtl.model.trunk import SharingMatrix, Trunk
 from mtl.model.weighting import WeightedSum, Weighting
 from mtl.recipe.json_schema import recipe_schema
 from mtl.recipe.load import load_recipe, to_yaml
-from mtl.recipe.specs import FAMILIES, Spec
+from mtl.recipe.specs import FAMILIES, Spec, Tracker
 from mtl.registry import Registry
 from tests.support import task_samples
 from tests.support.plans import plan
@@ -194,6 +194,12 @@ def build_schedule(spec: Any) -> None:
     assert max(spec.factor(step, 10) for step in range(10)) == pytest.approx(1)
 
 
+def build_tracker(spec: Any) -> None:
+    """A tracker is opened without its package, and a package that is absent has a command that installs it."""
+    assert isinstance(spec.open(), Tracker)
+    assert bool(spec.package) == spec.install.startswith("pip install ")
+
+
 def build_stage(spec: Any) -> None:
     backbone = Layers(stages=(STAGES["linear"](name="other", features=2),))
     module, shape = spec.build(backbone, K, (3, 8, 8), first=False)
@@ -208,6 +214,7 @@ BUILDERS: dict[str, Callable[[Any], None]] = {
     "weighting": build_weighting,
     "optimizer": build_optimizer,
     "schedule": build_schedule,
+    "tracker": build_tracker,
     "stage": build_stage,
 }
 
@@ -227,6 +234,7 @@ PLACES = {
     "weighting": ("weighting",),
     "optimizer": ("optimizer",),
     "schedule": ("schedule",),
+    "tracker": ("trackers", 0),
     "stage": ("model", "backbone", "stages", 1),
 }
 
@@ -237,6 +245,7 @@ def recipe_with(family: str, value: Mapping[str, Any]) -> dict[str, Any]:
         tasks={"it": {"kind": "fashion.garment"}, "other": {"kind": "fashion.audience"}},
         model__backbone__stages=[{"name": n, "kind": "linear", "features": 4} for n in ("fc1", "fc2")],
         model__sharing={"kind": "none"},
+        trackers=["tensorboard"],
     )
     at: Any = recipe
     *path, last = PLACES[family]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = ("sources", "backbones", "sharing", "weightings", "optimizers", "schedules", "tasks")
+FAMILIES = ("sources", "backbones", "sharing", "weightings", "optimizers", "schedules", "tasks", "trackers")
 ORDER = (
     ("errors",),
     ("registry", "console", "signals", "stages"),
@@ -25,7 +25,7 @@ ORDER = (
     ("evaluation",),
     ("training",),
     ("runs",),
-    ("inference", "report", "starter"),
+    ("inference", "report", "starter", "tracking"),
     ("experiment",),
     ("compare",),
     ("commands",),

@@ -203,6 +203,36 @@ class Straight(WarmedUp):
     def after_warmup(self, step: int, total: int) -> float:
         return 1 - step / total
 ''',
+    "mtl/trackers/silent.py": '''
+"""Nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from mtl.recipe.specs import TRACKERS, TrackedRun, Tracker, TrackerSpec
+
+
+class Nothing(Tracker):
+    """Takes all, keeps nothing."""
+
+    def begin(self, run: TrackedRun) -> None:
+        """Nothing is prepared."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Nothing is kept."""
+
+
+@TRACKERS.register("silent")
+class Silent(TrackerSpec):
+    """A tracker that shows nothing."""
+
+    reference: ClassVar[str] = "ours"
+
+    def open(self) -> Tracker:
+        return Nothing()
+''',
     "tasks/squared.py": '''
 """Classes by the Brier score."""
 
@@ -249,6 +279,7 @@ NAMES = {"source": "dots", "backbone": "plain", "sharing": "halves", "weighting"
     "optimizer": "rmsprop",
     "schedule": "straight",
     "task": "squared",
+    "tracker": "silent",
 }
 WHOLE = (
     *("tests/test_families.py", "tests/test_golden.py", "tests/test_imports.py", "tests/test_sizes.py"),

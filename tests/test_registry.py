@@ -131,7 +131,16 @@ def test_every_file_of_a_familys_folder_is_loaded() -> None:
 
 
 def test_the_families() -> None:
-    assert list(FAMILIES) == ["source", "task", "backbone", "sharing", "weighting", "optimizer", "schedule"]
+    assert list(FAMILIES) == [
+        "source",
+        "task",
+        "backbone",
+        "sharing",
+        "weighting",
+        "optimizer",
+        "schedule",
+        "tracker",
+    ]
 
 
 # -- what a member needs ---------------------------------------------------------------------------------------

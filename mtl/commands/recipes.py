@@ -69,12 +69,14 @@ def _validated(recipe: Recipe, data: bool) -> str:
 
     Raises:
         UserError: the recipe does not fit its columns, or its network cannot be built.
-        EnvironmentFault: the network does not fit into memory.
+        EnvironmentFault: the network does not fit into memory, or a tracker's package is not installed.
     """
     from mtl.build import is_provisional
     from mtl.experiment.trial import build_and_try, require_room, with_rows
+    from mtl.tracking.listener import require_trackers
     from mtl.training import devices
 
+    require_trackers(recipe)
     built, header = build_and_try(recipe)
     if data:
         built, dataset = with_rows(recipe, header)

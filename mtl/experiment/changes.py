@@ -10,6 +10,7 @@ from mtl.recipe.keys.recipe import Recipe
 
 FREE: tuple[KeyPath, ...] = (
     ("description",),
+    ("trackers",),
     ("train", "checkpoint"),
     ("train", "device"),
     ("train", "init_from"),

@@ -29,6 +29,7 @@ class Recorder:
         others: the listeners that hear of checkpoints and of refusals by the disk.
         parent: the step that the run was resumed from, or None.
         save_first: commit the state before the first step, since recipe and data alone do not reproduce it.
+        copy: is given the name of a log and each of its new lines.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class Recorder:
         others: Stream,
         parent: int | None = None,
         save_first: bool = False,
+        copy: Callable[[str, Sequence[Mapping[str, Any]]], None] = lambda name, rows: None,
     ) -> None:
-        self.trainer, self.folder, self.others = trainer, folder, others
+        self.trainer, self.folder, self.others, self.copy = trainer, folder, others, copy
         self.parent, self.save_first = parent, save_first
         self.rows = folder.logs.rows()
         self._sharing_step = next((row["step"] for row in reversed(folder.logs.rows(SHARING))), None)
@@ -175,6 +177,7 @@ class Recorder:
         """
         waiting = self._unwritten.setdefault(name, [])
         waiting += rows
+        self.copy(name, rows)
 
         def write() -> None:
             while waiting:

@@ -36,7 +36,7 @@ def resume(
     Args:
         path: the run folder, or one of its checkpoints, which must then be whole.
         overrides: changes of the recipe. train.epochs and train.max_steps may grow; train.checkpoint, train.device,
-            train.threads and description may change; any other key is refused by name.
+            train.threads, trackers and description may change; any other key is refused by name.
         recipe: a whole recipe in place of the run's recipe with overrides; the same keys may change.
         plugins: the plug-ins that were loaded; they must include all plug-ins of the run.
         listeners: the listeners that receive each event after it was written down; by default none.

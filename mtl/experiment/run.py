@@ -35,6 +35,7 @@ from mtl.report.plots import plot_run
 from mtl.runs.folder import RunFolder, require_unused
 from mtl.runs.record import RunRecord
 from mtl.signals import StopAsked, StopSignals
+from mtl.tracking.listener import Tracking, require_trackers
 from mtl.training import devices
 from mtl.training.events import Ended, Listener, Noted, Started, Stream, Warned
 from mtl.training.loop import fit
@@ -141,6 +142,7 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
         UserError: shapes, device or data are at fault.
     """
     stages.reached("load")
+    require_trackers(recipe)
     devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # a plug-in may draw
     with recipe.at("train", "device"):
         device = devices.resolve(recipe.train.device)
@@ -177,9 +179,10 @@ def train(
     folder.hold()
     try:
         with StopSignals() as stop:
-            recorder = Recorder(trainer, folder, stream, parent, save_first)
-            everyone = Stream((recorder, stream))
-            with _broken_off_in_order(trainer, recorder):
+            tracking = Tracking(trainer.recipe, folder, stream, parent)
+            recorder = Recorder(trainer, folder, stream, parent, save_first, tracking.copy)
+            everyone = Stream((recorder, tracking, stream))
+            with tracking, _broken_off_in_order(trainer, recorder):
                 everyone.on(Started(trainer, folder.path))
                 for notice in trainer.notices:
                     everyone.on(Warned(notice))
@@ -192,6 +195,7 @@ def train(
                 tasks = trainer.recipe.tasks
                 plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
                 stop.check()
+                tracking.finish(stop.check)
     finally:
         folder.release()
     result = result_of(folder)

@@ -161,10 +161,15 @@ class Spec(Model):
 
 
 class Kind:
-    """Annotates a field that holds a member of a family: the registry turns its `kind` into the Spec."""
+    """Annotates a field that holds a member of a family: the registry turns its `kind` into the Spec.
 
-    def __init__(self, registry: Registry[Any]) -> None:
-        self.registry = registry
+    Args:
+        registry: the family.
+        by_name: whether the name alone stands for `{kind: name}`.
+    """
+
+    def __init__(self, registry: Registry[Any], by_name: bool = False) -> None:
+        self.registry, self.by_name = registry, by_name
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -179,6 +184,10 @@ class Kind:
         if isinstance(value, self.registry.base):
             return value
         family = self.registry.family
+        if self.by_name and isinstance(value, str):
+            if value not in self.registry:
+                raise recipe_errors(family, [((), self.registry.unknown(value))])
+            value = {"kind": value}
         if not isinstance(value, Mapping):
             raise PydanticCustomError(
                 "recipe",
@@ -206,6 +215,8 @@ class Kind:
             variant["properties"] = fields
             variant["required"] = sorted({"kind", *variant.get("required", [])})
             variants.append(variant)
+        if self.by_name:
+            return {"anyOf": [{"enum": list(self.registry.names())}, {"oneOf": variants}]}
         return {"oneOf": variants}
 
 

@@ -21,6 +21,9 @@ from mtl.recipe.base import fault as fault
 from mtl.recipe.base import recipe_errors as recipe_errors
 from mtl.recipe.task_spec import TaskSpec as TaskSpec
 from mtl.recipe.task_spec import mean_metric as mean_metric
+from mtl.recipe.tracker_spec import TrackedRun as TrackedRun
+from mtl.recipe.tracker_spec import Tracker as Tracker
+from mtl.recipe.tracker_spec import TrackerSpec as TrackerSpec
 from mtl.registry import Registry
 
 if TYPE_CHECKING:
@@ -232,9 +235,10 @@ SHARING: Registry[SharingSpec] = Registry("sharing", SharingSpec, "mtl.sharing",
 WEIGHTINGS: Registry[WeightingSpec] = Registry("weighting", WeightingSpec, "mtl.weightings", ("build",))
 OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer", OptimizerSpec, "mtl.optimizers", ("build",))
 SCHEDULES: Registry[ScheduleSpec] = Registry("schedule", ScheduleSpec, "mtl.schedules", ("factor",))
+TRACKERS: Registry[TrackerSpec] = Registry("tracker", TrackerSpec, "mtl.trackers", ("open",))
 
 FAMILIES: dict[str, Registry[Any]] = {
-    r.family: r for r in (SOURCES, TASKS, BACKBONES, SHARING, WEIGHTINGS, OPTIMIZERS, SCHEDULES)
+    r.family: r for r in (SOURCES, TASKS, BACKBONES, SHARING, WEIGHTINGS, OPTIMIZERS, SCHEDULES, TRACKERS)
 }
 
 for _registry in FAMILIES.values():
@@ -246,3 +250,4 @@ register_backbone, register_sharing, register_weighting = (
     SHARING.register,
     WEIGHTINGS.register,
 )
+register_tracker = TRACKERS.register

@@ -45,6 +45,7 @@ ADDED = {
     "own_towers": ("backbone", "own_towers"),
     "gated_mean": ("sharing", "gated_mean"),
     "random_weights": ("weighting", "random"),
+    "points": ("tracker", "points"),
 }
 WITH = [part for file in FILES for part in ("--plugin", file)]
 
@@ -72,6 +73,7 @@ def test_every_file_adds_what_it_says() -> None:
         ("backbone", "own_towers", {"hidden": 3}),
         ("sharing", "gated_mean", {"after": ("fc1",)}),
         ("weighting", "random", {}),
+        ("tracker", "points", {"prefix": "test/"}),
     ],
 )
 def test_the_families_promises_are_kept(family: str, name: str, options: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ def changing(folder: Path, *overrides: str) -> Recipe:
         ),
         (["train.checkpoint.keep=5"], ["train.checkpoint.keep 3 -> 5"]),
         (["train.init_from=elsewhere"], ["train.init_from None -> "]),
+        (["trackers=[tensorboard]"], ["trackers None -> [{'kind': 'tensorboard'}]"]),
     ],
 )
 def test_what_may_change(overrides: list[str], said: list[str], tmp_path: Any) -> None:

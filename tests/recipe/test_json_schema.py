@@ -197,6 +197,15 @@ def test_every_kind_is_offered(family: str, schema: dict[str, Any]) -> None:
         assert variant["description"]
 
 
+def test_every_tracker_is_offered_by_its_name_and_with_its_keys(schema: dict[str, Any]) -> None:
+    offered, absent = schema["$defs"]["whole"]["properties"]["trackers"]["anyOf"]
+    by_name, with_keys = offered["items"]["anyOf"]
+    names = list(FAMILIES["tracker"].names())
+    assert by_name == {"enum": names}
+    assert [variant["properties"]["kind"]["const"] for variant in with_keys["oneOf"]] == names
+    assert absent == {"type": "null"}
+
+
 def test_every_task_is_offered(schema: dict[str, Any]) -> None:
     text = json.dumps(schema["properties"]["tasks"])
     assert all(f'"const": "{name}"' in text for name in FAMILIES["task"].names())

@@ -26,6 +26,7 @@ SEVERAL = small(data={"sources": {"one": table("t.csv", "x"), "two": table("u.cs
         (small(weighting={"kind": "sum"}), ("weighting",), "weighting"),
         (SMALL, ("optimizer",), "optimizer"),
         (small(schedule={"kind": "cosine"}), ("schedule",), "schedule"),
+        (small(trackers=({"kind": "tensorboard"},)), ("trackers", 0), "tracker"),
     ],
 )
 def test_each_family_is_found(recipe: dict[str, Any], path: KeyPath, family: str) -> None:

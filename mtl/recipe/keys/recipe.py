@@ -20,10 +20,12 @@ from mtl.recipe.specs import (
     OPTIMIZERS,
     SCHEDULES,
     TASKS,
+    TRACKERS,
     WEIGHTINGS,
     OptimizerSpec,
     ScheduleSpec,
     TaskSpec,
+    TrackerSpec,
     WeightingSpec,
 )
 from mtl.recipe.text.yaml import Mark, place_of
@@ -72,6 +74,12 @@ class Recipe(Model):
         {},
         max_length=8,
         description="key, as on the command line, -> values that `mtl compare` tries for every arm; a run ignores it",
+    )
+    trackers: (
+        Annotated[tuple[Annotated[TrackerSpec, Kind(TRACKERS, by_name=True)], ...], Field(max_length=8)]
+        | None
+    ) = Field(
+        None, description="where else the measurements go: names, or mappings with `kind`; see trackers.md"
     )
 
     _marks: Mapping[KeyPath, Mark] = PrivateAttr(default_factory=dict)

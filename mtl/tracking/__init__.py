@@ -1,0 +1,1 @@
+"""The way of a run's measurements from its logs to its trackers."""
