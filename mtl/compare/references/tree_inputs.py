@@ -12,7 +12,7 @@ import torch
 from mtl.data.learned import Float32
 from mtl.data.types import Rows
 from mtl.dataset.assemble import Dataset
-from mtl.errors import UserError
+from mtl.errors import UserError, quoted
 
 MOST_CATEGORIES = 255
 """scikit-learn's trees take no more values of a category: it keeps a bin of one byte for each, and one for missing."""
@@ -51,7 +51,7 @@ class TreeInputs:
             self.lookups.append(categories_of(codes, n_values))
             if n_values > MOST_CATEGORIES:
                 self.told.append(
-                    f"trees: column {name!r} has {n_values:,} values; the {MOST_CATEGORIES - 1} most frequent stay, "
+                    f"trees: column {quoted(name)} has {n_values:,} values; the {MOST_CATEGORIES - 1} most frequent stay, "
                     "the others count as one"
                 )
 
