@@ -91,7 +91,8 @@ def replayed(
     Args:
         groups: the task groups of `task_groups(recipe, dataset.learned)`.
         dataset: all rows.
-        logits: split -> task -> (rows of the split, O), in the order of the split.
+        logits: split -> task -> (rows of the split, O), in the order of the split. A task may be absent; its logits
+            are 0 then, and its metrics mean nothing.
     """
     modules: dict[str, TaskModule] = {}
     columns: list[Tensor] = []
@@ -99,7 +100,8 @@ def replayed(
         head = StoredHead(group.tasks, group.n_outputs, sum(part.shape[1] for part in columns))
         constants = {name: values.cpu() for name, values in group.constants.items()}
         modules[group.name] = group.spec.build(head, constants)
-        columns += [torch.cat([own[task] for own in logits.values()]) for task in group.tasks]
+        for task in group.tasks:
+            columns.append(torch.cat([_of(task, own, group, dataset, s) for s, own in logits.items()]))
     rows = np.concatenate([dataset.splits[split] for split in logits])
     index = torch.from_numpy(rows).to(dataset.rows.inputs.device)
 
@@ -108,7 +110,7 @@ def replayed(
 
     stored = replace(
         dataset.rows,
-        inputs=torch.cat([part.float() for part in columns], dim=1),
+        inputs=torch.cat(columns, dim=1),
         target=of_these(dataset.rows.target),
         present=of_these(dataset.rows.present),
         weight=of_these(dataset.rows.weight),
@@ -121,3 +123,8 @@ def replayed(
     trunk = Flat(sum(len(group.tasks) for group in groups), stored.inputs.shape[1])
     built = Built(StitchedMultiTower(trunk, modules), tuple(groups))
     return built, replace(dataset, rows=stored, splits=splits)
+
+
+def _of(task: str, own: Mapping[str, Tensor], group: TaskGroup, dataset: Dataset, split: str) -> Tensor:
+    found = own.get(task)
+    return torch.zeros(len(dataset.splits[split]), group.n_outputs) if found is None else found.float()

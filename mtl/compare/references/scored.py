@@ -5,7 +5,7 @@ Shapes: O outputs per task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class Predicted:
 
     Args:
         logits: split -> task -> (rows of the split, O), in the order of the split; `test`, and `validation` where the
-            model was asked for it. A row without a label may have any logits.
+            model was asked for it. A row without a label may have any logits. A task may be absent from both.
         answers_only: the tasks of which only the answers are known, so that most metrics mean nothing.
         facts: what the record should hold about the model, without clocks.
         seconds: task -> how long it took.
@@ -63,7 +63,7 @@ def scored(
     """The metrics of a reference model on the splits that it predicted, and lines that the user should know.
 
     Thresholds and temperatures are fitted on the validation rows, as for a network, if the model predicted them. A
-    task with answers only has no loss and none of the metrics that need probabilities.
+    task with answers only has no loss and none of the metrics that need probabilities; an absent task has no metrics.
 
     Args:
         recipe: the checked recipe.
@@ -73,10 +73,12 @@ def scored(
     """
     built, rows = replayed(groups, dataset, predicted.logits)
     told = list(predicted.told)
+    given = {task for own in predicted.logits.values() for task in own}
+    decided = given - predicted.answers_only
     if "validation" in rows.splits:
         decisions = fit_decisions(recipe, built, rows)
-        apply(built, {task: own for task, own in decisions.items() if task not in predicted.answers_only})
-    elif asking := [task for task, spec in recipe.tasks.items() if fitted_by(spec)]:
+        apply(built, {task: own for task, own in decisions.items() if task in decided})
+    elif asking := [task for task, spec in recipe.tasks.items() if fitted_by(spec) and task in decided]:
         told.append(
             f"{', '.join(asking[:6])}{', ...' if len(asking) > 6 else ''}: no predictions of validation rows, so that "
             "no threshold and no temperature is fitted"
@@ -84,18 +86,20 @@ def scored(
     values: Values = {}
     for split, own in rows.splits.items():
         values |= evaluate(built.model, recipe.tasks, rows, own, split)
-    return Scored(built, rows, _meaningful(recipe, values, predicted.answers_only)), told
+    return Scored(built, rows, _meaningful(recipe, values, given, predicted.answers_only)), told
 
 
-def _meaningful(recipe: Recipe, values: Values, answers_only: frozenset[str]) -> Values:
-    """The values without those that tasks with answers only cannot have."""
+def _meaningful(
+    recipe: Recipe, values: Values, given: Collection[str], answers_only: Collection[str]
+) -> Values:
+    """The values without those that absent tasks, and tasks with answers only, cannot have."""
 
     def means_something(name: str) -> bool:
         _, task, metric = name.split("/")
         if task == "mean":
-            return not answers_only or metric != "loss"
-        if task not in answers_only:
-            return True
-        return metric == "labels" or metric in recipe.tasks[task].answer_metrics
+            return len(given) == len(recipe.tasks) and not (answers_only and metric == "loss")
+        if task not in given:
+            return False
+        return task not in answers_only or metric in ("labels", *recipe.tasks[task].answer_metrics)
 
     return {name: value for name, value in values.items() if means_something(name)}

@@ -12,7 +12,7 @@ import torch
 from mtl.data.learned import Float32
 from mtl.data.types import Rows
 from mtl.dataset.assemble import Dataset
-from mtl.errors import UserError
+from mtl.errors import UserError, quoted
 
 MOST_CATEGORIES = 255
 """scikit-learn's trees take no more values of a category: it keeps a bin of one byte for each, and one for missing."""
@@ -44,16 +44,15 @@ class TreeInputs:
         self.n_numeric = shape[0] if layout is None else layout.n_numeric
         self.lookups: list[Float32] = []
         self.told: list[str] = []
-        for i, name in enumerate(layout.categorical if layout is not None else ()):
-            assert layout is not None
-            n_values = len(layout.values[name])
-            codes = self._column(dataset.splits["train"], self.n_numeric + i)
-            self.lookups.append(categories_of(codes, n_values))
-            if n_values > MOST_CATEGORIES:
-                self.told.append(
-                    f"trees: column {name!r} has {n_values:,} values; the {MOST_CATEGORIES - 1} most frequent stay, "
-                    "the others count as one"
-                )
+        if layout is not None:
+            for i, name in enumerate(layout.categorical, start=self.n_numeric):
+                self._learn(name, self._column(dataset.splits["train"], i), len(layout.values[name]))
+
+    def _learn(self, name: str, codes: npt.NDArray[np.int64], n_values: int) -> None:
+        self.lookups.append(categories_of(codes, n_values))
+        if n_values > MOST_CATEGORIES:
+            most = f"the {MOST_CATEGORIES - 1} most frequent stay, the others count as one"
+            self.told.append(f"trees: column {quoted(name)} has {n_values:,} values; {most}")
 
     @property
     def categorical(self) -> list[int] | None:

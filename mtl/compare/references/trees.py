@@ -39,7 +39,8 @@ def fit_trees(
     error where the task's loss is that. Rows count by their sample weights and by the weights of classes, as in the
     task's loss. Label smoothing has no counterpart, and huber counts as the squared error. The validation rows choose
     the number of iterations (Friedman 2001); nothing else is tuned: the settings are scikit-learn's own.
-    The matrix of inputs is copied for one model at a time: the rows that have its label, three times over in float64.
+    The matrix of inputs is copied for one model at a time: the rows that have its label, in about 20 bytes a number
+    (measured on 270,000 rows of 50 columns), however many tasks there are.
 
     Args:
         recipe: the checked recipe.

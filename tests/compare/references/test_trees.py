@@ -1,5 +1,6 @@
 """Boosted trees: on every kind of task, with the weights of its loss, whatever is missing, and always the same."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,27 @@ def test_without_scikit_learn_the_command_is_named(shop: Path, monkeypatch: pyte
     with pytest.raises(EnvironmentFault) as caught:
         fit_trees(*made(shop, {"a": EVERY["binary"]}), threads=1)
     assert str(caught.value) == "trees: scikit-learn is not installed; pip install 'mtl-recipes[trees]'"
+
+
+def test_rows_are_held_for_one_model_at_a_time(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more copies live than one fit needs: its rows, and those that choose."""
+    tasks = {f"t{i}": EVERY["regression"] for i in range(6)}
+    checked, dataset, groups = made(shop, tasks)
+    copies: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+    rows = TreeInputs.rows
+
+    def counted(inputs: TreeInputs, asked: np.ndarray) -> np.ndarray:
+        found = rows(inputs, asked)
+        copies.append(weakref.ref(found))
+        alive.append(sum(copy() is not None for copy in copies))
+        return found
+
+    monkeypatch.setattr(TreeInputs, "rows", counted)
+    monkeypatch.setattr(boosting, "MOST_ITERATIONS", 3)
+    fit_trees(checked, dataset, groups, threads=1)
+    assert len(alive) == 3 * len(tasks)
+    assert max(alive) <= 2
 
 
 # --- one model ---
