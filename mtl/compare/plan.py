@@ -140,6 +140,7 @@ def _settings(recipe: Recipe, settings: Settings) -> tuple[str, ...]:
     return (
         f"train.select={settings.selection}",
         *(("~tune",) if recipe.tune else ()),
+        *(("~trackers",) if recipe.trackers else ()),  # a tracker per run would show many runs of little use
         f"train.threads={settings.threads}",
         f"train.checkpoint={{every: {{minutes: {SAVED_EVERY}}}, keep: {KEPT}}}",
     )
