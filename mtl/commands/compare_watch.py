@@ -120,7 +120,8 @@ class CompareConsole:
         for line in outcome["summary"]:
             say(line)
         for task, own in outcome["transfer"].items():
-            say(f"{task}: {own['sentence']}")
+            if not own["claimed"] and any(arm.endswith(f":{task}") for arm in outcome["arms"]):
+                say(f"{own['sentence']}.")
         say()
         say(_arms_table(outcome))
         say(f"comparison: {folder}  (compare.html, compare.json, compare.csv)")

@@ -15,7 +15,11 @@ from mtl.compare.memory import Memory
 from mtl.compare.plan import IN_WORDS, Settings
 from mtl.compare.results import ArmResults, Found, baseline_of
 from mtl.compare.statistics import arms as judged
+from mtl.compare.statistics.arms import Bench, Comparison, Pairs
 from mtl.compare.statistics.judge import judge
+from mtl.compare.statistics.paired import Array
+from mtl.compare.statistics.verdicts import BETTER, WORSE
+from mtl.console import number
 from mtl.recipe.keys.recipe import Recipe
 from mtl.runs.disk import write_whole
 from mtl.runs.json_text import canonical_json
@@ -23,6 +27,7 @@ from mtl.runs.json_text import canonical_json
 COMPARE, TABLE, TIMES = "compare.json", "compare.csv", "timings.json"
 BESIDE = ("hard", "hard_matched")
 """One tower is what sharing is set beside, not a variant of the recipe that a user fishes for."""
+STERILE = "sterile:"
 
 
 def outcome_of(
@@ -48,21 +53,24 @@ def outcome_of(
     baseline, record = baseline_of(recipe, found), found.record
     assert record is not None  # a seed has ended, and a run that diverged has no results to judge
     tasks = _tasks(recipe, found)
+    arms, n_units = _judged(found), found.n_units or None
+    resampled = (record.data.rows["train"], record.data.rows["test"]) if settings.resample else None
     parts = judge(
         tasks,
-        {name: _judged(name, own, found) for name, own in found.arms.items()},
+        arms,
         baseline,
         seeds,
-        n_units=found.n_units or None,
-        resampled=(record.data.rows["train"], record.data.rows["test"]) if settings.resample else None,
-        confirmed=None
-        if confirmed is None
-        else {name: _judged(name, own, found) for name, own in confirmed.arms.items()},
+        n_units=n_units,
+        resampled=resampled,
+        confirmed=None if confirmed is None else _judged(confirmed),
         confirmed_seeds=list(fresh),
         looks=memory.n_looks,
         maximum=memory.at_most,
     )
     collapsed = parts.pop("collapsed")
+    beside = _beside(Bench(tasks, arms, Pairs(tuple(seeds), n_units, resampled)), _lead(parts))
+    parts["comparisons"] += [each.plain() for each in beside]
+    parts["summary"] += [*_told_beside(beside), _highest(recipe, found)]
     return {
         "schema_version": 1,
         "recipe": {"name": recipe.name, "description": recipe.description, "sha256": recipe.sha256()},
@@ -87,6 +95,11 @@ def outcome_of(
     }
 
 
+def _lead(parts: Mapping[str, Any]) -> str | None:
+    """The arm that the verdicts are about."""
+    return next((own["arm"] for own in parts["tasks_verdict"].values()), None)
+
+
 def _tasks(recipe: Recipe, found: Found) -> dict[str, judged.Task]:
     return {
         task: judged.Task(
@@ -101,16 +114,66 @@ def _tasks(recipe: Recipe, found: Found) -> dict[str, judged.Task]:
     }
 
 
-def _judged(name: str, own: ArmResults, found: Found) -> judged.Arm:
-    """An arm as the judge takes it; beside the recipe, one tower is a reference, not chosen by its result."""
-    shares = [other for other, each in found.arms.items() if each.arm.role == "candidate"]
-    is_beside = name in BESIDE and any(other not in BESIDE for other in shares)
-    replicates = {
+def _judged(found: Found) -> dict[str, judged.Arm]:
+    """The arms as the judge takes them.
+
+    Sterile arms, each of which has results for one task, are joined to one control. Beside the recipe, one tower is a
+    reference, since nobody chose it by its result; so is an arm that is no sterile control.
+    """
+    shares = [name for name, own in found.arms.items() if own.arm.role == "candidate"]
+    beside = BESIDE if any(name not in BESIDE for name in shares) else ()
+    arms: dict[str, judged.Arm] = {}
+    sterile = [own for own in found.arms.values() if own.arm.name.startswith(STERILE)]
+    for name, own in found.arms.items():
+        if own not in sterile:
+            role = "reference" if name in beside or own.arm.role == "control" else own.arm.role
+            arms[name] = judged.Arm(role, own.values, _replicates(own))
+    if sterile:
+        values = {task: v for own in sterile for task, v in own.values.items()}
+        replicates = {task: r for own in sterile for task, r in _replicates(own).items()}
+        name = sterile[0].arm.name if len(sterile) == 1 else STERILE.rstrip(":")
+        arms[name] = judged.Arm("control", values, replicates)
+    return arms
+
+
+def _replicates(own: ArmResults) -> dict[str, Array]:
+    """Task -> (seeds, R); a task is left out if a seed has none."""
+    return {
         task: np.array(per_seed, dtype=float)
         for task, per_seed in own.replicates.items()
-        if all(len(r) for r in per_seed)
+        if all(len(each) for each in per_seed)
     }
-    return judged.Arm("reference" if is_beside else own.arm.role, own.values, replicates)
+
+
+def _beside(bench: Bench, lead: str | None) -> list[Comparison]:
+    """The leading arm against trees, outside predictions, and one tower."""
+    others = [name for name, arm in bench.arms.items() if arm.role == "reference"]
+    if lead is None:
+        return []
+    return [c for other in others for c in bench.compared(lead, dict.fromkeys(bench.tasks, other)).values()]
+
+
+def _told_beside(compared: Sequence[Comparison]) -> list[str]:
+    """The sentences about references that are better or worse than the leading arm."""
+    return [f"{each.words}." for each in compared if each.verdict.verdict in (BETTER, WORSE)]
+
+
+def _highest(recipe: Recipe, found: Found) -> str:
+    """Which arm has the best mean of each task, whoever it is."""
+    best = []
+    for task, spec in recipe.tasks.items():
+        means = {
+            name: mean
+            for name, own in found.arms.items()
+            if own.arm.role != "control" and (mean := _mean(own.values.get(task, []))) is not None
+        }
+        if means:
+            pick = max if spec.higher_is_better else min
+            arm = pick(means, key=lambda name: means[name])
+            best.append(f"{task} {number(means[arm])} {spec.headline.replace('_', ' ')} by {arm}")
+    return (
+        f"Best means on these test rows: {'; '.join(best)}. The best of several arms looks better than it is."
+    )
 
 
 def _task(recipe: Recipe, task: str) -> dict[str, Any]:
