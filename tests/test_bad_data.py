@@ -100,13 +100,15 @@ def test_a_sound_table_is_not_refused(folder: Path, capsys: Capture) -> None:
     for name in ("train.csv", "train.parquet"):
         write_recipe(folder, name)
         if name.endswith(".csv"):
-            text = "x,z,c,label\n" + "".join(f"{i / 2},{i},{'rb'[i % 2]},{'ab'[i % 2]}\n" for i in range(120))
+            lines = (f"{i / 2},{i},{'rb'[i % 2]},{'ab'[i * i // 7 % 2]}\n" for i in range(120))
+            text = "x,z,c,label\n" + "".join(lines)
             (folder / name).write_text(text, encoding="utf-8")
         else:
             whole = pa.concat_tables([numbered()] * 15)  # rows of which none repeats another
-            pq.write_table(
-                whole.set_column(0, "x", pa.array(range(whole.num_rows), pa.float64())), folder / name
-            )
+            n = whole.num_rows
+            whole = whole.set_column(0, "x", pa.array(range(n), pa.float64()))
+            labels = pa.array(["ab"[i * i // 7 % 2] for i in range(n)])  # which no input tells
+            pq.write_table(whole.set_column(3, "label", labels), folder / name)
         done = called(capsys, "run", "r.yaml", "--quiet")
         assert (done.returncode, done.stderr) == (0, "")
 

@@ -50,9 +50,12 @@ def validate(recipes: tuple[str, ...], data: bool, plugins: tuple[str, ...], deb
     if not checked:
         raise ManyErrors(faults)
     require_torch()
+    from mtl.data.files.opening import opened_once
+
     for name, recipe in checked:
         try:
-            size = _validated(recipe, data)
+            with opened_once():
+                size = _validated(recipe, data)
         except UserError as error:
             faults.extend(error.errors)
             continue

@@ -17,6 +17,8 @@ FREE: tuple[KeyPath, ...] = (
     ("train", "threads"),
 )
 """These keys do not affect the result, except its last bits on another device or with other threads."""
+FREE_OF_TASKS = ("derived_from", "margin", "weight_in_verdict")
+"""Nor do these keys of a task: they serve what stands beside a result."""
 EXTENDABLE: tuple[KeyPath, ...] = (("train", "epochs"), ("train", "max_steps"))
 """The values of these keys may grow."""
 SHOWN = 5
@@ -37,7 +39,8 @@ def require_same(run: str, before: Recipe, now: Recipe) -> list[str]:
             continue
         text = f"{dotted(path)} {quoted(was)} -> {quoted(is_)}"
         grows = path in EXTENDABLE and isinstance(was, int) and isinstance(is_, int) and is_ > was
-        free = any(path[: len(key)] == key for key in FREE)
+        of_task = path[:1] == ("tasks",) and path[2:3] != () and path[2] in FREE_OF_TASKS
+        free = of_task or any(path[: len(key)] == key for key in FREE)
         (allowed if grows or free else refused).append(text)
     if refused:
         more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""

@@ -30,6 +30,9 @@ def changing(folder: Path, *overrides: str) -> Recipe:
         (["train.checkpoint.keep=5"], ["train.checkpoint.keep 3 -> 5"]),
         (["train.init_from=elsewhere"], ["train.init_from None -> "]),
         (["trackers=[tensorboard]"], ["trackers None -> [{'kind': 'tensorboard'}]"]),
+        (["tasks.a.margin=0.01"], ["tasks.a.margin None -> 0.01"]),
+        (["tasks.a.weight_in_verdict=2"], ["tasks.a.weight_in_verdict 1.0 -> 2.0"]),
+        (["tasks.a.derived_from=b"], ["tasks.a.derived_from None -> 'b'"]),
     ],
 )
 def test_what_may_change(overrides: list[str], said: list[str], tmp_path: Any) -> None:
@@ -53,6 +56,8 @@ def test_steps_may_grow(tmp_path: Any) -> None:
         (["seed=1"], "seed 0 -> 1"),
         (["name=other"], "name 'small' -> 'other'"),
         (["tasks.a.weight=2"], "tasks.a.weight 1.0 -> 2.0"),
+        (["data.label_fraction.a=0.5"], "data.label_fraction.a None -> 0.5"),
+        (["data.permute_labels.tasks=[a]"], "data.permute_labels.tasks "),
         (["train.deterministic=false"], "train.deterministic True -> False"),
         (["train.evaluate_every.epochs=2"], "train.evaluate_every.epochs 1 -> 2"),
         (["train.clip_norm=1"], "train.clip_norm None -> 1.0"),

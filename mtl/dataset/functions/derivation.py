@@ -109,7 +109,7 @@ def _given(
     left = [quoted(name) for name, row in zip(others, shares, strict=True) if not row.any()]
     if left:
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        what = f"classes {', '.join(left[:SHOWN])}{more} of task {quoted(of)} are left out"
+        what = f"{', '.join(left[:SHOWN])}{more} of task {quoted(of)} {'is' if len(left) == 1 else 'are'} left out"
         raise UserError("", what, "give each class, or remove `mapping` to learn it", path=("mapping",))
     twice = np.flatnonzero(shares.sum(axis=1) > 1)
     if twice.size:

@@ -107,6 +107,34 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+COMPARED = {
+    "data.permute_labels": "{tasks: [second], seed: 7}",
+    "data.label_fraction": "{first: 0.01, scarce: 1.0}",
+    "data.label_seed": "3",
+    "data.drop_unlabelled": "true",
+    "tasks.first.margin": "0.005",
+    "tasks.first.weight_in_verdict": "0",
+    "tasks.first.derived_from": "second",
+    "tasks.scarce.derived_from": "{task: second, mapping: {'0': 1, '1': '0', x: true}}",
+}
+
+
+def test_what_serves_comparisons_loads_again() -> None:
+    """A recipe without these keys says nothing of labels and rows; each of them comes back from its plain values."""
+    before = load_recipe(SMALL)
+    assert not {"permute_labels", "label_fraction", "label_seed"} & before.plain()["data"].keys()
+    assert before.plain()["data"]["drop_unlabelled"] is False
+    for key, value in COMPARED.items():
+        recipe = load_recipe(SMALL, [f"{key}={value}"])
+        assert recipe.plain() != before.plain()
+        again = load_recipe(recipe.plain())
+        assert again.plain() == recipe.plain()
+        assert (again.data, again.tasks) == (recipe.data, recipe.tasks)
+    derived = load_recipe(SMALL, [f"{key}={value}" for key, value in COMPARED.items()]).tasks
+    assert [derived[task].derives_from for task in derived] == ["second", None, "second"]
+    assert derived["scarce"].model_dump()["derived_from"]["mapping"] == {"0": "1", "1": "0", "x": "true"}
+
+
 def test_there_are_models() -> None:
     assert len(models()) >= 30
 
