@@ -113,6 +113,8 @@ def _readings(found: Mapping[str, Any]) -> list[str]:
 def _links(found: Mapping[str, Any]) -> str:
     from mtl.evaluation.links.words import with_error
 
+    many = len(found["tasks"]) > SMALL  # of many tasks only those that read the link's target have a row
+    own = {name: {name} for name in found["tasks"]} | {t: set(tasks) for t, tasks in found["towers"].items()}
     rows = [
         [
             link["site"],
@@ -130,6 +132,7 @@ def _links(found: Mapping[str, Any]) -> str:
         ]
         for link in found["links"]
         for task, change in (link["changes"] or {}).items()
+        if not many or task in own[link["target"]]
     ]
     head = ["at", "into", "from", "task", "share", "loss", "cut", "change", "metric", "value", "cut", "link"]
     return _cut(head, rows, "link", left=4)
@@ -147,7 +150,7 @@ def _transfer(found: Mapping[str, Any]) -> str:
         rows = [[task, *own] for task, own in zip(transfer["tasks"], entries, strict=True)]
         return table(["loss without all links from", *transfer["towers"]], rows)
     strongest = sorted(
-        (-abs(delta) / (transfer["se"][n][k] or 1e-300), n, k)
+        (-abs(delta) / abs(found["tasks"][transfer["tasks"][n]]["loss"] or 1.0), n, k)
         for n, deltas in enumerate(transfer["delta"])
         for k, delta in enumerate(deltas)
         if delta

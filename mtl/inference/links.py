@@ -23,7 +23,7 @@ def links_of(
     most_cuts: int = MOST_CUTS,
     told: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """What a finished run shared, as the content of links.json; see `mtl.evaluation.links.document.document`.
+    """What a finished run shared, as the content of links.json; see `mtl/evaluation/links/document.py`.
 
     Args:
         model: the loaded run.

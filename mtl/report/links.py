@@ -15,7 +15,7 @@ AGAIN = "mtl sharing writes it again"
 
 
 def read_links(folder: RunFolder) -> dict[str, Any] | None:
-    """What a run shared, as `mtl.evaluation.links.document.document` describes it; its `words` are sentences.
+    """What a run shared, as `mtl/evaluation/links/document.py` describes it; its `words` are sentences.
 
     None if nobody asked, or if the run has gone on since and its result is that of another step.
 

@@ -1,4 +1,26 @@
-"""What was measured of the links, as the plain values of links.json."""
+"""What was measured of the links, as the plain values of links.json:
+
+    {"schema_version": 1, "step": the step of the weights, "sharing": kind of sharing, "towers": {tower: [tasks]},
+     "split": "validation" | "train", "rows": n read, "rows_of_split": n, "units": "rows" | "groups", "n_units": n,
+     "shared": "everything" | "nothing" | "links" | "unknown",
+     "tasks": {task: {"loss", "metric": name, "value", "higher_is_better"}},
+     "sites": [{"site", "kind": "mixture" | "gate", "targets": [T names], "sources": [S names],
+                "shares": T x S, "spread": T x S over rows | null}],
+     "links": [{"site", "target", "source", "share", "spread": float | null, "changes": {task: change} | null}],
+     "n_tests": verdicts on links that share the chance of 5% of one error,
+     "transfer": {"tasks": [N names], "towers": [K names], "delta": N x K, "se": N x K, "verdict": N x K,
+                  "n_tests": n, "indirect": bool} | null,
+     "proposal": {"towers": {tower: [tasks]} | null, "override": text | null, "rule", "reason"},
+     "readings": {place: {"targets", "sources", "values"}},
+     "words": [sentence]}
+
+A change is {"loss": the loss without the link, "delta", "se", "value": the headline metric without the link,
+"value_delta", "verdict": "used" | "hurts" | "not used" | "cannot tell"}. `links` holds those that can be cut, the
+largest share first. `changes` is null for a link that was not cut; else it holds the tasks of the link's target and
+every other task with the verdict used or hurts. Entry (n, k) of `transfer` is about task n without any direct link
+from tower k; entries of a task's own tower are null, and so are numbers that are not finite. `indirect` says
+whether a tower may still reach another one through a third. delta, se and loss have the unit of the task's loss.
+"""
 
 from __future__ import annotations
 
@@ -22,28 +44,7 @@ Plain = dict[str, Any]
 
 
 def document(model: StitchedMultiTower, recipe: Recipe, found: Measured, step: int) -> Plain:
-    """The content of links.json.
-
-        {"schema_version": 1, "step": the step of the weights, "sharing": kind of sharing, "towers": {tower: [tasks]},
-         "split": "validation" | "train", "rows": n read, "rows_of_split": n, "units": "rows" | "groups", "n_units": n,
-         "shared": "everything" | "nothing" | "links" | "unknown",
-         "tasks": {task: {"loss", "metric": name, "value", "higher_is_better"}},
-         "sites": [{"site", "kind": "mixture" | "gate", "targets": [T names], "sources": [S names],
-                    "shares": T x S, "spread": T x S over rows | null}],
-         "links": [{"site", "target", "source", "share", "spread": float | null, "changes": {task: change} | null}],
-         "n_tests": verdicts on links that share the chance of 5% of one error,
-         "transfer": {"tasks": [N names], "towers": [K names], "delta": N x K, "se": N x K, "verdict": N x K,
-                      "n_tests": n, "indirect": bool} | null,
-         "proposal": {"towers": {tower: [tasks]} | null, "override": text | null, "rule", "reason"},
-         "readings": {place: {"targets", "sources", "values"}},
-         "words": [sentence]}
-
-    A change is {"loss": the loss without the link, "delta", "se", "value": the headline metric without the link,
-    "value_delta", "verdict": "used" | "hurts" | "not used" | "cannot tell"}. `links` holds those that can be cut, the
-    largest share first. `changes` is null for a link that was not cut; else it holds the tasks of the link's target, and
-    every other task with the verdict used or hurts. Entry (n, k) of `transfer` is about task n without any direct link
-    from tower k; entries of a task's own tower are null, and so are numbers that are not finite. `indirect` says
-    whether a tower may still reach another one through a third. delta, se and loss have the unit of the task's loss.
+    """The content of links.json, as the head of this file describes it.
 
     Args:
         model: the network.

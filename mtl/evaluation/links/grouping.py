@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -63,16 +64,14 @@ def propose(
     found: dict[str, tuple[str, ...]] = {}
     for group in groups:
         tasks = tuple(task for k in group for task in towers[names[k]])
-        found[names[group[0]] if len(group) == 1 else _unused(len(found) + 1, towers)] = tasks
-    joined = " and ".join(f"{{{', '.join(names[k] for k in group)}}}" for group in groups if len(group) > 1)
+        found[names[group[0]] if len(group) == 1 else _unused(found, towers)] = tasks
+    joined = ", ".join(f"{{{', '.join(names[k] for k in group)}}}" for group in groups if len(group) > 1)
     return Proposal(found, f"within {joined} the towers use each other beyond the noise of these rows")
 
 
-def _unused(number: int, towers: Towers) -> str:
-    name = f"group_{number}"
-    while name in towers:
-        name += "_"
-    return name
+def _unused(found: Mapping[str, object], towers: Towers) -> str:
+    """The next of group_1, group_2, ... that is neither taken nor the name of a tower."""
+    return next(name for n in count(1) if (name := f"group_{n}") not in found and name not in towers)
 
 
 def _relative(

@@ -25,8 +25,8 @@ from mtl.recipe.specs import TaskSpec
 Numbers = npt.NDArray[np.float64]
 LEVEL = 0.05
 """The chance that any verdict of a table takes noise for a change."""
-NEGLIGIBLE = 0.05
-"""A change within this part of a task's loss does not matter; `not used` says that it lies within it."""
+NEGLIGIBLE = 0.02
+"""A link is `not used` if the 95% interval of its change lies within this part of the task's loss."""
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,17 @@ def factor_of(n_tests: int, n_units: int) -> float:
 def verdict(found: Change | None, loss: float | None, n_tests: int) -> str:
     """What a cut says of a link: it is `used`, it `hurts`, it is `not used`, or these rows `cannot tell`.
 
-    used and hurts: the cut raises or lowers the loss by more than `factor_of` standard errors. not used: it changes
-    nothing, or the whole interval lies within `NEGLIGIBLE` of the task's loss.
+    used and hurts: the cut raises or lowers the loss by more than `factor_of` standard errors, so that all verdicts of
+    a table together take noise for a change with a chance of 5%. not used: the change's own 95% interval contains 0 and
+    lies within `NEGLIGIBLE` of the task's loss. Everything else these rows cannot tell.
     """
     if found is None or found.se is None:
         return "cannot tell"
-    room = factor_of(n_tests, found.n_units) * found.se
-    if abs(found.delta) > room:
+    if abs(found.delta) > factor_of(n_tests, found.n_units) * found.se:
         return "used" if found.delta > 0 else "hurts"
-    return "not used" if abs(found.delta) + room <= NEGLIGIBLE * abs(loss or 0.0) else "cannot tell"
+    room = factor_of(1, found.n_units) * found.se
+    small = abs(found.delta) + room <= NEGLIGIBLE * abs(loss or 0.0)
+    return "not used" if small and abs(found.delta) <= room else "cannot tell"
 
 
 def _finite(value: float) -> float | None:

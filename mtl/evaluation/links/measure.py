@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mtl.data.types import Rows
 from mtl.dataset.assemble import Dataset
+from mtl.errors import UserError
 from mtl.evaluation.links.contract import check_links
 from mtl.evaluation.links.losses import Change, RowLosses, change, row_losses
 from mtl.model.links import Links, Pair
@@ -118,10 +119,14 @@ class Passes:
             whole = self.without()
         sites = {}
         for place, links in places.items():
-            spread = links.spread(seen[place])
+            shares, spread = links.shares(seen[place]), links.spread(seen[place])
+            if not bool(shares.isfinite().all()):
+                raise UserError(
+                    f"site {place}", "what the towers take there is not finite", "the run diverged"
+                )
             sites[place] = Site(
                 links,
-                links.shares(seen[place]).cpu().numpy(),
+                shares.cpu().numpy(),
                 None if spread is None else spread.cpu().numpy(),
             )
         return whole, sites
@@ -177,25 +182,35 @@ def measure(
     planned = {(place, pair) for place, pairs in rounds for pair in pairs}
     anew = {towers for towers, cut in between.items() if len(cut) > 1 or cut[0] not in planned}
     if len(anew) > most_cuts:
-        found.n_left_out, between = len(between), {}
+        found.n_left_out, between, anew = len(between), {}, set()
     if len(rounds) + len(anew) > MANY_PASSES:
         told(f"{len(rounds) + len(anew):,} passes over {len(rows):,} rows of {split}: each cuts some links")
-    found.cuts = {place: {} for place in sites}
+    _cut_links(found, passes, places, rounds)
+    for towers, cut in between.items():
+        tasks = recipe.towers[towers[0]]
+        if towers in anew:
+            without = passes.without([(places[place], [pair]) for place, pair in cut])
+            found.transfers[towers] = passes.effects(whole, without, tasks)
+        else:
+            ((place, pair),) = cut
+            found.transfers[towers] = {task: found.cuts[place][pair][task] for task in tasks}
+    return found
+
+
+def _cut_links(
+    found: Measured,
+    passes: Passes,
+    places: Mapping[str, Links],
+    rounds: Sequence[tuple[str, Sequence[Pair]]],
+) -> None:
+    """Make the passes of `_rounds`, and keep their effects."""
+    recipe, found.cuts = passes.recipe, {place: {} for place in places}
     for place, pairs in rounds:
         links = places[place]
         without = passes.without([(links, pairs)])
         for i, j in pairs:
             tasks = _tasks_of(recipe, links.targets[i]) if links.apart else tuple(recipe.tasks)
-            found.cuts[place][i, j] = passes.effects(whole, without, tasks)
-    for towers, cut in between.items():
-        if towers in anew:
-            without = passes.without([(places[place], [pair]) for place, pair in cut])
-            found.transfers[towers] = passes.effects(whole, without, recipe.towers[towers[0]])
-        else:
-            ((place, pair),) = cut
-            known = found.cuts[place][pair]
-            found.transfers[towers] = {task: known[task] for task in recipe.towers[towers[0]]}
-    return found
+            found.cuts[place][i, j] = passes.effects(found.whole, without, tasks)
 
 
 def _tasks_of(recipe: Recipe, target: str) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ SHOWN = 12
 
 
 def sharing_words(links: Mapping[str, Any]) -> list[str]:
-    """The sentences for the content of links.json; see `mtl.evaluation.links.document.document`.
+    """The sentences for the content of links.json; see `mtl/evaluation/links/document.py`.
 
     The first says on which rows the numbers were measured. Then come the links whose cut changes a loss beyond noise,
-    the largest change in standard errors first; those that are not used; and what the transfer table supports.
+    the largest part of a loss first; those that are not used; and what the transfer table supports.
     """
     structure = _structure(links)
     if structure:
@@ -93,10 +93,10 @@ def _of_links(links: Mapping[str, Any]) -> list[str]:
         for task, change in (link["changes"] or {}).items()
         if change["verdict"] in ("used", "hurts")
     ]
-    found.sort(key=lambda one: -abs(one[2]["delta"]) / (one[2]["se"] or 1e-300))
+    found.sort(key=lambda one: -abs(one[2]["delta"]) / (abs(links["tasks"][one[1]]["loss"]) or 1.0))
     words = [_sentence(links, *one) for one in found[:SHOWN]]
     if len(found) > SHOWN:
-        words.append(f"{len(found) - SHOWN:,} further changes beyond noise are in the table of links.")
+        words.append(f"{len(found) - SHOWN:,} further changes beyond noise are in links.json.")
     own = [(link, _own(links, link)) for link in links["links"] if link["changes"] is not None]
     unused = [link for link, all_ in own if all_ and {c["verdict"] for c in all_.values()} == {"not used"}]
     used = {id(link) for link, *_ in found}
@@ -105,7 +105,7 @@ def _of_links(links: Mapping[str, Any]) -> list[str]:
         one = len(unused) == 1
         words.append(
             f"{_named(unused)} {'is' if one else 'are'} not used by the result, whatever {_weight_of(unused)}: "
-            f"{'cutting it' if one else 'cutting one at a time'} moves the loss by less than 5%, noise included."
+            f"{'cutting it' if one else 'cutting one at a time'} moves the loss by less than 2%, noise included."
         )
     if untold:
         words.append(f"These rows cannot tell whether the result uses {_named(untold)}.")
@@ -127,9 +127,7 @@ def _sentence(links: Mapping[str, Any], link: Mapping[str, Any], task: str, chan
     if spread is None:
         takes = f"{target} takes {share} of its features from {source}"
     else:
-        takes = (
-            f"the gate of {target} gives {share} to {source} (standard deviation over rows {number(spread)})"
-        )
+        takes = f"the gate of {target} gives {share} to {source} (± {percent(spread, 1.0)} over rows)"
     whose = "its loss" if task == target else f"the loss of {task}"
     verb = "raises" if change["delta"] > 0 else "lowers"
     before, after = links["tasks"][task]["loss"], change["loss"]
