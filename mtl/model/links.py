@@ -244,4 +244,4 @@ class Masking(nn.Module):
 def _parts_of_one(values_TS: Tensor) -> Tensor:
     """Each row divided by its sum; a row of zeros stays as it is."""
     sums = values_TS.sum(1, keepdim=True)
-    return torch.where(sums > 0, values_TS / torch.where(sums > 0, sums, 1), 0.0)
+    return torch.where(sums == 0, 0.0, values_TS / torch.where(sums == 0, 1, sums))

@@ -57,7 +57,7 @@ def propose(
         return Proposal(None, "no tower takes anything from another tower directly")
     gain, error = _relative(towers, losses, transfers)
     changes = [own for tasks in transfers.values() for own in tasks.values()]
-    n_units = min((own.n_units for own in changes if own is not None), default=2)
+    n_units = min((own.n_units for own in changes if own is not None and own.se is not None), default=2)
     groups = _joined(gain, error, factor_of(len(names) * (len(names) - 1) // 2, n_units))
     if all(len(group) == 1 for group in groups):
         return Proposal(None, "no two towers use each other beyond the noise of these rows")
@@ -92,7 +92,10 @@ def _relative(
             ]
             if known and len(known) == len(found):
                 gain[i, j], error[i, j] = np.mean([g for g, _ in known]), np.mean([e for _, e in known])
-    return (gain + gain.T) / 2, (error + error.T) / 2
+    gain, error = (gain + gain.T) / 2, (error + error.T) / 2
+    apart = np.isinf(error) & ~np.eye(n, dtype=bool)
+    gain[apart] = min(0.0, gain.min())  # towers of which little is known are looked at last
+    return gain, error
 
 
 def _joined(
