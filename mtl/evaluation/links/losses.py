@@ -145,16 +145,15 @@ def verdict(found: Change | None, loss: float | None, n_tests: int) -> str:
     """What a cut says of a link: it is `used`, it `hurts`, it is `not used`, or these rows `cannot tell`.
 
     used and hurts: the cut raises or lowers the loss by more than `factor_of` standard errors, so that all verdicts of
-    a table together take noise for a change with a chance of 5%. not used: the change's own 95% interval contains 0 and
-    lies within `NEGLIGIBLE` of the task's loss. Everything else these rows cannot tell.
+    a table together take noise for a change with a chance of 5%. not used: it does neither, and the change's own 95%
+    interval lies within `NEGLIGIBLE` of the task's loss. Everything else these rows cannot tell.
     """
     if found is None or found.se is None:
         return "cannot tell"
     if abs(found.delta) > factor_of(n_tests, found.n_units) * found.se:
         return "used" if found.delta > 0 else "hurts"
-    room = factor_of(1, found.n_units) * found.se
-    small = abs(found.delta) + room <= NEGLIGIBLE * abs(loss or 0.0)
-    return "not used" if small and abs(found.delta) <= room else "cannot tell"
+    end = abs(found.delta) + factor_of(1, found.n_units) * found.se
+    return "not used" if end <= NEGLIGIBLE * abs(loss or 0.0) else "cannot tell"
 
 
 def _finite(value: float) -> float | None:

@@ -75,10 +75,8 @@ def test_the_factor_is_students_and_grows_with_the_number_of_verdicts() -> None:
         (Change(0.001, 0.002, 1000), "not used"),
         (Change(-0.001, 0.002, 1000), "not used"),
         (Change(0.01, 0.02, 1000), "cannot tell"),  # its interval reaches beyond 2% of the loss
-        (
-            Change(0.0025, 0.001, 1000),
-            "cannot tell",
-        ),  # beyond its own interval, not beyond that of all verdicts
+        (Change(0.0025, 0.001, 1000), "not used"),  # beyond its own interval, not that of all verdicts
+        (Change(0.0025, 0.0005, 1000), "used"),  # as small, but known
         (Change(0.10, None, 1), "cannot tell"),
         (None, "cannot tell"),
     ],
