@@ -20,6 +20,8 @@ from mtl.console import complain, counted, number, percent, say, table
 
 SMALL = 8
 """Most targets and sources of a matrix that is printed whole; of a larger one the strongest links are."""
+MOST_COLUMNS = 5
+"""Most towers that have a column each in the transfer table."""
 SHOWN = 20
 """Most rows of a table of links."""
 
@@ -146,7 +148,7 @@ def _transfer(found: Mapping[str, Any]) -> str:
         [with_error(delta, se) for delta, se in zip(deltas, ses, strict=True)]
         for deltas, ses in zip(transfer["delta"], transfer["se"], strict=True)
     ]
-    if len(transfer["towers"]) <= SMALL:
+    if len(transfer["towers"]) <= MOST_COLUMNS:
         rows = [[task, *own] for task, own in zip(transfer["tasks"], entries, strict=True)]
         return table(["loss without all links from", *transfer["towers"]], rows)
     strongest = sorted(

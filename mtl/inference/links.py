@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl.data.files.opening import opened_once
 from mtl.dataset.assemble import read_sources
 from mtl.errors import UserError
 from mtl.evaluation.links.document import document
@@ -16,6 +17,7 @@ from mtl.inference.rescore import own_data
 from mtl.training import devices
 
 
+@opened_once()
 def links_of(
     model: Trained,
     *,

@@ -35,8 +35,6 @@ class Observed:
 
     def add(self, total_TS: Tensor, square_TS: Tensor, n_rows: int) -> None:
         """Add the sums of one batch."""
-        exact = torch.float32 if total_TS.device.type == "mps" else torch.float64  # MPS has no float64
-        total_TS, square_TS = total_TS.to(exact), square_TS.to(exact)
         self.total = total_TS if self.total is None else self.total + total_TS
         self.square = square_TS if self.square is None else self.square + square_TS
         self.n_rows += n_rows
@@ -105,7 +103,8 @@ class UnitLinks(Links):
             columns = []
             for j in range(n):
                 lost = (y - self._without(given[0], [j])).unflatten(1, (n, -1))
-                columns.append(lost.transpose(0, 1).flatten(1).double().square().sum(1))
+                others = tuple(axis for axis in range(lost.ndim) if axis != 1)
+                columns.append(lost.square().sum(others, dtype=_exact(lost)))
             square_TS = torch.stack(columns, 1)
             seen.add(square_TS, square_TS, len(y))
 
@@ -183,7 +182,8 @@ class GateLinks(Links):
         seen = Observed()
 
         def watch(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            rows = self.rows(given[0]).double()
+            weights = self.rows(given[0])
+            rows = weights.to(_exact(weights))
             seen.add(rows.sum(0), rows.square().sum(0), len(rows))
 
         handle = self.module.register_forward_pre_hook(watch)
@@ -239,6 +239,11 @@ class Masking(nn.Module):
     def forward(self, masks_BTC: Tensor, x_BC: Tensor) -> Tensor:
         """Masks (B, T, C, ...) and features (B, C, ...) -> masked features (B, T*C, ...)."""
         return (masks_BTC * x_BC.unsqueeze(1)).flatten(1, 2)
+
+
+def _exact(values: Tensor) -> torch.dtype:
+    """The type of sums over rows."""
+    return torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
 
 
 def _parts_of_one(values_TS: Tensor) -> Tensor:

@@ -258,7 +258,7 @@ AS_BACKBONE = "model.backbone={kind: mine}"
     [
         (
             "raises",
-            "plugin 'p.py': Mine.build.<lambda> raised IndexError: 'list index out of range' at line 32",
+            "plugin 'p.py': Mine.build.<lambda> raised IndexError: 'list index out of range' at line 33",
         ),
         ("module", "Mine.build gives an object of type GroupedLinear, not a list of (name, module, shape)"),
         ("pairs", "Mine.build gives a list of other things, not a list of (name, module, shape)"),
