@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from mtl import __version__
-from mtl.commands import comparing, recipes, runs, training
+from mtl.commands import comparing, recipes, runs, sharing, training
 from mtl.commands.options import debug_option
 from mtl.commands.outcomes import guarded
 from mtl.console import say
@@ -72,7 +72,7 @@ for command in (
     training.run,
     comparing.compare,
     *(recipes.validate, recipes.init, recipes.list_, recipes.show, recipes.cp, recipes.summary),
-    *(runs.evaluate, runs.predict, runs.runs, runs.checkpoints),
+    *(runs.evaluate, sharing.sharing, runs.predict, runs.runs, runs.checkpoints),
     *(recipes.schema, doctor),
 ):
     cli.add_command(command)

@@ -13,6 +13,7 @@ from torch import nn
 from mtl.backbones.layers import STAGES, Layers
 from mtl.data.types import Columns, Header
 from mtl.errors import UserError
+from mtl.evaluation.links.contract import check_links
 from mtl.model.trunk import SharingMatrix, Trunk
 from mtl.model.weighting import WeightedSum, Weighting
 from mtl.recipe.json_schema import recipe_schema
@@ -155,6 +156,29 @@ def build_sharing(spec: Any) -> None:
         for found in trunk.readings().values():
             assert isinstance(found, SharingMatrix)
             assert found.values.shape == (len(found.targets), len(found.sources))
+        links_are_true(trunk, shape, towers)
+
+
+def links_are_true(trunk: Trunk, shape: tuple[int, ...], towers: Mapping[str, tuple[str, ...]]) -> None:
+    """Each link is observed and cut; a cut changes its target's reading, and no other one where towers stay apart."""
+    for parameter in trunk.parameters():
+        torch.nn.init.normal_(parameter)
+    x, names = torch.randn(B, *shape), list(towers)
+    with torch.no_grad():
+        before = trunk.eval()(x)
+        for links in check_links(trunk, towers).values():
+            with links.observed() as seen:
+                assert torch.equal(trunk(x), before)
+            assert links.shares(seen).shape == (len(links.targets), len(links.sources))
+            for i, j in links.pairs():
+                with links.cut([(i, j)]):
+                    changed = [
+                        not torch.equal(*both)
+                        for both in zip(before.unbind(1), trunk(x).unbind(1), strict=True)
+                    ]
+                assert changed[names.index(links.targets[i])]
+                assert not links.apart or sum(changed) == 1
+            assert torch.equal(trunk(x), before)
 
 
 def build_weighting(spec: Any) -> None:

@@ -17,6 +17,7 @@ from mtl.data.types import Header, no_column
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.errors import KeyPath, UserError, gathered, quoted, raise_all
+from mtl.evaluation.links.contract import check_links
 from mtl.model.stitched import Logits
 from mtl.model.towers import Towers
 from mtl.model.trunk import StitchedTowers
@@ -122,6 +123,7 @@ def _try(recipe: Recipe, tried: Built, header: Header) -> None:
                 raise UserError("", f"{name} gets no gradient from any task", path=(path,))
     with recipe.at("model", "sharing"):
         check_sharing(recipe.model.sharing, tried.model.trunk)
+        check_links(tried.model.trunk, recipe.towers)
     if recipe.weighting.needs == "gradients":
         with recipe.at("weighting"):
             shared_slices(recipe, tried.model)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtl.model.links import Links, UnitLinks
 from mtl.model.towers import SeparateTowers, Towers
 
 Shape = tuple[int, ...]
@@ -116,6 +117,13 @@ class Trunk(nn.Module):
         """Place in the network -> its current sharing matrix; empty if nothing is shared."""
         return {}
 
+    def links(self) -> dict[str, Links]:
+        """Place in the network -> what its targets take from its sources, in the order of the forward pass.
+
+        `mtl sharing` observes and cuts these links. The default is empty: the scheme mixes nowhere, or does not say.
+        """
+        return {}
+
     def penalty(self) -> Tensor | None:
         """A term that each step adds to the loss once, such as the distance between towers; None adds nothing."""
         return None
@@ -191,6 +199,10 @@ class StitchedTowers(Trunk):
             site: SharingMatrix(unit.sharing_matrix(), self.copies, self.copies)  # type: ignore[operator]
             for site, unit in self.stitches.items()
         }
+
+    def links(self) -> dict[str, Links]:
+        sites = [name for name in self.towers.stage_names if name in self.stitches]
+        return {site: UnitLinks(self.stitches[site], self.copies, apart=site == sites[-1]) for site in sites}
 
 
 def along(reach_KN: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:

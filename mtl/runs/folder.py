@@ -24,6 +24,8 @@ from mtl.runs.logs import RunLogs
 from mtl.runs.record import Change, RunRecord, read_record
 
 RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
+LINKS = "links.json"
+"""What `mtl sharing` measured; a run without it was not asked."""
 SIBLINGS = 1000
 """If a path is not a run, at most this many folders beside it are searched for a similar name."""
 

@@ -34,6 +34,7 @@ import mtl
 from mtl.data.types import Columns, Header
 from mtl.model.tasks.kinds import Classes
 from mtl.model.layers import GroupedLinear
+from mtl.model.links import UnitLinks
 from mtl.model.trunk import StitchedTowers
 
 """
@@ -206,8 +207,18 @@ class Described(Whole):
     def penalty(self):
         return torch.ones(2) if self.case == "penalties" else None
 
+    def links(self):
+        own, towers = self.towers.stages["fc1"], self.copies
+        return {
+            "no_links": [],
+            "not_links": {"fc1": own},
+            "stranger": {"fc1": UnitLinks(nn.Identity(), towers, apart=True)},
+            "nobody": {"fc1": UnitLinks(own, ("x", "y"), apart=True)},
+        }.get(self.case, {})
 
-DESCRIBED = ("no_role", "other_role", "wrong_role", "no_reach", "wrong_reach", "penalties", "described")
+
+DESCRIBED = ("no_role", "other_role", "wrong_role", "no_reach", "wrong_reach", "penalties", "described",
+             "no_links", "not_links", "stranger", "nobody")
 
 
 @mtl.register_sharing("mine")
@@ -247,7 +258,7 @@ AS_BACKBONE = "model.backbone={kind: mine}"
     [
         (
             "raises",
-            "plugin 'p.py': Mine.build.<lambda> raised IndexError: 'list index out of range' at line 32",
+            "plugin 'p.py': Mine.build.<lambda> raised IndexError: 'list index out of range' at line 33",
         ),
         ("module", "Mine.build gives an object of type GroupedLinear, not a list of (name, module, shape)"),
         ("pairs", "Mine.build gives a list of other things, not a list of (name, module, shape)"),
@@ -287,6 +298,10 @@ def test_a_backbone(case: str, expected: str, tmp_path: Path, capsys: Capture) -
         ("half", "shapes do not chain: the unit after 'fc1' of Mine gives (B, 4), not (B, 8)"),
         ("type", "plugin 'p.py': Unit.forward raised TypeError: "),
         ("summary", "Unit, which Mine.build gives, has no method sharing_matrix"),
+        ("no_links", "Described.links gives an object of type list, not a dict of place -> Links"),
+        ("not_links", "at 'fc1', not Links"),
+        ("stranger", "Described.links watches a module at 'fc1' that the trunk does not hold"),
+        ("nobody", "Described.links has a target 'x', which is no tower and no task"),
         ("flat", "StitchedTowers, which Mine.build gives, gives values of shape (2,) at 'fc1', not (2, 2)"),
     ],
 )

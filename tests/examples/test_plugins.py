@@ -211,6 +211,11 @@ def test_the_gated_mean(shape: tuple[int, ...]) -> None:
         torch.einsum("ij,bj...->bi...", unit.sharing_matrix(), x_BKC), wanted, atol=1e-6, rtol=1e-5
     )
     assert unit.sharing_matrix().tolist() == [pytest.approx([0.85, 0.15]), pytest.approx([0.15, 0.85])]
+    (links,) = trunk.links().values()
+    with links.observed() as seen, torch.no_grad():
+        unit(torch.cat([torch.ones(5, shape[0], *shape[1:]), 2 * torch.ones(5, shape[0], *shape[1:])], 1))
+    shares = links.shares(seen).tolist()  # |alpha_ij| rms(x_j), although the unit knows nothing of links
+    assert shares == [pytest.approx([0.85 / 1.15, 0.3 / 1.15]), pytest.approx([0.15 / 1.85, 1.7 / 1.85])]
 
 
 def test_random_weights() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtl.model.layers import GroupedLinear
+from mtl.model.links import GateLinks, Links, Mixture
 from mtl.model.trunk import Plan, SharingMatrix, Trunk, along
 
 
@@ -38,6 +39,7 @@ class MixtureOfExperts(Trunk):
         n_inputs = math.prod(plan.input_shape) * (n_experts if plan.own_inputs else 1)
         self.gates = GroupedLinear(len(self.towers), n_inputs, n_experts, shared_input=True)
         plan.start(self.gates, self.towers, "gate")
+        self.mixture = Mixture()
         even = torch.full((len(self.towers), n_experts), 1 / n_experts)
         self.register_buffer("mean_gates", even)
 
@@ -46,7 +48,7 @@ class MixtureOfExperts(Trunk):
         gates_BKE = self.gates(x.flatten(1)).unflatten(1, (len(self.towers), len(self.copies))).softmax(-1)
         if self.training and not gates_BKE.is_meta:
             self.mean_gates.copy_(gates_BKE.detach().mean(0))
-        y: Tensor = torch.einsum("bke,be...->bk...", gates_BKE, h_BEC)
+        y: Tensor = self.mixture(gates_BKE, h_BEC)
         return y
 
     def roles(self) -> dict[str, str]:
@@ -58,3 +60,6 @@ class MixtureOfExperts(Trunk):
     def readings(self) -> dict[str, SharingMatrix]:
         """`gates` -> the gates of each tower, averaged over the last training batch."""
         return {"gates": SharingMatrix(self.mean_gates.clone(), self.towers, self.copies)}
+
+    def links(self) -> dict[str, Links]:
+        return {"gates": GateLinks(self.mixture, self.towers, self.copies, apart=True)}

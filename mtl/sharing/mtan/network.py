@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.model.layers import GroupedLinear, grouped_conv
+from mtl.model.links import Links, Masking, MaskLinks
 from mtl.model.trunk import Plan, SharingMatrix, Trunk, reach_of_slices
 
 
@@ -86,6 +87,10 @@ class AttentionNetwork(Trunk):
             for site, unit in self.attention.items()
         }
 
+    def links(self) -> dict[str, Links]:
+        masks = {site: unit.get_submodule("masking") for site, unit in self.attention.items()}
+        return {site: MaskLinks(own, self.towers, self.copies, apart=True) for site, own in masks.items()}
+
 
 class Attention(nn.Module):
     """The masks of K towers on the features of one block.
@@ -112,7 +117,7 @@ class Attention(nn.Module):
         self.mask = _map(n_towers, shape, shared_input=False)
         self.norm_outer = plan.norm(n_towers, shape) or nn.Identity()
         plan.start(self, towers, "attention", site)
-        self.n_towers = n_towers
+        self.n_towers, self.masking = n_towers, Masking()
         self.register_buffer("mean_mask", torch.full((n_towers, 1), 0.5))
 
     def forward(self, shared: Tensor, own: Tensor | None) -> Tensor:
@@ -124,7 +129,7 @@ class Attention(nn.Module):
         masks_BKC = masks.unflatten(1, (self.n_towers, -1))
         if self.training and not masks.is_meta:
             self.mean_mask.copy_(masks_BKC.detach().transpose(0, 1).flatten(1).mean(1, keepdim=True))
-        masked: Tensor = (masks_BKC * shared.unsqueeze(1)).flatten(1, 2)
+        masked: Tensor = self.masking(masks_BKC, shared)
         return masked
 
 
