@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from tests.sources.test_fashion_mnist import needs_the_real_set
 
 def counts_of_pairs(columns: Columns, split: str) -> list[int]:
     """How often each pair of classes is among the rows of a split."""
-    left, right = (columns.labels[side][columns.splits[split]] for side in ("left", "right"))
-    return np.bincount(10 * left + right, minlength=100).tolist()
+    rows = columns.splits[split]
+    pairs = zip(columns.labels["left"][rows].tolist(), columns.labels["right"][rows].tolist(), strict=True)
+    found = Counter(10 * left + right for left, right in pairs)
+    return [found[pair] for pair in range(100)]
 
 
 def test_header_needs_no_file() -> None:
