@@ -44,6 +44,7 @@ def source_number(name: str) -> list[float]:
         "face_embeddings": {},
         "table": {"path": str(TABLES / "four.csv"), "inputs": {"numeric": ("x",), "categorical": ("city",)}},
         "npz": {"path": str(TABLES / "four.npz")},
+        "overlaid_garments": {"sample": True},
     }
     columns = FAMILIES["source"][name](**options[name]).columns(0)
     inputs = torch.from_numpy(columns.inputs[:4].astype(np.float64))
@@ -171,6 +172,7 @@ GOLDEN: dict[str, dict[str, list[float]]] = {
         "face_embeddings": [0.083426377, 4000.0],
         "fashion_mnist": [-1726.759, 1800.0],
         "npz": [6.5801051, 3.0],
+        "overlaid_garments": [639.42835, 1800.0],
         "synthetic": [15.295536, 61.0],
         "table": [2.2189628, 0.0],
     },

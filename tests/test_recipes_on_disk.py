@@ -18,6 +18,7 @@ every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.st
 
 DATA = {
     "fashion_mnist": ["data.source.sample=true"],
+    "overlaid_garments": ["data.source.sample=true", "data.source.rows=100", "data.source.test_rows=50"],
     "face_embeddings": ["data.source.people=8", "data.source.images=10"],
     "synthetic": ["data.source.rows=80", "data.source.test_rows=40", "data.source.labelled=0.5"],
 }

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from mtl.data.files import download, idx
 from mtl.data.fingerprint import fingerprint
-from mtl.data.types import Columns, Header
+from mtl.data.types import Columns, Header, Rows
 from mtl.errors import EnvironmentFault, UserError
 from mtl.recipe.specs import SOURCES, FilePath, SourceSpec, recipe_errors
 
@@ -112,7 +112,8 @@ class FashionMnist(SourceSpec):
 
     The files are taken from `path`, else from the cache (`MTL_CACHE`), else from the Debian
     package dataset-fashion-mnist, else downloaded into the cache. Wherever they come from, the sha256 of
-    their unpacked bytes is checked.
+    their unpacked bytes is checked. With `rows` there are fewer training images: the first ones of each class, so
+    that each class keeps its share, and fewer are among more; the test images stay as they are.
     """
 
     reference: ClassVar[str] = "Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747"
@@ -120,13 +121,20 @@ class FashionMnist(SourceSpec):
 
     path: FilePath | None = Field(None, description="a folder with the four files, gzipped or not")
     sample: bool = Field(False, description="the 400 images that come with mtl, for trying things out")
+    rows: int | None = Field(
+        None, ge=1, le=COUNTS["train"], description="training images, evenly over the classes; default: all"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
+        errors: list[tuple[tuple[str | int, ...], str]] = []
         if self.sample and self.path is not None:
-            raise recipe_errors(
-                "fashion_mnist", [(("sample",), "give either path or sample: true, not both")]
-            )
+            errors.append((("sample",), "give either path or sample: true, not both"))
+        if self.sample and self.rows is not None and self.rows > SAMPLE_COUNTS["train"]:
+            what = f"{self.rows} are too many: the sample has {SAMPLE_COUNTS['train']} training images"
+            errors.append((("rows",), what))
+        if errors:
+            raise recipe_errors("fashion_mnist", errors)
         return self
 
     def header(self) -> Header:
@@ -138,19 +146,20 @@ class FashionMnist(SourceSpec):
         if self.path is not None:
             for file in FILES:
                 _find(Path(self.path), file)
+        counts = SAMPLE_COUNTS if self.sample else COUNTS
         return Header(
             input_shape=(1, SIDE, SIDE),
             labels={"label": CLASSES},
-            row_counts=SAMPLE_COUNTS if self.sample else COUNTS,
+            row_counts={**counts, "train": counts["train"] if self.rows is None else self.rows},
             note="400 of Fashion-MNIST's 70,000 images: for trying things out only" if self.sample else "",
         )
 
     def columns(self, seed: int) -> Columns:
         if self.sample:
-            return _columns(_read_sample(), SAMPLE_COUNTS)
+            return _columns(_read_sample(), self.rows)
         if self.path is not None:
-            return _columns(_read_folder(Path(self.path)), COUNTS)
-        return _columns(_locate()[1], COUNTS)
+            return _columns(_read_folder(Path(self.path)), self.rows)
+        return _columns(_locate()[1], self.rows)
 
 
 def fetch() -> Path:
@@ -250,12 +259,24 @@ def _read_file(folder: Folder, file: _File, counts: Mapping[str, int]) -> Images
     return values
 
 
-def _columns(read: Mapping[str, Images], counts: Mapping[str, int]) -> Columns:
-    images, labels = (
-        [read[file.name] for file in FILES if file.what == what] for what in ("images", "labels")
-    )
-    inputs = np.concatenate(images)[:, np.newaxis]
-    label = {"label": np.concatenate(labels).astype(np.int64)}
-    rows = np.arange(sum(counts.values()), dtype=np.int64)
-    splits = {"train": rows[: counts["train"]], "test": rows[counts["train"] :]}
+def _columns(read: Mapping[str, Images], rows: int | None) -> Columns:
+    """All images, or the first `rows` training images and all test images."""
+    of = {(file.split, file.what): read[file.name] for file in FILES}
+    if rows is not None:
+        kept = _first_of_each_class(of["train", "labels"], rows)
+        of |= {("train", what): of["train", what][kept] for what in ("images", "labels")}
+    inputs, values = (np.concatenate([of["train", what], of["test", what]]) for what in ("images", "labels"))
+    inputs, label = inputs[:, np.newaxis], {"label": values.astype(np.int64)}
+    n_train = len(of["train", "labels"])
+    number = np.arange(len(inputs), dtype=np.int64)
+    splits = {"train": number[:n_train], "test": number[n_train:]}
     return Columns(inputs, label, splits, fingerprint(inputs, label, splits))
+
+
+def _first_of_each_class(label: Images, rows: int) -> Rows:
+    """The images that come first if the classes take turns, in the order of the file."""
+    turn = np.empty(len(label), dtype=np.int64)
+    for c in range(len(CLASSES)):
+        of_class = np.flatnonzero(label == c)
+        turn[of_class] = np.arange(len(of_class))
+    return np.sort(np.lexsort((label, turn))[:rows])

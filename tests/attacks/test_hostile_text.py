@@ -137,7 +137,7 @@ def test_paths_of_images(evil: str, folder: Path, capsys: Capture) -> None:
 
 @every_escape
 def test_a_path_in_a_recipe(evil: str, folder: Path, capsys: Capture) -> None:
-    for kind in ("npz", "table", "fashion_mnist", "face_embeddings"):
+    for kind in ("npz", "table", "fashion_mnist", "face_embeddings", "overlaid_garments"):
         own: dict[str, object] = {"inputs": {"numeric": ["x"]}} if kind == "table" else {}
         suffix = {"npz": ".npz", "table": ".csv"}.get(kind, "")
         write(folder, **around({"kind": kind, "path": evil + suffix, **own}))

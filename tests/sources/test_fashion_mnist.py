@@ -263,6 +263,31 @@ def test_the_sample() -> None:
     assert "Zalando SE" in (folder / "LICENSE").read_text(encoding="utf-8")
 
 
+def test_fewer_training_images() -> None:
+    every = FashionMnist(sample=True).columns(0)
+    for rows, counts in ((300, [30] * 10), (50, [5] * 10), (23, [3, 3, 3, 2, 2, 2, 2, 2, 2, 2]), (1, [1])):
+        source = FashionMnist(sample=True, rows=rows)
+        columns, n_test = source.columns(0), 100
+        assert source.header().row_counts == {"train": rows, "test": n_test}
+        assert {split: len(of) for split, of in columns.splits.items()} == {"train": rows, "test": n_test}
+        assert np.bincount(columns.labels["label"][:rows]).tolist() == counts
+        np.testing.assert_array_equal(columns.inputs[rows:], every.inputs[300:])
+        np.testing.assert_array_equal(columns.labels["label"][rows:], every.labels["label"][300:])
+        kept = {image.tobytes() for image in columns.inputs[:rows]}
+        more = FashionMnist(sample=True, rows=min(300, rows + 7)).columns(0)
+        assert kept <= {image.tobytes() for image in more.inputs[: -n_test or None]}
+        assert (columns.fingerprint == every.fingerprint) == (rows == 300)
+
+
+def test_the_sample_has_no_more_than_its_images() -> None:
+    with pytest.raises(ValidationError) as caught:
+        FashionMnist(sample=True, path="x", rows=301)
+    assert [error["msg"] for error in caught.value.errors()] == [
+        "give either path or sample: true, not both",
+        "301 are too many: the sample has 300 training images",
+    ]
+
+
 @needs_the_real_set
 def test_the_real_set_and_how_its_sample_was_drawn() -> None:
     columns = FashionMnist(path=str(DEBIAN)).columns(0)

@@ -92,7 +92,8 @@ def test_what_is_not_there_and_what_is_a_folder(suffix: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", SOURCES.names())
 def test_every_source_that_reads_files_refuses_a_pipe(kind: str, tmp_path: Path) -> None:
     """In its own words where it looks for files in a folder."""
-    suffixes = {"table": ".csv", "npz": ".npz", "face_embeddings": ".parquet", "fashion_mnist": ""}
+    suffixes = {"table": ".csv", "npz": ".npz", "face_embeddings": ".parquet"}
+    suffixes |= {"fashion_mnist": "", "overlaid_garments": ""}
     if kind not in suffixes:
         assert "path" not in SOURCES[kind].model_fields
         return
