@@ -10,9 +10,11 @@ from mtl import stages
 from mtl.errors import UserError
 from mtl.evaluation.baseline import baselines
 from mtl.evaluation.decisions import apply, fit_decisions
+from mtl.evaluation.details import test_details
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
 from mtl.runs import checkpoint, state
+from mtl.runs.details import write_test_details
 from mtl.runs.folder import RunFolder
 from mtl.runs.logs import METRICS
 from mtl.runs.record import Selected
@@ -53,6 +55,7 @@ def finish(
         values = evaluate_split(trainer, "validation", between)
         rows["validation"] = row_of(trainer.progress, "validation", values)
     _write_results(trainer.progress, folder, chosen, rows)
+    _write_details(trainer, folder, chosen, between)
     # after the results, so that a fault of a plug-in's loss costs the run nothing but its baselines
     folder.record.baselines, told = baselines(
         trainer.recipe, trainer.built.groups, trainer.dataset, "test", between
@@ -99,6 +102,24 @@ def _decide(trainer: Trainer, folder: RunFolder) -> bool:
 def _evaluate_test(trainer: Trainer, chosen: Selected, between: Callable[[], None]) -> dict[str, Any]:
     row = row_of(trainer.progress, "test", evaluate_split(trainer, "test", between), chosen.epoch)
     return {**row, "step": chosen.step}
+
+
+def _write_details(
+    trainer: Trainer, folder: RunFolder, chosen: Selected, between: Callable[[], None]
+) -> None:
+    """Write what the pictures of a report need of the test rows; it follows the results, which do not depend on it."""
+    recipe, dataset = trainer.recipe, trainer.dataset
+    headlines = {
+        task: {
+            "kind": spec.kind,
+            "metric": spec.headline,
+            "higher_is_better": spec.higher_is_better,
+            "unit": spec.label_unit,
+        }
+        for task, spec in recipe.tasks.items()
+    }
+    found = test_details(trainer.built.model, recipe.tasks, dataset, dataset.splits["test"], between)
+    write_test_details(folder.path, chosen.step, headlines, found)
 
 
 def _write_results(
