@@ -71,7 +71,7 @@ def doctor(debug: bool) -> None:
 for command in (
     training.run,
     *(recipes.validate, recipes.init, recipes.list_, recipes.show, recipes.cp, recipes.summary),
-    *(runs.evaluate, runs.predict, runs.runs, runs.checkpoints),
+    *(runs.evaluate, runs.predict, runs.report, runs.runs, runs.checkpoints),
     *(recipes.schema, doctor),
 ):
     cli.add_command(command)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
-Stage = Literal["load", "forward", "backward", "step", "evaluate", "log", "save", "retain", "finish", "plot"]
+Stage = Literal[
+    "load", "forward", "backward", "step", "evaluate", "log", "save", "retain", "finish", "plot", "report"
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 Listener = Callable[[Stage], None]

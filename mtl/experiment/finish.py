@@ -14,10 +14,10 @@ from mtl.evaluation.details import test_details
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
 from mtl.runs import checkpoint, state
-from mtl.runs.details import write_test_details
 from mtl.runs.folder import RunFolder
 from mtl.runs.logs import METRICS
 from mtl.runs.record import Selected
+from mtl.runs.results.details import write_test_details
 from mtl.training.events import Listener, Noted
 from mtl.training.loop import evaluate_split, row_of
 from mtl.training.progress import Progress

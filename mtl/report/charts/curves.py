@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mtl.report.charts.marks import SERIES, Figure, Scale, axes, box, cut, range_of, shown
-from mtl.runs.details import Curve
+from mtl.runs.results.details import Curve
 
 POINTS = 150
 """Most points of a line; a longer one is thinned evenly."""
@@ -43,7 +43,7 @@ def learning_curve(lines: Mapping[str, Line], name: str, place: str, selected: f
         drawn = [(x(at), y(value)) for at, value in _thinned(line)]
         figure.line(drawn, f"split-{split}")
         for px, py in drawn if len(drawn) <= FEW_POINTS else ():
-            figure.add("circle", css=f"dot split-{split}", cx=px, cy=py, r=2.4)
+            figure.add("circle", css=f"dot split-{split}", cx=px, cy=py, r=2.4 if len(drawn) > 1 else 4)
     figure.legend = [(f"split-{split}", split) for split in lines]
     return figure
 
@@ -67,7 +67,7 @@ def precision_recall(curves: Sequence[Curve | None], names: Sequence[str], share
     x, y = box(figure, (0, 1), (0, 1))
     axes(figure, x, y, "recall", "precision")
     for k, (curve, name, _) in enumerate(drawn):
-        steps: list[tuple[float, float]] = []
+        steps = [(x(0), y(curve.precision[0]))] if curve.precision else []
         for recall, precision in zip(curve.recall, curve.precision, strict=True):
             steps.append((x(recall), y(precision)))
         figure.line(steps, f"series-{k % SERIES}")

@@ -49,7 +49,9 @@ def strip(
         baseline_mark(figure, "best", x.clipped(best), 12, f"best possible: {shown(best)}")
     for name, found in baselines:
         baseline_mark(figure, name, x.clipped(found), 12, f"{name}: {shown(found)}")
-    figure.add("circle", "", f"test result: {shown(value)}", css="dot result", cx=x.clipped(value), cy=12, r=5)
+    figure.add(
+        "circle", "", f"test result: {shown(value)}", css="dot result", cx=x.clipped(value), cy=12, r=5
+    )
     return figure
 
 
@@ -73,8 +75,10 @@ def key_of(name: str) -> Figure:
     figure = Figure("", width=16, height=16)
     if name == "result":
         figure.add("circle", css="dot result", cx=8, cy=8, r=5)
-    elif name == "interval":
-        figure.add("line", css="interval", x1=1, x2=15, y1=8, y2=8)
+    elif name in ("interval", "seeds"):
+        figure.add("line", css="interval seeds" if name == "seeds" else "interval", x1=1, x2=15, y1=8, y2=8)
+    elif name == "margin":
+        figure.add("rect", css="margin", x=0, y=1, width=16, height=14)
     else:
         baseline_mark(figure, name, 8, 8)
     return figure

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from mtl.console import number
 
@@ -123,7 +124,7 @@ def range_of(values: Sequence[float], pad: float = 0.06) -> tuple[float, float]:
 def tick_text(value: float, ticks: Sequence[float]) -> str:
     """A tick with as many decimals as the distance of ticks needs."""
     value = 0.0 if abs(value) < 1e-12 * max(map(abs, ticks)) else value
-    step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=abs(value) or 1)
+    step = min((b - a for a, b in pairwise(ticks)), default=abs(value) or 1)
     if max(map(abs, ticks)) >= 1e5 or step < 1e-4:
         return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     decimals = max(0, math.ceil(-math.log10(step) - 1e-9))
@@ -137,9 +138,14 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def shown(value: float | None, unit: str = "") -> str:
-    """A number with its unit."""
-    return number(value) + (f" {unit}" if unit and value is not None else "")
+def shown(value: float | None) -> str:
+    """A number with four significant digits."""
+    return number(value)
+
+
+def amount(value: float | None) -> str:
+    """A number of rows, which is whole unless rows have weights."""
+    return number(int(value) if value is not None and value == int(value) else value)
 
 
 def axes(

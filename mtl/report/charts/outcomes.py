@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtl.report.charts.marks import Figure, Scale, axes, box, cut, range_of, shown
-from mtl.runs.details import Residuals
+from mtl.report.charts.marks import Figure, amount, axes, box, cut, range_of, shown
+from mtl.runs.results.details import Residuals
 
 MOST_WRITTEN = 12
 """Most classes of a matrix whose counts are written into its cells."""
@@ -19,7 +19,7 @@ def confusion(counts: Sequence[Sequence[float]], names: Sequence[str]) -> Figure
     right = sum(counts[k][k] for k in range(n))
     total = sum(map(sum, counts))
     figure = Figure(
-        f"confusion matrix of {n} classes: {shown(right)} of {shown(total)} rows are predicted right",
+        f"confusion matrix of {n} classes: {amount(right)} of {amount(total)} rows are predicted right",
         title="Confusions",
     )
     left, top, cell = 96.0, 26.0, (figure.width - 104) / n
@@ -29,7 +29,7 @@ def confusion(counts: Sequence[Sequence[float]], names: Sequence[str]) -> Figure
         y = top + i * height
         for j, count in enumerate(row):
             share = count / whole if whole else 0.0
-            title = f"true {names[i]}, predicted {names[j]}: {shown(count)}"
+            title = f"true {names[i]}, predicted {names[j]}: {amount(count)}"
             figure.add(
                 "rect", "", title, css="cell" if i == j else "cell wrong", x=left + j * cell, y=y,
                 width=cell, height=height, fill_opacity=f"{_opacity(share, count):.2f}",
@@ -59,7 +59,7 @@ def _opacity(share: float, count: float) -> float:
 def _brief(count: float) -> str:
     """A count that fits into a cell."""
     if count < 10_000:
-        return shown(round(count, 1)) if count != int(count) else f"{int(count):,}"
+        return amount(round(count, 1))
     return f"{count / 1000:.0f}k"
 
 
@@ -78,7 +78,7 @@ def reliability(bins: Sequence[Sequence[float]]) -> Figure:
     largest = max(n for n, *_ in bins)
     figure.line([(x(p), y(hits)) for _, p, hits in bins], "split-test thin")
     for n, p, hits in bins:
-        title = f"{shown(n)} rows: probability {shown(p)}, right {shown(hits)}"
+        title = f"{amount(n)} rows: probability {shown(p)}, right {shown(hits)}"
         radius = 2 + 5 * (n / largest) ** 0.5
         figure.add("circle", "", title, css="dot split-test", cx=x(p), cy=y(hits), r=radius)
     return figure
@@ -87,16 +87,16 @@ def reliability(bins: Sequence[Sequence[float]]) -> Figure:
 def residual_histogram(residuals: Residuals, unit: str) -> Figure:
     """Counts of prediction - label."""
     beyond = residuals.below + residuals.above
-    name = f"prediction − label{f' ({unit})' if unit else ''}"
+    name = f"prediction - label{f' ({unit})' if unit else ''}"
     figure = Figure(
         f"histogram of prediction minus label, from {shown(residuals.edges[0])} to {shown(residuals.edges[-1])}",
         title="Residuals",
-        note=f"{shown(beyond)} rows lie beyond the ends" if beyond else "",
+        note=f"{amount(beyond)} rows lie beyond the ends" if beyond else "",
     )
     x, y = box(figure, (residuals.edges[0], residuals.edges[-1]), (0, max(residuals.counts) * 1.05 or 1))
     axes(figure, x, y, name, "rows")
     for low, high, count in zip(residuals.edges, residuals.edges[1:], residuals.counts, strict=False):
-        title = f"{shown(low)} to {shown(high)}: {shown(count)} rows"
+        title = f"{shown(low)} to {shown(high)}: {amount(count)} rows"
         figure.add(
             "rect", "", title, css="bar", x=x(low), y=y(count), width=max(x(high) - x(low) - 0.6, 0.4),
             height=y(0) - y(count),
@@ -120,10 +120,8 @@ def predicted_beside_labels(groups: Sequence[Sequence[float]], unit: str) -> Fig
     axes(figure, x, y, f"label{in_unit}", f"prediction{in_unit}")
     figure.add("line", css="chance", x1=x(low), y1=y(low), x2=x(high), y2=y(high))
     for n, label, lowest, middle, highest in groups:
-        title = f"{shown(n)} rows, mean label {shown(label)}: median prediction {shown(middle)}"
+        title = f"{amount(n)} rows, mean label {shown(label)}: median prediction {shown(middle)}"
         at = x(label)
         figure.add("line", css="line split-test", x1=at, x2=at, y1=y(lowest), y2=y(highest))
         figure.add("circle", "", title, css="dot split-test", cx=at, cy=y(middle), r=3.5)
     return figure
-
-

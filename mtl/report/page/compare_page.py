@@ -17,8 +17,8 @@ from mtl.report.charts.intervals import Difference, differences
 from mtl.report.charts.marks import Figure
 from mtl.report.page.compare_file import ArmSeconds, CompareFile, Comparison
 from mtl.report.page.render import render
-from mtl.runs.details import read_checked, read_object
 from mtl.runs.record import PUT_BACK, fault_in
+from mtl.runs.results.details import read_checked, read_object
 
 COMPARISON, TIMINGS = "compare.json", "timings.json"
 MOST_OPEN = 8
@@ -80,7 +80,9 @@ def _require_known_names(path: Path, found: CompareFile) -> None:
     arms = {*found.baseline.values(), *(name for one in found.comparisons for name in (one.arm, one.against))}
     for what, unknown in (("task", tasks - found.tasks.keys()), ("arm", arms - found.arms.keys())):
         if unknown:
-            raise UserError(str(path), f"names {what} {sorted(unknown)[0]!r:.60}, which it does not have", PUT_BACK)
+            raise UserError(
+                str(path), f"names {what} {sorted(unknown)[0]!r:.60}, which it does not have", PUT_BACK
+            )
 
 
 def _seconds(path: Path) -> Mapping[str, ArmSeconds]:
@@ -148,7 +150,8 @@ def _label_curves(found: CompareFile) -> dict[str, Figure]:
             lines = by_task.setdefault(point.task, {})
             lines.setdefault(point.arm, []).append((point.labels, fmean(known), min(known), max(known)))
     return {
-        task: label_curve(lines, found.tasks[task].metric.replace("_", " ")) for task, lines in by_task.items()
+        task: label_curve(lines, found.tasks[task].metric.replace("_", " "))
+        for task, lines in by_task.items()
     }
 
 

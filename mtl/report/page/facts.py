@@ -10,7 +10,10 @@ from typing import Any
 
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe
-from mtl.runs.details import (
+from mtl.runs.folder import RunFolder
+from mtl.runs.logs import SHARING, TIMINGS, read_timings
+from mtl.runs.record import RunRecord
+from mtl.runs.results.details import (
     BOOTSTRAP,
     TEST_DETAILS,
     Bootstrap,
@@ -20,9 +23,6 @@ from mtl.runs.details import (
     read_checked,
     read_object,
 )
-from mtl.runs.folder import RunFolder
-from mtl.runs.logs import SHARING, TIMINGS, read_timings
-from mtl.runs.record import RunRecord
 
 LINKS = "links.json"
 

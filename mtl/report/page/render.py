@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mtl import __version__
-from mtl.console import counted, duration, number, percent
+from mtl.console import counted, duration, number
 from mtl.report.charts.intervals import key_of
+from mtl.report.charts.marks import amount
 
 STYLE, SCRIPT = "style.css", "page.js"
 
@@ -29,7 +30,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "counted": counted, "duration": duration}
+    environment.filters |= {
+        "number": number,
+        "amount": amount,
+        "counted": counted,
+        "duration": duration,
+    }
     environment.globals |= {"key_of": key_of}
     return environment
 
@@ -60,8 +66,8 @@ def render(template: str, context: Mapping[str, Any]) -> bytes:
     """
     own = {
         "policy": policy(),
-        "style": Markup(_asset(STYLE)),  # noqa: S704
-        "script": Markup(_asset(SCRIPT)),  # noqa: S704
+        "style": Markup(_asset(STYLE)),
+        "script": Markup(_asset(SCRIPT)),
         "version": __version__,
     }
     text = _environment().get_template(template).render(**own, **context)

@@ -126,7 +126,10 @@ def _domains(rows: Sequence[Row]) -> dict[tuple[str, str], Interval]:
 
 def _key(row: Row) -> tuple[str, str]:
     """Errors of different tasks have no common scale; scores have."""
-    return (row.metric, "" if UNITS.get(row.metric.replace(" ", "_")) in ("0 to 1", "1 is perfect") else row.task)
+    return (
+        row.metric,
+        "" if UNITS.get(row.metric.replace(" ", "_")) in ("0 to 1", "1 is perfect") else row.task,
+    )
 
 
 def _with_strip(row: Row, domains: Mapping[tuple[str, str], Interval]) -> Row:
@@ -147,7 +150,9 @@ def verdict(split: str, rows: Sequence[Row], is_finished: bool) -> Iterator[str]
             yield "There is nothing beside these results: no baseline was measured."
         return
     better = [row for row in compared if row.beats]
-    names = " and ".join(_article(name) for name in dict.fromkeys(n for row in compared for n in row.baselines))
+    names = " and ".join(
+        _article(name) for name in dict.fromkeys(n for row in compared for n in row.baselines)
+    )
     if len(better) == len(compared):
         whole = "The task is" if len(compared) == 1 else f"All {len(compared)} tasks are"
         yield f"{whole} better than {names}{_how_clear(better)}."
@@ -161,7 +166,9 @@ def verdict(split: str, rows: Sequence[Row], is_finished: bool) -> Iterator[str]
 
 
 def _article(name: str) -> str:
-    return {"constant": "one answer for all rows", "linear": "a linear model"}.get(name, f"the {name} baseline")
+    return {"constant": "one answer for all rows", "linear": "a linear model"}.get(
+        name, f"the {name} baseline"
+    )
 
 
 def _how_clear(better: Sequence[Row]) -> str:

@@ -93,7 +93,6 @@ def _labels(facts: Facts, rows: Sequence[Row]) -> list[dict[str, Any]]:
             "kind": kinds.get(task, ""),
             "counts": record.data.labels.get(task),
             "classes": outputs,
-            "unit": facts.headlines[task].unit if task in facts.headlines else "",
         }
         for task, outputs in record.classes.items()
     ]

@@ -70,16 +70,19 @@ def sharing_of(facts: Facts) -> Sharing | None:
     places: Mapping[str, Any] = line["sharing"]
     small = {place: m for place, m in places.items() if _is_small(m)}
     large = {place: m for place, m in places.items() if not _is_small(m)}
-    limit = max(
-        (abs(value) for one in facts.shared for place in small for row in one["sharing"][place]["values"] for value in row),
-        default=1.0,
-    ) or 1.0  # fmt: skip
+    limit = (
+        max((_largest(one["sharing"][place]) for one in facts.shared for place in small), default=0) or 1.0
+    )
     maps = [heat_map(place, matrix, limit, k) for k, (place, matrix) in enumerate(small.items())]
     kept = _kept(facts.shared, list(small), at)
     frames = [_frame(facts.shared[k], list(small)) for k in kept] if small else []
     told = words or [*_sentences(facts.shared[0], line)]
     first = kept.index(at) if small else 0
     return Sharing(maps, frames, first, limit, _strongest(large), told, links)
+
+
+def _largest(matrix: Mapping[str, Any]) -> float:
+    return max(abs(float(value)) for row in matrix["values"] for value in row)
 
 
 def _is_small(matrix: Mapping[str, Any]) -> bool:
@@ -194,7 +197,9 @@ def _links(facts: Facts) -> tuple[list[str], list[Figure]]:
     return told, maps
 
 
-def _matrices(values: Mapping[str, Any], above: Sequence[str] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _matrices(
+    values: Mapping[str, Any], above: Sequence[str] = ()
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the name and the content of each matrix, down to `DEPTH` objects deep."""
     for key, value in values.items():
         if isinstance(value, dict) and len(above) < DEPTH:

@@ -9,15 +9,12 @@ from mtl.report.charts import curves, outcomes
 from mtl.report.charts.marks import Figure
 from mtl.report.curves import abscissa
 from mtl.report.page.facts import Facts, curve_metrics
-from mtl.runs.details import TaskDetails
+from mtl.runs.results.details import TaskDetails
 
 MOST_OPEN = 6
 """Most tasks whose figures stand open; of more tasks all are folded."""
 MOST_CLASSES = 20
 """Most classes of a table that is not folded."""
-MOST_FIGURES = 12
-"""Most classes of a confusion matrix that is drawn for each of many tasks."""
-CLASS_HEAD = ("rows", "precision", "recall", "F1")
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Section:
         outputs: the names of its classes or labels.
         classes: for each class or label: rows, precision, recall, F1.
         confused: the most frequent confusions, where there are too many classes for a matrix.
+        things: what its outputs are, `classes` or `labels`.
         note: why there are no figures of test rows, or an empty text.
     """
 
@@ -46,6 +44,7 @@ class Section:
     classes: Sequence[tuple[str, Sequence[float | None]]]
     confused: Sequence[Confused]
     note: str
+    things: str
     folds_classes: bool
 
 
@@ -71,13 +70,14 @@ def _section(facts: Facts, task: str) -> Section:
         ]
     elif facts.is_finished:
         note = "There is no picture of its test rows: it has no test labels, or its kind tells no counts."
-    return Section(task, figures, names, classes, confused, note, len(classes) > MOST_CLASSES)
+    things = "labels" if details is not None and details.form == "labels" else "classes"
+    return Section(task, figures, names, classes, confused, note, things, len(classes) > MOST_CLASSES)
 
 
 def _outputs(details: TaskDetails, names: Sequence[str]) -> list[str]:
     """The names of the classes or labels that details count; a yes-or-no task has one output and two answers."""
     if details.form == "yes_or_no":
-        return ["no", "yes"]
+        return list(names) if len(names) == 2 else ["no", "yes"]
     return [*names, *(f"class {k}" for k in range(len(names), len(details.support)))]
 
 
@@ -85,7 +85,10 @@ def _learning(facts: Facts, task: str) -> Iterator[Figure]:
     place = abscissa(facts.rows)
     chosen = facts.record.selected
     selected = None if chosen is None else float(chosen.step if place == "step" else chosen.epoch)
-    several = {split: [row for row in facts.rows if row["split"] == split] for split in ("train", "validation", "test")}
+    several = {
+        split: [row for row in facts.rows if row["split"] == split]
+        for split in ("train", "validation", "test")
+    }
     for metric in curve_metrics(facts, task):
         lines = {
             split: [(row[place], row[key]) for row in rows if row.get(key) is not None]
