@@ -34,7 +34,9 @@ def table(folder: Any) -> Any:
         number = f"{1000 + 40 * own[0]:.2f}" if draws.random() > 0.2 else ""
         sold = str(int(own[1] > 0)) if draws.random() > 0.5 else ""
         grade, colour = int(np.digitize(own[2], [-1, 0, 1])), "rgb"[int(np.digitize(own[3], [-0.5, 0.5]))]
-        lines.append(f"{row[0]},{row[1]},{row[2]},{number},{sold},{grade},{colour},{tags},{draws.random():.2f}")
+        lines.append(
+            f"{row[0]},{row[1]},{row[2]},{number},{sold},{grade},{colour},{tags},{draws.random():.2f}"
+        )
     path = folder / "t.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -107,7 +109,10 @@ def test_classes(task: str, made: Made, found: dict[str, dict[str, Any]]) -> Non
     each = metrics.precision_recall_fscore_support(
         label, predicted["class"], labels=range(n_classes), zero_division=np.nan
     )
-    assert own["confusion"] == metrics.confusion_matrix(label, predicted["class"], labels=range(n_classes)).tolist()
+    assert (
+        own["confusion"]
+        == metrics.confusion_matrix(label, predicted["class"], labels=range(n_classes)).tolist()
+    )
     for name, values in zip(("precision", "recall", "f1", "support"), each, strict=True):
         assert np.array(own[name], float) == pytest.approx(values, abs=1e-6, nan_ok=True), name
     top, hit = predicted["p"].max(1), predicted["class"] == label

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,13 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
     *("--remote-debugging-pipe", "--force-color-profile=srgb"),
 )  # fmt: skip
+START = (
+    "import fcntl, os, sys\n"
+    "pipes = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]\n"
+    "os.dup2(pipes[0], 3), os.dup2(pipes[1], 4)\n"
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
+"""The browser reads commands from descriptor 3 and answers on 4."""
 PATIENCE = 60.0
 """Seconds to wait for an answer on a busy machine."""
 
@@ -142,9 +150,12 @@ def browser(profile: Path) -> Iterator[Browser]:
     receives, writes = os.pipe()
     command = [require_chromium(), *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(
-        ["/bin/sh", "-c", f'exec "$@" 3<&{reads} 4>&{writes}', "sh", *command],
-        pass_fds=(reads, writes), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", START, str(reads), str(writes), *command],
+        pass_fds=(reads, writes),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     os.close(reads)
     os.close(writes)
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from mtl.report.charts.marks import SERIES, Figure, Scale, axes, box, cut, range_of, shown
 from mtl.runs.results.details import Curve
 
-POINTS = 150
+POINTS = 100
 """Most points of a line; a longer one is thinned evenly."""
 FEW_POINTS = 20
 """Most points that are marked one by one."""
@@ -68,8 +68,8 @@ def precision_recall(curves: Sequence[Curve | None], names: Sequence[str], share
     axes(figure, x, y, "recall", "precision")
     for k, (curve, name, _) in enumerate(drawn):
         steps = [(x(0), y(curve.precision[0]))] if curve.precision else []
-        for recall, precision in zip(curve.recall, curve.precision, strict=True):
-            steps.append((x(recall), y(precision)))
+        points = list(zip(curve.recall, curve.precision, strict=True))
+        steps += [(x(recall), y(precision)) for recall, precision in _thinned(points)]
         figure.line(steps, f"series-{k % SERIES}")
         if name:
             figure.legend.append((f"series-{k % SERIES}", cut(name, 40)))
@@ -91,7 +91,7 @@ def label_curve(arms: Mapping[str, Sequence[tuple[float, float, float, float]]],
     """
     points = [point for line in arms.values() for point in line]
     ends = [f"{arm} {shown(line[-1][1])}" for arm, line in arms.items()]
-    figure = Figure(f"{metric} over the number of labels; with all of them {', '.join(ends)}", width=460)
+    figure = Figure(f"{metric} over the number of labels; with all of them {', '.join(ends)}")
     values = [value for point in points for value in point[1:]]
     labels = [point[0] for point in points]
     low, high = range_of(values)

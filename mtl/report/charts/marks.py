@@ -74,7 +74,10 @@ class Figure:
 
 
 def _short(value: float | str | None) -> float | str | None:
-    return round(value, 1) if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    value = round(value, 1)
+    return int(value) if value == int(value) else value
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,13 @@ def shown(value: float | None) -> str:
 def amount(value: float | None) -> str:
     """A number of rows, which is whole unless rows have weights."""
     return number(int(value) if value is not None and value == int(value) else value)
+
+
+def brief(value: float | None) -> str:
+    """A spread or a probability with two significant digits; one that is too small to matter is told as such."""
+    if value is None:
+        return "-"
+    return "< 0.001" if 0 < value < 0.001 else f"{float(f'{value:.2g}'):g}"
 
 
 def axes(

@@ -35,7 +35,12 @@ def confusion(counts: Sequence[Sequence[float]], names: Sequence[str]) -> Figure
                 width=cell, height=height, fill_opacity=f"{_opacity(share, count):.2f}",
             )  # fmt: skip
             if n <= MOST_WRITTEN:
-                figure.text(left + (j + 0.5) * cell, y + height / 2 + 4, _brief(count), "count")
+                figure.text(
+                    left + (j + 0.5) * cell,
+                    y + height / 2 + 4,
+                    _brief(count),
+                    "count" if count else "count zero",
+                )
         if n <= MOST_WRITTEN or height >= 9:
             figure.text(left - 6, y + height / 2 + 4, cut(names[i], 14), "tick", "end")
     bottom = top + n * height

@@ -177,7 +177,7 @@ def _runs(folder: Path, found: CompareFile) -> dict[str, list[tuple[str, str]]]:
     left = MOST_RUNS
     for arm in found.arms:
         own = folder / "runs" / arm
-        if own.parent != folder / "runs" or not own.is_dir():  # a name must not lead elsewhere
+        if arm == ".." or own.parent != folder / "runs" or not own.is_dir():  # a name must not lead elsewhere
             continue
         for record in sorted(own.glob("**/run.json"))[:left]:
             run, left = record.parent.relative_to(folder), left - 1

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from mtl import __version__
 from mtl.console import counted, duration, number
 from mtl.report.charts.intervals import key_of
-from mtl.report.charts.marks import amount
+from mtl.report.charts.marks import amount, brief
 
 STYLE, SCRIPT = "style.css", "page.js"
 
@@ -33,6 +33,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": number,
         "amount": amount,
+        "brief": brief,
         "counted": counted,
         "duration": duration,
     }

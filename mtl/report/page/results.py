@@ -10,7 +10,7 @@ import numpy as np
 from mtl.console import counted
 from mtl.report.charts.intervals import Interval, strip
 from mtl.report.charts.marks import Figure, cut, range_of
-from mtl.report.curves import LABEL_UNIT, UNITS
+from mtl.report.curves import LABEL_UNIT, PERFECT, SHARE, UNITS
 from mtl.report.page.facts import Facts
 
 LEVEL = 95
@@ -121,14 +121,23 @@ def _domains(rows: Sequence[Row]) -> dict[tuple[str, str], Interval]:
     for row in rows:
         values = [row.value, row.best, *row.baselines.values(), *(row.interval or ())]
         found.setdefault(_key(row), []).extend(value for value in values if value is not None)
-    return {key: range_of(values) for key, values in found.items() if values}
+    return {key: _range(key[0], values) for key, values in found.items() if values}
+
+
+def _range(metric: str, values: Sequence[float]) -> Interval:
+    """The range of a strip; that of a share stays between 0 and 1."""
+    low, high = range_of(values)
+    name = metric.replace(" ", "_")
+    if UNITS.get(name) in (SHARE, PERFECT):
+        high = min(high, 1.0)
+    return (max(low, 0.0) if UNITS.get(name) == SHARE else low), high
 
 
 def _key(row: Row) -> tuple[str, str]:
     """Errors of different tasks have no common scale; scores have."""
     return (
         row.metric,
-        "" if UNITS.get(row.metric.replace(" ", "_")) in ("0 to 1", "1 is perfect") else row.task,
+        "" if UNITS.get(row.metric.replace(" ", "_")) in (SHARE, PERFECT) else row.task,
     )
 
 
@@ -154,7 +163,7 @@ def verdict(split: str, rows: Sequence[Row], is_finished: bool) -> Iterator[str]
         _article(name) for name in dict.fromkeys(n for row in compared for n in row.baselines)
     )
     if len(better) == len(compared):
-        whole = "The task is" if len(compared) == 1 else f"All {len(compared)} tasks are"
+        whole = {1: "The task is", 2: "Both tasks are"}.get(len(compared), f"All {len(compared)} tasks are")
         yield f"{whole} better than {names}{_how_clear(better)}."
         return
     worse = [row.task for row in compared if not row.beats]

@@ -23,6 +23,8 @@ MOST_FRAMES = 200
 MOST_NAMED = 40
 """Most rows or columns of a map; a larger matrix is told by its largest weights."""
 MOST_WRITTEN = 8
+MOST_TOLD = 12
+"""Most rows and columns of a map whose cells tell their names and values to a pointer; those of many take much room."""
 STRONGEST = 30
 DEPTH = 4
 """Objects of links.json within each other that are searched for matrices."""
@@ -109,8 +111,8 @@ def heat_map(place: str, matrix: Mapping[str, Any], limit: float, number_of_map:
     targets, sources, values = matrix["targets"], matrix["sources"], matrix["values"]
     n = max(len(targets), len(sources))
     figure = Figure(f"{place}: how much each of {len(targets)} targets takes from each source", title=place)
-    figure.width = 340 if n <= 12 else 480
-    figure.wide = n > 12
+    figure.width = 340 if n <= MOST_TOLD else 480
+    figure.wide = n > 20
     left, top = 96.0, 24.0
     cell = min(64.0, (figure.width - left - 8) / len(sources))
     height = min(cell, 40.0)
@@ -121,7 +123,7 @@ def heat_map(place: str, matrix: Mapping[str, Any], limit: float, number_of_map:
         for j, source in enumerate(sources):
             x, value = left + j * cell, float(values[i][j])
             figure.add(
-                "rect", "", f"{target} from {source}: {shown(value)}",
+                "rect", "", f"{target} from {source}: {shown(value)}" if n <= MOST_TOLD else "",
                 css="weight" if value >= 0 else "weight negative", x=x, y=y, width=cell, height=height,
                 fill_opacity=f"{FAINTEST * min(abs(value) / limit, 1):.3f}",
             )  # fmt: skip

@@ -23,7 +23,7 @@
         cell.classList.toggle("negative", value < 0);
         cell.setAttribute("fill-opacity", strongest * Math.min(Math.abs(value) / limit, 1));
         const title = cell.querySelector("title");
-        title.textContent = `${title.textContent.replace(/: [^:]*$/, "")}: ${value}`;
+        if (title) title.textContent = `${title.textContent.replace(/: [^:]*$/, "")}: ${value}`;
         if (map.counts.length) map.counts[i].textContent = text(value);
       });
     });
