@@ -96,7 +96,8 @@ def page(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> It
 
 def test_the_pages() -> None:
     assert set(PAGES) == {
-        *("recipe", "data", "tasks", "missing_labels", "sharing", "plugins", "resuming", "reliability")
+        *("recipe", "data", "tasks", "missing_labels", "sharing", "plugins", "resuming", "reliability"),
+        "reports",
     }
 
 
