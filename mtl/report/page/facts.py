@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe
-from mtl.runs.folder import RunFolder
+from mtl.runs.folder import RECORD, RunFolder
 from mtl.runs.logs import SHARING, TIMINGS, read_timings
-from mtl.runs.record import RunRecord
+from mtl.runs.record import PUT_BACK, RunRecord, fault_in
 from mtl.runs.results.details import (
     BOOTSTRAP,
     TEST_DETAILS,
@@ -20,11 +22,13 @@ from mtl.runs.results.details import (
     DetailsFile,
     Headline,
     TaskDetails,
+    TaskResult,
     read_checked,
     read_object,
 )
 
 LINKS = "links.json"
+_RESULTS = TypeAdapter(dict[str, TaskResult])
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Facts:
         rows, shared, timings: the lines of the logs.
         links: what was shared as the run found it, if it has that.
         recipe: the text of the resolved recipe.
+        task_results: task -> its result, where each task has a selected step of its own.
     """
 
     folder: RunFolder
@@ -51,6 +56,13 @@ class Facts:
     timings: list[dict[str, Any]]
     links: dict[str, Any] | None
     recipe: str
+    task_results: Mapping[str, TaskResult]
+
+    def selected(self, task: str) -> tuple[int, int] | None:
+        """The step and the epoch of a task's result."""
+        own = self.task_results.get(task)
+        chosen = own if own is not None else self.record.selected
+        return None if chosen is None else (chosen.step, chosen.epoch)
 
     @property
     def record(self) -> RunRecord:
@@ -93,7 +105,23 @@ def read_facts(folder: RunFolder, standing: tuple[str, int] | None = None) -> Fa
         timings=read_timings(folder.path / TIMINGS),
         links=read_object(folder.path / LINKS),
         recipe=folder.recipe().read_text(encoding="utf-8"),
+        task_results=_task_results(folder) if selected is not None else {},
     )
+
+
+def _task_results(folder: RunFolder) -> dict[str, TaskResult]:
+    """`task_results` of run.json, which a run has if its recipe asks for the best step of each task.
+
+    Raises:
+        UserError: they are not what a run writes.
+    """
+    found = (folder.record.model_extra or {}).get("task_results") or getattr(
+        folder.record, "task_results", None
+    )
+    try:
+        return _RESULTS.validate_python(found or {})
+    except ValidationError as error:
+        raise UserError(str(folder.path / RECORD), f"task_results: {fault_in(error)}", PUT_BACK) from None
 
 
 def _headlines(folder: RunFolder) -> dict[str, Headline]:

@@ -75,8 +75,10 @@ def _shown(facts: Facts) -> tuple[str, Mapping[str, float | None]]:
 
 def _row(facts: Facts, task: str, split: str, values: Mapping[str, float | None]) -> Row:
     headline, record = facts.headlines[task], facts.record
-    value = values.get(f"{split}/{task}/{headline.metric}")
     stem = f"{split}/{task}/"
+    if split == "test" and task in facts.task_results:
+        values = {**values, **{f"{stem}{name}": at for name, at in facts.task_results[task].test.items()}}
+    value = values.get(f"{stem}{headline.metric}")
     found = {
         name.removeprefix(stem): at for name, at in (record.baselines or {}).items() if name.startswith(stem)
     }

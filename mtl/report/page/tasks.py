@@ -63,6 +63,7 @@ def _section(facts: Facts, task: str) -> Section:
         figures += _of_test_rows(details, outputs, facts.headlines[task].unit)
         table = zip(details.support, details.precision, details.recall, details.f1, strict=False)
         classes = [(name, row) for name, row in zip(outputs, table, strict=False)]
+        note = _of_another_step(facts, task)
         confused = [
             Confused(outputs[int(true)], outputs[int(predicted)], rows)
             for true, predicted, rows in details.confusions or ()
@@ -74,6 +75,17 @@ def _section(facts: Facts, task: str) -> Section:
     return Section(task, figures, names, classes, confused, note, things, len(classes) > MOST_CLASSES)
 
 
+def _of_another_step(facts: Facts, task: str) -> str:
+    """What a reader must know if the pictures are of other weights than the result."""
+    own, chosen = facts.task_results.get(task), facts.record.selected
+    if own is None or chosen is None or own.step == chosen.step:
+        return ""
+    return (
+        f"The result of this task is that of step {own.step:,}, which validation chose for it; "
+        f"the pictures of test rows are those of step {chosen.step:,}."
+    )
+
+
 def _outputs(details: TaskDetails, names: Sequence[str]) -> list[str]:
     """The names of the classes or labels that details count; a yes-or-no task has one output and two answers."""
     if details.form == "yes_or_no":
@@ -83,8 +95,8 @@ def _outputs(details: TaskDetails, names: Sequence[str]) -> list[str]:
 
 def _learning(facts: Facts, task: str) -> Iterator[Figure]:
     place = abscissa(facts.rows)
-    chosen = facts.record.selected
-    selected = None if chosen is None else float(chosen.step if place == "step" else chosen.epoch)
+    chosen = facts.selected(task)
+    selected = None if chosen is None else float(chosen[0] if place == "step" else chosen[1])
     several = {
         split: [row for row in facts.rows if row["split"] == split]
         for split in ("train", "validation", "test")

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from mtl.errors import UserError, quoted
 from mtl.runs.disk import plain_size, write_whole
 from mtl.runs.json_text import strict_json
-from mtl.runs.record import PUT_BACK, Shape, Step, Word, fault_in, shown, unreadable
+from mtl.runs.record import PUT_BACK, Count, Shape, Step, Word, fault_in, shown, unreadable
 
 TEST_DETAILS, BOOTSTRAP = "test_details.json", "bootstrap.json"
 MOST_BYTES = 64_000_000
@@ -80,6 +80,14 @@ class DetailsFile(Shape):
     step: Step
     headlines: dict[Word, Headline]
     tasks: dict[Word, TaskDetails]
+
+
+class TaskResult(Shape):
+    """The result of one task at the step that was selected for it."""
+
+    step: Step
+    epoch: Count
+    test: dict[Word, float | None]
 
 
 class Resampled(Shape):

@@ -202,6 +202,22 @@ def test_the_verdict_compares_with_the_best_baseline(run: RunFolder) -> None:
     assert sentence(run, **near).endswith("though the 95% interval of size reaches a baseline.")
 
 
+def test_each_task_may_have_a_step_of_its_own(run: RunFolder) -> None:
+    own = {"shape": {"step": 20, "epoch": 2, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.4321}}}
+    path = run.path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "task_results": own}))
+    page = page_of(run.path)
+    assert "0.4321" in page.words
+    assert (
+        "that of step 20, which validation chose for it; the pictures of test rows are those of step 30."
+        in page.words
+    )
+    own["shape"]["step"] = -1
+    path.write_text(json.dumps({**json.loads(path.read_text()), "task_results": own}))
+    with pytest.raises(UserError, match=r"run\.json: task_results: shape\.step is -1"):
+        write_report(run.path)
+
+
 # --- what was shared ----------------------------------------------------------------------------------------
 
 
