@@ -228,8 +228,8 @@ def test_a_curve_needs_rows_on_both_sides() -> None:
 
 
 @pytest.mark.slow
-def test_a_million_rows_of_forty_tasks_take_a_minute() -> None:
-    """Two thirds of it is the network; 40 s on two busy cores."""
+def test_a_million_rows_of_forty_tasks() -> None:
+    """Every 100,000 rows took 1.4 s of one core, an evaluation alone 0.5 s."""
     recipe = load_recipe(
         {
             "schema_version": 1,

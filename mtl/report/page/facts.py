@@ -115,11 +115,8 @@ def _task_results(folder: RunFolder) -> dict[str, TaskResult]:
     Raises:
         UserError: they are not what a run writes.
     """
-    found = (folder.record.model_extra or {}).get("task_results") or getattr(
-        folder.record, "task_results", None
-    )
     try:
-        return _RESULTS.validate_python(found or {})
+        return _RESULTS.validate_python(folder.record.plain().get("task_results", {}))
     except ValidationError as error:
         raise UserError(str(folder.path / RECORD), f"task_results: {fault_in(error)}", PUT_BACK) from None
 
