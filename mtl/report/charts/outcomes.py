@@ -96,7 +96,9 @@ def residual_histogram(residuals: Residuals, unit: str) -> Figure:
     figure = Figure(
         f"histogram of prediction minus label, from {shown(residuals.edges[0])} to {shown(residuals.edges[-1])}",
         title="Residuals",
-        note=f"{amount(beyond)} rows lie beyond the ends" if beyond else "",
+        note=f"{amount(beyond)} {'row lies' if beyond == 1 else 'rows lie'} beyond the ends"
+        if beyond
+        else "",
     )
     x, y = box(figure, (residuals.edges[0], residuals.edges[-1]), (0, max(residuals.counts) * 1.05 or 1))
     axes(figure, x, y, name, "rows")
