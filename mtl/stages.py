@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
-Stage = Literal[
-    "load", "forward", "backward", "step", "evaluate", "log", "save", "retain", "finish", "plot", "report"
-]
+Stage = Literal["load", "forward", "backward", "step", "evaluate", "log", "save", "retain", "finish", "plot"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 Listener = Callable[[Stage], None]

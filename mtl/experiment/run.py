@@ -213,7 +213,6 @@ def _write_report(folder: RunFolder, stream: Stream) -> None:
     """Write the page of a finished run; a fault of it costs nothing but the page, which can be written again."""
     from mtl.report.page.write import write_run_report
 
-    stages.reached("report")
     try:
         write_run_report(folder, ("finished", folder.record.step))
     except Exception as error:  # the run is finished and recorded, and its exit code must say so
