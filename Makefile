@@ -20,7 +20,7 @@ from mtl.sources.fashion_mnist import fetch; fetch()"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run data apt-data apt-strace test slow faults fuzz soak check format docs clean
+.PHONY: help run data apt-data apt-strace apt-chromium test slow faults fuzz soak check format docs clean
 
 help: ## list the targets
 	@echo "Targets (VENV=$(VENV) PYTHON=$(PYTHON)):"
@@ -34,7 +34,8 @@ data: $(INSTALLED) ## find Fashion-MNIST on this machine, or else get it
 
 apt-data: PACKAGE := dataset-fashion-mnist
 apt-strace: PACKAGE := strace
-apt-data apt-strace:
+apt-chromium: PACKAGE := chromium
+apt-data apt-strace apt-chromium:
 	@command -v apt-get >/dev/null || { echo "make: no apt-get here to install $(PACKAGE) with" >&2; exit 1; }
 	@if [ "$$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi; \
 	echo "installing the Debian package $(PACKAGE)"; \

@@ -72,7 +72,7 @@ for command in (
     training.run,
     comparing.compare,
     *(recipes.validate, recipes.init, recipes.list_, recipes.show, recipes.cp, recipes.summary),
-    *(runs.evaluate, sharing.sharing, runs.predict, runs.runs, runs.checkpoints),
+    *(runs.evaluate, sharing.sharing, runs.report, runs.predict, runs.runs, runs.checkpoints),
     *(recipes.schema, doctor),
 ):
     cli.add_command(command)

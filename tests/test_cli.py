@@ -41,7 +41,7 @@ class Parity(mtl.tasks.Multiclass):
 """
 RUN_FILES = {
     *("recipe.yaml", "recipe.resolved.yaml", "run.json", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
-    *("sharing.jsonl", ".lock"),
+    *("sharing.jsonl", "test_details.json", "report.html", ".lock"),
 }
 STEP_FILES = {
     "model.safetensors",
@@ -277,6 +277,7 @@ def test_a_run_says_how_it_went(finished: Done) -> None:
         (results["test/a/accuracy"] + results["test/b/accuracy"]) / 2
     )
     assert "run folder: done  (results in metrics.csv, pictures in plots/)" in lines
+    assert "report: done/report.html  (one page; open it in a browser)" in lines
 
 
 def test_the_shipped_example_runs(capsys: Capture, folder: Path) -> None:

@@ -97,7 +97,7 @@ def page(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> It
 def test_the_pages() -> None:
     assert set(PAGES) == {
         *("recipe", "data", "tasks", "missing_labels", "sharing", "comparing"),
-        *("plugins", "resuming", "reliability", "trackers"),
+        *("plugins", "resuming", "reliability", "trackers", "reports"),
     }
 
 

@@ -75,6 +75,7 @@ def expected(checkout: Path) -> set[str]:
         "mtl/recipes/*.yaml",
         "mtl/recipes/recipe.schema.json",
         "mtl/sources/fashion_mnist_sample/*",
+        "mtl/report/templates/*",
     )
     return {str(path.relative_to(checkout)) for pattern in patterns for path in checkout.glob(pattern)}
 
@@ -96,6 +97,8 @@ def test_expected_files_are_of_every_sort(checkout: Path) -> None:
         "mtl/recipes/fashion_stitch.yaml",
         "mtl/recipes/recipe.schema.json",
         "mtl/py.typed",
+        "mtl/report/templates/run.html.j2",
+        "mtl/report/templates/style.css",
         "fashion_mnist_sample/train-images-idx3-ubyte.gz",
     ):
         assert any(name.endswith(ending) for name in names), ending

@@ -40,6 +40,8 @@ def closing_lines(trainer: Trainer, path: Path, ended: Ended) -> Iterator[str]:
     for label, task in _told(tasks, values):
         yield f"{label}{task}: {in_words(tasks[task], values[task])}"
     yield f"run folder: {path}  (results in metrics.csv, pictures in plots/)"
+    if (path / "report.html").is_file():
+        yield f"report: {path / 'report.html'}  (one page; open it in a browser)"
     yield from _next(trainer, path, ended.plugins)
 
 

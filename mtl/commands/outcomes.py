@@ -41,7 +41,7 @@ OLDEST_TORCH = "2.10"
 """Older versions have CVE-2026-24747."""
 PACKAGES = {
     **{name: name for name in ("torch", "torchmetrics", "pydantic", "safetensors", "numpy", "scipy")},
-    **{name: name for name in ("pyarrow", "pooch", "matplotlib", "rich")},
+    **{name: name for name in ("pyarrow", "pooch", "matplotlib", "jinja2", "rich")},
     "yaml": "pyyaml",
     "PIL": "pillow",
 }

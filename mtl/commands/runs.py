@@ -107,6 +107,17 @@ def _loaded(run_folder: str, device: str) -> TrainedModel:
 
 
 @click.command()
+@click.argument("folder", metavar="RUN|COMPARE")
+@debug_option
+def report(folder: str, debug: bool) -> None:
+    """Write report.html of a run, or compare.html of a comparison, from its folder alone; prints its path."""
+    require_torch()
+    from mtl.report.page.write import write_report
+
+    say(str(write_report(folder)))
+
+
+@click.command()
 @click.argument("root", required=False)
 @debug_option
 def runs(root: str | None, debug: bool) -> None:

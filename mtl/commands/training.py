@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--extend-schedule", is_flag=True, help="With --resume and more epochs: stretch the schedule.")
 @click.option("--allow-nonfinite", is_flag=True, help="With --resume: take weights that are NaN or infinite.")
 @click.option("--require-bitwise", is_flag=True, help="With --resume: refuse another version or machine.")
+@click.option("--no-report", is_flag=True, help="Do not write report.html at the end.")
 @plugin_option
 @debug_option
 def run(
@@ -50,6 +51,7 @@ def run(
     extend_schedule: bool,
     allow_nonfinite: bool,
     require_bitwise: bool,
+    no_report: bool,
     plugins: tuple[str, ...],
     debug: bool,
 ) -> None:
@@ -72,7 +74,7 @@ def run(
         if resume is None and (given := [name for name, given in options.items() if given]):
             name = given[0].replace("_", "-")
             raise UserError(f"--{name}", "is for a run that goes on", "add --resume RUN")
-    _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run)
+    _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run, not no_report)
 
 
 def _run_to_resume(recipe: str | None, out: str | None, resume: str | None) -> str | None:
@@ -97,6 +99,7 @@ def _train(
     plugins: Sequence[str],
     options: Mapping[str, bool],
     dry_run: bool,
+    report: bool,
 ) -> None:
     from mtl.recipe.load import load_recipe
 
@@ -115,9 +118,9 @@ def _train(
             if dry_run:
                 say(_foretold(experiment.foretell(loaded, out, (console,))))
                 return
-            experiment.run(loaded, out=out, plugins=plugins, listeners=(console,))
+            experiment.run(loaded, out=out, plugins=plugins, listeners=(console,), report=report)
             return
-        asked = Resumption(Path(resume), overrides, loaded, plugins, **options)
+        asked = Resumption(Path(resume), overrides, loaded, plugins, **options, report=report)
         if dry_run:
             say("\n".join(resuming.foretell(asked, (console,))))
         else:

@@ -12,6 +12,7 @@ from mtl.evaluation.baseline import baselines
 from mtl.evaluation.bootstrap import Resampled, resampled
 from mtl.evaluation.decisions import apply, fit_decisions
 from mtl.evaluation.derived import derived_baselines
+from mtl.evaluation.details import test_details
 from mtl.evaluation.meter import Values
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
@@ -20,6 +21,7 @@ from mtl.runs.bootstrap_file import write_bootstrap
 from mtl.runs.folder import RunFolder
 from mtl.runs.logs import METRICS
 from mtl.runs.record import Selected, TaskResult
+from mtl.runs.results.details import write_test_details
 from mtl.training.events import Listener, Noted
 from mtl.training.loop import evaluate_split, row_of
 from mtl.training.progress import Progress
@@ -66,6 +68,7 @@ def finish(
         found = _resampled(trainer, list(trainer.recipe.tasks), between)
     write_bootstrap(folder.path, found)
     _write_results(trainer.progress, folder, chosen, rows)
+    _write_details(trainer, folder, chosen, between)
     # after the results, so that a fault of a plug-in's loss costs the run nothing but its baselines
     recipe, built, dataset = trainer.recipe, trainer.built, trainer.dataset
     values, told = baselines(recipe, built.groups, dataset, "test", between)
@@ -167,6 +170,24 @@ def _decide(trainer: Trainer, folder: RunFolder) -> bool:
 def _evaluate_test(trainer: Trainer, chosen: Selected, between: Callable[[], None]) -> dict[str, Any]:
     row = row_of(trainer.progress, "test", evaluate_split(trainer, "test", between), chosen.epoch)
     return {**row, "step": chosen.step}
+
+
+def _write_details(
+    trainer: Trainer, folder: RunFolder, chosen: Selected, between: Callable[[], None]
+) -> None:
+    """Write what the pictures of a report need of the test rows; it follows the results, which do not depend on it."""
+    recipe, dataset = trainer.recipe, trainer.dataset
+    headlines = {
+        task: {
+            "kind": spec.kind,
+            "metric": spec.headline,
+            "higher_is_better": spec.higher_is_better,
+            "unit": spec.label_unit,
+        }
+        for task, spec in recipe.tasks.items()
+    }
+    found = test_details(trainer.built.model, recipe.tasks, dataset, dataset.splits["test"], between)
+    write_test_details(folder.path, chosen.step, headlines, found)
 
 
 def _write_results(

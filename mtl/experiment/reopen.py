@@ -32,6 +32,7 @@ class Resumption:
         extend_schedule: stretch the learning rate's schedule over the new number of steps.
         allow_nonfinite: accept infinite and NaN weights.
         require_bitwise: refuse another version or machine.
+        report: write `report.html` at the end.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Resumption:
     extend_schedule: bool = False
     allow_nonfinite: bool = False
     require_bitwise: bool = False
+    report: bool = True
 
 
 @dataclass(frozen=True)

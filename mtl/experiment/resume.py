@@ -30,6 +30,7 @@ def resume(
     extend_schedule: bool = False,
     allow_nonfinite: bool = False,
     require_bitwise: bool = False,
+    report: bool = True,
 ) -> Result:
     """Resume a run from its newest whole checkpoint.
 
@@ -44,12 +45,13 @@ def resume(
             stays the same, and the steps after its end use its last value.
         allow_nonfinite: accept a checkpoint with infinite or NaN weights.
         require_bitwise: refuse another version or machine, on which the bits may differ; otherwise a warning tells it.
+        report: whether the run writes `report.html` at its end.
 
     Raises:
         UserError: there is no run or no usable checkpoint, or the data or the recipe changed.
     """
     asked = Resumption(
-        Path(path), overrides, recipe, plugins, extend_schedule, allow_nonfinite, require_bitwise
+        Path(path), overrides, recipe, plugins, extend_schedule, allow_nonfinite, require_bitwise, report
     )
     return go_on(asked, listeners)
 
@@ -74,7 +76,7 @@ def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
         except BaseException:
             folder.release()
             raise
-        return train(trainer, folder, stream, parent, save_first)
+        return train(trainer, folder, stream, parent, save_first, asked.report)
 
 
 def _adjust(

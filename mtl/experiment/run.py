@@ -19,7 +19,7 @@ from mtl.console import counted, file_size
 from mtl.data.files.opening import opened_once
 from mtl.data.memory import is_out_of_memory
 from mtl.dataset.assemble import load_dataset
-from mtl.errors import EnvironmentFault, NotFinite
+from mtl.errors import EnvironmentFault, NotFinite, UserError, quoted
 from mtl.experiment.facts import first_record
 from mtl.experiment.finish import finish, selected_of
 from mtl.experiment.recorder import Recorder
@@ -65,6 +65,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     plugins: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
+    report: bool = True,
 ) -> Result:
     """Train a recipe and write its run folder.
 
@@ -74,6 +75,7 @@ def run(
         out: the run folder; default `runs/<recipe>/<utc>-<suffix>`.
         plugins: the plug-ins that were loaded, for the record.
         listeners: the listeners that receive each event after it was written down; by default none.
+        report: whether the run writes `report.html` at its end.
 
     Raises:
         UserError: the recipe or the data are at fault; nothing was written then.
@@ -90,7 +92,8 @@ def run(
         record = first_record(trainer, plugins)
         with StopSignals():  # a signal during the making of the folder is obeyed after it
             folder = RunFolder.create(Path(out) if out is not None else None, recipe, record)
-            return train(trainer, folder, stream, save_first=recipe.train.init_from is not None)
+            warm = recipe.train.init_from is not None
+            return train(trainer, folder, stream, save_first=warm, report=report)
 
 
 def foretell(
@@ -164,6 +167,7 @@ def train(
     stream: Stream,
     parent: int | None = None,
     save_first: bool = False,
+    report: bool = True,
 ) -> Result:
     """Run `fit` with logs, checkpoints and the record, and evaluate the test split at the end.
 
@@ -175,6 +179,7 @@ def train(
         stream: the listeners.
         parent: the step that the run was resumed from, or None.
         save_first: commit a checkpoint before the first step, since the recipe alone does not reproduce the state.
+        report: write `report.html` at the end.
     """
     folder.hold()
     try:
@@ -194,6 +199,8 @@ def train(
                 stages.reached("plot")
                 tasks = trainer.recipe.tasks
                 plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
+                if report:
+                    _write_report(folder, stream)
                 stop.check()
                 tracking.finish(stop.check)
     finally:
@@ -204,6 +211,18 @@ def train(
     plugins, baselines = tuple(record.plugins), record.baselines or {}
     stream.on(Ended(result.metrics, selected.epoch, selected.step, baselines, plugins))
     return result
+
+
+def _write_report(folder: RunFolder, stream: Stream) -> None:
+    """Write the page of a finished run; a fault of it costs nothing but the page, which can be written again."""
+    from mtl.report.page.write import write_run_report
+
+    try:
+        write_run_report(folder, ("finished", folder.record.step))
+    except Exception as error:  # the run is finished and recorded, and its exit code must say so
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {quoted(str(error))}"
+        text = f"no report is drawn: {what}; `mtl report {folder.path}` tries again"
+        stream.on(Warned(text))
 
 
 @contextmanager

@@ -22,20 +22,20 @@ NO_VALUE = "#e4e4e4"
 """The colour of a cell of a heat map whose value is undefined."""
 MAX_NAMED_PLACES = 8
 """Most epochs or steps that are named below a heat map."""
-LABEL_UNIT = "in the unit of the label"
+LABEL_UNIT, SHARE, PERFECT = "in the unit of the label", "0 to 1", "1 is perfect"
 UNITS = {
     "loss": "mean per label",
     "loss_weight": "factor",
     **dict.fromkeys(("rmse", "mae", "bias"), LABEL_UNIT),
     "mse": "in the square of the label's unit",
-    **dict.fromkeys(("r2", "quadratic_kappa", "cohen_kappa"), "1 is perfect"),
+    **dict.fromkeys(("r2", "quadratic_kappa", "cohen_kappa"), PERFECT),
     **dict.fromkeys(
         (
             *("accuracy", "balanced_accuracy", "f1", "macro_f1", "micro_f1", "precision", "recall"),
             *("macro_precision", "macro_recall", "specificity", "brier"),
             *("auroc", "macro_auroc", "average_precision", "macro_average_precision", "calibration_error"),
         ),
-        "0 to 1",
+        SHARE,
     ),
 }
 """Metric -> its unit or range; a metric of a plug-in has none."""

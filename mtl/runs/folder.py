@@ -30,7 +30,7 @@ SIBLINGS = 1000
 """If a path is not a run, at most this many folders beside it are searched for a similar name."""
 
 _LEFTOVER = re.compile(
-    r"\..+\.(json|csv|yaml|jsonl)-[0-9]+-[0-9a-f]{8}"
+    r"\..+\.(json|csv|yaml|jsonl|html)-[0-9]+-[0-9a-f]{8}"
 )  # an interrupted `write_whole` leaves it
 _BEGUN = re.compile(r"\.lock|recipe(\.resolved)?\.yaml|" + _LEFTOVER.pattern)
 

@@ -45,7 +45,7 @@ class _Metrics(Shape):
     step: Step
 
 
-class _Matrix(Shape):
+class Matrix(Shape):
     """How much each target takes from each source, at one place of the network."""
 
     targets: list[Word]
@@ -64,7 +64,15 @@ class _Sharing(Shape):
 
     epoch: Count
     step: Step
-    sharing: Annotated[dict[Word, _Matrix], Field(min_length=1)]
+    sharing: Annotated[dict[Word, Matrix], Field(min_length=1)]
+
+
+class _Timing(Shape):
+    """A line of timings.jsonl: the seconds of each activity in an epoch."""
+
+    epoch: Count
+    seconds: dict[Word, Annotated[float, Field(ge=0)]]
+    rows_per_second: Annotated[float, Field(ge=0)]
 
 
 LINES: Mapping[str, type[Shape]] = {METRICS: _Metrics, SHARING: _Sharing}
@@ -205,6 +213,26 @@ def read_lines(path: Path, length: int | None = None) -> list[dict[str, Any]]:
             rows.append(_row(line, shape))
         except _NoRow as fault:
             raise UserError(f"{path}:{number}", str(fault), PUT_BACK) from None
+    return rows
+
+
+def read_timings(path: Path) -> list[dict[str, Any]]:
+    """The lines of timings.jsonl without those that a power cut damaged, since timings are not synced.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        plain_size(path)
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(path, error) from None
+    rows = []
+    for line in lines:
+        with suppress(_NoRow):
+            rows.append(_row(line, _Timing))
     return rows
 
 

@@ -129,7 +129,7 @@ def test_a_small_and_simple_terminal(folder: Path, capsys: Capture) -> None:  # 
 def test_the_oldest_torch_is_that_of_the_package() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'"torch>={outcomes.OLDEST_TORCH}"' in text
-    named = set(re.findall(r'^    "([a-z]+)[><=]', text, re.MULTILINE))
+    named = set(re.findall(r'^    "([a-z0-9]+)[><=]', text, re.MULTILINE))
     assert set(outcomes.PACKAGES.values()) <= named
 
 

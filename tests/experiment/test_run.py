@@ -246,7 +246,7 @@ def test_the_run_folder(tmp_path: Path) -> None:
     names = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").iterdir()}
     assert names == {
         ".lock", "run.json", "recipe.yaml", "recipe.resolved.yaml", "metrics.jsonl", "metrics.csv",
-        "sharing.jsonl", "timings.jsonl", "checkpoints", "plots", "bootstrap.json",
+        "sharing.jsonl", "timings.jsonl", "test_details.json", "report.html", "checkpoints", "plots", "bootstrap.json",
     }  # fmt: skip
     assert {p.name for p in (tmp_path / "run/plots").iterdir()} == {
         "curves_loss.png", "curves_accuracy.png", "sharing.png", "sharing_history.png",
