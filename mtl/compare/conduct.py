@@ -167,7 +167,9 @@ class _Comparison:
         if self.asked.confirm and outcome["leading"] is not None:
             outcome = self._confirmed(outcome, seeds, per_step)
         outcome["tuning"] = self.trials
-        write_outcome(self.folder, outcome)
+        fault = write_outcome(self.folder, outcome)
+        if fault is not None:
+            self.watcher.says(fault)
         return outcome
 
     def _tune(self, per_step: float, notices: Sequence[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mtl.errors import UserError
-from mtl.runs.disk import plain_size, write_whole
-from mtl.runs.json_text import canonical_json, strict_json
-from mtl.runs.record import PUT_BACK, Count, Shape, Word, fault_in, unreadable
+from mtl.runs.disk import write_whole
+from mtl.runs.json_text import canonical_json
+from mtl.runs.record import Count, Shape, Word
+from mtl.runs.results.reading import read_checked
 
 PLAN = "plan.json"
 
@@ -73,15 +73,4 @@ def read_memory(folder: Path) -> Memory | None:
     Raises:
         UserError: the file cannot be read, or is not what a comparison writes.
     """
-    path = folder / PLAN
-    try:
-        plain_size(path)
-        return Memory.model_validate(strict_json(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except ValidationError as error:
-        raise UserError(str(path), fault_in(error), PUT_BACK) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(str(path), f"cannot be read: {error}", PUT_BACK) from None
+    return read_checked(folder / PLAN, Memory)

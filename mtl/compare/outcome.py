@@ -20,7 +20,9 @@ from mtl.compare.statistics.judge import judge
 from mtl.compare.statistics.paired import Array
 from mtl.compare.statistics.verdicts import BETTER, WORSE
 from mtl.console import number
+from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
+from mtl.report.page.write import write_report
 from mtl.runs.disk import write_whole
 from mtl.runs.json_text import canonical_json
 
@@ -220,8 +222,11 @@ def _sd(values: Sequence[float | None]) -> float | None:
     return statistics.stdev(known) if len(known) > 1 else None
 
 
-def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
-    """Write compare.json, compare.csv with a row for each arm, task and seed, and timings.json with the clocks.
+def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> str | None:
+    """Write compare.json, compare.csv with a row for each arm, task and seed, timings.json, and compare.html.
+
+    Returns:
+        Why there is no compare.html, or None.
 
     Raises:
         EnvironmentFault: the disk refused.
@@ -230,6 +235,12 @@ def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
     write_whole(folder / TIMES, canonical_json(outcome["timings"]))
     write_whole(folder / TABLE, _table(outcome).encode())
     write_whole(folder / COMPARE, canonical_json(lasting))
+    try:
+        write_report(folder)
+    except Exception as error:  # a fault of a picture costs nobody the comparison
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return f"no page is drawn: {what}; `mtl report {folder}` tries again"
+    return None
 
 
 def _table(outcome: Mapping[str, Any]) -> str:

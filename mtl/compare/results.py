@@ -11,9 +11,9 @@ from mtl.compare.plan import PlannedRun
 from mtl.compare.references.make import read_reference
 from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
-from mtl.runs.bootstrap_file import BOOTSTRAP, Bootstrap, read_bootstrap
 from mtl.runs.logs import TIMINGS, read_lines
 from mtl.runs.record import RunRecord, read_record
+from mtl.runs.results.bootstrap import Bootstrap, read_bootstrap
 
 Values = dict[str, list[float | None]]
 
@@ -107,7 +107,7 @@ def _add_seed(recipe: Recipe, found: Found, own: ArmResults, runs: Sequence[Plan
         n_parameters += record.parameters
         seconds += _seconds(run.folder)
         tasks = [run.part] if run.part else list(recipe.tasks)
-        bootstrap = read_bootstrap(run.folder) if (run.folder / BOOTSTRAP).exists() else None
+        bootstrap = read_bootstrap(run.folder)
         for task in tasks:
             _add_task(recipe, found, own, task, record, bootstrap, alone=bool(run.part))
         if found.record is None and record.status == "finished":
@@ -171,7 +171,7 @@ def _add_reference(recipe: Recipe, found: Found, own: ArmResults, folder: Path) 
         own.values[task] = [value]
         own.validation[task] = [reference.values.get(f"validation/{task}/{spec.headline}")]
         own.one_model[task] = [value]
-        if task in bootstrap.tasks:
+        if bootstrap is not None and task in bootstrap.tasks:
             own.replicates[task] = [list(bootstrap.tasks[task].replicates)]
     own.models, own.seconds, own.told = len(own.values), [reference.seconds], list(reference.told)
 

@@ -17,10 +17,10 @@ from mtl.evaluation.meter import Values
 from mtl.experiment.facts import model_record
 from mtl.experiment.recorder import Recorder
 from mtl.runs import checkpoint, state
-from mtl.runs.bootstrap_file import write_bootstrap
 from mtl.runs.folder import RunFolder
 from mtl.runs.logs import METRICS
 from mtl.runs.record import Selected, TaskResult
+from mtl.runs.results.bootstrap import write_bootstrap
 from mtl.runs.results.details import write_test_details
 from mtl.training.events import Listener, Noted
 from mtl.training.loop import evaluate_split, row_of

@@ -9,7 +9,7 @@ import pytest
 import mtl
 from mtl.errors import UserError
 from mtl.evaluation.bootstrap import REPLICATES, Draws
-from mtl.runs.bootstrap_file import BOOTSTRAP, read_bootstrap
+from mtl.runs.results.bootstrap import BOOTSTRAP, read_bootstrap
 
 
 def run(out: Path, **overrides: str) -> Path:

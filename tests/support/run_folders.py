@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mtl.evaluation.bootstrap import Resampled
 from mtl.runs.folder import RunFolder
+from mtl.runs.results.bootstrap import write_bootstrap
 from mtl.runs.results.details import write_test_details
 from tests.support.records import MODEL, record
 
@@ -73,10 +74,9 @@ def add_resamples(run: RunFolder, spread: float = 0.01, replicates: int = 200) -
     for name, value in run.record.results.items():
         assert value is not None
         own = draws.normal(value, spread, replicates).tolist()
-        tasks[name.split("/")[1]] = {"metric": "accuracy", "value": value, "replicates": own}
-    content = {"schema_version": 1, "units": "rows", "n_units": 200, "tasks": tasks}
-    (run.path / "bootstrap.json").write_text(json.dumps(content), encoding="utf-8")
-    return {task: own["replicates"] for task, own in tasks.items()}
+        tasks[name.split("/")[1]] = Resampled("accuracy", value, tuple(own), n_units=200, by_group=False)
+    write_bootstrap(run.path, tasks)
+    return {task: list(own.replicates) for task, own in tasks.items()}
 
 
 def _details(matrix: np.ndarray) -> dict[str, Any]:

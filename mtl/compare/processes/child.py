@@ -104,9 +104,9 @@ def _run(job: Mapping[str, Any], plugins: Sequence[str], reports: Any) -> None:
 
     out = Path(job["out"])
     if (out / "run.json").exists():
-        resume(out, plugins=plugins, listeners=(Position(),))
+        resume(out, plugins=plugins, listeners=(Position(),), report=False)
     else:
-        run(job["recipe"], out=out, plugins=plugins, listeners=(Position(),))
+        run(job["recipe"], out=out, plugins=plugins, listeners=(Position(),), report=False)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mtl.errors import UserError
-from mtl.runs.disk import make_folder, plain_size, write_whole
-from mtl.runs.json_text import canonical_json, strict_json
-from mtl.runs.record import PUT_BACK, MetricName, Number, Shape, Word, fault_in, unreadable
+from mtl.runs.disk import make_folder, write_whole
+from mtl.runs.json_text import canonical_json
+from mtl.runs.record import MetricName, Number, Shape, Word
+from mtl.runs.results.reading import read_checked
 
 REFERENCE = "reference.json"
 
@@ -39,18 +39,7 @@ def read_reference(folder: Path) -> Reference | None:
     Raises:
         UserError: the file cannot be read, or is not what a comparison writes.
     """
-    path = folder / REFERENCE
-    try:
-        plain_size(path)
-        return Reference.model_validate(strict_json(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except ValidationError as error:
-        raise UserError(str(path), fault_in(error), PUT_BACK) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(str(path), f"cannot be read: {error}", PUT_BACK) from None
+    return read_checked(folder / REFERENCE, Reference)
 
 
 def make(job: Mapping[str, Any]) -> None:
@@ -69,7 +58,7 @@ def make(job: Mapping[str, Any]) -> None:
     from mtl.dataset.header import header_of
     from mtl.evaluation.bootstrap import resampled
     from mtl.recipe.load import load_recipe
-    from mtl.runs.bootstrap_file import write_bootstrap
+    from mtl.runs.results.bootstrap import write_bootstrap
     from mtl.task_groups import task_groups
 
     recipe, folder = load_recipe(job["recipe"]), Path(job["out"])

@@ -18,7 +18,7 @@ from mtl.report.charts.marks import Figure
 from mtl.report.page.compare_file import ArmSeconds, CompareFile, Comparison
 from mtl.report.page.render import render
 from mtl.runs.record import PUT_BACK, fault_in
-from mtl.runs.results.details import read_checked, read_object
+from mtl.runs.results.reading import read_checked, read_object
 
 COMPARISON, TIMINGS = "compare.json", "timings.json"
 MOST_OPEN = 8

@@ -8,27 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe
-from mtl.runs.folder import RECORD, RunFolder
+from mtl.runs.folder import RunFolder
 from mtl.runs.logs import SHARING, TIMINGS, read_timings
-from mtl.runs.record import PUT_BACK, RunRecord, fault_in
-from mtl.runs.results.details import (
-    BOOTSTRAP,
-    TEST_DETAILS,
-    Bootstrap,
-    DetailsFile,
-    Headline,
-    TaskDetails,
-    TaskResult,
-    read_checked,
-    read_object,
-)
+from mtl.runs.record import RunRecord, TaskResult
+from mtl.runs.results.bootstrap import Bootstrap, read_bootstrap
+from mtl.runs.results.details import TEST_DETAILS, DetailsFile, Headline, TaskDetails
+from mtl.runs.results.reading import read_checked, read_object
 
 LINKS = "links.json"
-_RESULTS = TypeAdapter(dict[str, TaskResult])
 
 
 @dataclass(frozen=True)
@@ -99,26 +88,14 @@ def read_facts(folder: RunFolder, standing: tuple[str, int] | None = None) -> Fa
         standing=standing or folder.standing(),
         headlines=details.headlines if details is not None else _headlines(folder),
         details=details.tasks if details is not None else {},
-        bootstrap=read_checked(folder.path / BOOTSTRAP, Bootstrap) if selected is not None else None,
+        bootstrap=read_bootstrap(folder.path) if selected is not None else None,
         rows=folder.logs.rows(),
         shared=folder.logs.rows(SHARING),
         timings=read_timings(folder.path / TIMINGS),
         links=read_object(folder.path / LINKS),
         recipe=folder.recipe().read_text(encoding="utf-8"),
-        task_results=_task_results(folder) if selected is not None else {},
+        task_results=folder.record.task_results or {},
     )
-
-
-def _task_results(folder: RunFolder) -> dict[str, TaskResult]:
-    """`task_results` of run.json, which a run has if its recipe asks for the best step of each task.
-
-    Raises:
-        UserError: they are not what a run writes.
-    """
-    try:
-        return _RESULTS.validate_python(folder.record.plain().get("task_results", {}))
-    except ValidationError as error:
-        raise UserError(str(folder.path / RECORD), f"task_results: {fault_in(error)}", PUT_BACK) from None
 
 
 def _headlines(folder: RunFolder) -> dict[str, Headline]:

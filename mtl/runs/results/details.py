@@ -1,22 +1,18 @@
-"""Files beside run.json that reports read: what pictures need of the test rows, and resamples of the test results."""
+"""test_details.json: what the pictures of a report need of the test rows."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mtl.errors import UserError, quoted
-from mtl.runs.disk import plain_size, write_whole
-from mtl.runs.json_text import strict_json
-from mtl.runs.record import PUT_BACK, Count, Shape, Step, Word, fault_in, shown, unreadable
+from mtl.runs.disk import write_whole
+from mtl.runs.record import Shape, Step, Word
 
-TEST_DETAILS, BOOTSTRAP = "test_details.json", "bootstrap.json"
-MOST_BYTES = 64_000_000
-"""A larger file is refused, since reading takes ten times as much memory."""
+TEST_DETAILS = "test_details.json"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -82,34 +78,6 @@ class DetailsFile(Shape):
     tasks: dict[Word, TaskDetails]
 
 
-class TaskResult(Shape):
-    """The result of one task at the step that was selected for it."""
-
-    step: Step
-    epoch: Count
-    test: dict[Word, float | None]
-
-
-class Resampled(Shape):
-    """The headline metric of one task on resamples of the test rows; a metric may be undefined on one."""
-
-    metric: Word
-    value: float | None
-    replicates: list[float | None]
-
-
-class Bootstrap(Shape):
-    """The content of bootstrap.json."""
-
-    schema_version: Literal[1]
-    units: Word
-    n_units: Annotated[int, Field(ge=0)]
-    tasks: dict[Word, Resampled]
-
-
-Content = TypeVar("Content", bound=Shape)
-
-
 def write_test_details(
     folder: Path, step: int, headlines: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Any]
 ) -> None:
@@ -121,37 +89,3 @@ def write_test_details(
     content = {"schema_version": 1, "step": step, "headlines": dict(headlines), "tasks": dict(tasks)}
     text = json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n"  # keys keep the recipe's order
     write_whole(folder / TEST_DETAILS, text.encode())
-
-
-def read_checked(path: Path, shape: type[Content]) -> Content | None:
-    """The content of a JSON file that mtl has written, or None without the file.
-
-    Raises:
-        UserError: the file cannot be read, is too large, or its content is not what mtl writes.
-    """
-    values = read_object(path)
-    try:
-        return None if values is None else shape.model_validate(values)
-    except ValidationError as error:
-        raise UserError(str(path), fault_in(error), PUT_BACK) from None
-
-
-def read_object(path: Path) -> dict[str, Any] | None:
-    """The object of a JSON file, or None without the file.
-
-    Raises:
-        UserError: the file cannot be read, is too large, or holds no object.
-    """
-    try:
-        if plain_size(path) > MOST_BYTES:
-            raise UserError(str(path), f"is larger than {MOST_BYTES // 10**6} MB", PUT_BACK)
-        values = strict_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(str(path), f"cannot be read: {shown(str(error))}") from None
-    if not isinstance(values, dict):
-        raise UserError(str(path), f"holds {quoted(values)}, which is no object", PUT_BACK)
-    return values

@@ -293,7 +293,7 @@ def test_details_of_an_earlier_end_are_left_out(run: RunFolder) -> None:
         ("test_details.json", "[]", "test_details.json: holds [], which is no object; put back the one that the run"),
         ("test_details.json", '{"schema_version": 2}', "schema_version is 2, which no run writes"),
         ("bootstrap.json", '{"schema_version": 1, "schema_version": 1}', "bootstrap.json: cannot be read: a key"),
-        ("bootstrap.json", '{"schema_version": 1}', "bootstrap.json: has no 'units'"),
+        ("bootstrap.json", '{"schema_version": 1}', "bootstrap.json: has no 'tasks'"),
         ("links.json", "NaN", "links.json: cannot be read: NaN is not allowed"),
         ("links.json", '{"a": {"targets": ["t"], "sources": [], "values": [[1.0]]}}', "links.json: a: the values"),
         ("recipe.resolved.yaml", "name: other\n", "recipe.resolved.yaml is not as the run wrote it"),

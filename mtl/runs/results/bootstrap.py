@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mtl.errors import UserError
 from mtl.evaluation.bootstrap import Resampled
-from mtl.runs.disk import plain_size, write_whole
-from mtl.runs.json_text import canonical_json, strict_json
-from mtl.runs.record import PUT_BACK, Count, Number, Shape, Word, fault_in, unreadable
+from mtl.runs.disk import write_whole
+from mtl.runs.json_text import canonical_json
+from mtl.runs.record import Count, Number, Shape, Word
+from mtl.runs.results.reading import read_checked
 
 BOOTSTRAP = "bootstrap.json"
 
@@ -45,19 +45,10 @@ def write_bootstrap(folder: Path, found: Mapping[str, Resampled]) -> None:
     write_whole(folder / BOOTSTRAP, canonical_json({"schema_version": 1, "tasks": tasks}))
 
 
-def read_bootstrap(folder: Path) -> Bootstrap:
-    """The content of bootstrap.json of a finished run.
+def read_bootstrap(folder: Path) -> Bootstrap | None:
+    """The content of bootstrap.json; None if the run has none.
 
     Raises:
-        UserError: the file is not there, cannot be read, or is not what a run writes.
+        UserError: the file cannot be read, or is not what a run writes.
     """
-    path = folder / BOOTSTRAP
-    try:
-        plain_size(path)
-        return Bootstrap.model_validate(strict_json(path.read_bytes()))
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except ValidationError as error:
-        raise UserError(str(path), fault_in(error), PUT_BACK) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(str(path), f"cannot be read: {error}", PUT_BACK) from None
+    return read_checked(folder / BOOTSTRAP, Bootstrap)

@@ -1,0 +1,52 @@
+"""The checked reading of the JSON files that mtl writes beside run.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from mtl.errors import UserError, quoted
+from mtl.runs.disk import plain_size
+from mtl.runs.json_text import strict_json
+from mtl.runs.record import PUT_BACK, Shape, fault_in, shown, unreadable
+
+MOST_BYTES = 64_000_000
+"""A larger file is refused, since reading takes ten times as much memory."""
+
+Content = TypeVar("Content", bound=Shape)
+
+
+def read_checked(path: Path, shape: type[Content]) -> Content | None:
+    """The content of a JSON file that mtl has written, or None without the file.
+
+    Raises:
+        UserError: the file cannot be read, is too large, or its content is not what mtl writes.
+    """
+    values = read_object(path)
+    try:
+        return None if values is None else shape.model_validate(values)
+    except ValidationError as error:
+        raise UserError(str(path), fault_in(error), PUT_BACK) from None
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object of a JSON file, or None without the file.
+
+    Raises:
+        UserError: the file cannot be read, is too large, or holds no object.
+    """
+    try:
+        if plain_size(path) > MOST_BYTES:
+            raise UserError(str(path), f"is larger than {MOST_BYTES // 10**6} MB", PUT_BACK)
+        values = strict_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(str(path), f"cannot be read: {shown(str(error))}") from None
+    if not isinstance(values, dict):
+        raise UserError(str(path), f"holds {quoted(values)}, which is no object", PUT_BACK)
+    return values
