@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def outcome_of(
     )
     collapsed = parts.pop("collapsed")
     beside = _beside(Bench(tasks, arms, Pairs(tuple(seeds), n_units, resampled)), _lead(parts))
-    parts["comparisons"] += [each.plain() for each in beside]
+    parts["comparisons"] = [_named(each) for each in (*parts["comparisons"], *(c.plain() for c in beside))]
     parts["summary"] += [*_told_beside(beside), _highest(recipe, found)]
     return {
         "schema_version": 1,
@@ -138,6 +139,12 @@ def _judged(found: Found) -> dict[str, judged.Arm]:
     return arms
 
 
+def _named(comparison: dict[str, Any]) -> dict[str, Any]:
+    """A comparison whose joined sterile control has the name of the arm that was run for its task."""
+    own = {key: comparison[key] for key in ("arm", "against") if comparison[key] == STERILE.rstrip(":")}
+    return {**comparison, **dict.fromkeys(own, f"{STERILE}{comparison['task']}")}
+
+
 def _replicates(own: ArmResults) -> dict[str, Array]:
     """Task -> (seeds, R); a task is left out if a seed has none."""
     return {
@@ -193,6 +200,7 @@ def _task(recipe: Recipe, task: str) -> dict[str, Any]:
 def _arm(own: ArmResults, collapsed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "what": own.arm.what,
+        "folder": own.arm.folder,
         "role": own.arm.role,
         "parameters": own.parameters,
         "models": own.models,
@@ -234,7 +242,8 @@ def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> str | None:
     lasting = {key: value for key, value in outcome.items() if key != "timings"}
     write_whole(folder / TIMES, canonical_json(outcome["timings"]))
     write_whole(folder / TABLE, _table(outcome).encode())
-    write_whole(folder / COMPARE, canonical_json(lasting))
+    text = json.dumps(lasting, allow_nan=False, indent=1) + "\n"  # tasks and arms keep their order
+    write_whole(folder / COMPARE, text.encode())
     try:
         write_report(folder)
     except Exception as error:  # a fault of a picture costs nobody the comparison
