@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import click
 
 from mtl import __version__
-from mtl.commands import comparing, recipes, runs, sharing, training
+from mtl.commands import recipes, runs, sharing, training
+from mtl.commands.compare.command import compare
 from mtl.commands.options import debug_option
 from mtl.commands.outcomes import guarded
 from mtl.console import say
@@ -70,7 +71,7 @@ def doctor(debug: bool) -> None:
 
 for command in (
     training.run,
-    comparing.compare,
+    compare,
     *(recipes.validate, recipes.init, recipes.list_, recipes.show, recipes.cp, recipes.summary),
     *(runs.evaluate, sharing.sharing, runs.report, runs.predict, runs.runs, runs.checkpoints),
     *(recipes.schema, doctor),

@@ -80,8 +80,8 @@ def _next(trainer: Trainer, path: Path, plugins: Sequence[str]) -> Iterator[str]
         yield f"  mtl predict {run} --input FILE --output predicted.csv{needed}"
     elif trainer.recipe.model.sharing.kind != "none" and len(tasks) > 1:
         again = shlex.quote(str(path / "recipe.resolved.yaml"))
-        yield "next: does sharing help? Train the same tasks without it, and compare:"
-        yield f"  mtl run {again} '~model.sharing' name={trainer.recipe.name[:70]}_alone{needed}"
+        yield "next: does sharing help? Compare it with networks that share nothing:"
+        yield f"  mtl compare {again}{needed}"
     else:
         yield "next: measure it again:"
         yield f"  mtl eval {run}{needed}"

@@ -84,7 +84,7 @@ def compare(
     }
     fractions = fractions_of(label_fraction)
     require_torch()
-    from mtl.commands.compare_watch import CompareConsole
+    from mtl.commands.compare.console import CompareConsole
     from mtl.compare.conduct import conduct
     from mtl.compare.label_curve import conduct_curve
     from mtl.compare.request import Asked

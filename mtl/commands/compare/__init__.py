@@ -1,0 +1,1 @@
+"""`mtl compare`: the command, and what a person sees of a comparison."""
