@@ -57,6 +57,10 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
         trainer, device = prepare(changed(asked.recipe, asked.common))
     folder = asked.out or Path("runs", asked.recipe.name, f"compare-{_sha256(asked)[:8]}")
+    if asked.recipe.tune and "validation" not in trainer.dataset.splits:
+        with asked.recipe.at("tune"):
+            what = "validation chooses the settings, and no rows are held out for it"
+            raise UserError("", what, "set data.split.validation")
     facts = facts_of(trainer)
     arms = arms_of(asked.recipe, asked.arms or default_arms(asked.recipe, facts), facts)
     arms += [_outside(name, path, arms) for name, path in asked.predictions.items()]

@@ -124,7 +124,9 @@ def _runs(
         own += _same_steps(recipe, steps) if "data.drop_unlabelled=true" in changes else ()
         own += _permuted_anew(changes, seed)
         path = folder / "runs" / arm.folder / part / f"seed-{seed}"
-        yield PlannedRun(arm.name, part, seed, path, changed(arm.recipe or recipe, own))
+        made = changed(arm.recipe or recipe, own)
+        require_comparable(made)
+        yield PlannedRun(arm.name, part, seed, path, made)
 
 
 def _pinned(recipe: Recipe, seed: int, settings: Settings) -> tuple[str, ...]:
