@@ -73,7 +73,7 @@ def outcome_of(
     collapsed = parts.pop("collapsed")
     beside = _beside(Bench(tasks, arms, Pairs(tuple(seeds), n_units, resampled)), _lead(parts))
     parts["comparisons"] = [_named(each) for each in (*parts["comparisons"], *(c.plain() for c in beside))]
-    parts["summary"] += [*_told_beside(beside), _highest(recipe, found)]
+    parts["summary"] += [*_told_beside(beside), *_told_derived(recipe, found), _highest(recipe, found)]
     return {
         "schema_version": 1,
         "recipe": {"name": recipe.name, "description": recipe.description, "sha256": recipe.sha256()},
@@ -165,6 +165,26 @@ def _beside(bench: Bench, lead: str | None) -> list[Comparison]:
 def _told_beside(compared: Sequence[Comparison]) -> list[str]:
     """The sentences about references that are better or worse than the leading arm."""
     return [f"{each.words}." for each in compared if each.verdict.verdict in (BETTER, WORSE)]
+
+
+def _told_derived(recipe: Recipe, found: Found) -> list[str]:
+    """What the prediction of another task alone reaches for each derived label, in the arm that does this best."""
+    lines = []
+    for task, by_arm in found.derived.items():
+        spec = recipe.tasks[task]
+        means = {arm: mean for arm, values in by_arm.items() if (mean := _mean(values)) is not None}
+        own = {arm: mean for arm in means if (mean := _mean(found.arms[arm].values[task])) is not None}
+        if not own:
+            continue
+        pick = max if spec.higher_is_better else min
+        arm, head = pick(means, key=lambda name: means[name]), pick(own, key=lambda name: own[name])
+        metric = spec.headline.replace("_", " ")
+        lines.append(
+            f"{task} follows from {spec.derives_from}: deriving it from that prediction reaches "
+            f"{number(means[arm])} {metric} "
+            f"in {arm}, and its own head reaches {number(own[head])} in {head}."
+        )
+    return lines
 
 
 def _highest(recipe: Recipe, found: Found) -> str:

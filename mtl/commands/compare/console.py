@@ -122,6 +122,11 @@ class CompareConsole:
         for task, own in outcome["transfer"].items():
             if not own["claimed"] and any(arm.endswith(f":{task}") for arm in outcome["arms"]):
                 say(f"{own['sentence']}.")
+        for arm, trials in (outcome["tuning"] or {}).items():
+            for trial in trials:
+                values = ", ".join(f"{task} {number(value)}" for task, value in trial["validation"].items())
+                chosen = " (chosen)" if trial["chosen"] else ""
+                say(f"tuning of {arm}: {' '.join(trial['changes'])}: validation {values}{chosen}")
         say()
         say(_arms_table(outcome))
         say(f"comparison: {folder}  (compare.html, compare.json, compare.csv)")
