@@ -105,7 +105,7 @@ def test_of_many_tasks_without_a_value_the_first_are_told() -> None:
         (
             (),
             None,
-            "mtl run 'runs/small/a b/recipe.resolved.yaml' '~model.sharing' name=synthetic_stitch_alone",
+            "mtl compare 'runs/small/a b/recipe.resolved.yaml'",
         ),
         ((), "a layout", "mtl predict 'runs/small/a b' --input FILE --output predicted.csv"),
         (("~model.sharing",), None, "mtl eval 'runs/small/a b'"),
@@ -119,10 +119,10 @@ def test_the_next_command(overrides: Sequence[str], layout: Any, command: str) -
 
 def test_the_next_command_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ("data.source.rows=200", "data.source.test_rows=50", "train.epochs=1")
+    small = ("data.source.rows=400", "data.source.test_rows=150", "train.epochs=1")
     command = good(called(capsys, "run", "synthetic_stitch", *small)).splitlines()[-1]
     arguments = shlex.split(command)[1:]
-    assert arguments[:1] == ["run"]
-    again = good(called(capsys, *arguments)).splitlines()
-    assert again[-1].startswith("  mtl eval runs/synthetic_stitch_alone/")
-    good(called(capsys, *shlex.split(again[-1])[1:]))
+    assert arguments[:1] == ["compare"]
+    done = called(capsys, *arguments, "--arms", "single,sharing", "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("comparison: runs/synthetic_stitch/compare-")

@@ -178,12 +178,14 @@ def test_logits_of_probabilities_give_them_back(name: str) -> None:
     target, outputs = task_samples.encoded(spec), task_samples.outputs_of(spec)
     module = task_samples.module_of(spec, spec.n_outputs(outputs), *[spec.constants(target, outputs)] * 2)
     rng = np.random.default_rng(0)
-    p_BTC = torch.from_numpy(rng.dirichlet(np.ones(len(outputs)), (7, 2)))
-    logits_BTO = module.logits_of(p_BTC)
+    p_BTC = torch.from_numpy(rng.dirichlet(np.ones(len(outputs)), (7, 2))).float()
+    logits_BTO = module.logits_of(module.predicted_of(p_BTC))
     assert logits_BTO.shape == (7, 2, spec.n_outputs(outputs))
     torch.testing.assert_close(module.class_probabilities(logits_BTO), p_BTC)
     certain_BTC = torch.eye(len(outputs), dtype=torch.float32).unsqueeze(1).expand(-1, 2, -1)
-    torch.testing.assert_close(module.class_probabilities(module.logits_of(certain_BTC)), certain_BTC)
+    torch.testing.assert_close(
+        module.class_probabilities(module.logits_of(module.predicted_of(certain_BTC))), certain_BTC
+    )
 
 
 def test_a_run_records_it_and_shows_it_last(folder: Path, capsys: Capture) -> None:

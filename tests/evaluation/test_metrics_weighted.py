@@ -51,7 +51,7 @@ def made(folder: Path, weighted: bool = True, **changes: Any) -> dict[str, Any]:
         },
         tasks={
             "yes": {"kind": "binary", "target": "yes", "metrics": every["binary"], **own},
-            "plain": {"kind": "binary", "target": "yes", "metrics": every["binary"]},
+            "plain": {"kind": "binary", "target": "yes", "metrics": every["binary"], "derived_from": "yes"},
             "size": {"kind": "multiclass", "target": "size", "metrics": every["multiclass"], **own},
             "price": {"kind": "regression", "target": "price", "metrics": every["regression"], **own},
         },
