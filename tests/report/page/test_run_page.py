@@ -249,7 +249,7 @@ def test_links_are_told_with_their_shares_and_the_losses_when_they_are_cut(run: 
     assert "on average over" not in page.words
     assert "fc1: share of each source: how much each of 2 targets takes from each source" in page.labels
     assert (
-        "task without shape without size shape - +0.200 ± 0.040 used size -0.100 ± 0.010 hurts –"
+        "task without shape without size shape - +0.200 ± 0.040 used size -0.100 ± 0.010 hurts -"
         in page.words
     )
     assert "Losses when one link is cut, on 1,234 validation rows" in page.words
