@@ -79,7 +79,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     many = make_run(folder / "many", {f"a task with the number {t}": ["a", "b", "c"] for t in range(40)})
     wide = make_run(folder / "wide", {"kind": [f"class {k}" for k in range(100)]}, rows=4000)
-    compared = make_comparison(folder / "compared", exploratory=True, looks=3)
+    compared = make_comparison(folder / "compared", looks=3)
     runs = {
         name: run.path
         for name, run in (("usual", usual), ("hostile", hostile), ("many", many), ("wide", wide))

@@ -16,7 +16,7 @@ from mtl.errors import UserError
 from mtl.report.charts.curves import label_curve
 from mtl.report.charts.marks import Figure
 from mtl.report.page.compare_file import ArmSeconds, CompareFile, TaskFacts
-from mtl.report.page.compare_rows import differences_of, metric_of, unit_of, verdicts_of
+from mtl.report.page.compare_rows import beside_of, differences_of, metric_of, unit_of, verdicts_of
 from mtl.report.page.render import render
 from mtl.runs.record import PUT_BACK, fault_in
 from mtl.runs.results.reading import read_checked, read_object
@@ -26,7 +26,7 @@ MOST_OPEN = 8
 """Most tasks whose figures stand open."""
 MOST_RUNS = 2000
 """Most run folders that a page links."""
-ROLES = {"single": "no sharing", "candidate": "sharing"}
+ROLES = {"single": "no sharing"}
 """Role of an arm -> what it does, where its name does not say so."""
 CAUTIONS = ("Exploratory:", "Interim:")
 """How the sentences of a summary begin that a reader must see."""
@@ -67,6 +67,7 @@ def compare_page(folder: Path) -> bytes:
         "cautions": [sentence for sentence in found.summary[1:] if sentence.startswith(CAUTIONS)],
         "further": _further(found),
         "verdicts": verdicts_of(found),
+        "beside": beside_of(found),
         "metrics": {task: _metric(facts) for task, facts in found.tasks.items()},
         "cells": _cells(found),
         "differences": {task: differences_of(found, task) for task in found.tasks},
@@ -112,9 +113,10 @@ def _seconds(path: Path) -> Mapping[str, ArmSeconds]:
 
 
 def _further(found: CompareFile) -> list[str]:
-    """The sentences of the summary that no table of the first section tells."""
+    """The sentences of the summary that neither a table of the first section nor the section on the mean tells."""
     told = {f"{one.sentence}." for one in found.tasks_verdict.values()}
     told |= {f"{one.sentence}." for one in (found.delta_m or {}).values()}
+    told |= {f"{one.words}." for one in found.comparisons}
     if found.leading is not None:
         told.add(f"{found.leading.sentence}.")
     collapsed = tuple(f"{arm} collapsed on " for arm, own in found.arms.items() if own.collapsed)

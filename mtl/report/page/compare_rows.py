@@ -81,6 +81,17 @@ def verdicts_of(found: CompareFile) -> list[Verdict]:
     return verdicts
 
 
+def beside_of(found: CompareFile) -> list[Verdict]:
+    """A row for each further comparison that the summary tells: the leading arm against trees, one tower, and so on."""
+    verdicts = []
+    known = {one.sentence for one in found.tasks_verdict.values()}
+    for c in found.comparisons:
+        if f"{c.words}." in found.summary and c.words not in known:
+            row = _row(c, found.tasks[c.task], c.against)
+            verdicts.append(Verdict(c.task, metric_of(found.tasks[c.task]), c.verdict, c.words, row))
+    return verdicts
+
+
 def metric_of(facts: TaskFacts) -> str:
     """The name of a metric as text."""
     return facts.metric.replace("_", " ")
