@@ -73,6 +73,7 @@ def compare_page(folder: Path) -> bytes:
         "differences": {task: differences_of(found, task) for task in found.tasks},
         "derived": _derived(found),
         "label_curves": _label_curves(found),
+        "of_curve": _of_curve(found),
         "of_part": _of_part(found),
         "parts": _parts(folder, found),
         "costs": _costs(found, _seconds(folder / TIMINGS)),
@@ -113,18 +114,26 @@ def _seconds(path: Path) -> Mapping[str, ArmSeconds]:
 
 
 def _further(found: CompareFile) -> list[str]:
-    """The sentences of the summary that neither a table of the first section nor the section on the mean tells."""
+    """The sentences of the summary that are told nowhere else on the page, or that a reader takes home."""
     told = {f"{one.sentence}." for one in found.tasks_verdict.values()}
     told |= {f"{one.sentence}." for one in (found.delta_m or {}).values()}
     told |= {f"{one.words}." for one in found.comparisons}
     if found.leading is not None:
         told.add(f"{found.leading.sentence}.")
+    told |= {*_of_curve(found)}
     collapsed = tuple(f"{arm} collapsed on " for arm, own in found.arms.items() if own.collapsed)
     return [
         sentence
         for sentence in found.summary[1:]
         if sentence not in told and not sentence.startswith((*CAUTIONS, *collapsed))
     ]
+
+
+def _of_curve(found: CompareFile) -> list[str]:
+    """The sentences of the summary about numbers of labels, which stand beside the curve."""
+    tasks = {point.task for point in found.label_curve or ()}
+    starts = tuple(f"{task}: with " for task in tasks)
+    return [sentence for sentence in found.summary[1:] if starts and sentence.startswith(starts)]
 
 
 def _metric(facts: TaskFacts) -> str:
