@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtl.report.charts.marks import Figure, Scale, cut, range_of, shown, tick_text
 
 Interval = tuple[float, float]
+FARTHEST = 1.5
+"""How far a margin is drawn at most, as a multiple of the farthest end, so that it leaves room for the differences."""
 MOST_LETTERS = 60
 """Most letters of the line below an axis."""
 
@@ -99,14 +102,15 @@ def differences(task: str, measure: str, found: Sequence[Difference], margin: fl
     figure = Figure(f"{task}, {measure}: {label}", width=width)
     ends = [0.0, *(one.difference for one in found)]
     ends += [end for one in found for pair in (one.interval, one.interval_seeds) if pair for end in pair]
+    shown_margin = min(margin or 0.0, FARTHEST * max(map(abs, ends)) or math.inf)
     if margin is not None:
-        ends += [-margin, margin]
+        ends += [-shown_margin, shown_margin]
     x = Scale(*range_of(ends), 12, width - 12)
     bottom = top + row * len(found)
     if margin is not None:
         figure.add(
-            "rect", "", f"equivalent: within {shown(margin)}", css="margin", x=x(-margin), y=top - 8,
-            width=x(margin) - x(-margin), height=bottom - top + 8,
+            "rect", "", f"equivalent: within {shown(margin)}", css="margin", x=x(-shown_margin), y=top - 8,
+            width=x(shown_margin) - x(-shown_margin), height=bottom - top + 8,
         )  # fmt: skip
     figure.add("line", css="zero", x1=x(0), x2=x(0), y1=top - 8, y2=bottom)
     figure.text(x.start, 14, "← worse", "tick", "start")

@@ -157,6 +157,14 @@ def test_differences_are_better_on_the_right() -> None:
     assert not of(differences("price", "rmse", arms(), None), "rect", "margin")
 
 
+def test_a_wide_margin_leaves_room_for_the_differences() -> None:
+    figure = differences("price", "rmse", arms(), 100.0)
+    (margin,) = of(figure, "rect", "margin")
+    assert margin.title == "equivalent: within 100.0"
+    wide, _ = of(figure, "line", "interval")
+    assert float(str(wide.attributes["x2"])) - float(str(wide.attributes["x1"])) > 100
+
+
 def test_a_label_curve_has_a_line_for_each_arm() -> None:
     line = [(100.0, 0.5, 0.4, 0.6), (1000.0, 0.7, 0.7, 0.7)]
     figure = label_curve({"single": line, "stitch": line}, "accuracy")

@@ -14,7 +14,7 @@ from mtl.report.page.compare_file import CompareFile
 from mtl.report.page.compare_rows import differences_of
 from mtl.report.page.write import write_report
 from tests.report.page.test_run_page import HOSTILE, Page
-from tests.support.comparisons import TOLD, compare_values, make_comparison, unknown_keys
+from tests.support.comparisons import TASKS, TOLD, compare_values, make_comparison, unknown_keys
 
 
 @pytest.fixture
@@ -69,6 +69,15 @@ def test_the_answer_says_nothing_twice(folder: Path) -> None:
     )
     assert "price rmse: sharing against single better +0.64 CHF +0.30 to +0.97 in words" in answer
     assert "garment accuracy: sharing against trees worse -0.57 points -0.96 to -0.17 in words" in answer
+
+
+def test_a_metric_without_a_unit_has_none_in_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = compare_values()["tasks_verdict"]["price"]["sentence"]
+    assert "0.64 CHF of rmse" in sentence
+    monkeypatch.setitem(TASKS["price"], "metrics", ["r2", "rmse"])
+    sentence = compare_values()["tasks_verdict"]["price"]["sentence"]
+    assert " of r2 (" in sentence
+    assert "CHF" not in sentence
 
 
 def test_the_page_knows_every_key_of_the_file(folder: Path) -> None:
