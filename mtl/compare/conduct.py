@@ -62,13 +62,17 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
             what = "validation chooses the settings, and no rows are held out for it"
             raise UserError("", what, "set data.split.validation")
     facts = facts_of(trainer)
+    labelled = _labelled(asked, facts)
+    if labelled:  # an epoch whose batches must have labels has another number of steps
+        with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
+            trainer, device = prepare(changed(asked.recipe, (*asked.common, *labelled)))
     arms = arms_of(asked.recipe, asked.arms or default_arms(asked.recipe, facts), facts)
     arms += [_outside(name, path, arms) for name, path in asked.predictions.items()]
     jobs = asked.jobs or (1 if device.type != "cpu" else min(MOST_JOBS, cores()))
     memory = _memory(asked, folder, max(1, cores() // jobs))
     steps = Steps(trainer.total_steps, trainer.steps_per_epoch)
     selection = selection_of(asked.recipe, "validation" in trainer.dataset.splits, steps.total)
-    settings = Settings(selection, memory.threads, asked.resample, (*asked.common, *_labelled(asked, facts)))
+    settings = Settings(selection, memory.threads, asked.resample, (*asked.common, *labelled))
     made = _Comparison(asked, folder, arms, settings, steps, jobs, memory, watcher)
     per_step, notices = _seconds_per_step(trainer), trainer.notices
     del trainer  # its rows and weights take memory that the runs need

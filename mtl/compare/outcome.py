@@ -23,6 +23,7 @@ from mtl.compare.statistics.verdicts import BETTER, WORSE
 from mtl.console import number
 from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
+from mtl.report.curves import LABEL_UNIT, UNITS
 from mtl.report.page.write import write_report
 from mtl.runs.disk import write_whole
 from mtl.runs.json_text import canonical_json
@@ -108,7 +109,7 @@ def _tasks(recipe: Recipe, found: Found) -> dict[str, judged.Task]:
         task: judged.Task(
             spec.headline,
             spec.higher_is_better,
-            spec.label_unit if spec.reads == "numbers" else "",
+            spec.label_unit if UNITS.get(spec.headline) == LABEL_UNIT else "",
             spec.margin,
             spec.weight_in_verdict,
             found.constants.get(task),

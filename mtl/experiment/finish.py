@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,8 +51,9 @@ def finish(
     chosen = selected_of(trainer)
     weights = _Weights(trainer, folder)
     found: dict[str, Resampled] = {}
+    details: dict[str, dict[str, Any]] = {}
     if trainer.recipe.train.select == "best_of_each":
-        folder.record.task_results = _each_task(weights, found, between)
+        folder.record.task_results = _each_task(weights, found, details, between)
     weights.load(chosen.step)
     decided = _decide(trainer, folder)
     rows = {row["split"]: row for row in recorder.rows if row["step"] == chosen.step}
@@ -68,7 +69,7 @@ def finish(
         found = _resampled(trainer, list(trainer.recipe.tasks), between)
     write_bootstrap(folder.path, found)
     _write_results(trainer.progress, folder, chosen, rows)
-    _write_details(trainer, folder, chosen, between)
+    _write_details(trainer, folder, chosen, details, between)
     # after the results, so that a fault of a plug-in's loss costs the run nothing but its baselines
     recipe, built, dataset = trainer.recipe, trainer.built, trainer.dataset
     values, told = baselines(recipe, built.groups, dataset, "test", between)
@@ -114,9 +115,12 @@ class _Weights:
 
 
 def _each_task(
-    weights: _Weights, found: dict[str, Resampled], between: Callable[[], None]
+    weights: _Weights,
+    found: dict[str, Resampled],
+    details: dict[str, dict[str, Any]],
+    between: Callable[[], None],
 ) -> dict[str, TaskResult]:
-    """The results of each task at its own step; `found` gets the metrics on resampled test rows there."""
+    """The results of each task at its own step; `found` gets the resampled metrics there, `details` the counts."""
     trainer, results = weights.trainer, {}
     chosen = {task: _own_step(trainer, task) for task in trainer.recipe.tasks}
     for step in sorted({own.step for own in chosen.values()}):
@@ -131,6 +135,8 @@ def _each_task(
             own = {split: _of_task(values[split], split, task) for split in values}
             results[task] = TaskResult(step=step, epoch=chosen[task].epoch, **own)
         found |= _resampled(trainer, tasks, between)
+        counts = _details(trainer, between)
+        details |= {task: counts[task] for task in tasks if task in counts}
     return {task: results[task] for task in trainer.recipe.tasks}
 
 
@@ -172,11 +178,24 @@ def _evaluate_test(trainer: Trainer, chosen: Selected, between: Callable[[], Non
     return {**row, "step": chosen.step}
 
 
+def _details(trainer: Trainer, between: Callable[[], None]) -> dict[str, dict[str, Any]]:
+    """Task -> what its pictures need of the test rows, with the weights that the network has now."""
+    rows = trainer.dataset.splits["test"]
+    return test_details(trainer.built.model, trainer.recipe.tasks, trainer.dataset, rows, between)
+
+
 def _write_details(
-    trainer: Trainer, folder: RunFolder, chosen: Selected, between: Callable[[], None]
+    trainer: Trainer,
+    folder: RunFolder,
+    chosen: Selected,
+    details: Mapping[str, dict[str, Any]],
+    between: Callable[[], None],
 ) -> None:
-    """Write what the pictures of a report need of the test rows; it follows the results, which do not depend on it."""
-    recipe, dataset = trainer.recipe, trainer.dataset
+    """Write what the pictures of a report need of the test rows; it follows the results, which do not depend on it.
+
+    `details` has the tasks whose result is that of a step of their own.
+    """
+    recipe = trainer.recipe
     headlines = {
         task: {
             "kind": spec.kind,
@@ -186,8 +205,11 @@ def _write_details(
         }
         for task, spec in recipe.tasks.items()
     }
-    found = test_details(trainer.built.model, recipe.tasks, dataset, dataset.splits["test"], between)
-    write_test_details(folder.path, chosen.step, headlines, found)
+    own = folder.record.task_results or {}
+    found = dict(details) if own else _details(trainer, between)
+    ordered = {task: found[task] for task in recipe.tasks if task in found}
+    steps = {task: result.step for task, result in own.items()}
+    write_test_details(folder.path, chosen.step, headlines, ordered, steps)
 
 
 def _write_results(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -71,6 +72,20 @@ def test_json_is_what_the_file_holds(trained: Callable[..., Path], capsys: Captu
     assert set(found) == set(KEYS)
     assert found == read_links(RunFolder.open(run))
     assert called(capsys, "sharing", run, "--json").stdout == done.stdout
+
+
+def test_the_report_of_the_run_shows_what_was_measured(trained: Callable[..., Path], capsys: Capture) -> None:
+    run = trained("three")
+    assert called(capsys, "sharing", run).returncode == 0
+    assert called(capsys, "report", run).returncode == 0
+    found = read_links(RunFolder.open(run))
+    page = html.unescape((run / "report.html").read_text(encoding="utf-8"))
+    assert found is not None
+    for word in found["words"]:
+        assert word in page
+    assert "fc1: share of each source" in page
+    assert "Losses when one link is cut, on 40 validation rows" in page
+    assert page.count(">without t") == 3
 
 
 def test_many_tasks_stay_readable(trained: Callable[..., Path], capsys: Capture) -> None:

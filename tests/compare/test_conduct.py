@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -22,7 +24,10 @@ from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.registry import load_plugin
+from mtl.report.page.compare_file import CompareFile
+from mtl.runs.results.reading import read_checked
 from tests.support.assertions import plugins_undone
+from tests.support.comparisons import unknown_keys
 from tests.support.recipes import classes, linear, recipe, stitched
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +109,24 @@ def test_what_a_comparison_leaves(done: tuple[Path, Watching]) -> None:
     assert float(rows[0]["test"]) == found["arms"]["single"]["results"]["a"]["values"][0]
     assert json.loads((folder / "timings.json").read_bytes()).keys() == {"single", "sharing"}
     assert "seconds" not in (folder / "compare.json").read_text()
+
+
+def links_of(folder: Path) -> list[str]:
+    """Where the links of the page of a comparison lead, but for its own sections; each leads to something."""
+    page = (folder / "compare.html").read_text(encoding="utf-8")
+    links = [unquote(link) for link in re.findall(r'href="([^"#][^"]*)"', page)]
+    assert [link for link in links if not (folder / link).exists()] == []
+    return links
+
+
+def test_the_page_of_a_comparison_knows_all_that_it_wrote(done: tuple[Path, Watching]) -> None:
+    folder, _ = done
+    found = read_checked(folder / "compare.json", CompareFile)
+    assert found is not None
+    assert list(unknown_keys(found)) == []
+    assert links_of(folder) == [
+        f"runs/{arm}/seed-{seed}/" for arm in ("single", "sharing") for seed in (0, 1)
+    ]
 
 
 def test_nothing_is_repeated(done: tuple[Path, Watching]) -> None:
@@ -199,6 +222,8 @@ def test_trials_choose_the_settings_of_each_arm(tmp_path: Path) -> None:
     assert len(watching.ended) == 6 + 2
     record = json.loads((tmp_path / "c/runs/sharing/seed-0/run.json").read_bytes())
     assert record["seeds"]["init"] == 0  # trials have seeds of their own
+    page = (tmp_path / "c/compare.html").read_text(encoding="utf-8")
+    assert page.count("settings tried; validation chose optimizer.lr=") == 2
 
 
 def test_a_curve_over_labels(tmp_path: Path) -> None:
@@ -211,6 +236,11 @@ def test_a_curve_over_labels(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert folder == tmp_path / "c"
     assert content(folder)["label_curve"] == found["label_curve"]
+    links = links_of(folder)
+    assert [link for link in links if link.endswith(".html")] == ["a=0.1/compare.html", "a=1/compare.html"]
+    assert "a=0.1/runs/single_rows/a/seed-0/" in links
+    assert len(links_of(folder / "a=0.1")) == 3
+    assert [*unknown_keys(read_checked(folder / "compare.json", CompareFile))] == []
     steps = {
         json.loads(path.read_bytes())["step"] for path in (tmp_path / "c/a=0.1").glob("runs/**/run.json")
     }

@@ -9,7 +9,7 @@ import pytest
 from mtl.report.page.write import write_report
 from tests.support.chromium import Browser, browser, require_chromium
 from tests.support.comparisons import make_comparison
-from tests.support.run_folders import add_resamples, make_run
+from tests.support.run_folders import add_links, add_resamples, make_run
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser for all
 NAMES = ["</script><script>window.broken = 1</script>", "x" * 200, "a & 'b' \"c\""]
@@ -74,12 +74,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     usual = make_run(folder / "usual", {"shape": ["round", "square", "flat"], "size": ["small", "large"]})
     add_resamples(usual)
+    add_links(usual)
     hostile = make_run(
         folder / "hostile", {name.replace("/", "|")[:150]: NAMES for name in NAMES}, name=NAMES[0]
     )
     many = make_run(folder / "many", {f"a task with the number {t}": ["a", "b", "c"] for t in range(40)})
     wide = make_run(folder / "wide", {"kind": [f"class {k}" for k in range(100)]}, rows=4000)
-    compared = make_comparison(folder / "compared", exploratory=True, looks=3)
+    compared = make_comparison(folder / "compared", looks=3)
     runs = {
         name: run.path
         for name, run in (("usual", usual), ("hostile", hostile), ("many", many), ("wide", wide))

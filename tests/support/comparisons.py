@@ -1,149 +1,127 @@
-"""A comparison folder that nobody trained: compare.json as `mtl compare` writes it, from drawn results."""
+"""A comparison folder that nobody trained: compare.json as `mtl compare` judges and writes it, from drawn results."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 
-SEEDS = 5
-SHARE = {"kind": "multiclass", "metric": "accuracy", "higher_is_better": True, "unit": "", "margin": 0.005}
-ERROR = {"kind": "regression", "metric": "rmse", "higher_is_better": False, "unit": "CHF", "margin": None}
+from mtl.compare.arms.arm import Arm
+from mtl.compare.label_curve import saved
+from mtl.compare.memory import Look, Memory
+from mtl.compare.outcome import outcome_of
+from mtl.compare.plan import Settings
+from mtl.compare.results import ArmResults, Found
+from mtl.recipe.keys.recipe import Recipe
+from mtl.runs.record import Shape
+from tests.support.recipes import recipe, stitched
+from tests.support.records import record
+
+SEEDS, REPLICATES, UNITS = 5, 60, 1000
 TASKS: dict[str, dict[str, Any]] = {
-    "garment": {**SHARE, "weight": 1.0},
-    "audience": {**SHARE, "weight": 1.0},
-    "price": {**ERROR, "weight": 0.5},
-}
-ARMS: dict[str, tuple[str, str, list[str], tuple[float, float, float]]] = {
+    "garment": {"kind": "multiclass", "target": "task0", "margin": 0.005},
+    "audience": {"kind": "multiclass", "target": "task1", "margin": 0.005},
+    "price": {"kind": "regression", "target": "task2", "unit": "CHF", "metrics": ["rmse"], "weight_in_verdict": 0.5},
+}  # fmt: skip
+ARMS: dict[str, tuple[Arm, tuple[float, ...]]] = {
     "single": (
-        "One network for each task.",
-        "single",
-        ["~model.sharing", "model.towers=per_task"],
+        Arm("single", "a network of its own for each task", "single", ("model.sharing={kind: none}",)),
         (0.905, 0.958, 7.9),
     ),
-    "shared": (
-        "One tower for all tasks.",
-        "candidate",
-        ["~model.sharing", "model.towers=one"],
-        (0.893, 0.957, 8.0),
+    "hard": (Arm("hard", "one tower for all tasks", "candidate", ("model.towers=one",)), (0.893, 0.957, 8.0)),
+    "sharing": (Arm("sharing", "the recipe itself", "candidate"), (0.915, 0.9583, 7.4)),
+    "mmoe": (Arm("mmoe", "experts and gates", "candidate", ("model.sharing.kind=mmoe",)), (0.906, 0.958, 7.8)),
+    "sterile:price": (
+        Arm("sterile:price", "the labels of all tasks but price permuted", "control"),
+        (0.0, 0.0, 7.95),
     ),
-    "cross_stitch": ("Two towers with cross-stitch units.", "candidate", [], (0.915, 0.959, 7.4)),
-    "shuffled": ("The labels of the other tasks are shuffled.", "control", [], (0.904, 0.957, 7.9)),
-    "linear": ("A linear model of the inputs.", "reference", [], (0.842, 0.911, 11.2)),
-}
-"""Arm -> what it is, its role, its changes, and its mean result in each task."""
-SPREAD = {"garment": 0.003, "audience": 0.002, "price": 0.2}
-SAID = {
-    "better": "is better than single by",
-    "worse": "is worse than single by",
-    "equivalent": "is equivalent to single; they differ by",
-    "cannot tell": "may be better or worse than single; they differ by",
-}
-SENTENCES = {
-    "garment": ("better", "Sharing helps garment: cross_stitch is right in 1.0 more of 100 rows."),
-    "audience": ("equivalent", "Sharing changes nothing for audience: every arm is within 0.005."),
-    "price": ("better", "Sharing helps price: its error falls by 0.5 CHF."),
-}
-TRANSFER = {
-    "garment": (
-        True,
-        0.008,
-        "garment gains 0.008 from the labels of the other tasks; shuffled labels give nothing.",
-    ),
-    "price": (False, None, "Whether price gains from the other labels cannot be told with 5 seeds."),
-}
-DELTA_M = "Over all tasks cross_stitch is 2.1% better than single (mean relative gain of scores)."
-VERDICTS = {
-    ("shared", "garment"): "worse", ("shared", "audience"): "equivalent", ("shared", "price"): "cannot tell",
-    ("cross_stitch", "garment"): "better", ("cross_stitch", "audience"): "equivalent",
-    ("cross_stitch", "price"): "better",
-    ("shuffled", "garment"): "cannot tell", ("shuffled", "audience"): "equivalent",
-    ("shuffled", "price"): "cannot tell",
+    "trees": (Arm("trees", "boosted trees", "reference"), (0.925, 0.911, 11.2)),
 }  # fmt: skip
+"""Arm -> what it is, and its mean result in each task; 0 stands for no result."""
+SPREAD = {"garment": 0.003, "audience": 0.0003, "price": 0.2}
+TOLD = "12 of 40 columns are read as categories"
 
 
-def compare_values(seeds: int = SEEDS, **changes: Any) -> dict[str, Any]:
-    """The content of compare.json, with some keys changed."""
-    draws = np.random.default_rng(0)
-    arms, comparisons = {}, []
-    for arm, (what, role, overrides, results) in ARMS.items():
-        values = {
-            task: [
-                round(float(x), 5) for x in draws.normal(mean, SPREAD[task] * (role != "reference"), seeds)
-            ]
-            for task, mean in zip(TASKS, results, strict=True)
-        }
-        arms[arm] = {
-            "what": what,
-            "role": role,
-            "parameters": None if role == "reference" else 1_200_000 + 1000 * len(arm),
-            "models": len(results) if role == "single" else 1,
-            "changes": overrides,
-            "results": {
-                task: {
-                    "values": own,
-                    "mean": fmean(own),
-                    "sd": stdev(own),
-                    "validation": own,
-                    "one_model": own,
-                }
-                for task, own in values.items()
-            },
-            "collapsed": [{"task": "price", "seed": 3}] if arm == "shared" else [],
-        }
-    for (arm, task), verdict in VERDICTS.items():
-        mine, other = (arms[name]["results"][task] for name in (arm, "single"))
-        difference, sd = mine["mean"] - other["mean"], max(mine["sd"], 1e-4)
-        comparisons.append(
-            {
-                "arm": arm, "against": "single", "task": task, "difference": difference,
-                "interval": [difference - 2.4 * sd, difference + 2.4 * sd],
-                "interval_seeds": [difference - 1.7 * sd, difference + 1.7 * sd],
-                "p": 0.012, "p_adjusted": 0.036, "verdict": verdict,
-                "words": f"{task}: {arm} {SAID[verdict]} {abs(difference):.4f}.",
-                "sd": sd, "se_rows": sd / 2, "correlation": 0.4, "seeds_needed": [5, 9], "n_seeds": seeds,
-            }
-        )  # fmt: skip
-    values = {
-        "schema_version": 1,
-        "recipe": {"name": "fashion_stitch", "description": "Garments and prices.", "sha256": "ab" * 32},
-        "data": {
-            "sha256": "cd" * 32, "generated": False, "rows": {"train": 54000, "validation": 6000, "test": 10000},
-            "labels": {"price": {"train": 5400, "validation": 600, "test": 1000}},
-        },
-        "pinned": ["data", "split", "labels"],
-        "varied": ["initial weights", "order", "dropout"],
-        "selection": "best step of each task by validation",
-        "seeds": list(range(seeds)),
-        "looks": 1,
-        "exploratory": False,
-        "tasks": TASKS,
-        "arms": arms,
-        "baseline": dict.fromkeys(TASKS, "single"),
-        "comparisons": comparisons,
-        "tasks_verdict": {
-            task: {"arm": "cross_stitch", "verdict": verdict, "sentence": sentence}
-            for task, (verdict, sentence) in SENTENCES.items()
-        },
-        "transfer": {
-            task: {"claimed": claimed, "size": size, "sentence": sentence}
-            for task, (claimed, size, sentence) in TRANSFER.items()
-        },
-        "delta_m": {"cross_stitch": {"by_score": 0.021, "by_error": 0.034, "sentence": DELTA_M}},
-        "leading": {"arm": "cross_stitch", "confirmed": True, "sentence": "cross_stitch leads; fresh seeds agree."},
-        "label_curve": [
-            {
-                "task": "garment", "fraction": fraction, "labels": int(54000 * fraction), "arm": arm,
-                "values": [0.7 + 0.07 * float(np.log10(540 * fraction + 1)) + lift + 0.004 * k for k in range(3)],
-            }
-            for arm, lift in (("single", 0.0), ("cross_stitch", 0.015))
-            for fraction in (0.01, 0.03, 0.1, 0.3, 1.0)
-        ],
-        "summary": ["Sharing helps 2 of 3 tasks, garment and price, and harms none: use cross_stitch."],
+def compared_recipe() -> Recipe:
+    """The recipe of the comparison."""
+    source = {"kind": "synthetic", "tasks": 3, "rows": 60, "test_rows": 20, "features": 8}
+    return recipe(
+        name="garments", description="Garments and prices.", data__source=source, tasks=TASKS,
+        model__sharing=stitched("fc1"),
+    )  # fmt: skip
+
+
+def drawn(arms: Sequence[str], seeds: int, start: int = 0) -> Found:
+    """Results as if these arms had been trained with as many seeds."""
+    draws = np.random.default_rng(start)
+    found = Found(
+        n_units=dict.fromkeys(TASKS, UNITS), constants={"garment": 0.1, "audience": 0.5, "price": 12.0}
+    )
+    for name in arms:
+        arm, means = ARMS[name]
+        own = found.arms[name] = ArmResults(arm)
+        own.parameters = 1_200_000 + 1000 * len(name) if arm.is_network else None
+        own.models = 3 if name == "single" else 1
+        own.told = [] if arm.is_network else [TOLD]
+        own.seconds = [61.0 + k for k in range(seeds if arm.is_network else 1)]
+        for task, mean in zip(TASKS, means, strict=True):
+            if mean:
+                values = draws.normal(mean, SPREAD[task], seeds if arm.is_network else 1).round(5)
+                rows = draws.normal(values[:, None], SPREAD[task] / 2, (len(values), REPLICATES))
+                own.values[task] = own.validation[task] = own.one_model[task] = values.tolist()
+                own.replicates[task] = rows.tolist()
+    if "hard" in arms:
+        found.arms["hard"].values["price"][3] = 12.0  # this seed learned no more than the constant answer
+    found.derived = {"audience": {"sharing": [0.94 + 0.001 * k for k in range(seeds)]}}
+    data = {
+        "sha256": "cd" * 32, "generated": False, "rows": {"train": 54000, "validation": 6000, "test": 10000},
+        "labels": {"price": {"train": 5400, "validation": 600, "test": 1000}}, "best_possible_accuracy": {},
     }  # fmt: skip
+    found.record = record(data=data)
+    return found
+
+
+def curve() -> list[dict[str, Any]]:
+    """Results over labels of one task."""
+    return [
+        {
+            "task": "garment", "fraction": fraction, "labels": int(54000 * fraction), "arm": arm,
+            "values": [0.7 + 0.07 * float(np.log10(540 * fraction + 1)) + lift + 0.004 * k for k in range(3)],
+        }
+        for fraction in (0.01, 0.03, 0.1, 0.3, 1.0)
+        for arm, lift in (("single", 0.0), ("sharing", 0.015))
+    ]  # fmt: skip
+
+
+def trials() -> list[dict[str, Any]]:
+    """Two settings of an arm."""
+    validation = {"garment": 0.9, "audience": 0.95, "price": 7.5}
+    return [
+        {"changes": [f"optimizer.lr={rate}"], "validation": validation, "chosen": rate == 0.01}
+        for rate in (0.01, 0.1)
+    ]
+
+
+def compare_values(seeds: int = SEEDS, looks: int = 1, **changes: Any) -> dict[str, Any]:
+    """The content of compare.json, and under `timings` that of timings.json, with some keys changed.
+
+    Args:
+        seeds: the number of seeds.
+        looks: how often results were looked at.
+        changes: keys and their values.
+    """
+    made, found = compared_recipe(), drawn(list(ARMS), seeds)
+    confirmed = drawn(["single", "sharing", "sterile:price"], seeds, start=1)
+    memory = Memory(recipe_sha256=made.sha256(), threads=1, at_most=None)
+    memory.looks = [Look(arms=list(ARMS), seeds=list(range(k))) for k in range(seeds - looks + 1, seeds + 1)]
+    settings = Settings("best_of_each", 1)
+    fresh = list(range(seeds, 2 * seeds))
+    values = outcome_of(made, found, list(range(seeds)), settings, memory, confirmed, fresh)
+    values |= {"tuning": {"sharing": trials()}, "label_curve": curve()}
+    values["summary"] += saved(values["label_curve"], "garment", values)
     return {**values, **changes}
 
 
@@ -151,12 +129,24 @@ def make_comparison(path: Path, runs: bool = True, **changes: Any) -> Path:
     """Write a comparison folder, with run folders that hold no more than their names."""
     values = compare_values(**changes)
     path.mkdir(parents=True, exist_ok=True)
+    (path / "timings.json").write_text(json.dumps(values.pop("timings")), encoding="utf-8")
     (path / "compare.json").write_text(json.dumps(values), encoding="utf-8")
-    seconds = {arm: {"seconds": [61.0 + k for k in range(len(values["seeds"]))]} for arm in values["arms"]}
-    (path / "timings.json").write_text(json.dumps(seconds), encoding="utf-8")
-    for arm in values["arms"] if runs else ():
+    for arm in values["arms"].values() if runs else ():
         for seed in values["seeds"]:
-            run = path / "runs" / arm / str(seed)
+            run = path / "runs" / arm["folder"] / f"seed-{seed}"
             run.mkdir(parents=True)
             (run / "run.json").write_text("{}", encoding="utf-8")
     return path
+
+
+def unknown_keys(value: Any, place: str = "") -> Iterator[str]:
+    """Yield the place of each key of a checked file that its shape does not know."""
+    if isinstance(value, Shape):
+        yield from (f"{place}.{key}" for key in value.model_extra or {})
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from unknown_keys(inner, f"{place}.{key}")
+    elif isinstance(value, list):
+        for k, inner in enumerate(value):
+            yield from unknown_keys(inner, f"{place}[{k}]")

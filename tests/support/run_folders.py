@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mtl.evaluation.bootstrap import Resampled
-from mtl.runs.folder import RunFolder
+from mtl.evaluation.links.document import KEYS
+from mtl.runs.folder import LINKS, RunFolder
 from mtl.runs.results.bootstrap import write_bootstrap
 from mtl.runs.results.details import write_test_details
 from tests.support.records import MODEL, record
@@ -77,6 +79,40 @@ def add_resamples(run: RunFolder, spread: float = 0.01, replicates: int = 200) -
         tasks[name.split("/")[1]] = Resampled("accuracy", value, tuple(own), n_units=200, by_group=False)
     write_bootstrap(run.path, tasks)
     return {task: list(own.replicates) for task, own in tasks.items()}
+
+
+def add_links(run: RunFolder, **changes: Any) -> dict[str, Any]:
+    """Write links.json as `mtl sharing` does for a run of at least two tasks, with some keys changed."""
+    tasks = list(run.record.classes)
+    first, second = tasks[:2]
+    cut = {"loss": 0.5, "delta": 0.2, "se": 0.04, "value": 0.6, "value_delta": -0.1, "verdict": "used"}
+    link = {"site": "fc1", "target": first, "source": second, "share": 0.25, "spread": None}
+    assert run.record.selected is not None
+    values: dict[str, Any] = {
+        **dict.fromkeys(KEYS),
+        "schema_version": 1,
+        "step": run.record.selected.step,
+        "split": "validation",
+        "rows": 1234,
+        "tasks": {
+            task: {"loss": 0.3, "metric": "accuracy", "value": 0.7, "higher_is_better": True} for task in tasks
+        },
+        "sites": [
+            {
+                "site": "fc1", "kind": "mixture", "targets": [first, second], "sources": [first, second],
+                "shares": [[0.75, 0.25], [0.1, 0.9]], "spread": None,
+            }
+        ],
+        "links": [{**link, "changes": {first: cut}}, {**link, "share": 0.1, "changes": None}],
+        "transfer": {
+            "tasks": [first, second], "towers": [first, second], "delta": [[None, 0.2], [-0.1, None]],
+            "se": [[None, 0.04], [0.01, None]], "verdict": [[None, "used"], ["hurts", None]],
+            "n_tests": 2, "indirect": False,
+        },
+        "words": ["Measured on 1,234 rows of validation.", "At fc1, a link is used."],
+    }  # fmt: skip
+    (run.path / LINKS).write_text(json.dumps({**values, **changes}), encoding="utf-8")
+    return {**values, **changes}
 
 
 def _details(matrix: np.ndarray) -> dict[str, Any]:

@@ -82,6 +82,12 @@ def test_results_of_each_task_are_those_of_its_step(whole: Path) -> None:
     assert {task: own["value"] for task, own in bootstrap.items()} == {
         task: own["test"]["accuracy"] for task, own in results.items()
     }
+    details = json.loads((whole / "test_details.json").read_bytes())
+    assert details["steps"] == {task: own["step"] for task, own in results.items()}
+    assert list(details["tasks"]) == list(results)
+    for task, own in details["tasks"].items():
+        hits = sum(own["confusion"][k][k] for k in range(len(own["confusion"])))
+        assert hits / own["n"] == pytest.approx(results[task]["test"]["accuracy"])
 
 
 def test_the_one_model_is_that_of_a_run_without_it(whole: Path, tmp_path: Path) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtl.report.charts.marks import Figure, Scale, cut, range_of, shown, tick_text
 
 Interval = tuple[float, float]
+FARTHEST = 1.5
+"""How far a margin is drawn at most, as a multiple of the farthest end, so that it leaves room for the differences."""
+MOST_LETTERS = 60
+"""Most letters of the line below an axis."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One comparison of an arm.
+    """One comparison of an arm; + is better.
 
     Args:
+        arm: its name, and what it is compared with if that is not clear.
         interval: over rows and seeds together.
         interval_seeds: over seeds alone.
     """
@@ -84,50 +90,52 @@ def key_of(name: str) -> Figure:
     return figure
 
 
-def differences(
-    task: str, metric: str, against: str, better: str, found: Sequence[Difference], margin: float | None
-) -> Figure:
-    """A row for each arm: its difference against the baseline, the interval over seeds, and that over rows too.
+def differences(task: str, measure: str, found: Sequence[Difference], margin: float | None) -> Figure:
+    """A row for each arm: its difference, of which more is better, the interval over rows and seeds, and over seeds.
 
     Args:
-        better: on which side an arm is better, `right` or `left`.
+        measure: what the difference is of, below the axis.
         margin: differences within it count as equivalent.
     """
     row, top, width = 46.0, 30.0, 360.0
     label = "; ".join(f"{one.arm}: {shown(one.difference)}, {one.verdict}" for one in found)
-    figure = Figure(f"{task}, {metric} minus that of {against}: {label}", width=width)
+    figure = Figure(f"{task}, {measure}: {label}", width=width)
     ends = [0.0, *(one.difference for one in found)]
     ends += [end for one in found for pair in (one.interval, one.interval_seeds) if pair for end in pair]
+    shown_margin = min(margin or 0.0, FARTHEST * max(map(abs, ends)) or math.inf)
     if margin is not None:
-        ends += [-margin, margin]
+        ends += [-shown_margin, shown_margin]
     x = Scale(*range_of(ends), 12, width - 12)
     bottom = top + row * len(found)
     if margin is not None:
         figure.add(
-            "rect", "", f"equivalent: within {shown(margin)}", css="margin", x=x(-margin), y=top - 8,
-            width=x(margin) - x(-margin), height=bottom - top + 8,
+            "rect", "", f"equivalent: within {shown(margin)}", css="margin", x=x(-shown_margin), y=top - 8,
+            width=x(shown_margin) - x(-shown_margin), height=bottom - top + 8,
         )  # fmt: skip
     figure.add("line", css="zero", x1=x(0), x2=x(0), y1=top - 8, y2=bottom)
-    words = ("← worse", "better →") if better == "right" else ("← better", "worse →")
-    figure.text(x.start, 14, words[0], "tick", "start")
-    figure.text(x.end, 14, words[1], "tick", "end")
+    figure.text(x.start, 14, "← worse", "tick", "start")
+    figure.text(x.end, 14, "better →", "tick", "end")
     for k, one in enumerate(found):
-        y = top + row * k
-        figure.text(x.start, y + 9, cut(one.arm, 34), "arm", "start")
-        figure.text(x.end, y + 9, one.verdict, f"arm verdict-{one.verdict.replace(' ', '-')}", "end")
-        for pair, css, lift in ((one.interval, "interval", 0.0), (one.interval_seeds, "interval seeds", 8.0)):
-            if pair is not None:
-                name = "rows and seeds" if lift == 0 else "seeds alone"
-                title = f"{one.arm}, {name}: {shown(pair[0])} to {shown(pair[1])}"
-                at = y + 22 + lift
-                figure.add("line", "", title, css=css, x1=x(pair[0]), x2=x(pair[1]), y1=at, y2=at)
-        title = f"{one.arm}: {shown(one.difference)}"
-        figure.add("circle", "", title, css="dot result", cx=x(one.difference), cy=y + 22, r=5)
+        _compared(figure, x, top + row * k, one)
     ticks = x.ticks()
     figure.add("line", css="axis", x1=x.start, x2=x.end, y1=bottom, y2=bottom)
     for tick in ticks:
         figure.add("line", css="axis", x1=x(tick), x2=x(tick), y1=bottom, y2=bottom + 4)
         figure.text(x(tick), bottom + 16, tick_text(tick, ticks), "tick")
-    figure.text((x.start + x.end) / 2, bottom + 32, f"{metric} minus that of {cut(against, 24)}", "name")
+    figure.text((x.start + x.end) / 2, bottom + 32, cut(measure, MOST_LETTERS), "name")
     figure.height = bottom + 38
     return figure
+
+
+def _compared(figure: Figure, x: Scale, y: float, one: Difference) -> None:
+    """The row of one arm."""
+    figure.text(x.start, y + 9, cut(one.arm, 40), "arm", "start")
+    figure.text(x.end, y + 9, one.verdict, f"arm verdict-{one.verdict.replace(' ', '-')}", "end")
+    for pair, css, lift in ((one.interval, "interval", 0.0), (one.interval_seeds, "interval seeds", 8.0)):
+        if pair is not None:
+            name = "rows and seeds" if lift == 0 else "seeds alone"
+            title = f"{one.arm}, {name}: {shown(pair[0])} to {shown(pair[1])}"
+            at = y + 22 + lift
+            figure.add("line", "", title, css=css, x1=x(pair[0]), x2=x(pair[1]), y1=at, y2=at)
+    title = f"{one.arm}: {shown(one.difference)}"
+    figure.add("circle", "", title, css="dot result", cx=x(one.difference), cy=y + 22, r=5)

@@ -151,11 +151,14 @@ def amount(value: float | None) -> str:
     return number(int(value) if value is not None and value == int(value) else value)
 
 
+def spread(value: float | None) -> str:
+    """A spread with two significant digits."""
+    return "-" if value is None else f"{float(f'{value:.2g}'):g}"
+
+
 def brief(value: float | None) -> str:
-    """A spread or a probability with two significant digits; one that is too small to matter is told as such."""
-    if value is None:
-        return "-"
-    return "< 0.001" if 0 < value < 0.001 else f"{float(f'{value:.2g}'):g}"
+    """A probability with two significant digits; one that is too small to matter is told as such."""
+    return "< 0.001" if value is not None and 0 < value < 0.001 else spread(value)
 
 
 def axes(

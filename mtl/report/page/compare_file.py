@@ -42,11 +42,13 @@ class TaskFacts(Shape):
 
 
 class ArmResult(Shape):
-    """The test results of an arm in one task, one per seed."""
+    """The test results of an arm in one task, one per seed; a reference has one for all seeds."""
 
     values: list[float | None]
     mean: float | None
     sd: float | None
+    validation: list[float | None]
+    one_model: list[float | None]
 
 
 class Collapsed(Shape):
@@ -57,19 +59,21 @@ class Collapsed(Shape):
 
 
 class Arm(Shape):
-    """One way to train the tasks."""
+    """One way to train the tasks; its runs lie in `folder` under runs/, and `told` are facts about it."""
 
     what: Text
+    folder: Word
     role: Word
     parameters: Count | None
     models: Count
     changes: list[Text]
     results: dict[Word, ArmResult]
     collapsed: list[Collapsed]
+    told: list[Text]
 
 
 class Comparison(Shape):
-    """The difference of an arm against the baseline in one task."""
+    """The difference of an arm against another one in one task, oriented so that + is better."""
 
     arm: Word
     against: Word
@@ -82,7 +86,10 @@ class Comparison(Shape):
     verdict: Verdict
     words: Text
     n_seeds: Count
-    seeds_needed: list[float | None] | None = None
+    sd: float | None
+    se_rows: float | None
+    correlation: float | None
+    seeds_needed: Pair | None
 
 
 class TaskVerdict(Shape):
@@ -127,6 +134,14 @@ class LabelPoint(Shape):
     values: list[float | None]
 
 
+class Trial(Shape):
+    """A setting of an arm that was tried, and the headline metric of each task on validation."""
+
+    changes: list[Text]
+    validation: dict[Word, float | None]
+    chosen: bool
+
+
 class CompareFile(Shape):
     """The content of compare.json."""
 
@@ -142,6 +157,7 @@ class CompareFile(Shape):
     tasks: dict[Word, TaskFacts]
     arms: dict[Word, Arm]
     baseline: dict[Word, Word]
+    derived: dict[Word, dict[Word, list[float | None]]]
     comparisons: list[Comparison]
     tasks_verdict: dict[Word, TaskVerdict]
     transfer: dict[Word, Transfer]
@@ -149,6 +165,7 @@ class CompareFile(Shape):
     leading: Leading | None
     label_curve: list[LabelPoint] | None
     summary: list[Text]
+    tuning: dict[Word, list[Trial]] | None
 
 
 class ArmSeconds(Shape):

@@ -11,33 +11,42 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
+from mtl.console import counted, percent
 from mtl.errors import UserError
 from mtl.report.charts.curves import label_curve
-from mtl.report.charts.intervals import Difference, differences
 from mtl.report.charts.marks import Figure
-from mtl.report.page.compare_file import ArmSeconds, CompareFile, Comparison
+from mtl.report.page.compare_file import ArmSeconds, CompareFile, TaskFacts
+from mtl.report.page.compare_rows import beside_of, differences_of, metric_of, unit_of, verdicts_of
 from mtl.report.page.render import render
 from mtl.runs.record import PUT_BACK, fault_in
 from mtl.runs.results.reading import read_checked, read_object
 
-COMPARISON, TIMINGS = "compare.json", "timings.json"
+COMPARISON, TIMINGS, COMPARE_PAGE = "compare.json", "timings.json", "compare.html"
 MOST_OPEN = 8
 """Most tasks whose figures stand open."""
 MOST_RUNS = 2000
 """Most run folders that a page links."""
+ROLES = {"single": "no sharing"}
+"""Role of an arm -> what it does, where its name does not say so."""
+CAUTIONS = ("Exploratory:", "Interim:")
+"""How the sentences of a summary begin that a reader must see."""
 _SECONDS = TypeAdapter(dict[str, ArmSeconds])
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The results of an arm in one task; `best` marks the best mean, `is_baseline` the arm that others face."""
+    """The results of an arm in one task.
+
+    Args:
+        best: whether its mean is the best one of all arms that are no reference and no control.
+        is_baseline: whether others are compared with it.
+    """
 
     mean: float | None
     sd: float | None
     values: Sequence[float | None]
     best: bool
     is_baseline: bool
-    verdict: str
 
 
 def compare_page(folder: Path) -> bytes:
@@ -51,12 +60,22 @@ def compare_page(folder: Path) -> bytes:
     if found is None:
         raise UserError(str(folder), f"has no {COMPARISON}")
     _require_known_names(path, found)
-    verdicts = {(one.arm, one.task): one.verdict for one in found.comparisons}
     context = {
         "found": found,
-        "cells": _cells(found, verdicts),
-        "figures": _figures(found),
+        "roles": ROLES,
+        "headline": found.summary[0] if found.summary else "",
+        "cautions": [sentence for sentence in found.summary[1:] if sentence.startswith(CAUTIONS)],
+        "further": _further(found),
+        "verdicts": verdicts_of(found),
+        "beside": beside_of(found),
+        "metrics": {task: _metric(facts) for task, facts in found.tasks.items()},
+        "cells": _cells(found),
+        "differences": {task: differences_of(found, task) for task in found.tasks},
+        "derived": _derived(found),
         "label_curves": _label_curves(found),
+        "of_curve": _of_curve(found),
+        "of_part": _of_part(found),
+        "parts": _parts(folder, found),
         "costs": _costs(found, _seconds(folder / TIMINGS)),
         "runs": _runs(folder, found),
         "collapsed": [(arm, one.task, one.seed) for arm, own in found.arms.items() for one in own.collapsed],
@@ -75,9 +94,10 @@ def _require_known_names(path: Path, found: CompareFile) -> None:
     tasks = {
         *found.baseline, *found.tasks_verdict, *found.transfer, *(one.task for one in found.comparisons),
         *(task for arm in found.arms.values() for task in arm.results),
-        *(point.task for point in found.label_curve or ()),
+        *(point.task for point in found.label_curve or ()), *found.derived,
     }  # fmt: skip
     arms = {*found.baseline.values(), *(name for one in found.comparisons for name in (one.arm, one.against))}
+    arms |= {*(found.tuning or {}), *(arm for own in found.derived.values() for arm in own)}
     for what, unknown in (("task", tasks - found.tasks.keys()), ("arm", arms - found.arms.keys())):
         if unknown:
             raise UserError(
@@ -93,14 +113,45 @@ def _seconds(path: Path) -> Mapping[str, ArmSeconds]:
         raise UserError(str(path), fault_in(error), PUT_BACK) from None
 
 
-def _cells(found: CompareFile, verdicts: Mapping[tuple[str, str], str]) -> dict[str, dict[str, Cell]]:
+def _further(found: CompareFile) -> list[str]:
+    """The sentences of the summary that are told nowhere else on the page, or that a reader takes home."""
+    told = {f"{one.sentence}." for one in found.tasks_verdict.values()}
+    told |= {f"{one.sentence}." for one in (found.delta_m or {}).values()}
+    told |= {f"{one.words}." for one in found.comparisons}
+    if found.leading is not None:
+        told.add(f"{found.leading.sentence}.")
+    told |= {*_of_curve(found)}
+    collapsed = tuple(f"{arm} collapsed on " for arm, own in found.arms.items() if own.collapsed)
+    return [
+        sentence
+        for sentence in found.summary[1:]
+        if sentence not in told and not sentence.startswith((*CAUTIONS, *collapsed))
+    ]
+
+
+def _of_curve(found: CompareFile) -> list[str]:
+    """The sentences of the summary about numbers of labels, which stand beside the curve."""
+    tasks = {point.task for point in found.label_curve or ()}
+    starts = tuple(f"{task}: with " for task in tasks)
+    return [sentence for sentence in found.summary[1:] if starts and sentence.startswith(starts)]
+
+
+def _metric(facts: TaskFacts) -> str:
+    """The metric of a task, its unit and its direction."""
+    unit = f" ({unit_of(facts)})" if unit_of(facts) else ""
+    return f"{metric_of(facts)}{unit} {'↑' if facts.higher_is_better else '↓'}"
+
+
+def _cells(found: CompareFile) -> dict[str, dict[str, Cell]]:
     """Arm -> task -> its results."""
     cells: dict[str, dict[str, Cell]] = {arm: {} for arm in found.arms}
     for task, facts in found.tasks.items():
         means = {
             arm: own.results[task].mean
             for arm, own in found.arms.items()
-            if task in own.results and own.results[task].mean is not None and own.role != "reference"
+            if task in own.results
+            and own.results[task].mean is not None
+            and own.role not in ("reference", "control")
         }
         pick = max if facts.higher_is_better else min
         best = pick((mean for mean in means.values() if mean is not None), default=None)
@@ -113,32 +164,20 @@ def _cells(found: CompareFile, verdicts: Mapping[tuple[str, str], str]) -> dict[
                     result.values,
                     result.mean is not None and result.mean == best,
                     found.baseline.get(task) == arm,
-                    verdicts.get((arm, task), ""),
                 )
     return cells
 
 
-def _figures(found: CompareFile) -> dict[str, tuple[Figure | None, list[Comparison]]]:
-    """Task -> the picture of its differences, and the comparisons that it shows."""
-    figures: dict[str, tuple[Figure | None, list[Comparison]]] = {}
-    for task, facts in found.tasks.items():
-        own = [one for one in found.comparisons if one.task == task]
-        drawn = [
-            Difference(one.arm, one.difference, _pair(one.interval), _pair(one.interval_seeds), one.verdict)
-            for one in own
-            if one.difference is not None
-        ]
-        picture = None
-        if drawn:
-            better = "right" if facts.higher_is_better else "left"
-            metric = facts.metric.replace("_", " ")
-            picture = differences(task, metric, own[0].against, better, drawn, facts.margin)
-        figures[task] = (picture, own)
-    return figures
-
-
-def _pair(ends: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if ends is None else (ends[0], ends[1])
+def _derived(found: CompareFile) -> dict[str, list[tuple[str, float | None, float | None]]]:
+    """Task -> (arm, mean of deriving its label from the prediction of another task, mean of its own head)."""
+    rows: dict[str, list[tuple[str, float | None, float | None]]] = {}
+    for task, arms in found.derived.items():
+        for arm, values in arms.items():
+            known = [value for value in values if value is not None]
+            result = found.arms[arm].results.get(task)
+            row = (arm, fmean(known) if known else None, result.mean if result is not None else None)
+            rows.setdefault(task, []).append(row)
+    return rows
 
 
 def _label_curves(found: CompareFile) -> dict[str, Figure]:
@@ -149,10 +188,7 @@ def _label_curves(found: CompareFile) -> dict[str, Figure]:
         if known:
             lines = by_task.setdefault(point.task, {})
             lines.setdefault(point.arm, []).append((point.labels, fmean(known), min(known), max(known)))
-    return {
-        task: label_curve(lines, found.tasks[task].metric.replace("_", " "))
-        for task, lines in by_task.items()
-    }
+    return {task: label_curve(lines, metric_of(found.tasks[task])) for task, lines in by_task.items()}
 
 
 def _costs(found: CompareFile, seconds: Mapping[str, ArmSeconds]) -> list[dict[str, Any]]:
@@ -175,13 +211,47 @@ def _runs(folder: Path, found: CompareFile) -> dict[str, list[tuple[str, str]]]:
     """Arm -> (name, link) of its run folders that exist; a link leads to the page of the run if there is one."""
     runs: dict[str, list[tuple[str, str]]] = {}
     left = MOST_RUNS
-    for arm in found.arms:
-        own = folder / "runs" / arm
-        if arm == ".." or own.parent != folder / "runs" or not own.is_dir():  # a name must not lead elsewhere
-            continue
-        for record in sorted(own.glob("**/run.json"))[:left]:
-            run, left = record.parent.relative_to(folder), left - 1
-            page = "report.html" if (record.parent / "report.html").is_file() else ""
-            link = quote("/".join([*run.parts, page]))
-            runs.setdefault(arm, []).append(("/".join(run.parts[2:]), link))
+    for part in (folder, *_part_folders(folder, found).values()):
+        for arm, facts in found.arms.items():
+            own = part / "runs" / facts.folder
+            if not _is_within(own, part / "runs") or not own.is_dir():
+                continue
+            for record in sorted(own.glob("**/run.json"))[:left]:
+                run, left = record.parent, left - 1
+                page = "report.html" if (run / "report.html").is_file() else ""
+                link = quote("/".join([*run.relative_to(folder).parts, page]))
+                of = "" if part == folder else f"{part.name}/"
+                runs.setdefault(arm, []).append((f"{of}{run.relative_to(own).as_posix()}", link))
     return runs
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a child of a folder by its name, so that a name in a file does not lead elsewhere."""
+    return path.parent == folder and path.name != ".."
+
+
+def _part_folders(folder: Path, found: CompareFile) -> dict[tuple[str, float], Path]:
+    """(task, fraction) -> the folder of the comparison with this part of the labels, where it lies within."""
+    points = dict.fromkeys((point.task, point.fraction) for point in found.label_curve or ())
+    folders = {key: folder / f"{key[0]}={key[1]:g}" for key in points}
+    return {
+        key: own for key, own in folders.items() if _is_within(own, folder) and (own / COMPARISON).is_file()
+    }
+
+
+def _of_part(found: CompareFile) -> str:
+    """Of which part of the labels the verdicts are, if there are several."""
+    smallest = min(found.label_curve or (), key=lambda point: point.fraction, default=None)
+    if smallest is None:
+        return ""
+    return f"{counted(smallest.labels, 'label')} of {smallest.task} ({percent(smallest.fraction, 1.0)})"
+
+
+def _parts(folder: Path, found: CompareFile) -> list[tuple[str, str]]:
+    """(name, link) of the comparison of each part of the labels."""
+    labels = {(point.task, point.fraction): point.labels for point in found.label_curve or ()}
+    return [
+        (f"{counted(labels[key], 'label')} of {key[0]}", quote(f"{own.name}/{COMPARE_PAGE}"))
+        for key, own in _part_folders(folder, found).items()
+        if (own / COMPARE_PAGE).is_file()
+    ]

@@ -10,14 +10,13 @@ from typing import Any
 
 from mtl.errors import UserError
 from mtl.recipe.load import load_recipe
+from mtl.report.links import read_links
 from mtl.runs.folder import RunFolder
 from mtl.runs.logs import SHARING, TIMINGS, read_timings
 from mtl.runs.record import RunRecord, TaskResult
 from mtl.runs.results.bootstrap import Bootstrap, read_bootstrap
 from mtl.runs.results.details import TEST_DETAILS, DetailsFile, Headline, TaskDetails
-from mtl.runs.results.reading import read_checked, read_object
-
-LINKS = "links.json"
+from mtl.runs.results.reading import read_checked
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Facts:
         details: task -> what its pictures need of the test rows.
         bootstrap: resamples of the test results, if the run has them.
         rows, shared, timings: the lines of the logs.
-        links: what was shared as the run found it, if it has that.
+        links: what `mtl sharing` measured, if it was asked for; see `mtl/evaluation/links/document.py`.
         recipe: the text of the resolved recipe.
         task_results: task -> its result, where each task has a selected step of its own.
     """
@@ -87,15 +86,25 @@ def read_facts(folder: RunFolder, standing: tuple[str, int] | None = None) -> Fa
         folder=folder,
         standing=standing or folder.standing(),
         headlines=details.headlines if details is not None else _headlines(folder),
-        details=details.tasks if details is not None else {},
+        details=_current(details, folder.record) if details is not None else {},
         bootstrap=read_bootstrap(folder.path) if selected is not None else None,
         rows=folder.logs.rows(),
         shared=folder.logs.rows(SHARING),
         timings=read_timings(folder.path / TIMINGS),
-        links=read_object(folder.path / LINKS),
+        links=read_links(folder),
         recipe=folder.recipe().read_text(encoding="utf-8"),
         task_results=folder.record.task_results or {},
     )
+
+
+def _current(details: DetailsFile, record: RunRecord) -> dict[str, TaskDetails]:
+    """The details that are of the same step as the result of their task."""
+    steps = {task: result.step for task, result in (record.task_results or {}).items()}
+    return {
+        task: own
+        for task, own in details.tasks.items()
+        if details.steps.get(task, details.step) == steps.get(task, details.step)
+    }
 
 
 def _headlines(folder: RunFolder) -> dict[str, Headline]:

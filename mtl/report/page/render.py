@@ -15,7 +15,7 @@ from markupsafe import Markup
 from mtl import __version__
 from mtl.console import counted, duration, number
 from mtl.report.charts.intervals import key_of
-from mtl.report.charts.marks import amount, brief
+from mtl.report.charts.marks import amount, brief, spread
 
 STYLE, SCRIPT = "style.css", "page.js"
 
@@ -34,6 +34,7 @@ def _environment() -> Environment:
         "number": number,
         "amount": amount,
         "brief": brief,
+        "spread": spread,
         "counted": counted,
         "duration": duration,
     }

@@ -38,6 +38,7 @@ def run_page(facts: Facts) -> bytes:
         "beside": beside,
         "baselines": {name: BASELINES.get(name, name) for name in beside},
         "level": LEVEL,
+        "resampled": _resampled(facts, rows),
         "has_interval": any(row.interval is not None for row in rows),
         "has_best": any(row.best is not None for row in rows),
         "others": list(dict.fromkeys(name for row in rows for name in row.others)),
@@ -51,6 +52,23 @@ def run_page(facts: Facts) -> bytes:
         "labels": _labels(facts, rows),
     }
     return render("run.html.j2", context)
+
+
+def _resampled(facts: Facts, rows: Sequence[Row]) -> str:
+    """What was resampled for the intervals, and how many: tasks with missing labels have fewer than others."""
+    tasks = facts.bootstrap.tasks if facts.bootstrap is not None else {}
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if row.interval is not None:
+            found.setdefault("groups" if tasks[row.task].by_group else "rows", []).append(
+                tasks[row.task].n_units
+            )
+    return " or ".join(f"test {name} ({_from_to(counts)})" for name, counts in found.items())
+
+
+def _from_to(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}, by task"
 
 
 def _frames(frames: Sequence[Mapping[str, Any]], first: int, limit: float) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ class Section:
         classes: for each class or label: rows, precision, recall, F1.
         confused: the most frequent confusions, where there are too many classes for a matrix.
         things: what its outputs are, `classes` or `labels`.
-        note: why there are no figures of test rows, or an empty text.
+        note: which step the result is of, and why there are no figures of test rows; or an empty text.
     """
 
     task: str
@@ -55,7 +55,7 @@ def sections_of(facts: Facts) -> list[Section]:
 
 def _section(facts: Facts, task: str) -> Section:
     details, names = facts.details.get(task), list(facts.record.classes.get(task, []))
-    figures, note = list(_learning(facts, task)), ""
+    figures, note = list(_learning(facts, task)), _own_step(facts, task)
     classes: list[tuple[str, Sequence[float | None]]] = []
     confused: list[Confused] = []
     if details is not None:
@@ -63,27 +63,24 @@ def _section(facts: Facts, task: str) -> Section:
         figures += _of_test_rows(details, outputs, facts.headlines[task].unit)
         table = zip(details.support, details.precision, details.recall, details.f1, strict=False)
         classes = [(name, row) for name, row in zip(outputs, table, strict=False)]
-        note = _of_another_step(facts, task)
         confused = [
             Confused(outputs[int(true)], outputs[int(predicted)], rows)
             for true, predicted, rows in details.confusions or ()
             if max(true, predicted) < len(outputs)
         ]
     elif facts.is_finished:
-        note = "There is no picture of its test rows: it has no test labels, or its kind tells no counts."
+        none = "There is no picture of its test rows: it has no test labels, or its kind tells no counts."
+        note = f"{note} {none}".strip()
     things = "labels" if details is not None and details.form == "labels" else "classes"
     return Section(task, figures, names, classes, confused, note, things, len(classes) > MOST_CLASSES)
 
 
-def _of_another_step(facts: Facts, task: str) -> str:
-    """What a reader must know if the pictures are of other weights than the result."""
+def _own_step(facts: Facts, task: str) -> str:
+    """What a reader must know if the result of a task is of other weights than the run's."""
     own, chosen = facts.task_results.get(task), facts.record.selected
     if own is None or chosen is None or own.step == chosen.step:
         return ""
-    return (
-        f"The result of this task is that of step {own.step:,}, which validation chose for it; "
-        f"the pictures of test rows are those of step {chosen.step:,}."
-    )
+    return f"Its result is that of step {own.step:,}, which validation chose for it."
 
 
 def _outputs(details: TaskDetails, names: Sequence[str]) -> list[str]:

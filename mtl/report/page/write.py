@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from mtl.errors import UserError
-from mtl.report.page.compare_page import COMPARISON, compare_page
+from mtl.report.page.compare_page import COMPARE_PAGE, COMPARISON, compare_page
 from mtl.report.page.facts import read_facts
 from mtl.report.page.run_page import run_page
 from mtl.runs.disk import require_own, write_whole
 from mtl.runs.folder import RECORD, RunFolder
 
-RUN_PAGE, COMPARE_PAGE = "report.html", "compare.html"
+RUN_PAGE = "report.html"
 
 
 def write_report(path: str | os.PathLike[str]) -> Path:

@@ -70,22 +70,31 @@ class DetailsFile(Shape):
         step: the step whose weights were evaluated.
         headlines: task -> its headline metric, for every task in the order of the recipe.
         tasks: task -> its details; a task without test labels has none.
+        steps: task -> the step whose weights were evaluated for it, where each task has a step of its own.
     """
 
     schema_version: Literal[1]
     step: Step
     headlines: dict[Word, Headline]
     tasks: dict[Word, TaskDetails]
+    steps: dict[Word, Step] = {}
 
 
 def write_test_details(
-    folder: Path, step: int, headlines: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    headlines: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, Any],
+    steps: Mapping[str, int] | None = None,
 ) -> None:
-    """Write test_details.json whole.
+    """Write test_details.json whole; see `DetailsFile`.
 
     Raises:
         EnvironmentFault: the disk refused.
     """
-    content = {"schema_version": 1, "step": step, "headlines": dict(headlines), "tasks": dict(tasks)}
+    content: dict[str, Any] = {"schema_version": 1, "step": step}
+    content |= {"headlines": dict(headlines), "tasks": dict(tasks)}
+    if steps:
+        content["steps"] = dict(steps)
     text = json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n"  # keys keep the recipe's order
     write_whole(folder / TEST_DETAILS, text.encode())

@@ -147,17 +147,22 @@ def arms(**changes: Any) -> list[Difference]:
     return [Difference("stitch", 0.02, (-0.01, 0.05), (0.0, 0.04), "cannot tell", **changes)]
 
 
-@pytest.mark.parametrize(
-    ("better", "words"), [("right", ["← worse", "better →"]), ("left", ["← better", "worse →"])]
-)
-def test_differences_say_on_which_side_an_arm_is_better(better: str, words: list[str]) -> None:
-    figure = differences("price", "rmse", "single", better, arms(), 0.01)
-    assert texts(figure)[:2] == words
+def test_differences_are_better_on_the_right() -> None:
+    figure = differences("price", "rmse, in favour of the arm", arms(), 0.01)
+    assert texts(figure)[:2] == ["← worse", "better →"]
     wide, narrow = of(figure, "line", "interval")
     assert float(str(wide.attributes["x1"])) < float(str(narrow.attributes["x1"]))
     assert len(of(figure, "rect", "margin")) == 1
-    assert figure.label == "price, rmse minus that of single: stitch: 0.02000, cannot tell"
-    assert not of(differences("price", "rmse", "single", better, arms(), None), "rect", "margin")
+    assert figure.label == "price, rmse, in favour of the arm: stitch: 0.02000, cannot tell"
+    assert not of(differences("price", "rmse", arms(), None), "rect", "margin")
+
+
+def test_a_wide_margin_leaves_room_for_the_differences() -> None:
+    figure = differences("price", "rmse", arms(), 100.0)
+    (margin,) = of(figure, "rect", "margin")
+    assert margin.title == "equivalent: within 100.0"
+    wide, _ = of(figure, "line", "interval")
+    assert float(str(wide.attributes["x2"])) - float(str(wide.attributes["x1"])) > 100
 
 
 def test_a_label_curve_has_a_line_for_each_arm() -> None:

@@ -23,7 +23,7 @@ from mtl.runs.folder import RunFolder
 from mtl.training.events import Warned
 from tests.support.listening import Watching
 from tests.support.recipes import small, stitched
-from tests.support.run_folders import add_resamples, make_run
+from tests.support.run_folders import add_links, add_resamples, make_run
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -128,7 +128,7 @@ def test_names_stay_text(tmp_path: Path) -> None:
     """The marker of the page's own script must be the only one that a browser runs."""
     classes = {name.replace("/", "|")[:150]: HOSTILE for name in HOSTILE}  # no metric's name holds a slash
     run = make_run(tmp_path / "run", classes, name=HOSTILE[1], description=HOSTILE[0], plugins=[HOSTILE[2]])
-    (run.path / "links.json").write_text(json.dumps({"words": HOSTILE}))
+    add_links(run, words=HOSTILE)
     page = page_of(run)
     assert page.tags.count("script") == 2
     assert "img" not in page.tags
@@ -169,6 +169,14 @@ def test_intervals_are_percentiles_of_the_resamples(run: RunFolder) -> None:
         assert row.error == pytest.approx(np.std(replicates[row.task], ddof=1))
     page = page_of(run)
     assert "95% interval over resampled test rows (200)" in page.words
+    path = run.path / "bootstrap.json"
+    content = json.loads(path.read_text())
+    content["tasks"]["shape"]["n_units"] = 1500
+    path.write_text(json.dumps(content))
+    assert "over resampled test rows (200 to 1,500, by task)" in page_of(run).words
+    content["tasks"]["size"].update(by_group=True, n_units=30)
+    path.write_text(json.dumps(content))
+    assert "over resampled test rows (1,500) or test groups (30)" in page_of(run).words
 
 
 def test_resamples_of_another_metric_or_mostly_undefined_give_no_interval(run: RunFolder) -> None:
@@ -208,13 +216,14 @@ def test_each_task_may_have_a_step_of_its_own(run: RunFolder) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "task_results": own}))
     page = page_of(run.path)
     assert "0.4321" in page.words
-    assert (
-        "that of step 20, which validation chose for it; the pictures of test rows are those of step 30."
-        in page.words
-    )
+    assert "Its result is that of step 20, which validation chose for it." in page.words
+    assert set(read_facts(RunFolder.open(run.path)).details) == {"size"}, "the counts of shape are of step 30"
+    details = run.path / "test_details.json"
+    details.write_text(json.dumps({**json.loads(details.read_text()), "steps": {"shape": 20}}))
+    assert set(read_facts(RunFolder.open(run.path)).details) == {"shape", "size"}
     own["shape"]["step"] = -1
     path.write_text(json.dumps({**json.loads(path.read_text()), "task_results": own}))
-    with pytest.raises(UserError, match=r"run\.json: task_results: shape\.step is -1"):
+    with pytest.raises(UserError, match=r"run\.json: task_results\.shape\.step is -1"):
         write_report(run.path)
 
 
@@ -232,14 +241,51 @@ def test_the_slider_begins_at_the_selected_step(run: RunFolder) -> None:
     ]
 
 
-def test_links_are_told_in_their_own_words(run: RunFolder) -> None:
-    matrix = {"targets": ["shape"], "sources": ["size"], "values": [[0.25]]}
-    content = {"words": ["shape leans on size."], "shares": {"fc1": matrix}, "n": 3}
-    (run.path / "links.json").write_text(json.dumps(content))
+def test_links_are_told_with_their_shares_and_the_losses_when_they_are_cut(run: RunFolder) -> None:
+    content = add_links(run)
     page = page_of(run)
-    assert "shape leans on size." in page.words
+    for word in content["words"]:
+        assert word in page.words
     assert "on average over" not in page.words
-    assert "shares, fc1: how much each of 1 targets takes from each source" in page.labels
+    assert "fc1: share of each source: how much each of 2 targets takes from each source" in page.labels
+    assert (
+        "task without shape without size shape - +0.200 ± 0.040 used size -0.100 ± 0.010 hurts -"
+        in page.words
+    )
+    assert "Losses when one link is cut, on 1,234 validation rows" in page.words
+    assert "shape fc1 shape size 25% 0.3000 0.5000 +0.200 ± 0.040 used" in page.words
+    add_links(run, words=[f"sentence {k}" for k in range(9)])
+    assert "2 further sentences" in page_of(run).words
+
+
+def test_many_cuts_are_folded_and_counted(run: RunFolder) -> None:
+    link = add_links(run)["links"][0]
+    add_links(run, links=[link] * 130)
+    assert "30 further rows: see links.json." in page_of(run).words
+
+
+def test_links_of_another_step_are_not_shown(run: RunFolder) -> None:
+    add_links(run, step=20)
+    page = page_of(run)
+    assert "on average over" in page.words
+    assert "What the links do" not in page.words
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"words": [3]}, r"words\[0\] is 3"),
+        ({"sites": [{"site": "fc1"}]}, r"sites\[0\] has no 'kind'"),
+        ({"tasks": {}}, "names tasks that it does not have; mtl sharing writes it again"),
+        ({"transfer": {"tasks": ["a"], "towers": [], "delta": [], "se": [], "verdict": []}}, "names tasks that"),
+    ],
+)  # fmt: skip
+def test_links_that_do_not_fit_together_are_refused(
+    run: RunFolder, changes: dict[str, Any], line: str
+) -> None:
+    add_links(run, **changes)
+    with pytest.raises(UserError, match=rf"links\.json: .*{line}"):
+        write_report(run.path)
 
 
 def test_gates_name_the_expert_that_a_task_takes_most_from(run: RunFolder) -> None:
@@ -295,7 +341,7 @@ def test_details_of_an_earlier_end_are_left_out(run: RunFolder) -> None:
         ("bootstrap.json", '{"schema_version": 1, "schema_version": 1}', "bootstrap.json: cannot be read: a key"),
         ("bootstrap.json", '{"schema_version": 1}', "bootstrap.json: has no 'tasks'"),
         ("links.json", "NaN", "links.json: cannot be read: NaN is not allowed"),
-        ("links.json", '{"a": {"targets": ["t"], "sources": [], "values": [[1.0]]}}', "links.json: a: the values"),
+        ("links.json", '{"schema_version": 1}', "links.json: has no 'step'; mtl sharing writes it again"),
         ("recipe.resolved.yaml", "name: other\n", "recipe.resolved.yaml is not as the run wrote it"),
     ],
 )  # fmt: skip
@@ -308,7 +354,7 @@ def test_a_damaged_file_is_refused_by_name(name: str, text: str, line: str, run:
 
 
 def test_a_large_file_is_refused(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.runs.results.details.MOST_BYTES", 10)
+    monkeypatch.setattr("mtl.runs.results.reading.MOST_BYTES", 10)
     with pytest.raises(UserError, match=r"test_details\.json: is larger than 0 MB; put back"):
         write_report(run.path)
 
