@@ -104,8 +104,8 @@ def _split(split: str, n_rows: int) -> np.ndarray:
 
 def print_trees(recipe: Path, threads: int) -> None:
     """Print what boosted trees reach on the test rows."""
-    from mtl.compare.references.scored import scored
-    from mtl.compare.references.trees import fit_trees
+    from mtl.comparison.references.scored import scored
+    from mtl.comparison.references.trees import fit_trees
     from mtl.dataset.assemble import load_dataset
     from mtl.dataset.header import header_of
     from mtl.recipe.load import load_recipe

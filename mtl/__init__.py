@@ -14,6 +14,7 @@ _HOME = {
     "load_recipe": "mtl.recipe.load",
     "run": "mtl.experiment.run",
     "resume": "mtl.experiment.resume",
+    "compare": "mtl.comparison.compare",
     "load": "mtl.inference.predict",
     "register_task": "mtl.recipe.specs",
     "register_source": "mtl.recipe.specs",
@@ -41,6 +42,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from mtl.comparison.compare import compare as compare
     from mtl.errors import UserError as UserError
     from mtl.experiment.resume import resume as resume
     from mtl.experiment.run import run as run

@@ -27,7 +27,7 @@ ORDER = (
     ("runs",),
     ("inference", "report", "starter", "tracking"),
     ("experiment",),
-    ("compare",),
+    ("comparison",),
     ("commands",),
     ("cli",),
     ("", "__main__"),  # mtl/__init__.py: the public names, imported when asked for

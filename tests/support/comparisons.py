@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mtl.compare.arms.arm import Arm
-from mtl.compare.label_curve import saved
-from mtl.compare.memory import Look, Memory
-from mtl.compare.outcome import outcome_of
-from mtl.compare.plan import Settings
-from mtl.compare.results import ArmResults, Found
+from mtl.comparison.arms.arm import Arm
+from mtl.comparison.label_curve import saved
+from mtl.comparison.memory import Look, Memory
+from mtl.comparison.outcome import outcome_of
+from mtl.comparison.plan import Settings
+from mtl.comparison.results import ArmResults, Found
 from mtl.recipe.keys.recipe import Recipe
 from mtl.runs.record import Shape
 from tests.support.recipes import recipe, stitched

@@ -85,9 +85,9 @@ def compare(
     fractions = fractions_of(label_fraction)
     require_torch()
     from mtl.commands.compare.console import CompareConsole
-    from mtl.compare.conduct import conduct
-    from mtl.compare.label_curve import conduct_curve
-    from mtl.compare.request import Asked
+    from mtl.comparison.conduct import conduct
+    from mtl.comparison.label_curve import conduct_curve
+    from mtl.comparison.request import Asked
 
     console = CompareConsole(quiet)
     try:

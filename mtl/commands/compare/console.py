@@ -8,11 +8,11 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mtl.compare.outcome import BESIDE
-from mtl.compare.plan import IN_WORDS
-from mtl.compare.processes.pool import Report
-from mtl.compare.request import Announced
-from mtl.compare.statistics.power import plan_lines
+from mtl.comparison.outcome import BESIDE
+from mtl.comparison.plan import IN_WORDS
+from mtl.comparison.processes.pool import Report
+from mtl.comparison.request import Announced
+from mtl.comparison.statistics.power import plan_lines
 from mtl.console import complain, counted, duration, number, say, table
 
 if TYPE_CHECKING:

@@ -1,0 +1,296 @@
+"""One comparison, from a recipe to a verdict: its arms are planned, run, read and judged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from mtl.build import build
+from mtl.comparison.arms.arm import Arm, Facts, changed
+from mtl.comparison.arms.named import arms_of, default_arms
+from mtl.comparison.memory import Confirmation, Memory, read_memory
+from mtl.comparison.outcome import outcome_of, write_outcome
+from mtl.comparison.plan import PlannedRun, Settings, Steps, planned, require_comparable, selection_of
+from mtl.comparison.processes.pool import Job, Report, Workers
+from mtl.comparison.references.make import read_reference
+from mtl.comparison.request import Announced, Asked, Silent, Watcher
+from mtl.comparison.results import collect, standing, whole_seeds
+from mtl.comparison.tuning import trial_runs, trials_of, tuned
+from mtl.errors import UserError, quoted
+from mtl.experiment.run import prepare
+from mtl.recipe.keys.recipe import Recipe
+from mtl.runs.disk import make_folder
+from mtl.signals import undoing
+from mtl.training import devices
+from mtl.training.step import train_step
+from mtl.training.trainer import Trainer
+
+MOST_JOBS = 8
+"""Processes that run at once unless the user asks for more."""
+MOST_LABELLED = 32
+"""Rows of a batch that are sure to have a label of the task whose labels were thinned out."""
+START = 2.0
+"""Seconds of a run beside its steps: reading the data, evaluations, pictures."""
+TIMED = 3
+"""Steps that are timed for the estimate of a comparison's length."""
+
+
+def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[str, Any]]:
+    """Make a comparison, or go on with it, and return its folder and the content of its compare.json.
+
+    A finished run is not made again, and one that was broken off goes on. So the same request after a stop, a kill or
+    a crash ends with the same compare.json.
+
+    Raises:
+        UserError: the recipe, an arm or the data are at fault, or a run was refused.
+    """
+    watcher = watcher or Silent()
+    require_comparable(asked.recipe)
+    with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
+        trainer, device = prepare(changed(asked.recipe, asked.common))
+    folder = asked.out or default_folder(asked)
+    if asked.recipe.tune and "validation" not in trainer.dataset.splits:
+        with asked.recipe.at("tune"):
+            what = "validation chooses the settings, and no rows are held out for it"
+            raise UserError("", what, "set data.split.validation")
+    facts = facts_of(trainer)
+    labelled = _labelled(asked, facts)
+    if labelled:  # an epoch whose batches must have labels has another number of steps
+        with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
+            trainer, device = prepare(changed(asked.recipe, (*asked.common, *labelled)))
+    arms = arms_of(asked.recipe, asked.arms or default_arms(asked.recipe, facts), facts)
+    arms += [_outside(name, path, arms) for name, path in asked.predictions.items()]
+    jobs = asked.jobs or (1 if device.type != "cpu" else min(MOST_JOBS, cores()))
+    memory = _memory(asked, folder, max(1, cores() // jobs))
+    steps = Steps(trainer.total_steps, trainer.steps_per_epoch)
+    selection = selection_of(asked.recipe, "validation" in trainer.dataset.splits, steps.total)
+    settings = Settings(selection, memory.threads, asked.resample, (*asked.common, *labelled))
+    made = _Comparison(asked, folder, arms, settings, steps, jobs, memory, watcher)
+    per_step, notices = _seconds_per_step(trainer), trainer.notices
+    del trainer  # its rows and weights take memory that the runs need
+    return folder, made.conduct(per_step, notices)
+
+
+def default_folder(asked: Asked, what: str = "") -> Path:
+    """The folder of a comparison without `out`: the same request finds it again."""
+    return Path("runs", asked.recipe.name, f"compare-{what}{_sha256(asked)[:8]}")
+
+
+def _sha256(asked: Asked) -> str:
+    """The digest of what all runs of a comparison have in common; a folder holds one such comparison."""
+    resampled = "resampled split" if asked.resample else ""
+    return hashlib.sha256((changed(asked.recipe, asked.common).sha256() + resampled).encode()).hexdigest()
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def facts_of(trainer: Trainer) -> Facts:
+    """The facts on which arms depend."""
+    dataset, header = trainer.dataset, trainer.dataset.header
+
+    def count(recipe: Recipe) -> int:
+        with torch.device("meta"):
+            built = build(recipe, header, dataset.learned)
+        return sum(parameter.numel() for parameter in built.model.parameters())
+
+    return Facts(
+        n_labels={task: trainer.n_labels("train", task) for task in trainer.recipe.tasks},
+        n_rows=len(dataset.splits["train"]),
+        n_parameters=count,
+        is_vector=len(header.input_shape) == 1,
+    )
+
+
+def _outside(name: str, path: str, arms: Sequence[Arm]) -> Arm:
+    if any(arm.name == name for arm in arms):
+        raise UserError("--predictions", f"there is an arm {quoted(name)} already", "give them another name")
+    return Arm(name, f"predictions from elsewhere: {path}", "reference")
+
+
+def _labelled(asked: Asked, facts: Facts) -> tuple[str, ...]:
+    """The override by which every batch has some labels of the thinned out task, in all arms alike."""
+    train = asked.recipe.train
+    if asked.few is None or train.batches.min_labelled:
+        return ()
+    n = max(1, min(MOST_LABELLED, train.batch_size // 4, facts.n_labels[asked.few]))
+    return (f"train.batches.min_labelled={json.dumps({asked.few: n})}",)
+
+
+def _memory(asked: Asked, folder: Path, threads: int) -> Memory:
+    """What the folder remembers, or the beginning of it.
+
+    Raises:
+        UserError: the folder holds another comparison.
+    """
+    sha256 = _sha256(asked)
+    memory = read_memory(folder)
+    if memory is None:
+        return Memory(recipe_sha256=sha256, threads=threads, at_most=asked.at_most)
+    if memory.recipe_sha256 != sha256:
+        raise UserError(str(folder), "holds the comparison of another recipe", "give another --out")
+    if asked.at_most is not None and memory.at_most != asked.at_most and memory.looks:
+        raise UserError("--at-most", "is set before the first look at a comparison", "leave it out")
+    return memory
+
+
+def _seconds_per_step(trainer: Trainer) -> float:
+    """The seconds of a training step of the compared recipe on this machine, as it is now."""
+    trainer.built.model.train()
+    rows = [trainer.dataset.splits["train"][: trainer.recipe.train.batch_size].copy()]
+    meter = trainer.new_meter()
+    with devices.settings(trainer.recipe.train.deterministic, 1):
+        began = monotonic()
+        for _ in range(TIMED):
+            train_step(trainer, rows, meter)
+        return (monotonic() - began) / TIMED
+
+
+@dataclass
+class _Comparison:
+    """The state of one comparison while it is conducted."""
+
+    asked: Asked
+    folder: Path
+    arms: list[Arm]
+    settings: Settings
+    steps: Steps
+    jobs: int
+    memory: Memory
+    watcher: Watcher
+    trials: dict[str, list[dict[str, Any]]] | None = None
+
+    def conduct(self, per_step: float, notices: Sequence[str]) -> dict[str, Any]:
+        """Make all runs, judge them, and confirm the leading arm if that was asked for."""
+        make_folder(self.folder)
+        self.memory.save(self.folder)
+        self._tune(per_step, notices)
+        seeds = self._made(self.arms, self.asked.seeds, per_step, notices)
+        outcome = self._judged(seeds)
+        if self.asked.confirm and outcome["leading"] is not None:
+            outcome = self._confirmed(outcome, seeds, per_step)
+        outcome["tuning"] = self.trials
+        fault = write_outcome(self.folder, outcome)
+        if fault is not None:
+            self.watcher.says(fault)
+        return outcome
+
+    def _tune(self, per_step: float, notices: Sequence[str]) -> None:
+        """Try the settings of the recipe's grid for every arm, and keep the best one of each by validation."""
+        recipe = self.asked.recipe
+        if not recipe.tune:
+            return
+        trials = trials_of(recipe, self.arms)
+        runs = trial_runs(recipe, trials, self.settings, self.steps, self.folder)
+        self._run(runs, [], [trial.arm for trial in trials], per_step, notices)
+        open_ = [run.name for run in runs if standing(run) == "open"]
+        if open_:
+            raise UserError(
+                "--budget", f"is over before the trials of {open_[0]}", "give more time; finished runs stay"
+            )
+        self.arms, self.trials = tuned(recipe, self.arms, trials, runs, self.folder)
+
+    def _made(
+        self, arms: Sequence[Arm], seeds: Sequence[int], per_step: float, notices: Sequence[str]
+    ) -> list[int]:
+        """Make the open runs of some arms, and return the seeds of which all runs have ended."""
+        runs = planned(self.asked.recipe, arms, seeds, self.settings, self.steps, self.folder)
+        self._run(runs, self._references(arms), arms, per_step, notices)
+        whole = whole_seeds(runs, {run.name: standing(run) for run in runs}, seeds)
+        if not whole:
+            raise UserError(
+                "--budget", "is over before every arm has one run", "give more time; finished runs stay"
+            )
+        if len(whole) < len(seeds):
+            self.watcher.says(
+                f"the budget is over: {len(whole)} of {len(seeds)} seeds are whole and are compared"
+            )
+        return whole
+
+    def _run(
+        self,
+        runs: Sequence[PlannedRun],
+        others: Sequence[Job],
+        arms: Sequence[Arm],
+        per_step: float,
+        notices: Sequence[str],
+    ) -> None:
+        """Make those of the runs that are open, and other jobs, and tell the watcher before."""
+        jobs = [self._job(run) for run in runs if standing(run) == "open"]
+        n_done = len(runs) - len(jobs)
+        seconds = (per_step * self.steps.total + START) * (len(jobs) + len(others)) / self.jobs
+        self.watcher.begins(
+            Announced(self.folder, arms, runs, n_done, seconds, self.jobs, self.asked, self.settings, notices)
+        )
+        self._do([*jobs, *others])
+
+    def _job(self, run: PlannedRun) -> Job:
+        return Job(run.name, {"do": "run", "recipe": run.recipe.plain(), "out": str(run.folder)})
+
+    def _references(self, arms: Sequence[Arm]) -> list[Job]:
+        """The references that were not made yet; each is made once."""
+        recipe = changed(self.asked.recipe, self.asked.common).plain()
+        jobs = []
+        for arm in arms:
+            folder = self.folder / "runs" / arm.folder
+            if not arm.is_network and read_reference(folder) is None:
+                order = {
+                    "do": "reference", "recipe": recipe, "out": str(folder), "threads": self.settings.threads,
+                    "predictions": self.asked.predictions.get(arm.name),
+                }  # fmt: skip
+                jobs.append(Job(arm.name, order))
+        return jobs
+
+    def _do(self, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        began, done = monotonic(), [0]
+
+        def on(report: Report) -> None:
+            done[0] += report.ended is not None
+            self.watcher.reports(report)
+
+        def may_begin() -> bool:
+            if self.asked.budget is None:
+                return True
+            spent = monotonic() - began
+            return spent * (1 + 1 / max(done[0], 1) * (done[0] > 0)) <= self.asked.budget
+
+        with (
+            undoing(),
+            Workers(min(self.jobs, len(jobs)), self.settings.threads, self.asked.plugins, self.folder) as w,
+        ):
+            w.do(jobs, on, may_begin)
+
+    def _judged(self, seeds: Sequence[int]) -> dict[str, Any]:
+        runs = planned(self.asked.recipe, self.arms, seeds, self.settings, self.steps, self.folder)
+        found = collect(self.asked.recipe, self.arms, runs, seeds, self.folder)
+        self.memory.looked([arm.name for arm in self.arms], list(seeds))
+        self.memory.save(self.folder)
+        return outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory)
+
+    def _confirmed(self, outcome: Mapping[str, Any], seeds: Sequence[int], per_step: float) -> dict[str, Any]:
+        """Run the leading arm, what it must beat and its control on as many fresh seeds, and judge by these."""
+        lead = outcome["leading"]["arm"]
+        needed = {lead, *outcome["baseline"].values()}
+        arms = [arm for arm in self.arms if arm.name in needed or arm.role == "control"]
+        first = max(self.asked.seeds) + 1
+        fresh = list(range(first, first + len(seeds)))
+        self.memory.confirmation = Confirmation(arm=lead, seeds=fresh)
+        whole = self._made(arms, fresh, per_step, ())
+        runs = planned(self.asked.recipe, arms, whole, self.settings, self.steps, self.folder)
+        confirmed = collect(self.asked.recipe, arms, runs, whole, self.folder)
+        old = planned(self.asked.recipe, self.arms, seeds, self.settings, self.steps, self.folder)
+        found = collect(self.asked.recipe, self.arms, old, seeds, self.folder)
+        self.memory.save(self.folder)
+        return outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory, confirmed, whole)
