@@ -41,7 +41,7 @@ class Parity(mtl.tasks.Multiclass):
 """
 RUN_FILES = {
     *("recipe.yaml", "recipe.resolved.yaml", "run.json", "metrics.jsonl", "metrics.csv", "timings.jsonl"),
-    *("sharing.jsonl", "test_details.json", "report.html", ".lock"),
+    *("sharing.jsonl", "test_details.json", "bootstrap.json", "report.html", ".lock"),
 }
 STEP_FILES = {
     "model.safetensors",

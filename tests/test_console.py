@@ -360,8 +360,8 @@ def test_plain_lines(capsys: Capture) -> None:
         "t0: 50% of test labels predicted right",
         "t1: accuracy is undefined for its test labels",
         "run folder: runs/small/1  (results in metrics.csv, pictures in plots/)",
-        "next: does sharing help? Train the same tasks without it, and compare:",
-        "  mtl run runs/small/1/recipe.resolved.yaml '~model.sharing' name=small_alone",
+        "next: does sharing help? Compare it with networks that share nothing:",
+        "  mtl compare runs/small/1/recipe.resolved.yaml",
     ]
     assert err == "warning: task 't1' has few labels\n"
     assert "\x1b" not in out + err

@@ -91,8 +91,8 @@ def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: StopAt, **options: 
             mtl.run(made, out=out, listeners=(stop,), **options)
 
 
-SMALL = re.compile(r"split '|\d+ of \d+ test rows ")
-"""The beginning of a warning that a small table gives each time that it is read: few rows, or rows that come again."""
+SMALL = re.compile(r"split '|\d+ of \d+ test rows |task '.*': its label follows from ")
+"""The beginning of a warning that a small table gives each time that it is read: few rows, rows that come again, derived labels."""
 
 
 def stopped_after(made: Mapping[str, Any], out: Path, *stops: StopAt, notices: Sequence[str] = ()) -> None:

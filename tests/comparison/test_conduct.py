@@ -31,6 +31,7 @@ from tests.support.comparisons import unknown_keys
 from tests.support.recipes import classes, linear, recipe, stitched
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("comparison")  # its fixtures are made once
 GENERATED = {"kind": "synthetic", "tasks": 2, "rows": 200, "test_rows": 150, "features": 8, "classes": 2}
 
 
@@ -275,7 +276,7 @@ def waited(what: Any, seconds: float = 120.0) -> Any:
     raise AssertionError("it did not happen in time")
 
 
-LONG = {"train__epochs": 150, "data__source": GENERATED | {"rows": 1000}}
+LONG = {"train__epochs": 80, "data__source": GENERATED | {"rows": 1000}}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 

@@ -89,7 +89,7 @@ def test_a_site_given_twice_is_refused() -> None:
         {"init": {"convex": 0.0}},
         {"init": {"convex": 1.5}},
         {"granularity": "pixel"},
-        {"lr_scale": 0.0},
+        {"lr_scale": -1.0},
         {"lr_scale": float("nan")},
     ],
 )

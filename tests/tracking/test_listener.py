@@ -132,7 +132,7 @@ def test_the_calls_of_a_run(spy: Callable[..., Spy], tmp_path: Path) -> None:
     assert ("timing/train_seconds", 10) in points
     assert [call[1].name for call in tracker.calls if call[0] == "artifact"] == [
         *sorted(path.name for path in (result.path / "plots").glob("*.png")),
-        *("metrics.csv", "recipe.resolved.yaml"),
+        *("report.html", "metrics.csv", "recipe.resolved.yaml"),
     ]
     known = {name: value for name, value in result.metrics.items() if value is not None}
     assert tracker.calls[-1] == ("end", "finished", known)
