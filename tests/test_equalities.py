@@ -92,7 +92,7 @@ def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: StopAt, **options: 
 
 
 SMALL = re.compile(r"split '|\d+ of \d+ test rows |task '.*': its label follows from ")
-"""The beginning of a warning that a small table gives each time that it is read: few rows, rows that come again, derived labels."""
+"""The beginning of a warning that each reading of a small table gives: few rows, equal rows, derived labels."""
 
 
 def stopped_after(made: Mapping[str, Any], out: Path, *stops: StopAt, notices: Sequence[str] = ()) -> None:
