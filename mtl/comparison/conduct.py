@@ -16,13 +16,13 @@ import torch
 from mtl.build import build
 from mtl.comparison.arms.arm import Arm, Facts, changed
 from mtl.comparison.arms.named import arms_of, default_arms
-from mtl.comparison.memory import Confirmation, Memory, read_memory
+from mtl.comparison.memory import Memory, read_memory
 from mtl.comparison.outcome import outcome_of, write_outcome
 from mtl.comparison.plan import PlannedRun, Settings, Steps, planned, require_comparable, selection_of
 from mtl.comparison.processes.pool import Job, Report, Workers
 from mtl.comparison.references.make import read_reference
 from mtl.comparison.request import Announced, Asked, Silent, Watcher
-from mtl.comparison.results import collect, standing, whole_seeds
+from mtl.comparison.results import Found, collect, standing, whole_seeds
 from mtl.comparison.tuning import trial_runs, trials_of, tuned
 from mtl.errors import UserError, quoted
 from mtl.experiment.run import prepare
@@ -175,10 +175,12 @@ class _Comparison:
         make_folder(self.folder)
         self.memory.save(self.folder)
         self._tune(per_step, notices)
-        seeds = self._made(self.arms, self.asked.seeds, per_step, notices)
-        outcome = self._judged(seeds)
+        seeds, found = self._made(self.arms, self.asked.seeds, per_step, notices)
+        self.memory.looked([arm.name for arm in self.arms], seeds)
+        self.memory.save(self.folder)
+        outcome = outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory)
         if self.asked.confirm and outcome["leading"] is not None:
-            outcome = self._confirmed(outcome, seeds, per_step)
+            outcome = self._confirmed(outcome, seeds, found, per_step)
         outcome["tuning"] = self.trials
         fault = write_outcome(self.folder, outcome)
         if fault is not None:
@@ -202,8 +204,12 @@ class _Comparison:
 
     def _made(
         self, arms: Sequence[Arm], seeds: Sequence[int], per_step: float, notices: Sequence[str]
-    ) -> list[int]:
-        """Make the open runs of some arms, and return the seeds of which all runs have ended."""
+    ) -> tuple[list[int], Found]:
+        """Make the open runs of some arms, and return the seeds of which all runs have ended, with their results.
+
+        Raises:
+            UserError: the budget was too small, or no run has a result.
+        """
         runs = planned(self.asked.recipe, arms, seeds, self.settings, self.steps, self.folder)
         self._run(runs, self._references(arms), arms, per_step, notices)
         whole = whole_seeds(runs, {run.name: standing(run) for run in runs}, seeds)
@@ -215,7 +221,11 @@ class _Comparison:
             self.watcher.says(
                 f"the budget is over: {len(whole)} of {len(seeds)} seeds are whole and are compared"
             )
-        return whole
+        found = collect(self.asked.recipe, arms, runs, whole, self.folder)
+        if found.record is None:
+            what = "no run has a result: a loss of each was infinite or NaN"
+            raise UserError(str(self.folder), what, "lower optimizer.lr, or set train.clip_norm")
+        return whole, found
 
     def _run(
         self,
@@ -264,7 +274,8 @@ class _Comparison:
             if self.asked.budget is None:
                 return True
             spent = monotonic() - began
-            return spent * (1 + 1 / max(done[0], 1) * (done[0] > 0)) <= self.asked.budget
+            one_run = spent * self.jobs / done[0] if done[0] else 0.0
+            return spent + one_run <= self.asked.budget
 
         with (
             undoing(),
@@ -272,25 +283,12 @@ class _Comparison:
         ):
             w.do(jobs, on, may_begin)
 
-    def _judged(self, seeds: Sequence[int]) -> dict[str, Any]:
-        runs = planned(self.asked.recipe, self.arms, seeds, self.settings, self.steps, self.folder)
-        found = collect(self.asked.recipe, self.arms, runs, seeds, self.folder)
-        self.memory.looked([arm.name for arm in self.arms], list(seeds))
-        self.memory.save(self.folder)
-        return outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory)
-
-    def _confirmed(self, outcome: Mapping[str, Any], seeds: Sequence[int], per_step: float) -> dict[str, Any]:
+    def _confirmed(
+        self, outcome: Mapping[str, Any], seeds: Sequence[int], found: Found, per_step: float
+    ) -> dict[str, Any]:
         """Run the leading arm, what it must beat and its control on as many fresh seeds, and judge by these."""
-        lead = outcome["leading"]["arm"]
-        needed = {lead, *outcome["baseline"].values()}
+        needed = {outcome["leading"]["arm"], *outcome["baseline"].values()}
         arms = [arm for arm in self.arms if arm.name in needed or arm.role == "control"]
         first = max(self.asked.seeds) + 1
-        fresh = list(range(first, first + len(seeds)))
-        self.memory.confirmation = Confirmation(arm=lead, seeds=fresh)
-        whole = self._made(arms, fresh, per_step, ())
-        runs = planned(self.asked.recipe, arms, whole, self.settings, self.steps, self.folder)
-        confirmed = collect(self.asked.recipe, arms, runs, whole, self.folder)
-        old = planned(self.asked.recipe, self.arms, seeds, self.settings, self.steps, self.folder)
-        found = collect(self.asked.recipe, self.arms, old, seeds, self.folder)
-        self.memory.save(self.folder)
-        return outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory, confirmed, whole)
+        fresh, confirmed = self._made(arms, range(first, first + len(seeds)), per_step, ())
+        return outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory, confirmed, fresh)

@@ -22,13 +22,6 @@ class Look(Shape):
     seeds: list[Count]
 
 
-class Confirmation(Shape):
-    """The arm that is confirmed on seeds that nobody has looked at."""
-
-    arm: Word
-    seeds: list[Count]
-
-
 class Memory(Shape):
     """The content of plan.json.
 
@@ -37,7 +30,6 @@ class Memory(Shape):
         threads: of each run, so that a comparison that goes on makes the same bits.
         at_most: the number of seeds that was set before the first look; None if none was.
         looks: what was seen, in order.
-        confirmation: what was confirmed, or is being confirmed.
     """
 
     schema_version: Literal[1] = 1
@@ -45,7 +37,6 @@ class Memory(Shape):
     threads: Annotated[int, Field(ge=1, le=1024)]
     at_most: Count | None
     looks: list[Look] = []
-    confirmation: Confirmation | None = None
 
     def looked(self, arms: list[str], seeds: list[int]) -> None:
         """Remember a look, unless it is the last one again."""

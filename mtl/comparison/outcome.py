@@ -27,6 +27,7 @@ from mtl.report.curves import LABEL_UNIT, UNITS
 from mtl.report.page.write import write_report
 from mtl.runs.disk import write_whole
 from mtl.runs.json_text import canonical_json
+from mtl.runs.record import RunRecord
 
 COMPARE, TABLE, TIMES = "compare.json", "compare.csv", "timings.json"
 BESIDE = ("hard", "hard_matched")
@@ -55,7 +56,7 @@ def outcome_of(
         fresh: those seeds.
     """
     baseline, record = baseline_of(recipe, found), found.record
-    assert record is not None  # a seed has ended, and a run that diverged has no results to judge
+    assert record is not None
     tasks = _tasks(recipe, found)
     arms, n_units = _judged(found), found.n_units or None
     resampled = (record.data.rows["train"], record.data.rows["test"]) if settings.resample else None
@@ -77,16 +78,7 @@ def outcome_of(
     parts["summary"] += [*_told_beside(beside), *_told_derived(recipe, found), _highest(recipe, found)]
     return {
         "schema_version": 1,
-        "recipe": {"name": recipe.name, "description": recipe.description, "sha256": recipe.sha256()},
-        "data": {
-            "sha256": record.data.sha256,
-            "generated": record.data.generated,
-            "rows": record.data.rows,
-            "labels": record.data.labels,
-        },
-        "pinned": ["data", *([] if settings.resample else ["split"]), "labels"],
-        "varied": ["initial weights", "order", "dropout", *(["split"] if settings.resample else [])],
-        "selection": IN_WORDS[settings.selection],
+        **_compared(recipe, record, settings),
         "seeds": list(seeds),
         "looks": memory.n_looks,
         "tasks": {task: _task(recipe, task) for task in recipe.tasks},
@@ -96,6 +88,23 @@ def outcome_of(
         "label_curve": None,
         **parts,
         "timings": {name: {"seconds": own.seconds} for name, own in found.arms.items()},
+    }
+
+
+def _compared(recipe: Recipe, record: RunRecord, settings: Settings) -> dict[str, Any]:
+    """The sections about the recipe and the data, and about what varies."""
+    split = ["split"]
+    return {
+        "recipe": {"name": recipe.name, "description": recipe.description, "sha256": recipe.sha256()},
+        "data": {
+            "sha256": record.data.sha256,
+            "generated": record.data.generated,
+            "rows": record.data.rows,
+            "labels": record.data.labels,
+        },
+        "pinned": ["data", *([] if settings.resample else split), "labels"],
+        "varied": ["initial weights", "order", "dropout", *(split if settings.resample else [])],
+        "selection": IN_WORDS[settings.selection],
     }
 
 

@@ -167,8 +167,3 @@ def _permuted_anew(changes: Sequence[str], seed: int) -> tuple[str, ...]:
     if not any(change.startswith("data.permute_labels=") for change in changes):
         return ()
     return (f"data.permute_labels.seed={seed}",)
-
-
-def n_runs(arms: Sequence[Arm], n_seeds: int) -> int:
-    """The number of runs of so many seeds."""
-    return n_seeds * sum(len(arm.parts()) for arm in arms if arm.is_network)

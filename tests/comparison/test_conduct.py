@@ -20,6 +20,7 @@ from mtl.comparison.conduct import conduct
 from mtl.comparison.label_curve import conduct_curve
 from mtl.comparison.processes.pool import Report
 from mtl.comparison.request import Announced, Asked, Silent
+from mtl.comparison.results import Found
 from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe, to_yaml
@@ -201,6 +202,14 @@ def test_a_run_that_diverges_is_named_and_not_repeated(tmp_path: Path) -> None:
         assert found["arms"]["weighting=wild"]["results"]["a"]["values"] == [None]
         conduct(given, watching)
     assert len(watching.ended) == 2
+
+
+def test_runs_without_any_result_are_an_error(
+    done: tuple[Path, Watching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtl.comparison.conduct.collect", lambda *_: Found())  # as if every run had diverged
+    with pytest.raises(UserError, match=r"no run has a result: a loss of each was infinite or NaN; lower"):
+        conduct(asked(done[0]))
 
 
 def test_trials_choose_the_settings_of_each_arm(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from mtl.errors import NotFinite, UserError
 
 EVERY = 0.5
 """Seconds between two reports of a position."""
-END: None = None
 
 
 def main(plugins: Sequence[str]) -> int:
@@ -45,11 +44,11 @@ def _jobs() -> Any:
     def listen() -> None:
         for line in sys.stdin:
             waiting.put(json.loads(line))
-        waiting.put(END)
+        waiting.put(None)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=listen, daemon=True).start()
-    while (job := waiting.get()) is not END:
+    while (job := waiting.get()) is not None:
         yield job
 
 
