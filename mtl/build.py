@@ -19,6 +19,7 @@ from mtl.model.layers import drawn_from, grouped_norm, init_weights
 from mtl.model.stitched import Standardize, StitchedMultiTower
 from mtl.model.tasks.heads import GroupedHead
 from mtl.model.tasks.module import TaskModule
+from mtl.model.tasks.norm import head_norm
 from mtl.model.towers import Towers
 from mtl.model.trunk import Plan, Trunk
 from mtl.recipe.keys.recipe import Recipe
@@ -174,6 +175,12 @@ def _norm(recipe: Recipe, n_groups: int, shape: Shape) -> nn.Module | None:
     )
 
 
+def _head_norm(recipe: Recipe, n_tasks: int, width: int) -> nn.Module | None:
+    """The backbone's norm, for the features or outputs of a head."""
+    own = recipe.model.backbone.norm
+    return head_norm(own.kind, n_tasks, width, eps=own.eps, momentum=own.momentum, debias=own.debias)
+
+
 def _start(recipe: Recipe, module: nn.Module, names: Sequence[str], *key: str) -> None:
     """`Plan.start`: draws the initial weights, slice by slice, from seed.init, the key and the names of the slices."""
     same = recipe.model.tower_init == "same" and key[0] in ("tower", "inputs")
@@ -215,8 +222,8 @@ def _task_module(recipe: Recipe, group: TaskGroup, trunk: Trunk, reading_of: Map
         trunk.n_readings,
         math.prod(trunk.shape),
         group.n_outputs,
-        _norm(recipe, n_tasks, (group.n_outputs,)) if recipe.model.head.norm else None,
-        hidden=[(features, _norm(recipe, n_tasks, (features,))) for features in own.hidden],
+        _head_norm(recipe, n_tasks, group.n_outputs) if recipe.model.head.norm else None,
+        hidden=[(features, _head_norm(recipe, n_tasks, features)) for features in own.hidden],
         dropout=own.dropout,
     )
     _start(recipe, head.linear, group.tasks, "head")

@@ -25,6 +25,7 @@ from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS
 from mtl.training.step import Measured, _losses, totals_of
 from mtl.training.trainer import Trainer
+from tests.support import recipes
 from tests.support.assertions import Capture, called, refused
 from tests.support.command_line import ran
 from tests.support.tables import Rows, recipe_in, write_rows
@@ -480,3 +481,47 @@ def test_a_fault_is_named_by_the_file_it_is_in(name: str, folder: Path, capsys: 
     rows, task, text = REFUSED[name]
     two_sources(folder, rows, **task)
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text])
+
+
+def test_rows_without_a_label_do_not_move_a_task_through_the_norm_of_its_head(folder: Path) -> None:
+    """With batch norm on the logits, the loss and its gradient are those of the labelled rows alone."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "u": rng.normal(),
+            "v": rng.normal(),
+            "part": "train" if i < 24 else "test",
+            "a": "pqr"[i % 3],
+            "b": "xyz"[i % 3] if i % 3 != 1 or i > 20 else "",
+        }
+        for i in range(40)
+    ]
+    write_rows(folder / "t.csv", rows)
+    plain = {"kind": "none"}
+    recipe = load_recipe(
+        recipes.write(
+            folder,
+            data={"source": recipes.table("t.csv", "u", "v"), "split": {"column": "part"}},
+            tasks={
+                "a": {"kind": "multiclass", "target": "a"},
+                "b": {"kind": "multiclass", "target": "b", "missing": "mask"},
+            },
+            model__backbone={
+                "kind": "layers",
+                "norm": {"kind": "batch"},
+                "stages": [{**stage, "norm": plain} for stage in recipes.linear(6)],
+            },
+            model__head={"norm": True},
+            train={"epochs": 2, "batch_size": 8, "device": "cpu"},
+        )
+    )
+    dataset = load_dataset(recipe, header_of(recipe))
+    trainer = Trainer.create(recipe, build(recipe, dataset.header, dataset.learned), dataset)
+    labelled = np.array([i for i in range(16) if rows[i]["b"]])
+    assert 2 < len(labelled) < 16
+    assert losses_of(trainer, np.arange(16))[1].item() == pytest.approx(
+        losses_of(trainer, labelled)[1].item(), rel=1e-5
+    )
+    assert losses_of(trainer, np.arange(16))[0].item() != pytest.approx(
+        losses_of(trainer, labelled)[0].item(), rel=1e-3
+    )

@@ -41,9 +41,9 @@ class Deriving(StitchedMultiTower):
         for i, derivation in enumerate(self.derived.values()):
             self.register_buffer(f"shares_{i}", torch.tensor(derivation.shares, dtype=torch.float32))
 
-    def forward(self, x: Tensor) -> Logits:
-        """Input (B, ...) -> logits of every task and of every task group."""
-        given = self.network(x).groups
+    def forward(self, x: Tensor, present: Mapping[str, Tensor] | None = None) -> Logits:
+        """Input (B, ...) -> logits of every task and of every task group; `present` as for the network."""
+        given = self.network(x, present).groups
         groups = {name: logits_BTO.float().clone() for name, logits_BTO in given.items()}
         trained, own = self.network.modules_of_tasks(), self.modules_of_tasks()
         for i, (task, derivation) in enumerate(self.derived.items()):

@@ -104,7 +104,7 @@ class _Debiased(nn.modules.batchnorm._BatchNorm):
             return super().forward(x)
         momentum = self.momentum or 0.0
         assert self.num_batches_tracked is not None
-        rest = (1 - momentum) ** (int(self.num_batches_tracked) + 1)
+        rest = (1 - momentum) ** (int(self.num_batches_tracked.max()) + 1)
         # from here on the correction is smaller than the rounding of float32, so the code skips the wait for the device
         self.settled = rest < 1e-8
         self.momentum = momentum / (1 - rest)

@@ -97,15 +97,23 @@ class StitchedMultiTower(nn.Module):
         """All N tasks, group by group."""
         return tuple(self.places)
 
-    def forward(self, x: Tensor) -> Logits:
-        """Input (B, ...) -> logits of every task, (B, O) each, and of every task group, (B, T, O)."""
-        return self.logits_of(self.trunk(self.inputs(x)))
+    def forward(self, x: Tensor, present: Mapping[str, Tensor] | None = None) -> Logits:
+        """Input (B, ...) -> logits of every task, (B, O) each, and of every task group, (B, T, O).
 
-    def logits_of(self, h: Tensor) -> Logits:
-        """Readings (B, R, *shape) -> logits."""
-        dropped = self.dropout(h)
+        Args:
+            x: the inputs of B rows.
+            present: task group -> (B, T) bool, which rows have a label. Only the norms of heads read it, and only
+                in training. A group that is left out has all labels.
+        """
+        return self.logits_of(self.trunk(self.inputs(x)), present)
+
+    def logits_of(self, h: Tensor, present: Mapping[str, Tensor] | None = None) -> Logits:
+        """Readings (B, R, *shape) -> logits; `present` as in `forward`."""
+        dropped, present = self.dropout(h), present or {}
         groups = {
-            name: module(dropped if module.head.dropout is None else module.head.dropout(h))
+            name: module(
+                dropped if module.head.dropout is None else module.head.dropout(h), present.get(name)
+            )
             for name, module in self.modules_of_tasks().items()
         }
         return Logits(groups, self.places)

@@ -157,8 +157,9 @@ def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) 
     """(N,) the share of a part in the loss of each task: the part's sum of losses divided by the step's total."""
     stages.reached("forward")
     precision = trainer.recipe.train.precision
+    present = {group: batch.present[group] for group in trainer.incomplete}
     with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits = trainer.built.model(batch.inputs)
+        logits = trainer.built.model(batch.inputs, present)
     sums = []
     labels = Targets(batch.target, batch.present, batch.weight)  # not the inputs: parts would add up
     for name, module in trainer.modules.items():

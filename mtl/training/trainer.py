@@ -74,6 +74,10 @@ class Trainer:
         self._order = (-1, "")
         with self.recipe.at("train", "early_stopping"):
             self.selecting = selecting_metric(self.recipe, self.dataset.undefined.get("validation"))
+        train_rows, there = self.dataset.splits["train"], self.dataset.rows.present
+        self.incomplete = [
+            group for group in self.modules if not there[group].cpu().numpy()[train_rows].all()
+        ]
         grouped = {task: i for i, task in enumerate(self.built.model.tasks)}
         self._to_results = torch.tensor([grouped[task] for task in self.recipe.tasks], device=self.device)
         self.slices: SharedSlices | None = None

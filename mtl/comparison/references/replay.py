@@ -39,8 +39,8 @@ class StoredHead(GroupedHead):
         super().__init__(tasks, [0] * len(tasks), 1, 1, n_outputs)
         self.first = first
 
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, 1, all logits) -> (B, T, O)."""
+    def forward(self, h: Tensor, present_BT: Tensor | None = None) -> Tensor:
+        """(B, 1, all logits) -> (B, T, O), whichever rows have labels."""
         own: Tensor = h[:, 0, self.first : self.first + len(self.tasks) * self.n_outputs]
         return own.reshape(len(own), len(self.tasks), self.n_outputs)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.model.layers import GroupedLinear
+from mtl.model.tasks.norm import through
 
 
 class GroupedHead(nn.Module):
@@ -68,10 +69,11 @@ class GroupedHead(nn.Module):
         counts = [list(readings).count(reading) for reading in sorted(set(readings))]
         return LinearOfReadings(counts, width, features, bias=bias)
 
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, R, *shape) -> (B, T, O)."""
+    def forward(self, h: Tensor, present_BT: Tensor | None = None) -> Tensor:
+        """(B, R, *shape) -> (B, T, O); `present_BT` tells which rows have a label, None that all have."""
         h_BRF = self.take(h.flatten(2))
-        logits: Tensor = self.norm(self.linear(self.hidden(h_BRF.flatten(1))))
+        features = through(self.hidden, h_BRF.flatten(1), present_BT)
+        logits = through(self.norm, self.linear(features), present_BT)
         logits_BTO: Tensor = logits.unflatten(1, (len(self.tasks), self.n_outputs))
         return logits_BTO
 

@@ -49,9 +49,9 @@ class TaskModule(nn.Module):
         """The T tasks, in the order of the logits."""
         return self.head.tasks
 
-    def forward(self, h: Tensor) -> Tensor:
-        """Readings (B, R, *shape) -> logits (B, T, O)."""
-        logits_BTO: Tensor = self.head(h)
+    def forward(self, h: Tensor, present_BT: Tensor | None = None) -> Tensor:
+        """Readings (B, R, *shape) -> logits (B, T, O); `present_BT`: which rows have a label, None if all have."""
+        logits_BTO: Tensor = self.head(h, present_BT)
         return logits_BTO
 
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:

@@ -15,7 +15,10 @@ class Head(Model):
     """The output layer of every task."""
 
     dropout: float = Field(0.0, ge=0, lt=1, description="on the tower's last activation")
-    norm: bool = Field(False, description="normalize the logits, as the backbone normalizes its stages")
+    norm: bool = Field(
+        False,
+        description="normalize the logits, as the backbone does its stages; batch norm: over the rows with a label",
+    )
 
 
 Groups = Annotated[dict[TaskName, tuple[str, ...]], Field(min_length=1, max_length=MAX_TASKS)]
