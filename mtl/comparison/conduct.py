@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -24,7 +25,7 @@ from mtl.comparison.references.make import read_reference
 from mtl.comparison.request import Announced, Asked, Silent, Watcher
 from mtl.comparison.results import Found, collect, standing, whole_seeds
 from mtl.comparison.tuning import trial_runs, trials_of, tuned
-from mtl.errors import UserError, quoted
+from mtl.errors import NotFinite, UserError, quoted
 from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
 from mtl.runs.disk import make_folder
@@ -150,10 +151,11 @@ def _seconds_per_step(trainer: Trainer) -> float:
     rows = [trainer.dataset.splits["train"][: trainer.recipe.train.batch_size].copy()]
     meter = trainer.new_meter()
     with devices.settings(trainer.recipe.train.deterministic, 1):
-        began = monotonic()
-        for _ in range(TIMED):
-            train_step(trainer, rows, meter)
-        return (monotonic() - began) / TIMED
+        began, done = monotonic(), 0
+        with suppress(NotFinite):  # the runs will say so, each for itself
+            for done in range(1, TIMED + 1):
+                train_step(trainer, rows, meter)
+        return (monotonic() - began) / max(done, 1)
 
 
 @dataclass

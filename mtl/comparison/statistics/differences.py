@@ -27,7 +27,7 @@ class Difference:
         difference: their difference, + where the arm is better; None without pairs.
         sd: the standard deviation of the differences; None below two pairs.
         se_rows: what test rows add to the standard error; None if unknown.
-        interval: 95%, for new seeds and new rows; None where nothing has a spread.
+        interval: 95%, for new seeds and new rows; None where the seeds have no spread.
         interval_seeds: 95%, for another seed on this test set; None where the seeds have no spread.
         p: the two-sided p-value; None without pairs.
         correlation: of the pairs (Pearson); None below three pairs or without spread.
@@ -114,7 +114,6 @@ def _told(evidence: Evidence, a: Array, b: Array, single: str | None, missing: t
     d, resampled = float(evidence.mean), evidence.ratio is not None
     spread = evidence.k > 1 and float(evidence.sd) > 0
     rows = None if evidence.rows is None else float(evidence.rows)
-    known = evidence.k > 1 and (spread or bool(rows))
     return Difference(
         n_seeds=evidence.k,
         mean=float(a.mean()),
@@ -122,7 +121,7 @@ def _told(evidence: Evidence, a: Array, b: Array, single: str | None, missing: t
         difference=d,
         sd=float(evidence.sd) if evidence.k > 1 else None,
         se_rows=rows,
-        interval=_around(d, float(evidence.half(LEVEL))) if known else None,
+        interval=_around(d, float(evidence.half(LEVEL))) if spread else None,
         interval_seeds=_around(d, float(evidence.half_seeds(LEVEL))) if spread and not resampled else None,
         p=float(evidence.p),
         correlation=_correlation(a, b) if single is None else None,

@@ -75,6 +75,7 @@ def compare_page(folder: Path) -> bytes:
         "label_curves": _label_curves(found),
         "of_curve": _of_curve(found),
         "of_part": _of_part(found),
+        "few": _few(found),
         "parts": _parts(folder, found),
         "costs": _costs(found, _seconds(folder / TIMINGS)),
         "runs": _runs(folder, found),
@@ -245,6 +246,13 @@ def _of_part(found: CompareFile) -> str:
     if smallest is None:
         return ""
     return f"{counted(smallest.labels, 'label')} of {smallest.task} ({percent(smallest.fraction, 1.0)})"
+
+
+def _few(found: CompareFile) -> list[tuple[str, int]]:
+    """(task, labels of train) of the tasks that lack labels there, those with the fewest first."""
+    known = {task: own.get("train", 0) for task, own in found.data.labels.items()}
+    few = [(task, n) for task, n in known.items() if n < found.data.rows.get("train", 0)]
+    return sorted(few, key=lambda each: each[1])
 
 
 def _parts(folder: Path, found: CompareFile) -> list[tuple[str, str]]:

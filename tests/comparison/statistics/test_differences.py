@@ -97,6 +97,12 @@ def test_equal_differences_have_no_interval_and_no_warning() -> None:
     d = paired_difference([0.7, 0.8], [0.6, 0.7], higher_is_better=True)
     assert d.constant
     assert (d.sd, d.interval, d.correlation) == (0, None, None)
+    told = paired_difference(
+        [0.7, 0.8], [0.6, 0.7], higher_is_better=True,
+        replicates=replicates(0, 2), against_replicates=replicates(1, 2),
+    )  # fmt: skip
+    assert told.se_rows is not None
+    assert (told.interval, told.p) == (None, 0.5)  # the rows alone would give an interval without 0
     flat = paired_difference([0.7] * 4, [0.7] * 4, higher_is_better=True)
     assert (flat.difference, flat.p, flat.correlation) == (0, 1, None)
 

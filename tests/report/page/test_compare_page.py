@@ -56,6 +56,7 @@ def test_every_sentence_is_on_the_page(folder: Path) -> None:
     ):
         assert text in page.words, text
     assert "Collapsed seeds. hard learned nothing of price with seed 3." in page.words
+    assert "for training: 54,000 rows, 5,400 labels of price" in page.words
     assert "Exploratory" not in page.words
 
 
