@@ -153,8 +153,9 @@ def _seconds_per_step(trainer: Trainer) -> float:
     with devices.settings(trainer.recipe.train.deterministic, 1):
         began, done = monotonic(), 0
         with suppress(NotFinite):  # the runs will say so, each for itself
-            for done in range(1, TIMED + 1):
+            while done < TIMED:
                 train_step(trainer, rows, meter)
+                done += 1
         return (monotonic() - began) / max(done, 1)
 
 
