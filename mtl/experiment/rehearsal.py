@@ -64,10 +64,21 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
             check_combined(weighting, weighting.combine(jacobian_SP, losses_N.detach(), seen_N), jacobian_SP)
         else:
             check_objective(weighting, losses_N, seen_N)
+            _require_positive(trainer, losses_N)
         for name, value in _unsaved(weighting).items():
             if before.get(name) != value:
                 what = f"gives a module that remembers {quoted(name)} where no checkpoint holds it: use register_buffer"
                 raise broken(trainer.recipe.weighting, "build", what)
+
+
+def _require_positive(trainer: Trainer, losses_N: torch.Tensor) -> None:
+    """Refuse logarithms of losses that are not positive."""
+    if not trainer.weighting.positive:
+        return
+    for task, loss in zip(trainer.recipe.tasks, losses_N.tolist(), strict=True):
+        if loss <= 0:
+            what = f"takes the logarithm of each loss, and that of task {quoted(task)} is {loss:g}"
+            raise UserError("", what, "take a weighting without logarithms, such as sum or uncertainty")
 
 
 def _unsaved(module: nn.Module) -> dict[str, str]:

@@ -5,7 +5,7 @@ Shapes: N tasks, S of them seen in a step, P numbers in the shared slices of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -19,6 +19,7 @@ class Weighting(nn.Module):
 
     It keeps its state in parameters and buffers, so that every checkpoint holds it. A step does not see a task if no
     row has a label of it or its weight is 0. Such a task takes no part, and the number in place of its loss is ignored.
+    A parameter of N entries has one for each task, and a step leaves those of unseen tasks as they are.
 
     Args:
         task_weights: N weights from the recipe.
@@ -27,12 +28,21 @@ class Weighting(nn.Module):
     needs: ClassVar[Needs] = "losses"
     """`losses`: the objective is linear in the losses, so that a step computes it part by part. `totals`: the weighting
     needs the losses of the whole step. `gradients`: the weighting combines the gradients of the tasks by `combine`."""
+    positive: ClassVar[bool] = False
+    """Whether the objective takes logarithms of the losses, which must be positive then."""
     task_weights: Tensor
 
     def __init__(self, task_weights: Sequence[float]) -> None:
         super().__init__()
         weights = torch.tensor(tuple(task_weights), dtype=torch.float32)
         self.register_buffer("task_weights", weights, persistent=False)
+
+    def prepare(self, n_shared: int) -> None:
+        """Make buffers whose size depends on the network; called once, before training or loading.
+
+        Args:
+            n_shared: P, how many numbers of the network at least two tasks reach; 0 unless it needs `gradients`.
+        """
 
     def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
         """The objective, one number. Its derivatives with respect to the losses are the weights of the tasks.
@@ -53,6 +63,15 @@ class Weighting(nn.Module):
         """
         raise NotImplementedError
 
+    def after_step(self, losses_N: Tensor, seen_N: Tensor, losses_of: Callable[[], Tensor]) -> None:
+        """Take note of what a step did to the losses; only a weighting that needs `totals` is asked.
+
+        Args:
+            losses_N: the losses before the step.
+            seen_N: bool, which tasks took part.
+            losses_of: computes the losses of the same rows again, with the same dropout, and leaves norms as they are.
+        """
+
     def after_epoch(self, losses_N: Tensor, seen_N: Tensor) -> None:
         """Take note of the mean losses of an epoch."""
 
@@ -65,6 +84,59 @@ class WeightedSum(Weighting):
 
     def extra_repr(self) -> str:
         return f"weights={self.task_weights.tolist()}"
+
+
+class OwnAdam(nn.Module):
+    """Adam (Kingma and Ba 2015) for N numbers of a weighting, one for each task; those of unseen tasks do not move.
+
+    Weight decay adds `weight_decay * value` to the gradient, as in torch.optim.Adam. Each task counts its own steps.
+
+    Args:
+        n_tasks: N.
+        lr: the learning rate.
+        weight_decay: pulls the numbers to 0.
+    """
+
+    first: Tensor
+    second: Tensor
+    steps: Tensor
+    BETAS: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    EPS: ClassVar[float] = 1e-8
+
+    def __init__(self, n_tasks: int, lr: float, weight_decay: float = 0.0) -> None:
+        super().__init__()
+        self.lr, self.weight_decay = lr, weight_decay
+        for name in ("first", "second", "steps"):
+            self.register_buffer(name, torch.zeros(n_tasks))
+
+    @torch.no_grad()
+    def step(self, value_N: Tensor, gradient_N: Tensor, seen_N: Tensor) -> None:
+        """Move `value_N` in place against its gradient."""
+        gradient_N = gradient_N + self.weight_decay * value_N
+        self.steps += seen_N
+        moments = zip((self.first, self.second), (gradient_N, gradient_N.square()), self.BETAS, strict=True)
+        corrected = []
+        for moment_N, new_N, beta in moments:
+            moment_N.copy_(torch.where(seen_N, torch.lerp(moment_N, new_N, 1 - beta), moment_N))
+            corrected.append(moment_N / (1 - beta ** self.steps.clamp(min=1)))
+        change_N = self.lr * corrected[0] / (corrected[1].sqrt() + self.EPS)
+        value_N -= torch.where(seen_N, change_N, 0.0)
+
+
+def rescaled(weights_N: Tensor, seen_N: Tensor) -> Tensor:
+    """Weights of the seen tasks whose sum is the number of those tasks with a positive weight; 0 for the others."""
+    there_N = torch.where(seen_N, weights_N, 0.0)
+    return there_N * (there_N > 0).sum() / there_N.sum().clamp(min=1e-12)
+
+
+def softmax_of_seen(logits_N: Tensor, seen_N: Tensor) -> Tensor:
+    """The softmax over the seen tasks; 0 for the others."""
+    return torch.where(seen_N, logits_N.masked_fill(~seen_N, -torch.inf).softmax(0), 0.0)
+
+
+def logarithms(losses_N: Tensor, seen_N: Tensor) -> Tensor:
+    """log(loss + 1e-8) of the seen tasks, as a loss may become 0; 0 for the others."""
+    return torch.log(torch.where(seen_N, losses_N + 1e-8, 1.0))
 
 
 def loss_weights(

@@ -165,6 +165,12 @@ class WeightingSpec(Spec):
 
     needs: ClassVar[Literal["losses", "totals", "gradients"]] = "losses"
     """What the built module needs in each step; see `Weighting`."""
+    stateful: ClassVar[bool] = False
+    """Whether it remembers all tasks together from step to step, so that none may be absent."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that it needs beyond those of mtl."""
+    install: ClassVar[str] = ""
+    """The command that installs them."""
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
         """The weighting's module. The optimizer trains its parameters, and every checkpoint holds its state.

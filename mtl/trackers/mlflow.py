@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 IDS = "mlflow.json"
 """The file in the run folder that holds the id of the MLflow run, for each server and experiment."""
+KEEPING = Lock()
+"""Held while the ids are written, since each tracker of a run has a thread of its own."""
 LONGEST_KEY, LONGEST_PARAMETER, LONGEST_TAG = 250, 500, 5000
 """Characters that every MLflow server since 2.0 takes; longer texts are cut."""
 MOST_PARAMETERS, MOST_METRICS = 100, 1000
@@ -149,10 +152,11 @@ class ServerRun(Tracker):
         return ids if isinstance(ids, dict) else {}
 
     def _keep(self, folder: Path, run: str) -> None:
-        text = json.dumps({**self._ids(folder), self._key(): run}, indent=1) + "\n"
-        temporary = folder / f".{IDS}.new"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / IDS)
+        with KEEPING:
+            text = json.dumps({**self._ids(folder), self._key(): run}, indent=1) + "\n"
+            temporary = folder / f".{IDS}.new"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(folder / IDS)
 
     def _made(self, run: TrackedRun) -> Any:
         from mlflow.exceptions import MlflowException

@@ -19,7 +19,7 @@ from mtl.dataset.batch import Batch, Targets
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.meter import Meter
 from mtl.model.layers import derived_seed
-from mtl.model.weighting import loss_weights
+from mtl.model.weighting import Weighting, loss_weights
 from mtl.training import devices
 from mtl.training.trainer import Trainer
 
@@ -82,7 +82,44 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     stages.reached("step")
     if recipe.train.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
-    optimizer.step()
+    _optimizer_step(trainer, totals)
+    _after_step(trainer, whole, totals, measured)
+
+
+def _optimizer_step(trainer: Trainer, totals: Totals) -> None:
+    """A step of the optimizer, after which the numbers that a weighting has for unseen tasks are what they were.
+
+    A zero gradient would move them all the same, by the optimizer's memory and decay.
+    """
+    own = [p for p in trainer.weighting.parameters() if p.shape == totals.seen_N.shape]
+    state = trainer.optimizer.state
+    tensors = [
+        t for p in own for t in (p, *state.get(p, {}).values()) if getattr(t, "shape", None) == p.shape
+    ]
+    before = [tensor.detach().clone() for tensor in tensors]
+    trainer.optimizer.step()
+    with torch.no_grad():
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(torch.where(totals.seen_N, tensor, value))
+
+
+def _after_step(trainer: Trainer, batch: Batch | None, totals: Totals, measured: Measured) -> None:
+    """Let a weighting that asks for it see the losses of the same rows at the new parameters."""
+    weighting = trainer.weighting
+    if batch is None or type(weighting).after_step is Weighting.after_step:
+        return
+    losses_N = measured.losses_N.clone()
+
+    def losses_of() -> Tensor:
+        devices.seed(trainer.device, derived_seed(trainer.recipe.seeds.order, "step", trainer.progress.step))
+        buffers = [(buffer, buffer.clone()) for buffer in trainer.built.model.buffers()]
+        with torch.no_grad():
+            again_N = _losses(trainer, batch, totals, Measured(torch.zeros_like(losses_N)))
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        return again_N
+
+    weighting.after_step(losses_N, totals.seen_N, losses_of)
 
 
 def totals_of(trainer: Trainer, labels: Sequence[Targets]) -> Totals:

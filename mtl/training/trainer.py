@@ -16,7 +16,7 @@ from mtl.console import counted
 from mtl.data.memory import require_memory
 from mtl.data.rows.sampling import Sampler
 from mtl.dataset.assemble import Dataset
-from mtl.errors import UserError
+from mtl.errors import UserError, quoted
 from mtl.evaluation.meter import Meter
 from mtl.model.stitched import StitchedMultiTower
 from mtl.model.tasks.module import TaskModule
@@ -84,6 +84,9 @@ class Trainer:
         if self.weighting.needs == "gradients":
             with self.recipe.at("weighting"):
                 self.slices = shared_slices(self.recipe, self.built.model).to(self.device)
+                _require_labels(self.recipe, self.modules, self.incomplete)
+        self.weighting.prepare(self.slices.n_shared if self.slices is not None else 0)
+        self.weighting.to(self.device)
 
     def in_order(self, values_T: Sequence[Tensor]) -> Tensor:
         """Values (T,) of each task group -> values (N,) in the order of results."""
@@ -177,6 +180,18 @@ def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
         require_memory(size * 2, "", f"the gradients of {counted(n_tasks, 'task')} by the shared parameters",
                        "use a weighting of losses, or a smaller network")  # fmt: skip
     return slices
+
+
+def _require_labels(recipe: Recipe, modules: Mapping[str, TaskModule], incomplete: Sequence[str]) -> None:
+    """Refuse a weighting that remembers all tasks together where a step may lack one.
+
+    Raises:
+        UserError: a task has no label in some training rows (the path is relative to the weighting).
+    """
+    if recipe.weighting.stateful and incomplete:
+        kind, task = recipe.weighting.kind, modules[incomplete[0]].tasks[0]
+        what = f"{kind} remembers all tasks together, and {quoted(task)} or a task like it lacks labels in some rows"
+        raise UserError("", what, "take a kind without such a memory, as upgrad or pcgrad", path=("kind",))
 
 
 def _set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:

@@ -285,7 +285,7 @@ def waited(what: Any, seconds: float = 120.0) -> Any:
     raise AssertionError("it did not happen in time")
 
 
-LONG = {"train__epochs": 80, "data__source": GENERATED | {"rows": 1000}}
+LONG = {"train__epochs": 40, "data__source": GENERATED | {"rows": 1000}}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 

@@ -72,10 +72,17 @@ PLACES = {
     "sharing": (SHARING, "model__sharing"),
     "weighting": (WEIGHTINGS, "weighting"),
 }
+ALL_LABELS = {"data__source__labelled": {}}
 MEMBERS: dict[str, tuple[Registry[Any], dict[str, dict[str, Any]]]] = {
     family: (
         registry,
-        {name: {place: {"kind": name, **registry[name].example}} for name in sorted(shipped(registry))},
+        {
+            name: {
+                place: {"kind": name, **registry[name].example},
+                **(ALL_LABELS if getattr(registry[name], "stateful", False) else {}),
+            }
+            for name in sorted(shipped(registry))
+        },
     )
     for family, (registry, place) in PLACES.items()
 }

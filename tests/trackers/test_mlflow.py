@@ -8,13 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from threading import Thread
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 import mtl
-from mtl.trackers.mlflow import DEFAULTS, IDS, LONGEST_KEY, LONGEST_PARAMETER, cleaned, shortened
+from mtl.trackers.mlflow import (
+    DEFAULTS,
+    IDS,
+    LONGEST_KEY,
+    LONGEST_PARAMETER,
+    ServerRun,
+    cleaned,
+    shortened,
+)
 from tests.support.listening import Watching
 from tests.support.recipes import changed
 from tests.support.small_run import RECIPE
@@ -256,6 +265,23 @@ def test_the_users_own_settings_stand(
     mtl.run(TRACKED, out=tmp_path / "run")
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == DEFAULTS["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
+
+
+def kept_often(tracker: ServerRun, folder: Path, run: str) -> None:
+    for _ in range(20):
+        tracker._keep(folder, run)
+
+
+def test_runs_of_trackers_that_begin_together_are_all_kept(tmp_path: Path) -> None:
+    """Each tracker has a thread of its own, and all of them write into one file."""
+    trackers = [ServerRun(f"http://here/{i}", None) for i in range(8)]
+    threads = [Thread(target=kept_often, args=(one, tmp_path, f"run {i}")) for i, one in enumerate(trackers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = json.loads((tmp_path / IDS).read_text(encoding="utf-8"))
+    assert ids == {f"http://here/{i} ": f"run {i}" for i in range(8)}
 
 
 def test_each_server_and_experiment_has_its_own_run(server: Server, tmp_path: Path) -> None:

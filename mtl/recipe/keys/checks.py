@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 
 from mtl.errors import KeyPath, did_you_mean, quoted
 from mtl.recipe.base import MAX_TASKS
@@ -170,6 +171,10 @@ def _weighting_problems(weighting: WeightingSpec, tasks: Tasks, train: Train) ->
     if weighting.needs == "totals" and train.accumulate > 1:
         what = f"weighting {weighting.kind} needs the losses of the whole step at once; use accumulate: 1"
         yield ("train", "accumulate"), what
+    absent = [package for package in weighting.packages if find_spec(package) is None]
+    if absent:
+        what = f"{weighting.kind} needs {' and '.join(absent)}, not installed here: {weighting.install}"
+        yield ("weighting", "kind"), what
     if weighting.needs == "gradients" and len(tasks) == 1:
         yield ("weighting", "kind"), f"{weighting.kind} needs at least two tasks, 1 given; use kind 'sum'"
 

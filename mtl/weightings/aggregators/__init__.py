@@ -1,0 +1,1 @@
+"""Ways to combine the gradients of the tasks, computed by TorchJD."""

@@ -1,0 +1,199 @@
+"""The settings of the ways to combine gradients that TorchJD computes: one class each, and the table of what they need.
+
+All of them work on the Jacobian of the slices that at least two tasks share; heads and own slices take weight_t times
+the gradient of their own loss. A step costs a backward pass for each task, and memory for a gradient of each task.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from mtl.recipe.specs import WEIGHTINGS, WeightingSpec
+
+if TYPE_CHECKING:
+    from mtl.model.weighting import Weighting
+
+SOLVERS = "pip install 'mtl-recipes[aggregators]'"
+
+
+class Aggregator(WeightingSpec):
+    """A weighting or an aggregator of TorchJD; its options are passed on by their names."""
+
+    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
+    torchjd: ClassVar[str]
+    """The name in `torchjd.aggregation`."""
+    takes: ClassVar[Literal["gramian", "jacobian"]] = "gramian"
+    gives: ClassVar[Literal["weights", "gradient"]] = "weights"
+    preference: ClassVar[bool] = False
+    """Whether the tasks' weights are its preference vector; else they multiply the tasks' gradients."""
+    sums_to_one: ClassVar[bool] = False
+    """Whether its weights are those of a mean; they are multiplied by the number of tasks that a step sees then."""
+
+    def options(self, n_tasks: int) -> dict[str, Any]:
+        """What TorchJD's class is given, for `n_tasks` tasks."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
+
+    def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
+        from mtl.weightings.aggregators.module import Aggregated, Use
+
+        use = Use(self.torchjd, self.options, self.takes, self.gives, self.preference, self.sums_to_one)
+        return Aggregated(task_weights, use)
+
+
+@WEIGHTINGS.register("mgda")
+class MGDA(Aggregator):
+    """The shortest vector in the convex hull of the tasks' gradients, times the number of tasks."""
+
+    reference: ClassVar[str] = "Désidéri 2012; Sener and Koltun 2018, arXiv:1810.04650, algorithm 2"
+    torchjd: ClassVar[str] = "MGDAWeighting"
+    sums_to_one: ClassVar[bool] = True
+
+    epsilon: float = Field(1e-3, ge=0, le=1, description="the search ends when it gains less than this")
+    max_iters: int = Field(100, ge=1, le=100_000, description="rounds of the search at most")
+
+
+@WEIGHTINGS.register("pcgrad")
+class PCGrad(Aggregator):
+    """The sum of the gradients, each without its parts along gradients that it conflicts with, in a random order."""
+
+    reference: ClassVar[str] = "Yu et al. 2020, arXiv:2001.06782, algorithm 1"
+    torchjd: ClassVar[str] = "PCGradWeighting"
+
+
+@WEIGHTINGS.register("gradvac")
+class GradVac(Aggregator):
+    """The sum of the gradients, each turned towards the usual angle to every other one, in a random order."""
+
+    reference: ClassVar[str] = "Wang et al. 2021, arXiv:2010.05874"
+    torchjd: ClassVar[str] = "GradVacWeighting"
+    stateful: ClassVar[bool] = True
+
+    beta: float = Field(0.5, ge=0, le=1, description="the part of the usual angle that a step replaces")
+    eps: float = Field(1e-8, gt=0, le=1, description="keeps divisions finite")
+
+
+@WEIGHTINGS.register("cagrad")
+class CAGrad(Aggregator):
+    """The direction near the mean gradient that helps the worst task most, times the number of tasks."""
+
+    reference: ClassVar[str] = "Liu et al. 2021, arXiv:2110.14048, algorithm 1"
+    torchjd: ClassVar[str] = "CAGradWeighting"
+    sums_to_one: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("cvxpy", "clarabel")
+    install: ClassVar[str] = SOLVERS
+
+    c: float = Field(
+        0.5, ge=0, le=100, description="how far from the mean, as a share of its norm; 0: the mean"
+    )
+    norm_eps: float = Field(1e-4, ge=0, le=1, description="a squared norm below this counts as 0")
+
+
+@WEIGHTINGS.register("graddrop")
+class GradDrop(Aggregator):
+    """Of each parameter's gradients, those of one sign are summed; the sign is drawn by their share."""
+
+    reference: ClassVar[str] = "Chen et al. 2020, arXiv:2010.06808, algorithm 1"
+    torchjd: ClassVar[str] = "GradDrop"
+    takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
+    gives: ClassVar[Literal["weights", "gradient"]] = "gradient"
+
+
+@WEIGHTINGS.register("imtl_g")
+class IMTLG(Aggregator):
+    """The direction whose projections onto the tasks' unit gradients are equal, times the number of tasks."""
+
+    reference: ClassVar[str] = "Liu et al. 2021, ICLR, Towards Impartial Multi-task Learning, IMTL-G"
+    torchjd: ClassVar[str] = "IMTLGWeighting"
+    sums_to_one: ClassVar[bool] = True
+
+
+@WEIGHTINGS.register("nash_mtl")
+class NashMTL(Aggregator):
+    """The Nash bargaining solution among the tasks: weights a with G a = 1 / a, for the Gramian G."""
+
+    reference: ClassVar[str] = "Navon et al. 2022, arXiv:2202.01017, algorithm 1"
+    torchjd: ClassVar[str] = "NashMTL"
+    takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
+    stateful: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("cvxpy", "ecos")
+    install: ClassVar[str] = SOLVERS
+
+    max_norm: float = Field(1.0, ge=0, le=1e9, description="the longest gradient; 0: any")
+    optim_niter: int = Field(20, ge=1, le=10_000, description="rounds of the solver at most")
+
+    def options(self, n_tasks: int) -> dict[str, Any]:
+        return {"n_tasks": n_tasks, "update_weights_every": 1, **super().options(n_tasks)}
+
+
+@WEIGHTINGS.register("aligned_mtl")
+class AlignedMTL(Aggregator):
+    """The sum of the gradients after the nearest change that makes them orthogonal and equally long."""
+
+    reference: ClassVar[str] = "Senushkin et al. 2023, CVPR, arXiv:2305.19000, algorithm 1"
+    torchjd: ClassVar[str] = "AlignedMTLWeighting"
+    preference: ClassVar[bool] = True
+
+    scale_mode: Literal["min", "median", "rmse"] = Field(
+        "min", description="the common length: the smallest, the median or the mean singular value"
+    )
+
+
+@WEIGHTINGS.register("fairgrad")
+class FairGrad(Aggregator):
+    """The weights a with G a = a^(-1 / alpha), for the Gramian G: alpha-fair progress of the tasks."""
+
+    reference: ClassVar[str] = "Ban and Ji 2024, arXiv:2402.15638, equation 4"
+    torchjd: ClassVar[str] = "FairGradWeighting"
+
+    alpha: float = Field(2.0, ge=0, le=100, description="the kind of fairness; 0: the mean of the gradients")
+
+
+@WEIGHTINGS.register("config")
+class ConFIG(Aggregator):
+    """The direction with equal angles to all gradients, as long as the sum of their projections onto it."""
+
+    reference: ClassVar[str] = "Liu, Chu and Thuerey 2024, arXiv:2408.11104, equation 2"
+    torchjd: ClassVar[str] = "ConFIG"
+    takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
+    gives: ClassVar[Literal["weights", "gradient"]] = "gradient"
+    preference: ClassVar[bool] = True
+
+
+@WEIGHTINGS.register("dualproj")
+class DualProj(Aggregator):
+    """The sum of the gradients, projected to where it hurts no task."""
+
+    reference: ClassVar[str] = "Lopez-Paz and Ranzato 2017, arXiv:1706.08840, equation 11"
+    torchjd: ClassVar[str] = "DualProjWeighting"
+    preference: ClassVar[bool] = True
+
+
+@WEIGHTINGS.register("pcd")
+class PCD(Aggregator):
+    """The gradient of the first task, changed as little as gives every other task a part of its own progress."""
+
+    reference: ClassVar[str] = "Priority-Constrained Descent 2026, TMLR, arXiv:2606.29521"
+    torchjd: ClassVar[str] = "PCDWeighting"
+    stateful: ClassVar[bool] = True
+
+    tau: float = Field(
+        0.02, ge=0, le=1, description="the part of its normalized progress that each other task gets"
+    )
+    beta: float = Field(0.999, ge=0, lt=1, description="the part of the mean squared norms that a step keeps")
+    eps: float = Field(1e-8, ge=0, le=1, description="keeps divisions finite")
+
+
+@WEIGHTINGS.register("excess_mtl")
+class ExcessMTL(Aggregator):
+    """Weights that grow with each task's estimated excess risk, times the number of tasks."""
+
+    reference: ClassVar[str] = "He et al. 2024, ICML, arXiv:2402.02009"
+    torchjd: ClassVar[str] = "ExcessMTLWeighting"
+    takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
+    sums_to_one: ClassVar[bool] = True
+    stateful: ClassVar[bool] = True
+
+    robust_step_size: float = Field(1.0, gt=0, le=1e6, description="the rate of the weights")
+    n_warmup_steps: int = Field(0, ge=0, le=100_000_000, description="steps with equal weights before")

@@ -1,0 +1,30 @@
+"""The settings of dynamic weight average."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from mtl.recipe.specs import WEIGHTINGS, WeightingSpec
+
+if TYPE_CHECKING:
+    from mtl.model.weighting import Weighting
+
+
+@WEIGHTINGS.register("dwa")
+class DynamicWeightAverage(WeightingSpec):
+    """loss = n sum_t softmax(r / temperature)_t weight_t loss_t over the n tasks that a step sees.
+
+    r_t is the mean loss of the last epoch over that of the epoch before, so that a task whose loss falls slowly weighs
+    more. A task weighs 1 until it was seen in two epochs.
+    """
+
+    reference: ClassVar[str] = "Liu, Johns and Davison 2019, CVPR, arXiv:1803.10704, eq. 7"
+
+    temperature: float = Field(2.0, gt=0, le=1e6, description="the larger, the more equal the weights")
+
+    def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
+        from mtl.weightings.dwa.module import DynamicWeights
+
+        return DynamicWeights(task_weights, self.temperature)

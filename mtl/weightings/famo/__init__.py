@@ -1,0 +1,1 @@
+"""Fast adaptive multitask optimization, FAMO."""

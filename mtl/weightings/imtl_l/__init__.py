@@ -1,0 +1,1 @@
+"""Impartial multi-task learning by losses, IMTL-L."""
