@@ -1,0 +1,1 @@
+"""Feature-wise modulation of one trunk."""

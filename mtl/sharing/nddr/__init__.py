@@ -1,0 +1,1 @@
+"""Neural discriminative dimensionality reduction layers."""

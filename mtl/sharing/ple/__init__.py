@@ -1,0 +1,1 @@
+"""Progressive layered extraction, and customized gate control."""

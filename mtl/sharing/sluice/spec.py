@@ -1,0 +1,52 @@
+"""The settings of sluice networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from mtl.errors import UserError
+from mtl.recipe.specs import SHARING
+from mtl.sharing.sites import Mixing
+
+if TYPE_CHECKING:
+    from mtl.model.trunk import Plan, Trunk
+
+
+@SHARING.register("sluice")
+class Sluice(Mixing):
+    """Cross-stitches between subspaces of towers; each head reads a learned mixture of layers.
+
+    After each named stage the channels of a tower are parted into subspaces, and alpha mixes those of all towers. The
+    reading of a tower is sum_l beta_l h_l over the sites whose shape is that of the last stage, and the last stage. A
+    penalty keeps the subspaces of a tower apart.
+    """
+
+    reference: ClassVar[str] = "Ruder et al. 2019, AAAI, arXiv:1705.08142, eq. 2 to 4"
+    example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",), "subspaces": 2}
+
+    subspaces: int = Field(2, ge=1, le=256, description="equal parts of each tower's channels")
+    orthogonality: float = Field(
+        0.0, ge=0, le=1e6, description="the factor of the penalty on subspaces that are alike; 0: none"
+    )
+
+    def build(self, plan: Plan) -> Trunk:
+        from mtl.sharing.sluice.network import SluiceTowers
+
+        towers = plan.stages(tuple(plan.towers))
+        for i, site in enumerate(self.after):
+            width = towers.shapes[site][0]
+            if width % self.subspaces:
+                what = f"{width} channels or features after it cannot be parted into {self.subspaces} equal subspaces"
+                raise UserError("", what, path=("after", i))
+        n = len(plan.towers) * self.subspaces
+        return SluiceTowers(
+            plan,
+            towers,
+            self.in_order(plan.stage_names),
+            self.subspaces,
+            self.diagonal(n),
+            self.orthogonality,
+        )
