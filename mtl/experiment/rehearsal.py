@@ -64,7 +64,7 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
             check_combined(weighting, weighting.combine(jacobian_SP, losses_N.detach(), seen_N), jacobian_SP)
         else:
             check_objective(weighting, losses_N, seen_N)
-            _require_positive(trainer, losses_N)
+        _require_positive(trainer, losses_N)
         for name, value in _unsaved(weighting).items():
             if before.get(name) != value:
                 what = f"gives a module that remembers {quoted(name)} where no checkpoint holds it: use register_buffer"

@@ -1,0 +1,32 @@
+"""The settings of gradient normalization."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from mtl.recipe.specs import WEIGHTINGS, WeightingSpec
+
+if TYPE_CHECKING:
+    from mtl.model.weighting import Weighting
+
+
+@WEIGHTINGS.register("gradnorm")
+class GradNorm(WeightingSpec):
+    """Learned weights under which the tasks' gradients get lengths that follow how slowly each task learns.
+
+    The lengths are those over the shared slices, and the weights apply to them. Heads and own slices take weight_t
+    times the gradient of their own loss. A step costs a backward pass for each task. Losses must be positive.
+    """
+
+    reference: ClassVar[str] = "Chen et al. 2018, ICML, arXiv:1711.02257, algorithm 1"
+    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
+
+    alpha: float = Field(1.5, ge=0, le=100, description="how much a slow task is pulled; 0: equal lengths")
+    lr: float = Field(0.025, ge=0, le=1e3, description="learning rate of the weights, by Adam")
+
+    def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
+        from mtl.weightings.gradnorm.module import GradientNormalization
+
+        return GradientNormalization(task_weights, self.alpha, self.lr)
