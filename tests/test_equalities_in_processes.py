@@ -71,7 +71,19 @@ class Lives:
             yield tuple(sorted(draw.sample(range(self.steps + 1), n)))
 
 
-@pytest.mark.parametrize("case", CASES)
+IN_EVERY_RUN = {"weighting-famo", "weighting-gradvac", "weighting-uncertainty", "sharing-ltb", "sharing-mmoe"}
+"""Members that remember more than their parameters, one of each sort; the others take minutes together."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow)
+        if case.startswith(("weighting-", "sharing-")) and case not in IN_EVERY_RUN
+        else case
+        for case in CASES
+    ],
+)
 def test_a_process_for_each_life(case: str, tmp_path: Path) -> None:
     """Stopped after the first step, before the evaluation of the first epoch, and within the second."""
     lives = Lives(case, tmp_path)

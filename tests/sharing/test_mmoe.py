@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mtl.sharing.mmoe.network import MixtureOfExperts
+from tests.sharing.loops import assert_equals_loop
 from tests.sharing.small import FEATURES, IMAGE, Slices, inputs, network, plain_heads, plain_tower
 from tests.support.reference_networks import mmoe
 
@@ -93,3 +94,49 @@ def test_the_number_of_kernels_does_not_grow_with_experts() -> None:
         return sum(event.count for event in profile.key_averages())
 
     assert operations(16, 8) == operations(2, 2)
+
+
+@pytest.mark.parametrize("body", ["vectors", "images"])
+def test_a_gate_with_a_hidden_layer_is_the_plain_one(body: str) -> None:
+    model = network(body, TASKS, {"kind": "mmoe", "experts": 2, "hidden": 3})
+    trunk, slices = model.trunk, Slices()
+    assert isinstance(trunk, MixtureOfExperts)
+    experts = [plain_tower(slices, body, trunk.experts, e, "none") for e in range(2)]
+    first, _, second = trunk.gates  # type: ignore[misc]
+    gates = [
+        nn.Sequential(
+            slices.take(nn.Linear(N_INPUTS[body], 3, bias=False).double(), [first.weight], k, 3),
+            nn.ReLU(),
+            slices.take(nn.Linear(3, 2, bias=False).double(), [second.weight], k, 3),
+        )
+        for k in range(3)
+    ]
+
+    def readings(x: torch.Tensor) -> list[torch.Tensor]:
+        found = [expert(x) for expert in experts]
+        weights = [gate(x.flatten(1)).softmax(1) for gate in gates]
+        return [sum(w[:, e : e + 1] * found[e] for e in range(2)) for w in weights]  # type: ignore[misc]
+
+    assert_equals_loop(model, body, TASKS, slices, readings)
+    assert {model.parameter_roles()[f"trunk.gates.{i}.weight"] for i in (0, 2)} == {"sharing"}
+    assert model.reach(TASKS)["trunk.gates.2.weight"][:, 0].tolist() == (
+        [[True, False, False]] * 2 + [[False, True, False]] * 2 + [[False, False, True]] * 2
+    )
+
+
+def test_gate_dropout_leaves_experts_out_in_training_only() -> None:
+    model = network("vectors", TASKS, {"kind": "mmoe", "experts": 4, "gate_dropout": 0.5})
+    trunk = model.trunk
+    assert isinstance(trunk, MixtureOfExperts)
+    gates = torch.rand(400, 3, 4, dtype=torch.float64).softmax(-1)
+    torch.manual_seed(0)
+    dropped = trunk._dropped(gates)
+    torch.testing.assert_close(dropped.sum(-1), torch.ones(400, 3, dtype=torch.float64))
+    # half of the entries, but where all four fell (1 in 16) all are kept
+    assert (dropped == 0).double().mean().item() == pytest.approx(0.5 - 1 / 16, abs=0.03)
+    kept = dropped > 0
+    ratio = (dropped / gates)[kept]
+    assert (ratio >= 1 - 1e-12).all()
+    x = inputs("vectors")
+    assert torch.equal(model.eval()(x)["a"], model(x)["a"])
+    assert not torch.equal(model.train()(x)["a"], model(x)["a"])

@@ -21,6 +21,12 @@ class MMoE(SharingSpec):
     example: ClassVar[Mapping[str, Any]] = {"experts": 3}
 
     experts: int = Field(4, ge=1, le=256, description="copies of the backbone, E")
+    hidden: int = Field(
+        0, ge=0, le=65536, description="features of a hidden layer in each gate; 0: a linear gate"
+    )
+    gate_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability that a row's mixture leaves an expert out in training"
+    )
     lr_scale: float = Field(
         1.0,
         ge=0,
@@ -34,4 +40,4 @@ class MMoE(SharingSpec):
     def build(self, plan: Plan) -> Trunk:
         from mtl.sharing.mmoe.network import MixtureOfExperts
 
-        return MixtureOfExperts(plan, self.experts)
+        return MixtureOfExperts(plan, self.experts, self.hidden, self.gate_dropout)
