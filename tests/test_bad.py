@@ -216,3 +216,15 @@ def test_one_typo_in_each_of_ten_keys(tmp_path: Path, run_mtl: Callable[..., Don
             )
         )
     refused(lambda: run_mtl("validate", "r.yaml"), tmp_path, [text for _, _, text in sorted(found)])
+
+
+def test_a_weighting_whose_packages_are_missing(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtl.recipe.keys.checks.find_spec", lambda name: None)
+    text = recipes.text(tasks=recipes.classes("ab"), weighting={"kind": "cagrad"})
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    expected = [
+        "weighting.kind: cagrad needs cvxpy and clarabel, not installed here; pip install 'mtl-recipes["
+    ]
+    refused(lambda: called(capsys, "validate", "r.yaml"), tmp_path, expected)

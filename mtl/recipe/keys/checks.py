@@ -173,7 +173,7 @@ def _weighting_problems(weighting: WeightingSpec, tasks: Tasks, train: Train) ->
         yield ("train", "accumulate"), what
     absent = [package for package in weighting.packages if find_spec(package) is None]
     if absent:
-        what = f"{weighting.kind} needs {' and '.join(absent)}, not installed here: {weighting.install}"
+        what = f"{weighting.kind} needs {' and '.join(absent)}, not installed here; {weighting.install}"
         yield ("weighting", "kind"), what
     if weighting.needs == "gradients" and len(tasks) == 1:
         yield ("weighting", "kind"), f"{weighting.kind} needs at least two tasks, 1 given; use kind 'sum'"
