@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Recipe": "mtl.recipe.keys.recipe",
     "load_recipe": "mtl.recipe.load",
-    "run": "mtl.experiment.run",
+    "run": "mtl.experiment.phases",
     "resume": "mtl.experiment.resume",
     "compare": "mtl.comparison.compare",
     "load": "mtl.inference.predict",
@@ -44,8 +44,8 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from mtl.comparison.compare import compare as compare
     from mtl.errors import UserError as UserError
+    from mtl.experiment.phases import run as run
     from mtl.experiment.resume import resume as resume
-    from mtl.experiment.run import run as run
     from mtl.inference.predict import load as load
     from mtl.model.stitch import CrossStitch as CrossStitch
     from mtl.model.stitched import StitchedMultiTower as StitchedMultiTower

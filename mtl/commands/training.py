@@ -74,7 +74,14 @@ def run(
         if resume is None and (given := [name for name, given in options.items() if given]):
             name = given[0].replace("_", "-")
             raise UserError(f"--{name}", "is for a run that goes on", "add --resume RUN")
-    _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run, not no_report)
+    if (
+        recipe is None
+        and folder is not None
+        and _train_chain(folder, overrides, quiet, loaded_plugins, not no_report)
+    ):
+        return
+    go_on = resume == "auto"
+    _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run, not no_report, go_on)
 
 
 def _run_to_resume(recipe: str | None, out: str | None, resume: str | None) -> str | None:
@@ -100,6 +107,7 @@ def _train(
     options: Mapping[str, bool],
     dry_run: bool,
     report: bool,
+    go_on: bool,
 ) -> None:
     from mtl.recipe.load import load_recipe
 
@@ -115,6 +123,15 @@ def _train(
     try:
         if resume is None:
             assert loaded is not None
+            place = Path(out) if out is not None else None
+            if loaded.phases:
+                from mtl.experiment.phases import foretell_chain, run_chain
+
+                if dry_run:
+                    say("\n\n".join(map(_foretold, foretell_chain(loaded, place))))
+                    return
+                run_chain(loaded, place, plugins, (console,), report=report, go_on=go_on)
+                return
             if dry_run:
                 say(_foretold(experiment.foretell(loaded, out, (console,))))
                 return
@@ -127,6 +144,30 @@ def _train(
             resuming.go_on(asked, (console,))
     finally:
         console.close()
+
+
+def _train_chain(
+    folder: str, overrides: Sequence[str], quiet: bool, plugins: Sequence[str], report: bool
+) -> bool:
+    """Go on with the phases in a folder; False if it holds none."""
+    from mtl.runs.folder import is_chain
+
+    if not is_chain(Path(folder)):
+        return False
+    if overrides:
+        raise UserError(
+            "--resume", "the phases of a recipe go on as they are", f"leave out {quoted(overrides[0])}"
+        )
+    require_torch()
+    from mtl.commands.watch import TrainingConsole
+    from mtl.experiment.phases import resume_chain
+
+    console = TrainingConsole(quiet)
+    try:
+        resume_chain(Path(folder), plugins, (console,), report=report)
+    finally:
+        console.close()
+    return True
 
 
 def _foretold(trainer: Trainer) -> str:

@@ -88,8 +88,13 @@ def require_comparable(recipe: Recipe) -> None:
     """Refuse a recipe that a comparison cannot be fair to.
 
     Raises:
-        UserError: the recipe looks at its test split while it trains.
+        UserError: the recipe looks at its test split while it trains, or is a chain of runs.
     """
+    if recipe.phases:
+        with recipe.at("phases"):
+            raise UserError(
+                "", "an arm is one run, and these are several", "compare the recipe of one phase: ~phases"
+            )
     if recipe.train.monitor == "test":
         with recipe.at("train", "monitor"):
             what = "a comparison reads the test split once, at the end of each run"

@@ -77,7 +77,7 @@ class RunFolder:
             UserError: the folder holds a run already, or another process is about to begin one there.
             EnvironmentFault: the folder cannot be made.
         """
-        path = path or _unused(Path("runs", recipe.name))
+        path = path or new_place(Path("runs", recipe.name))
         run = cls(path, record)
         try:
             run._make_room()
@@ -214,7 +214,12 @@ class RunFolder:
                 path.unlink()
 
 
-def _unused(folder: Path) -> Path:
+def is_chain(folder: Path) -> bool:
+    """Whether a folder holds the phases of a recipe: the recipe, and run folders in place of a record."""
+    return not (folder / RECORD).exists() and (folder / RESOLVED).is_file()
+
+
+def new_place(folder: Path) -> Path:
     """Make a new folder `<utc>-<suffix>` in `folder`, which no other process that starts at the same moment has.
 
     Raises:

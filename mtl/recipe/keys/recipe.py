@@ -32,6 +32,7 @@ from mtl.recipe.text.yaml import Mark, place_of
 
 SCHEMA_VERSION = 1
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+PhaseName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=40)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -74,6 +75,11 @@ class Recipe(Model):
         {},
         max_length=8,
         description="key, as on the command line, -> values that `mtl compare` tries for every arm; a run ignores it",
+    )
+    phases: dict[PhaseName, dict[str, Any]] = Field(
+        {},
+        max_length=16,
+        description="phase -> keys, as on the command line, and values; each begins with the weights of the one before",
     )
     trackers: (
         Annotated[tuple[Annotated[TrackerSpec, Kind(TRACKERS, by_name=True)], ...], Field(max_length=8)]
