@@ -17,7 +17,7 @@ RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
 DATA = {
-    "fashion_mnist": ["data.source.sample=true"],
+    "fashion_mnist": ["data.source.sample=true", "data.source.rows=300"],
     "overlaid_garments": ["data.source.sample=true", "data.source.rows=100", "data.source.test_rows=50"],
     "face_embeddings": ["data.source.people=8", "data.source.images=10"],
     "synthetic": ["data.source.rows=80", "data.source.test_rows=40", "data.source.labelled=0.5"],

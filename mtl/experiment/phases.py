@@ -41,9 +41,7 @@ def chain_of(recipe: Recipe, folder: Path) -> list[tuple[str, Path, Recipe]]:
                 weights = dict.fromkeys(own.towers, str(before)) if splits else str(before)
                 own = load_recipe(own.plain(), [f"train.init_from={json.dumps(weights)}"])
         except UserError as error:
-            what = "; ".join(
-                f"{each.place}: {each.what}" if each.place else each.what for each in error.errors
-            )
+            what = "; ".join(f"{'.'.join(map(str, each.path))}: {each.what}" for each in error.errors)
             with recipe.at("phases", name):
                 raise UserError("", what, error.errors[0].todo) from None
         chain.append((name, folder / f"{number}-{name}", own))
