@@ -75,11 +75,15 @@ def _validated(recipe: Recipe, data: bool) -> str:
         EnvironmentFault: the network does not fit into memory, or a tracker's package is not installed.
     """
     from mtl.build import is_provisional
+    from mtl.experiment.phases import chain_of
     from mtl.experiment.trial import build_and_try, require_room, with_rows
     from mtl.tracking.listener import require_trackers
     from mtl.training import devices
 
     require_trackers(recipe)
+    for name, _, own in chain_of(recipe, Path("runs")) if recipe.phases else ():
+        with recipe.at("phases", name):
+            build_and_try(own)
     built, header = build_and_try(recipe)
     if data:
         built, dataset = with_rows(recipe, header)

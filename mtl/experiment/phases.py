@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtl.errors import UserError, quoted
+from mtl.errors import UserError, dotted, quoted
 from mtl.experiment.resume import resume
 from mtl.experiment.run import Result, foretell
 from mtl.experiment.run import run as run_one
@@ -41,7 +41,7 @@ def chain_of(recipe: Recipe, folder: Path) -> list[tuple[str, Path, Recipe]]:
                 weights = dict.fromkeys(own.towers, str(before)) if splits else str(before)
                 own = load_recipe(own.plain(), [f"train.init_from={json.dumps(weights)}"])
         except UserError as error:
-            what = "; ".join(f"{'.'.join(map(str, each.path))}: {each.what}" for each in error.errors)
+            what = "; ".join(f"{dotted(each.path)}: {each.what}" for each in error.errors)
             with recipe.at("phases", name):
                 raise UserError("", what, error.errors[0].todo) from None
         chain.append((name, folder / f"{number}-{name}", own))

@@ -150,6 +150,17 @@ def test_the_command_says_where_it_is(
     assert "it has runs in it: mtl runs c" in lost.stderr
 
 
+def test_validate_looks_at_every_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(to_yaml(made()), encoding="utf-8")
+    assert called(capsys, "validate", "r.yaml").stdout.startswith("ok r.yaml: 2 tasks, 2 towers")
+    done = called(capsys, "validate", "r.yaml", "phases.stitched={model.sharing.after: [fc9]}")
+    assert done.returncode == 2
+    assert "phases.stitched: model.sharing.after[0]: no stage 'fc9'" in done.stderr
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"phases\.alone: optimizer.*unknown key 'lrr'"):
         chain_of(made(phases={"alone": {"optimizer.lrr": 1}}), tmp_path)
