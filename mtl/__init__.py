@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Recipe": "mtl.recipe.keys.recipe",
     "load_recipe": "mtl.recipe.load",
-    "run": "mtl.experiment.phases",
+    "run": "mtl.phases",
     "resume": "mtl.experiment.resume",
     "compare": "mtl.comparison.compare",
     "load": "mtl.inference.predict",
@@ -44,7 +44,6 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from mtl.comparison.compare import compare as compare
     from mtl.errors import UserError as UserError
-    from mtl.experiment.phases import run as run
     from mtl.experiment.resume import resume as resume
     from mtl.inference.predict import load as load
     from mtl.model.stitch import CrossStitch as CrossStitch
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from mtl.model.towers import SeparateTowers as SeparateTowers
     from mtl.model.trunk import Trunk as Trunk
     from mtl.model.weighting import Weighting as Weighting
+    from mtl.phases import run as run
     from mtl.recipe.keys.recipe import Recipe as Recipe
     from mtl.recipe.load import load_recipe as load_recipe
     from mtl.recipe.specs import BackboneSpec as BackboneSpec

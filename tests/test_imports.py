@@ -27,7 +27,7 @@ ORDER = (
     ("runs",),
     ("inference", "report", "starter", "tracking"),
     ("experiment",),
-    ("comparison",),
+    ("phases", "comparison"),
     ("commands",),
     ("cli",),
     ("", "__main__"),  # mtl/__init__.py: the public names, imported when asked for

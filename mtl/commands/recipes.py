@@ -75,8 +75,8 @@ def _validated(recipe: Recipe, data: bool) -> str:
         EnvironmentFault: the network does not fit into memory, or a tracker's package is not installed.
     """
     from mtl.build import is_provisional
-    from mtl.experiment.phases import chain_of
     from mtl.experiment.trial import build_and_try, require_room, with_rows
+    from mtl.phases import chain_of
     from mtl.tracking.listener import require_trackers
     from mtl.training import devices
 

@@ -125,7 +125,7 @@ def _train(
             assert loaded is not None
             place = Path(out) if out is not None else None
             if loaded.phases:
-                from mtl.experiment.phases import foretell_chain, run_chain
+                from mtl.phases import foretell_chain, run_chain
 
                 if dry_run:
                     say("\n\n".join(map(_foretold, foretell_chain(loaded, place))))
@@ -160,7 +160,7 @@ def _train_chain(
         )
     require_torch()
     from mtl.commands.watch import TrainingConsole
-    from mtl.experiment.phases import resume_chain
+    from mtl.phases import resume_chain
 
     console = TrainingConsole(quiet)
     try:

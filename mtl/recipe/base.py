@@ -82,11 +82,14 @@ class Model(BaseModel):
 
     @classmethod
     def _holder(cls, key: object) -> str | None:
-        """The field that has a key of this name one level down, if there is one."""
+        """The field that has a key of this name one level down: that of which most members have it, if there is one."""
+        shares: dict[str, float] = {}
         for name, field in cls.model_fields.items():
-            if any(key in part.model_fields for part in _models_in((field.annotation, *field.metadata))):
-                return name
-        return None
+            models = list(_models_in((field.annotation, *field.metadata)))
+            if models:
+                shares[name] = sum(key in model.model_fields for model in models) / len(models)
+        best = max(shares, key=lambda name: shares[name], default=None)
+        return best if best is not None and shares[best] > 0 else None
 
     @classmethod
     def _for_kind(cls) -> str:

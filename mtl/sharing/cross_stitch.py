@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from mtl.recipe.sites import Mixing
 from mtl.recipe.specs import SHARING
-from mtl.sharing.sites import Mixing
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk

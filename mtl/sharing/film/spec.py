@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mtl.recipe.sites import SharingAtSites
 from mtl.recipe.specs import SHARING
-from mtl.sharing.sites import SharingAtSites
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk

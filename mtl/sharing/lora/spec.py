@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mtl.recipe.sites import require_stages
 from mtl.recipe.specs import SHARING, SharingSpec
-from mtl.sharing.sites import require_stages
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from mtl.recipe.sites import SharingAtSites
 from mtl.recipe.specs import SHARING
-from mtl.sharing.sites import SharingAtSites
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from mtl.errors import UserError, quoted
+from mtl.recipe.sites import SharingAtSites
 from mtl.recipe.specs import SHARING, SharingSpec, recipe_errors
-from mtl.sharing.sites import SharingAtSites
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk

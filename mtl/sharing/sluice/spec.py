@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from mtl.errors import UserError
+from mtl.recipe.sites import Mixing
 from mtl.recipe.specs import SHARING
-from mtl.sharing.sites import Mixing
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtl.data.files.opening import opened_once
 from mtl.errors import UserError, dotted, quoted
 from mtl.experiment.resume import resume
 from mtl.experiment.run import Result, foretell
@@ -124,6 +125,7 @@ def foretell_chain(recipe: Recipe, out: Path | None = None) -> list[Trainer]:
     return trainers
 
 
+@opened_once()
 def run(
     recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
     overrides: Sequence[str] = (),

@@ -1,4 +1,4 @@
-"""What sharing schemes have in common that work at named stages of the backbone; no member of the family itself."""
+"""What sharing schemes have in common that work at named stages of the backbone."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 
 import mtl
 from mtl.errors import UserError
-from mtl.experiment.phases import chain_of, resume_chain, run_chain
 from mtl.experiment.run import run as run_one
+from mtl.phases import chain_of, resume_chain, run_chain
 from mtl.recipe.load import load_recipe, to_yaml
 from tests.support.assertions import Capture, called
 from tests.support.listening import Watching
 from tests.support.recipes import classes, linear, recipe, stitched
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 GENERATED = {"kind": "synthetic", "tasks": 2, "rows": 200, "test_rows": 50, "features": 8, "classes": 2}
 PHASES = {
     "alone": {"model.sharing": {"kind": "none"}},
