@@ -2,7 +2,7 @@
 
     python bench/results.py FOLDER... [--plots docs/results]
 
-For each folder it prints a table in Markdown (arms, parameters, networks, minutes, metric of each task over seeds), the
+For each folder it prints a table in Markdown (arms, parameters, networks, median minutes, metrics over seeds), the
 verdicts in words, and writes `<name of the folder>.svg`: a dot for each seed of each arm, and for a comparison over
 numbers of labels the metric against the labels.
 """
@@ -57,7 +57,7 @@ def table(found: Mapping[str, Any], times: Mapping[str, Any]) -> str:
     ]
     for name, arm in found["arms"].items():
         seconds = [s for s in times.get(name, {}).get("seconds", []) if s is not None]
-        minutes = f"{statistics.fmean(seconds) / 60:.1f}" if seconds else ""
+        minutes = f"{statistics.median(seconds) / 60:.1f}" if seconds else ""
         size = f"{arm['parameters']:,}" if arm["parameters"] else ""
         cells = [measured(arm["results"].get(task)) for task in tasks]
         lines.append(f"| `{name}` | {size} | {arm['models'] or ''} | {minutes} | {' | '.join(cells)} |")
