@@ -20,6 +20,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#0072b2", "#ad4600", "#007a5e", "#8f4b7a", "#6b6b6b", "#b8860b", "#4b3f9e", "#3c7d22")
 """Dark enough for white paper, and apart for colour-blind eyes."""
@@ -89,6 +90,7 @@ def dots(found: Mapping[str, Any]) -> Any:
         panel.set_title(f"{task}: {found['tasks'][task]['metric'].replace('_', ' ')}", loc="left", fontsize=9)
         panel.grid(axis="x", color="#e5e5e5", lw=0.6)
         panel.set_axisbelow(True)
+        panel.xaxis.set_major_locator(MaxNLocator(4))
     panels[0][0].set_yticks(range(len(arms)), arms)
     panels[0][0].invert_yaxis()
     return figure
