@@ -142,6 +142,9 @@ def test_the_command_says_where_it_is(
     again = called(capsys, "run", "--resume", "c")
     assert again.returncode == 0, again.stderr
     assert "already finished" in again.stderr
+    changed = called(capsys, "run", "--resume", "c", "train.epochs=9")
+    assert changed.returncode == 2
+    assert "--resume: the phases of a recipe go on as they are; leave out 'train.epochs=9'" in changed.stderr
     twice = called(capsys, "run", "r.yaml", "--out", "c")
     assert twice.returncode == 2
     assert "the folder is not empty" in twice.stderr
@@ -169,3 +172,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
         run_chain(made(optimizer__lr=0.5), tmp_path / "c", go_on=True)
     with pytest.raises(UserError, match="an arm is one run, and these are several"):
         mtl.compare(made(), out=tmp_path / "compared")
+    with pytest.raises(ValueError, match="overrides are applied while a recipe is loaded"):
+        mtl.run(made(), ["train.epochs=2"])
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/recipe.resolved.yaml").write_text(to_yaml(made(phases={})), encoding="utf-8")
+    with pytest.raises(UserError, match=r"holds a run that never began; begin it: mtl run"):
+        resume_chain(tmp_path / "plain")
