@@ -243,7 +243,18 @@ class _Comparison:
         n_done = len(runs) - len(jobs)
         seconds = (per_step * self.steps.total + START) * (len(jobs) + len(others)) / self.jobs
         self.watcher.begins(
-            Announced(self.folder, arms, runs, n_done, seconds, self.jobs, self.asked, self.settings, notices)
+            Announced(
+                self.folder,
+                arms,
+                runs,
+                n_done,
+                seconds,
+                self.jobs,
+                self.asked,
+                self.settings,
+                notices,
+                len(others),
+            )
         )
         self._do([*jobs, *others])
 

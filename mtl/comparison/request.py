@@ -62,6 +62,7 @@ class Announced:
         asked: the request.
         settings: what the runs have in common.
         notices: facts about the data.
+        n_others: references that are made beside the runs.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class Announced:
     asked: Asked
     settings: Settings
     notices: Sequence[str]
+    n_others: int = 0
 
 
 class Watcher(Protocol):

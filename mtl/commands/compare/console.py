@@ -64,8 +64,8 @@ class CompareConsole:
         for line in plan_lines(len(asked.seeds), margins, n_arms=max(candidates, 1)):
             say(line)
         say(f"folder: {announced.folder}")
-        self._began, self._n_done, self._n_jobs = monotonic(), 0, n
-        self._start_bar(n)
+        self._began, self._n_done, self._n_jobs = monotonic(), 0, n + announced.n_others
+        self._start_bar(self._n_jobs)
 
     def _start_bar(self, n: int) -> None:
         from rich.console import Console

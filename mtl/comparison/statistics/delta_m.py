@@ -80,7 +80,8 @@ class DeltaM:
             return f"delta_m of {arm} is {both}, the mean relative change over tasks"
         if not self.helped or not self.hurt:
             return f"delta_m of {arm} is zero"
-        return f"a trade: {arm} helps {_all_of(self.helped)}, and costs {_all_of(self.hurt)}"
+        helped, hurt = _all_of(self.helped), _all_of(self.hurt)
+        return f"a trade by the means alone: {arm} is above in {helped}, and below in {hurt}"
 
 
 def delta_m(

@@ -39,7 +39,10 @@ def test_forms_that_disagree_are_a_trade() -> None:
     assert found.by_score is not None
     assert found.by_error is not None
     assert found.by_score > 0 > found.by_error
-    assert found.sentence("stitched") == "a trade: stitched helps b, and costs a and c"
+    assert (
+        found.sentence("stitched")
+        == "a trade by the means alone: stitched is above in b, and below in a and c"
+    )
 
 
 def test_no_change_is_zero() -> None:
