@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from mtl.comparison.arms.named import arms_of, default_arms
 from mtl.comparison.memory import Memory, read_memory
 from mtl.comparison.outcome import outcome_of, write_outcome
 from mtl.comparison.plan import PlannedRun, Settings, Steps, planned, require_comparable, selection_of
-from mtl.comparison.processes.pool import Job, Report, Workers
+from mtl.comparison.processes.pool import Job, Report, Workers, cores
 from mtl.comparison.references.make import read_reference
 from mtl.comparison.request import Announced, Asked, Silent, Watcher
 from mtl.comparison.results import Found, collect, standing, whole_seeds
@@ -89,11 +88,6 @@ def _sha256(asked: Asked) -> str:
     """The digest of what all runs of a comparison have in common; a folder holds one such comparison."""
     resampled = "resampled split" if asked.resample else ""
     return hashlib.sha256((changed(asked.recipe, asked.common).sha256() + resampled).encode()).hexdigest()
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def facts_of(trainer: Trainer) -> Facts:
@@ -221,9 +215,8 @@ class _Comparison:
                 "--budget", "is over before every arm has one run", "give more time; finished runs stay"
             )
         if len(whole) < len(seeds):
-            self.watcher.says(
-                f"the budget is over: {len(whole)} of {len(seeds)} seeds are whole and are compared"
-            )
+            n = f"{len(whole)} of {len(seeds)}"
+            self.watcher.says(f"the budget is over: {n} seeds are whole and are compared")
         found = collect(self.asked.recipe, arms, runs, whole, self.folder)
         if found.record is None:
             what = "no run has a result: a loss of each was infinite or NaN"
@@ -242,20 +235,8 @@ class _Comparison:
         jobs = [self._job(run) for run in runs if standing(run) == "open"]
         n_done = len(runs) - len(jobs)
         seconds = (per_step * self.steps.total + START) * (len(jobs) + len(others)) / self.jobs
-        self.watcher.begins(
-            Announced(
-                self.folder,
-                arms,
-                runs,
-                n_done,
-                seconds,
-                self.jobs,
-                self.asked,
-                self.settings,
-                notices,
-                len(others),
-            )
-        )
+        told = (self.folder, arms, runs, n_done, seconds, self.jobs, self.asked, self.settings, notices)
+        self.watcher.begins(Announced(*told, len(others)))
         self._do([*jobs, *others])
 
     def _job(self, run: PlannedRun) -> Job:

@@ -192,3 +192,8 @@ def _read(job: Job, line: bytes) -> Report:
     if ended == "failed":
         raise UserError(job.name, said["why"], "see workers.log")
     return Report(job, said.get("step"), said.get("of"), ended, said.get("why", ""))
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
