@@ -142,6 +142,9 @@ def test_the_command_says_where_it_is(
     again = called(capsys, "run", "--resume", "c")
     assert again.returncode == 0, again.stderr
     assert "already finished" in again.stderr
+    dry = called(capsys, "run", "--resume", "c", "--dry-run")
+    assert dry.returncode == 2
+    assert "--dry-run: looks at one run, and these are the phases of a recipe" in dry.stderr
     changed = called(capsys, "run", "--resume", "c", "train.epochs=9")
     assert changed.returncode == 2
     assert "--resume: the phases of a recipe go on as they are; leave out 'train.epochs=9'" in changed.stderr

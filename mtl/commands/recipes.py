@@ -76,14 +76,16 @@ def _validated(recipe: Recipe, data: bool) -> str:
     """
     from mtl.build import is_provisional
     from mtl.experiment.trial import build_and_try, require_room, with_rows
-    from mtl.phases import chain_of
     from mtl.tracking.listener import require_trackers
     from mtl.training import devices
 
     require_trackers(recipe)
-    for name, _, own in chain_of(recipe, Path("runs")) if recipe.phases else ():
-        with recipe.at("phases", name):
-            build_and_try(own)
+    if recipe.phases:
+        from mtl.phases import chain_of
+
+        for name, _, own in chain_of(recipe, Path("runs")):
+            with recipe.at("phases", name):
+                build_and_try(own)
     built, header = build_and_try(recipe)
     if data:
         built, dataset = with_rows(recipe, header)

@@ -77,7 +77,7 @@ def run(
     if (
         recipe is None
         and folder is not None
-        and _train_chain(folder, overrides, quiet, loaded_plugins, not no_report)
+        and _train_chain(folder, overrides, quiet, loaded_plugins, dry_run, not no_report)
     ):
         return
     go_on = resume == "auto"
@@ -147,13 +147,15 @@ def _train(
 
 
 def _train_chain(
-    folder: str, overrides: Sequence[str], quiet: bool, plugins: Sequence[str], report: bool
+    folder: str, overrides: Sequence[str], quiet: bool, plugins: Sequence[str], dry_run: bool, report: bool
 ) -> bool:
     """Go on with the phases in a folder; False if it holds none."""
     from mtl.runs.folder import is_chain
 
     if not is_chain(Path(folder)):
         return False
+    if dry_run:
+        raise UserError("--dry-run", "looks at one run, and these are the phases of a recipe", "leave it out")
     if overrides:
         raise UserError(
             "--resume", "the phases of a recipe go on as they are", f"leave out {quoted(overrides[0])}"
