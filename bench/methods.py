@@ -1,11 +1,15 @@
 """What each sharing scheme costs over hard sharing, and each weighting over the plain sum: time and memory of a step.
 
     python bench/methods.py [--tasks 2,8,32] [--rounds 30] [--images] [--json FILE]
+    python bench/methods.py --limits
 
 The network has three stages 128-32-32-32 and batches of 128 rows; `--images` takes the towers of fashion_stitch and two
 tasks instead. All networks of a table are timed in turn, a step each per round, so that a disturbance meets all alike.
 A table has the median over rounds of the ratio to hard sharing (or to sum, on cross-stitched towers) in the same
 round, the smallest ratio, and the ratio of the bytes that a step keeps: activations and gradients.
+
+`--limits` prints how long each weighting takes to combine the gradients of N tasks by 4,096 numbers, without the
+backward passes, and the largest N at which that is below 50 ms.
 """
 
 from __future__ import annotations
@@ -101,7 +105,7 @@ def held(trainer: Trainer) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         train_step(trainer, rows, meter)
     gradients = sum(parameter.numel() for parameter in trainer.built.model.parameters())
-    of_tasks = trainer.slices.n_shared * len(trainer.recipe.tasks) if trainer.slices is not None else 0
+    of_tasks = trainer.shared.n_shared * len(trainer.recipe.tasks) if trainer.shared is not None else 0
     return sum(saved.values()) + 4 * (gradients + of_tasks)
 
 
@@ -125,6 +129,42 @@ def table(title: str, trainers: Mapping[str, Trainer], rounds: int) -> dict[str,
     return found
 
 
+def limits() -> None:
+    """Print for each weighting of gradients the milliseconds of a combination, for N tasks up to 1024."""
+    numbers = [4 << i for i in range(9)]
+    print("| | " + " | ".join(map(str, numbers)) + " | below 50 ms |\n|" + "---|" * (len(numbers) + 2))
+    for kind in WEIGHTINGS.names():
+        if WEIGHTINGS[kind].needs != "gradients":
+            continue
+        cells, most = [], 0
+        for n in numbers:
+            seconds = combination(kind, n)
+            cells.append(f"{1000 * seconds:.1f}")
+            most = n if seconds < 0.05 else most
+            if seconds > 1:
+                break
+        print(
+            f"| `{kind}` | " + " | ".join(cells + [""] * (len(numbers) - len(cells))) + f" | {most} |",
+            flush=True,
+        )
+
+
+def combination(kind: str, n_tasks: int) -> float:
+    """Median seconds of three combinations, after one that is not counted."""
+    weighting = WEIGHTINGS[kind](kind=kind).build((1.0,) * n_tasks, (False,) * n_tasks)
+    weighting.prepare(4096)
+    shape = (n_tasks, 4096) if weighting.batches == 1 else (weighting.batches, n_tasks, 4096)
+    losses_N, seen_N, found = torch.rand(n_tasks) + 0.5, torch.ones(n_tasks, dtype=torch.bool), []
+    for i in range(4):
+        jacobian = torch.randn(shape, generator=torch.Generator().manual_seed(i))
+        began = perf_counter()
+        weighting.combine(jacobian, losses_N, seen_N)
+        found.append(perf_counter() - began)
+        if found[-1] > 5:
+            return found[-1]
+    return median(found[1:])
+
+
 def main() -> None:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -132,7 +172,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--images", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--limits", action="store_true")
     given = parser.parse_args()
+    if given.limits:
+        limits()
+        return
     torch.use_deterministic_algorithms(True)
     body: str = "images" if given.images else "vectors"
     numbers: Sequence[int] = [2] if given.images else [int(n) for n in given.tasks.split(",")]

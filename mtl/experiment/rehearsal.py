@@ -59,8 +59,10 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
         before = _unsaved(weighting)
         seen_N = torch.ones_like(losses_N, dtype=torch.bool)
         if weighting.needs == "gradients":
-            n_shared = trainer.slices.n_shared if trainer.slices is not None else 0
-            jacobian_SP = losses_N.new_ones(len(losses_N), n_shared)
+            n_shared = trainer.shared.n_shared if trainer.shared is not None else 0
+            jacobian_SP = losses_N.new_ones(len(losses_N), max(n_shared, 1))
+            if weighting.batches > 1:
+                jacobian_SP = jacobian_SP.expand(weighting.batches, -1, -1)
             check_combined(weighting, weighting.combine(jacobian_SP, losses_N.detach(), seen_N), jacobian_SP)
         else:
             check_objective(weighting, losses_N, seen_N)

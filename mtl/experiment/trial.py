@@ -25,7 +25,7 @@ from mtl.recipe.base import Shape, Spec
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import OptimizerSpec
 from mtl.training import devices
-from mtl.training.trainer import shared_slices
+from mtl.training.trainer import require_room_for_gradients, shared_numbers
 
 TRIED_IN_MEMORY = 1 << 23
 """A network with at most this many parameters is tried on the CPU; the meta device takes 1.4 s and 84 MB to start."""
@@ -126,7 +126,10 @@ def _try(recipe: Recipe, tried: Built, header: Header) -> None:
         check_links(tried.model.trunk, recipe.towers)
     if recipe.weighting.needs == "gradients":
         with recipe.at("weighting"):
-            shared_slices(recipe, tried.model)
+            shared = shared_numbers(recipe, tried.model)
+            with shared.passing(), torch.no_grad():  # says how large the features are
+                tried.model(x)
+            require_room_for_gradients(recipe, shared, x.device)
 
 
 def _forward_checked(recipe: Recipe, built: Built, x: Tensor) -> Logits:

@@ -71,6 +71,19 @@ class SharingMatrix:
     sources: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Features:
+    """The last activation that tasks of several readings read.
+
+    Args:
+        module: the module of the trunk whose last argument is this activation, (B, K*C, ...) or (B, K, ...).
+        reach: (K, N) bool, whether task n reads slice k of the K equal slices of axis 1.
+    """
+
+    module: nn.Module
+    reach: Tensor
+
+
 class Trunk(nn.Module):
     """A network from the input to the R readings, which the heads read.
 
@@ -123,6 +136,13 @@ class Trunk(nn.Module):
         `mtl sharing` observes and cuts these links. The default is empty: the scheme mixes nowhere, or does not say.
         """
         return {}
+
+    def shared_features(self) -> Features | None:
+        """The last activation that tasks of several readings read; None if they share none but the readings.
+
+        A weighting that combines gradients works on it if the recipe says `grads_on: features`.
+        """
+        return None
 
     def penalty(self) -> Tensor | None:
         """A term that each step adds to the loss once, such as the distance between towers; None adds nothing."""
@@ -203,6 +223,10 @@ class StitchedTowers(Trunk):
     def links(self) -> dict[str, Links]:
         sites = [name for name in self.towers.stage_names if name in self.stitches]
         return {site: UnitLinks(self.stitches[site], self.copies, apart=site == sites[-1]) for site in sites}
+
+    def shared_features(self) -> Features | None:
+        sites = [name for name in self.towers.stage_names if name in self.stitches]
+        return Features(self.stitches[sites[-1]], self.reach_of_copies()) if sites else None
 
 
 def along(reach_KN: Tensor, parameter: Tensor, axis: int = 0) -> Tensor:

@@ -28,6 +28,9 @@ class Weighting(nn.Module):
     needs: ClassVar[Needs] = "losses"
     """`losses`: the objective is linear in the losses, so that a step computes it part by part. `totals`: the weighting
     needs the losses of the whole step. `gradients`: the weighting combines the gradients of the tasks by `combine`."""
+    batches: int = 1
+    """How many independent batches a step needs. With more than one, a step's rows are parted into so many, and
+    `combine` is given the jacobian of each, (batches, S, P); a step with too few rows for that takes the plain sum."""
     positive: ClassVar[bool] = False
     """Whether the objective takes logarithms of the losses, which must be positive then."""
     task_weights: Tensor
@@ -57,7 +60,7 @@ class Weighting(nn.Module):
         """The gradient (P,) of the shared slices, and the weights (S,) of the seen tasks if the method has such.
 
         Args:
-            jacobian_SP: the gradient of each seen task's loss with respect to the shared slices.
+            jacobian_SP: the gradient of each seen task's loss with respect to the shared slices, or to the features.
             losses_S: the losses of the seen tasks.
             seen_N: bool, which of the N tasks the step sees.
         """

@@ -182,6 +182,22 @@ class WeightingSpec(Spec):
         raise NotImplementedError
 
 
+class GradientWeightingSpec(WeightingSpec):
+    """A weighting that combines the gradients of the tasks."""
+
+    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
+
+    grads_on: Literal["shared", "features"] = Field(
+        "shared",
+        description="which gradients are combined: those by the shared parameters, or by the last activation that "
+        "several tasks read, which costs less for many tasks",
+    )
+
+    def why_not_on_features(self) -> str:
+        """Why it cannot work on features, as the end of a sentence about it; empty if it can."""
+        return ""
+
+
 Beta = Annotated[float, Field(ge=0, lt=1)]
 """The part of a running mean that each step keeps."""
 

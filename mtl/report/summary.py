@@ -7,10 +7,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl.build import Built
-from mtl.console import counted, number, table
+from mtl.console import counted, file_size, number, table
 from mtl.data.types import Header
 from mtl.model.towers import Towers
 from mtl.recipe.keys.recipe import Recipe
+from mtl.training.gradients import SharedFeatures
+from mtl.training.trainer import shared_numbers
 
 MANY_TASKS = 20
 """Most tasks that have a line each; with more tasks, equal ones have one line together."""
@@ -43,6 +45,7 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
         ),
         "",
         *_sharing(recipe, built),
+        *_gradients(recipe, built, header),
     ]
     if header.note:
         lines.append(header.note)
@@ -152,6 +155,21 @@ def _sharing(recipe: Recipe, built: Built) -> list[str]:
     elif len(towers) > 1 and len(built.model.trunk.copies) > 1:
         lines.append("towers share nothing with each other")
     return lines
+
+
+def _gradients(recipe: Recipe, built: Built, header: Header) -> list[str]:
+    """What the weighting keeps in each step, if it combines the gradients of the tasks."""
+    if recipe.weighting.needs != "gradients":
+        return []
+    shared = shared_numbers(recipe, built.model)
+    with shared.passing(), torch.device("meta"), torch.no_grad():
+        built.model(torch.empty(ROWS, *header.input_shape))
+    width, n_tasks = shared.width(recipe.train.batch_size), len(recipe.tasks)
+    what = "features of a batch" if isinstance(shared, SharedFeatures) else "numbers in shared parameters"
+    size = file_size(4 * width * n_tasks)
+    return [
+        f"{recipe.weighting.kind} combines the gradients of {n_tasks} tasks by {width:,} {what}: {size} in each step"
+    ]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -61,12 +61,16 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     skips = recipe.train.on_nonfinite == "skip"
     buffers = [*trainer.built.model.buffers(), *trainer.weighting.buffers()] if skips else []
     before = [buffer.clone() for buffer in buffers]
+    parts = _independent(parts, trainer.weighting.batches)
     whole = trainer.dataset.rows.batch(parts[0]) if len(parts) == 1 else None
     labels = [whole] if whole is not None else [trainer.dataset.rows.targets(part) for part in parts]
     totals = totals_of(trainer, labels)
     measured = Measured(torch.zeros_like(totals.counted_N))
     batches = [whole] if whole is not None else (trainer.dataset.rows.batch(part) for part in parts)
-    weights_N = _backward(trainer, batches, totals, measured)
+    if trainer.weighting.needs == "gradients":
+        weights_N = _backward_by_task(trainer, batches, len(parts), totals, measured)
+    else:
+        weights_N = _backward(trainer, batches, totals, measured)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not _all_finite(trainer, measured.losses_N, norm, parts):
@@ -84,6 +88,13 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
     _optimizer_step(trainer, totals)
     _after_step(trainer, whole, totals, measured)
+
+
+def _independent(parts: list[Rows], n_batches: int) -> list[Rows]:
+    """The parts of a step, cut so that they make up `n_batches` equal batches, in turn; as they are if one is small."""
+    if len(parts) % n_batches == 0 or min(map(len, parts)) < 2 * n_batches:  # batch norm needs two rows
+        return parts
+    return [piece for part in parts for piece in np.array_split(part, n_batches)]
 
 
 def _optimizer_step(trainer: Trainer, totals: Totals) -> None:
@@ -137,11 +148,7 @@ def totals_of(trainer: Trainer, labels: Sequence[Targets]) -> Totals:
 def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measured: Measured) -> Tensor:
     """Write the gradient of the step into the parameters, and return the weights (N,) of the losses."""
     weighting = trainer.weighting
-    penalty = trainer.built.model.trunk.penalty()
-    if penalty is not None:
-        penalty.backward()
-    if weighting.needs == "gradients":
-        return _backward_by_task(trainer, batches, totals, measured)
+    _backward_of_penalty(trainer)
     if isinstance(batches, list):
         losses_N = _losses(trainer, batches[0], totals, measured)
         weights_N, own = loss_weights(weighting, losses_N, totals.seen_N)
@@ -161,33 +168,48 @@ def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measur
 
 
 def _backward_by_task(
-    trainer: Trainer, batches: Iterable[Batch], totals: Totals, measured: Measured
+    trainer: Trainer, batches: Iterable[Batch], n_parts: int, totals: Totals, measured: Measured
 ) -> Tensor:
     """As `_backward`, for a weighting that combines the gradients of the tasks.
 
-    The shared slices take the combined gradient. A slice of one task takes the gradient of that task's loss times the
-    task's weight.
+    What the tasks share takes the combined gradient. All else takes the weighted sum of the tasks' gradients.
     """
-    weighting, slices = trainer.weighting, trainer.slices
-    assert slices is not None
+    weighting, shared = trainer.weighting, trainer.shared
+    assert shared is not None
+    _backward_of_penalty(trainer)
     seen = totals.seen_N.nonzero().squeeze(1)
-    jacobian_SP: Tensor | None = None
-    for batch in batches:
-        losses_N = _losses(trainer, batch, totals, measured)
+    n_batches = weighting.batches if n_parts % weighting.batches == 0 else 1
+    jacobians: list[Tensor] = []  # (S, P) of each independent batch; their sum is that of the step
+    for i, batch in enumerate(batches):
+        with shared.passing():
+            losses_N = _losses(trainer, batch, totals, measured)
         stages.reached("backward")
         if len(seen):
-            rows = slices.jacobian(losses_N[seen].unbind())
-            jacobian_SP = rows if jacobian_SP is None else jacobian_SP + rows
-        torch.autograd.backward(losses_N, weighting.task_weights * totals.seen_N, inputs=slices.own)
+            rows, of = shared.jacobian(losses_N[seen].unbind()), i * n_batches // n_parts
+            jacobians[of:] = [jacobians[of] + rows if of < len(jacobians) else rows]
+        shared.backward(losses_N, weighting.task_weights * totals.seen_N)
     weights_N = torch.where(totals.seen_N, weighting.task_weights, 0.0)
-    if jacobian_SP is not None:
-        own_P = weighting.task_weights[seen] @ jacobian_SP
-        shared_SP = slices.shared_part(jacobian_SP)
-        gradient, weights_S = weighting.combine(shared_SP, measured.losses_N[seen], totals.seen_N)
-        slices.add(gradient, own_P)
+    if jacobians:
+        own_P = weighting.task_weights[seen] @ sum(jacobians[1:], jacobians[0])
+        parts = [shared.shared_part(rows) for rows in jacobians]
+        if weighting.batches == 1:
+            gradient, weights_S = weighting.combine(parts[0], measured.losses_N[seen], totals.seen_N)
+        elif n_batches > 1:
+            together = torch.stack(parts) * n_batches
+            gradient, weights_S = weighting.combine(together, measured.losses_N[seen], totals.seen_N)
+        else:
+            gradient, weights_S = weighting.task_weights[seen] @ parts[0], None
+        shared.add(gradient, own_P)
         if weights_S is not None:
             weights_N = weights_N.index_copy(0, seen, weights_S.to(weights_N.dtype))
     return weights_N
+
+
+def _backward_of_penalty(trainer: Trainer) -> None:
+    """Add the gradient of the trunk's penalty, if it has one."""
+    penalty = trainer.built.model.trunk.penalty()
+    if penalty is not None:
+        penalty.backward()
 
 
 def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) -> Tensor:

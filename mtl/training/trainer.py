@@ -22,7 +22,7 @@ from mtl.model.stitched import StitchedMultiTower
 from mtl.model.tasks.module import TaskModule
 from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
-from mtl.training.gradients import SharedSlices
+from mtl.training.gradients import SharedFeatures, SharedNumbers, SharedSlices
 from mtl.training.progress import Progress
 from mtl.training.selection import notices_on_selection, selecting_metric
 from mtl.training.weighting_contract import check_weighting
@@ -80,12 +80,12 @@ class Trainer:
         ]
         grouped = {task: i for i, task in enumerate(self.built.model.tasks)}
         self._to_results = torch.tensor([grouped[task] for task in self.recipe.tasks], device=self.device)
-        self.slices: SharedSlices | None = None
+        self.shared: SharedNumbers | None = None
         if self.weighting.needs == "gradients":
             with self.recipe.at("weighting"):
-                self.slices = shared_slices(self.recipe, self.built.model).to(self.device)
+                self.shared = shared_numbers(self.recipe, self.built.model).to(self.device)
                 _require_labels(self.recipe, self.modules, self.incomplete)
-        self.weighting.prepare(self.slices.n_shared if self.slices is not None else 0)
+        self.weighting.prepare(self.shared.n_shared if self.shared is not None else 0)
         self.weighting.to(self.device)
 
     def in_order(self, values_T: Sequence[Tensor]) -> Tensor:
@@ -163,23 +163,39 @@ class Trainer:
         return cls(recipe, built, dataset, weighting, recipe.optimizer.build(groups))
 
 
-def shared_slices(recipe: Recipe, model: StitchedMultiTower) -> SharedSlices:
-    """The shared slices, on which a weighting that combines gradients works.
+def shared_numbers(recipe: Recipe, model: StitchedMultiTower) -> SharedNumbers:
+    """What the tasks share, by which a weighting combines their gradients.
 
     Raises:
-        UserError: no parameter is shared (the path is relative to the weighting).
+        UserError: they share nothing (the path is relative to the weighting).
         EnvironmentFault: the gradients of all tasks do not fit into memory.
     """
-    kind, n_tasks = recipe.weighting.kind, len(recipe.tasks)
-    slices = SharedSlices(model, tuple(recipe.tasks))
+    weighting, tasks = recipe.weighting, tuple(recipe.tasks)
+    if getattr(weighting, "grads_on", "shared") == "features":
+        features = SharedFeatures(model, tasks)
+        if not bool(features.is_shared_K.any()):
+            what = "no two tasks read the same features, so that their gradients could never conflict there"
+            raise UserError("", what, "use grads_on: shared, or kind: sum", path=("grads_on",))
+        return features
+    slices = SharedSlices(model, tasks)
     if not slices.n_shared:
-        what = f"{kind} combines the gradients of shared parameters, and no parameter is shared"
+        what = f"{weighting.kind} combines the gradients of shared parameters, and no parameter is shared"
         raise UserError("", what, "share something in model.sharing, or use kind: sum", path=("kind",))
-    size = n_tasks * sum(parameter.numel() for parameter in slices.shared) * 4
-    if next(model.parameters()).device.type == "cpu":
-        require_memory(size * 2, "", f"the gradients of {counted(n_tasks, 'task')} by the shared parameters",
-                       "use a weighting of losses, or a smaller network")  # fmt: skip
+    require_room_for_gradients(recipe, slices, next(model.parameters()).device)
     return slices
+
+
+def require_room_for_gradients(recipe: Recipe, shared: SharedNumbers, device: torch.device) -> None:
+    """Refuse gradients of all tasks, and a copy of them, that do not fit into memory; only asked on the CPU.
+
+    Raises:
+        EnvironmentFault: the gradients need more bytes than are free.
+    """
+    if device.type != "cpu":
+        return
+    n_bytes = 4 * len(recipe.tasks) * shared.width(recipe.train.batch_size)
+    require_memory(2 * n_bytes, "", f"the gradients of {counted(len(recipe.tasks), 'task')} by what they share",
+                   "use a weighting of losses, or a smaller network")  # fmt: skip
 
 
 def _require_labels(recipe: Recipe, modules: Mapping[str, TaskModule], incomplete: Sequence[str]) -> None:

@@ -71,7 +71,7 @@ def check_combined(weighting: Weighting, found: Any, jacobian_SP: Tensor) -> Non
     """`combine` gives a gradient, and the weights of the tasks or None."""
     if not isinstance(found, tuple) or len(found) != 2:
         raise of_module(weighting, "combine", f"gives {called(found)}, not (gradient, weights or None)")
-    n_tasks, n_shared = jacobian_SP.shape
+    n_tasks, n_shared = jacobian_SP.shape[-2:]
     for name, values, wanted in (("a gradient", found[0], (n_shared,)), ("weights", found[1], (n_tasks,))):
         if values is None and name == "weights":
             continue

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mtl.recipe.specs import WEIGHTINGS, WeightingSpec
+from mtl.recipe.specs import WEIGHTINGS, GradientWeightingSpec
 
 if TYPE_CHECKING:
     from mtl.model.weighting import Weighting
 
 
 @WEIGHTINGS.register("upgrad")
-class UPGrad(WeightingSpec):
+class UPGrad(GradientWeightingSpec):
     """Each task's gradient is projected to where it hurts no task, and the projections are summed.
 
     gradient = sum_t weight_t * projection of g_t onto {v : <v, g_u> >= 0 for all tasks u}, over the shared slices; own
@@ -22,7 +22,6 @@ class UPGrad(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Quinton and Rey 2024, arXiv:2406.16232; TorchJD's UPGrad"
-    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
 
     norm_eps: float = Field(
         1e-12,

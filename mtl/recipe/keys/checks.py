@@ -11,7 +11,7 @@ from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.keys.data import Data
 from mtl.recipe.keys.model import Network
 from mtl.recipe.keys.train import Train
-from mtl.recipe.specs import TaskSpec, WeightingSpec, mean_metric
+from mtl.recipe.specs import GradientWeightingSpec, TaskSpec, WeightingSpec, mean_metric
 
 Problem = tuple[KeyPath, str]
 Tasks = Mapping[str, TaskSpec]
@@ -175,6 +175,12 @@ def _weighting_problems(weighting: WeightingSpec, tasks: Tasks, train: Train) ->
     if absent:
         what = f"{weighting.kind} needs {' and '.join(absent)}, not installed here; {weighting.install}"
         yield ("weighting", "kind"), what
+    if isinstance(weighting, GradientWeightingSpec) and weighting.grads_on == "features":
+        if train.accumulate > 1:
+            what = f"weighting {weighting.kind} with grads_on: features needs the whole step at once; use accumulate: 1"
+            yield ("train", "accumulate"), what
+        if why := weighting.why_not_on_features():
+            yield ("weighting", "grads_on"), f"{weighting.kind} {why}; use grads_on: shared"
     if weighting.needs == "gradients" and len(tasks) == 1:
         yield ("weighting", "kind"), f"{weighting.kind} needs at least two tasks, 1 given; use kind 'sum'"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.model.links import GateLinks, Links, Mixture
-from mtl.model.trunk import Plan, SharingMatrix, Trunk, along
+from mtl.model.trunk import Features, Plan, SharingMatrix, Trunk, along
 
 
 class SelectedExperts(Trunk):
@@ -85,6 +85,9 @@ class SelectedExperts(Trunk):
 
     def links(self) -> dict[str, Links]:
         return {"gates": GateLinks(self.mixture, self.towers, self.copies, apart=True)}
+
+    def shared_features(self) -> Features:
+        return Features(self.mixture, self.reach_of_copies())
 
 
 def smooth_step(t: Tensor, gamma: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mtl.model.layers import GroupedLinear
 from mtl.model.links import GateLinks, Links, Mixture
-from mtl.model.trunk import Plan, SharingMatrix, Trunk, along
+from mtl.model.trunk import Features, Plan, SharingMatrix, Trunk, along
 
 
 class MixtureOfExperts(Trunk):
@@ -81,3 +81,6 @@ class MixtureOfExperts(Trunk):
 
     def links(self) -> dict[str, Links]:
         return {"gates": GateLinks(self.mixture, self.towers, self.copies, apart=True)}
+
+    def shared_features(self) -> Features:
+        return Features(self.mixture, self.reach_of_copies())

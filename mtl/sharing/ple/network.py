@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.model.layers import GroupedLinear
-from mtl.model.trunk import Plan, SharingMatrix, Trunk, along, reach_of_slices
+from mtl.model.trunk import Features, Plan, SharingMatrix, Trunk, along, reach_of_slices
 
 
 class ExtractionNetwork(Trunk):
@@ -74,21 +74,26 @@ class ExtractionNetwork(Trunk):
         """With one level, own experts and gates serve their tower; with shared ones above, all serve all."""
         reach, last = super().reach(), self.sites[-1]
         sealed = self.sites if self.n_shared == 0 else (last,)
-        every_SN = torch.ones(self.n_shared, len(self.reading_of), dtype=torch.bool, device="cpu")
-        own_EN = torch.cat([self.tasks_of_towers.repeat_interleave(self.n_own, dim=0), every_SN])
         for site in sealed:
-            for name, served in reach_of_slices(self.levels[site], own_EN, f"levels.{site}.").items():
+            reached = reach_of_slices(self.levels[site], self._reach_of_experts(), f"levels.{site}.")
+            for name, served in reached.items():
                 reach[name] = served
             weight = self.gates[site].get_parameter("of_towers.weight")
             reach[f"gates.{site}.of_towers.weight"] = along(self.tasks_of_towers, weight)
         return reach
 
     def reach_of_copies(self) -> Tensor:
-        every = super().reach_of_copies()
         if len(self.sites) > 1 and self.n_shared:
-            return every
-        own = self.tasks_of_towers.repeat_interleave(self.n_own, dim=0)
-        return torch.cat([own, every[len(own) :]])
+            return super().reach_of_copies()
+        return self._reach_of_experts()
+
+    def _reach_of_experts(self) -> Tensor:
+        """(E, N) bool, whether task n reaches the output of expert e in the last level."""
+        every_SN = torch.ones(self.n_shared, len(self.reading_of), dtype=torch.bool, device="cpu")
+        return torch.cat([self.tasks_of_towers.repeat_interleave(self.n_own, dim=0), every_SN])
+
+    def shared_features(self) -> Features:
+        return Features(self.gates[self.sites[-1]], self._reach_of_experts())
 
     def readings(self) -> dict[str, SharingMatrix]:
         """Site -> the gates of each tower, averaged over the last training batch."""

@@ -27,6 +27,8 @@ class Use:
         gives: weights of the tasks, or the gradient.
         preference: whether the tasks' weights are its preference vector; else they multiply the tasks' gradients.
         sums_to_one: whether its weights are those of a mean, which is multiplied by the number of seen tasks.
+        batches: how many independent batches it compares; the weights come from the first two, and apply to the third
+            or, if there are two, to their mean.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Use:
     gives: Literal["weights", "gradient"]
     preference: bool
     sums_to_one: bool
+    batches: int = 1
 
 
 class Aggregated(Weighting):
@@ -53,7 +56,7 @@ class Aggregated(Weighting):
 
     def __init__(self, task_weights: Sequence[float], use: Use) -> None:
         super().__init__(task_weights)
-        self.use = use
+        self.use, self.batches = use, use.batches
         self.n_tasks = sum(weight > 0 for weight in task_weights)
 
     def prepare(self, n_shared: int) -> None:
@@ -64,12 +67,16 @@ class Aggregated(Weighting):
     def combine(self, jacobian_SP: Tensor, losses_S: Tensor, seen_N: Tensor) -> tuple[Tensor, Tensor | None]:
         use, weights_S = self.use, self.task_weights[seen_N].to(jacobian_SP.dtype)
         rows_SP = jacobian_SP if use.preference else weights_S[:, None] * jacobian_SP
-        lacks_task = bool(self._memory(0)) and len(rows_SP) < self.n_tasks
+        lacks_task = bool(self._memory(0)) and len(weights_S) < self.n_tasks
         if lacks_task or not bool(rows_SP.isfinite().all()):  # a step that is not finite is not taken
-            return weights_S @ jacobian_SP, weights_S
+            return weights_S @ (jacobian_SP.mean(0) if use.batches > 1 else jacobian_SP), weights_S
+        if use.batches > 1:
+            given = rows_SP[0] @ rows_SP[1].T
+            rows_SP = rows_SP.mean(0) if use.batches == 2 else rows_SP[2]
+        else:
+            given = rows_SP @ rows_SP.T if use.takes == "gramian" else rows_SP
         made = self._made(weights_S)
         self._give_back(made, rows_SP)
-        given = rows_SP @ rows_SP.T if use.takes == "gramian" else rows_SP
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="cvxpy|torchjd|mtl")  # "not DPP"
             found: Tensor = made(given)
@@ -96,6 +103,8 @@ class Aggregated(Weighting):
                 "squared_norms": (torch.zeros(m, dtype=torch.float64), "_sq_norm_ema"),
                 "n_steps": (torch.zeros((), dtype=torch.long), "_n_steps"),
             },
+            "MoDoWeighting": {"chosen": (torch.full((m,), 1 / m), "_lambda")},
+            "SDMGradWeighting": {"chosen": (torch.full((m,), 1 / m), "_w")},
             "ExcessMTLWeighting": {
                 "squared_sum": (torch.zeros(m, n_shared), "_sq_grad_sum"),
                 "warmup_sum": (torch.zeros(m), "_warmup_w_sum"),
@@ -118,6 +127,8 @@ class Aggregated(Weighting):
             made._state_key = (m, dtype)
         elif kind == "PCDWeighting":
             made._state_key = m
+        elif kind in ("MoDoWeighting", "SDMGradWeighting"):
+            made._state_key = (m, dtype, rows_SP.device)
         elif kind == "NashMTL":
             made.prvs_alpha = made.prvs_alpha.cpu().numpy()
         elif kind == "ExcessMTLWeighting":

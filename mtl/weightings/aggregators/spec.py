@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mtl.recipe.specs import WEIGHTINGS, WeightingSpec
+from mtl.recipe.specs import WEIGHTINGS, GradientWeightingSpec
 
 if TYPE_CHECKING:
     from mtl.model.weighting import Weighting
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 SOLVERS = "pip install 'mtl-recipes[aggregators]'"
 
 
-class Aggregator(WeightingSpec):
+class Aggregator(GradientWeightingSpec):
     """A weighting or an aggregator of TorchJD; its options are passed on by their names."""
 
-    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
     torchjd: ClassVar[str]
     """The name in `torchjd.aggregation`."""
     takes: ClassVar[Literal["gramian", "jacobian"]] = "gramian"
@@ -31,14 +30,27 @@ class Aggregator(WeightingSpec):
     sums_to_one: ClassVar[bool] = False
     """Whether its weights are those of a mean; they are multiplied by the number of tasks that a step sees then."""
 
+    batches: ClassVar[int] = 1
+    """How many independent batches it compares; a step's rows are parted into so many."""
+
     def options(self, n_tasks: int) -> dict[str, Any]:
         """What TorchJD's class is given, for `n_tasks` tasks."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name != "kind"}
+        return {
+            name: getattr(self, name) for name in type(self).model_fields if name not in ("kind", "grads_on")
+        }
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
         from mtl.weightings.aggregators.module import Aggregated, Use
 
-        use = Use(self.torchjd, self.options, self.takes, self.gives, self.preference, self.sums_to_one)
+        use = Use(
+            self.torchjd,
+            self.options,
+            self.takes,
+            self.gives,
+            self.preference,
+            self.sums_to_one,
+            self.batches,
+        )
         return Aggregated(task_weights, use)
 
 
@@ -197,3 +209,48 @@ class ExcessMTL(Aggregator):
 
     robust_step_size: float = Field(1.0, gt=0, le=1e6, description="the rate of the weights")
     n_warmup_steps: int = Field(0, ge=0, le=100_000_000, description="steps with equal weights before")
+
+    def why_not_on_features(self) -> str:
+        return "keeps a number for each shared parameter"
+
+
+class OfTwoBatches(Aggregator):
+    """A weighting by the products of the gradients of two independent batches, each a part of the step's rows."""
+
+    sums_to_one: ClassVar[bool] = True
+    stateful: ClassVar[bool] = True
+    batches: ClassVar[int] = 2
+
+    def why_not_on_features(self) -> str:
+        return "compares batches, whose features differ"
+
+
+@WEIGHTINGS.register("modo")
+class MoDo(OfTwoBatches):
+    """Weights that follow the shortest mean gradient by one step of descent, times the number of tasks.
+
+    Each step's rows are parted into two batches, as one batch alone would bias the products of gradients.
+    """
+
+    reference: ClassVar[str] = "Chen et al. 2023, arXiv:2305.20057, equation 2.9"
+    torchjd: ClassVar[str] = "MoDoWeighting"
+
+    gamma: float = Field(0.1, gt=0, le=1e6, description="the rate of the weights")
+    rho: float = Field(0.1, ge=0, le=1e6, description="pulls the weights towards equal ones")
+
+
+@WEIGHTINGS.register("sdmgrad")
+class SDMGrad(OfTwoBatches):
+    """As mgda near the mean gradient, without the bias of one batch; times the number of tasks.
+
+    Each step's rows are parted into three batches: two for the weights, and one for the gradient.
+    """
+
+    reference: ClassVar[str] = "Xiao, Ban and Ji 2023, arXiv:2305.18409, algorithm 1"
+    torchjd: ClassVar[str] = "SDMGradWeighting"
+    batches: ClassVar[int] = 3
+
+    lr: float = Field(10.0, gt=0, le=1e6, description="the rate of the weights")
+    momentum: float = Field(0.5, ge=0, lt=1, description="of the weights' descent")
+    n_iter: int = Field(20, ge=1, le=10_000, description="rounds of the descent in each step")
+    lambda_: float = Field(0.3, ge=0, le=1e6, description="how much the mean gradient counts")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from mtl.recipe.specs import WEIGHTINGS, WeightingSpec
+from mtl.recipe.specs import WEIGHTINGS, GradientWeightingSpec
 
 if TYPE_CHECKING:
     from mtl.model.weighting import Weighting
 
 
 @WEIGHTINGS.register("gradnorm")
-class GradNorm(WeightingSpec):
+class GradNorm(GradientWeightingSpec):
     """Learned weights under which the tasks' gradients get lengths that follow how slowly each task learns.
 
     The lengths are those over the shared slices, and the weights apply to them. Heads and own slices take weight_t
@@ -21,7 +21,6 @@ class GradNorm(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Chen et al. 2018, ICML, arXiv:1711.02257, algorithm 1"
-    needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
 
     alpha: float = Field(1.5, ge=0, le=100, description="how much a slow task is pulled; 0: equal lengths")
     lr: float = Field(0.025, ge=0, le=1e3, description="learning rate of the weights, by Adam")
