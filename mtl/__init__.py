@@ -27,6 +27,7 @@ _HOME = {
     "BackboneSpec": "mtl.recipe.specs",
     "SharingSpec": "mtl.recipe.specs",
     "WeightingSpec": "mtl.recipe.specs",
+    "GradientWeightingSpec": "mtl.recipe.specs",
     "TrackerSpec": "mtl.recipe.specs",
     "Tracker": "mtl.recipe.specs",
     "TrackedRun": "mtl.recipe.specs",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from mtl.recipe.keys.recipe import Recipe as Recipe
     from mtl.recipe.load import load_recipe as load_recipe
     from mtl.recipe.specs import BackboneSpec as BackboneSpec
+    from mtl.recipe.specs import GradientWeightingSpec as GradientWeightingSpec
     from mtl.recipe.specs import SharingSpec as SharingSpec
     from mtl.recipe.specs import SourceSpec as SourceSpec
     from mtl.recipe.specs import TaskSpec as TaskSpec

@@ -16,7 +16,7 @@ NAMES = """
 Recipe load_recipe run resume UserError StitchedMultiTower CrossStitch SeparateTowers
 Trunk TaskModule Weighting __version__
 register_task register_source register_backbone register_sharing register_weighting register_tracker
-TrackerSpec Tracker TrackedRun TaskSpec SourceSpec BackboneSpec SharingSpec WeightingSpec
+TrackerSpec Tracker TrackedRun TaskSpec SourceSpec BackboneSpec SharingSpec WeightingSpec GradientWeightingSpec
 """
 
 

@@ -87,6 +87,8 @@ def _validated(recipe: Recipe, data: bool) -> str:
             with recipe.at("phases", name):
                 build_and_try(own)
     built, header = build_and_try(recipe)
+    if remark := recipe.weighting.remark(len(recipe.tasks)):
+        complain(f"warning: {remark}")
     if data:
         built, dataset = with_rows(recipe, header)
         header = dataset.header

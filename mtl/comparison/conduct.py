@@ -191,7 +191,7 @@ class _Comparison:
             return
         trials = trials_of(recipe, self.arms)
         runs = trial_runs(recipe, trials, self.settings, self.steps, self.folder)
-        self._run(runs, [], [trial.arm for trial in trials], per_step, notices)
+        self._run(runs, [], [trial.arm for trial in trials], per_step, notices, trials=True)
         open_ = [run.name for run in runs if standing(run) == "open"]
         if open_:
             raise UserError(
@@ -230,13 +230,14 @@ class _Comparison:
         arms: Sequence[Arm],
         per_step: float,
         notices: Sequence[str],
+        trials: bool = False,
     ) -> None:
         """Make those of the runs that are open, and other jobs, and tell the watcher before."""
         jobs = [self._job(run) for run in runs if standing(run) == "open"]
         n_done = len(runs) - len(jobs)
         seconds = (per_step * self.steps.total + START) * (len(jobs) + len(others)) / self.jobs
         told = (self.folder, arms, runs, n_done, seconds, self.jobs, self.asked, self.settings, notices)
-        self.watcher.begins(Announced(*told, len(others)))
+        self.watcher.begins(Announced(*told, len(others), trials))
         self._do([*jobs, *others])
 
     def _job(self, run: PlannedRun) -> Job:

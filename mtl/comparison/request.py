@@ -63,6 +63,7 @@ class Announced:
         settings: what the runs have in common.
         notices: facts about the data.
         n_others: references that are made beside the runs.
+        trials: whether these runs only choose the settings of the arms.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class Announced:
     settings: Settings
     notices: Sequence[str]
     n_others: int = 0
+    trials: bool = False
 
 
 class Watcher(Protocol):

@@ -52,7 +52,12 @@ def trials_of(recipe: Recipe, arms: Sequence[Arm]) -> list[Trial]:
         used |= own.keys()
         grids = [[f"{key}={json.dumps(value)}" for value in values] for key, values in own.items()]
         for i, changes in enumerate(itertools.product(*grids)):
-            made = replace(arm, name=f"{arm.name} trial {i + 1}", changes=(*arm.changes, *changes))
+            made = replace(
+                arm,
+                name=f"{arm.name} trial {i + 1}",
+                what=", ".join(changes) or "the settings of the recipe",
+                changes=(*arm.changes, *changes),
+            )
             found.append(Trial(made, arm.name, changes))
     for key in recipe.tune:
         if key not in used:

@@ -148,7 +148,7 @@ def foretell(asked: Resumption, listeners: Sequence[Listener] = ()) -> list[str]
         trainer, _ = prepare(run.recipe)
         require_same_data(folder, trainer)
         step, _ = load_checkpoint(folder, trainer, run.step, stream, asked.allow_nonfinite)
-    for notice in trainer.dataset.notices:
+    for notice in trainer.notices:
         stream.on(Warned(notice))
     return list(_foretold(run, trainer, step, asked.extend_schedule))
 

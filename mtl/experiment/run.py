@@ -118,7 +118,7 @@ def foretell(
         warm_start(recipe, trainer, stream)
     if out is not None:
         require_unused(Path(out))
-    for notice in trainer.dataset.notices:
+    for notice in trainer.notices:
         stream.on(Warned(notice))
     return trainer
 

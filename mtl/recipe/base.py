@@ -29,7 +29,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_ .\-]*
 TaskName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(max_length=1000)]
 
-MAX_TASKS = 256
+MAX_TASKS = 1024
 
 
 class IsPath:

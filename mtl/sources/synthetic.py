@@ -19,6 +19,7 @@ from mtl.data.fingerprint import fingerprint
 from mtl.data.rows.order import generator_bits, order
 from mtl.data.types import Array, Columns, Header, Mask
 from mtl.errors import did_you_mean, quoted
+from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.specs import SOURCES, SourceSpec, recipe_errors
 
 Float64 = npt.NDArray[np.float64]
@@ -74,7 +75,7 @@ class Synthetic(SourceSpec):
     example: ClassVar[Mapping[str, Any]] = {"rows": 20, "test_rows": 10, "features": 8}
     generated: ClassVar[bool] = True
 
-    tasks: int = Field(2, ge=1, le=256, description="number of tasks")
+    tasks: int = Field(2, ge=1, le=MAX_TASKS, description="number of tasks")
     relatedness: float = Field(
         0.5, ge=0, le=1, description="1: all tasks see one subspace; 0: nothing in common"
     )

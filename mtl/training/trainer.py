@@ -135,8 +135,13 @@ class Trainer:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Facts about the data, and about what selects a step, that the user should know; one line each."""
-        return (*self.dataset.notices, *notices_on_selection(self.recipe, self.dataset))
+        """Facts about the data, the weighting and what selects a step that the user should know; one line each."""
+        remark = self.recipe.weighting.remark(len(self.recipe.tasks))
+        return (
+            *self.dataset.notices,
+            *notices_on_selection(self.recipe, self.dataset),
+            *([remark] if remark else []),
+        )
 
     def order_sha256(self, epoch: int) -> str:
         """sha256 of the first two batches of an epoch, which shows if another numpy gives a resumed run other rows."""

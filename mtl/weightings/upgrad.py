@@ -22,6 +22,7 @@ class UPGrad(GradientWeightingSpec):
     """
 
     reference: ClassVar[str] = "Quinton and Rey 2024, arXiv:2406.16232; TorchJD's UPGrad"
+    most_tasks: ClassVar[int] = 32
 
     norm_eps: float = Field(
         1e-12,

@@ -128,3 +128,15 @@ def test_a_weighting_that_looks_at_whole_steps_is_refused_for_steps_of_parts() -
 
     with pytest.raises(UserError, match="weighting famo needs the losses of the whole step at once"):
         recipe(tasks=classes("ab"), weighting={"kind": "famo"}, train__accumulate=2)
+
+
+def test_a_weighting_that_is_slow_for_so_many_tasks_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    many = [f"t{i}" for i in range(33)]
+    slow = "warning: upgrad takes 50 ms a step to combine the gradients of 32 tasks, and longer for 33; "
+    for tasks, wanted in ((many, 1), (many[:32], 0)):
+        made = recipe(
+            tasks={t: {"kind": "multiclass", "target": "task0"} for t in tasks},
+            weighting={"kind": "upgrad"}, model__towers="one", model__sharing={"kind": "none"},
+        )  # fmt: skip
+        trainer = prepare(made)[0]
+        assert sum(f"warning: {line}".startswith(slow) for line in trainer.notices) == wanted

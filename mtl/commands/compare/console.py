@@ -50,7 +50,8 @@ class CompareConsole:
         say(
             f"{asked.recipe.name}: {varied} vary between seeds; {pinned} stay the same; the {selection} counts"
         )
-        say(table(["arm", "what it is"], [[arm.name, arm.what] for arm in announced.arms], left=2))
+        heads = ["trial", "settings"] if announced.trials else ["arm", "what it is"]
+        say(table(heads, [[arm.name, arm.what] for arm in announced.arms], left=2))
         n = len(announced.runs) - announced.n_done
         done = f", {announced.n_done} of them finished already" if announced.n_done else ""
         at_once = f"{announced.jobs} at a time with {counted(announced.settings.threads, 'thread')} each"
@@ -59,9 +60,13 @@ class CompareConsole:
             if n
             else f"all {len(announced.runs)} runs are finished"
         )
+        if announced.trials:
+            say("validation chooses the settings of each arm; the comparison follows")
         margins = {task: spec.margin for task, spec in asked.recipe.tasks.items()}
         candidates = sum(arm.role == "candidate" and arm.name not in BESIDE for arm in announced.arms)
-        for line in plan_lines(len(asked.seeds), margins, n_arms=max(candidates, 1)):
+        for line in (
+            () if announced.trials else plan_lines(len(asked.seeds), margins, n_arms=max(candidates, 1))
+        ):
             say(line)
         say(f"folder: {announced.folder}")
         self._began, self._n_done, self._n_jobs = monotonic(), 0, n + announced.n_others

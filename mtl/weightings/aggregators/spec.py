@@ -60,6 +60,7 @@ class MGDA(Aggregator):
 
     reference: ClassVar[str] = "Désidéri 2012; Sener and Koltun 2018, arXiv:1810.04650, algorithm 2"
     torchjd: ClassVar[str] = "MGDAWeighting"
+    most_tasks: ClassVar[int] = 256
     sums_to_one: ClassVar[bool] = True
 
     epsilon: float = Field(1e-3, ge=0, le=1, description="the search ends when it gains less than this")
@@ -72,6 +73,7 @@ class PCGrad(Aggregator):
 
     reference: ClassVar[str] = "Yu et al. 2020, arXiv:2001.06782, algorithm 1"
     torchjd: ClassVar[str] = "PCGradWeighting"
+    most_tasks: ClassVar[int] = 32
 
 
 @WEIGHTINGS.register("gradvac")
@@ -80,6 +82,7 @@ class GradVac(Aggregator):
 
     reference: ClassVar[str] = "Wang et al. 2021, arXiv:2010.05874"
     torchjd: ClassVar[str] = "GradVacWeighting"
+    most_tasks: ClassVar[int] = 16
     stateful: ClassVar[bool] = True
 
     beta: float = Field(0.5, ge=0, le=1, description="the part of the usual angle that a step replaces")
@@ -92,6 +95,7 @@ class CAGrad(Aggregator):
 
     reference: ClassVar[str] = "Liu et al. 2021, arXiv:2110.14048, algorithm 1"
     torchjd: ClassVar[str] = "CAGradWeighting"
+    most_tasks: ClassVar[int] = 128
     sums_to_one: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("cvxpy", "clarabel")
     install: ClassVar[str] = SOLVERS
@@ -108,6 +112,7 @@ class GradDrop(Aggregator):
 
     reference: ClassVar[str] = "Chen et al. 2020, arXiv:2010.06808, algorithm 1"
     torchjd: ClassVar[str] = "GradDrop"
+    most_tasks: ClassVar[int] = 256
     takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
     gives: ClassVar[Literal["weights", "gradient"]] = "gradient"
 
@@ -118,6 +123,7 @@ class IMTLG(Aggregator):
 
     reference: ClassVar[str] = "Liu et al. 2021, ICLR, Towards Impartial Multi-task Learning, IMTL-G"
     torchjd: ClassVar[str] = "IMTLGWeighting"
+    most_tasks: ClassVar[int] = 128
     sums_to_one: ClassVar[bool] = True
 
 
@@ -127,6 +133,7 @@ class NashMTL(Aggregator):
 
     reference: ClassVar[str] = "Navon et al. 2022, arXiv:2202.01017, algorithm 1"
     torchjd: ClassVar[str] = "NashMTL"
+    most_tasks: ClassVar[int] = 2
     takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
     stateful: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("cvxpy", "ecos")
@@ -145,6 +152,7 @@ class AlignedMTL(Aggregator):
 
     reference: ClassVar[str] = "Senushkin et al. 2023, CVPR, arXiv:2305.19000, algorithm 1"
     torchjd: ClassVar[str] = "AlignedMTLWeighting"
+    most_tasks: ClassVar[int] = 256
     preference: ClassVar[bool] = True
 
     scale_mode: Literal["min", "median", "rmse"] = Field(
@@ -158,6 +166,7 @@ class FairGrad(Aggregator):
 
     reference: ClassVar[str] = "Ban and Ji 2024, arXiv:2402.15638, equation 4"
     torchjd: ClassVar[str] = "FairGradWeighting"
+    most_tasks: ClassVar[int] = 64
 
     alpha: float = Field(2.0, ge=0, le=100, description="the kind of fairness; 0: the mean of the gradients")
 
@@ -168,6 +177,7 @@ class ConFIG(Aggregator):
 
     reference: ClassVar[str] = "Liu, Chu and Thuerey 2024, arXiv:2408.11104, equation 2"
     torchjd: ClassVar[str] = "ConFIG"
+    most_tasks: ClassVar[int] = 64
     takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
     gives: ClassVar[Literal["weights", "gradient"]] = "gradient"
     preference: ClassVar[bool] = True
@@ -179,6 +189,7 @@ class DualProj(Aggregator):
 
     reference: ClassVar[str] = "Lopez-Paz and Ranzato 2017, arXiv:1706.08840, equation 11"
     torchjd: ClassVar[str] = "DualProjWeighting"
+    most_tasks: ClassVar[int] = 128
     preference: ClassVar[bool] = True
 
 
@@ -188,6 +199,7 @@ class PCD(Aggregator):
 
     reference: ClassVar[str] = "Priority-Constrained Descent 2026, TMLR, arXiv:2606.29521"
     torchjd: ClassVar[str] = "PCDWeighting"
+    most_tasks: ClassVar[int] = 64
     stateful: ClassVar[bool] = True
 
     tau: float = Field(
@@ -203,6 +215,7 @@ class ExcessMTL(Aggregator):
 
     reference: ClassVar[str] = "He et al. 2024, ICML, arXiv:2402.02009"
     torchjd: ClassVar[str] = "ExcessMTLWeighting"
+    most_tasks: ClassVar[int] = 512
     takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
     sums_to_one: ClassVar[bool] = True
     stateful: ClassVar[bool] = True
@@ -234,6 +247,7 @@ class MoDo(OfTwoBatches):
 
     reference: ClassVar[str] = "Chen et al. 2023, arXiv:2305.20057, equation 2.9"
     torchjd: ClassVar[str] = "MoDoWeighting"
+    most_tasks: ClassVar[int] = 256
 
     gamma: float = Field(0.1, gt=0, le=1e6, description="the rate of the weights")
     rho: float = Field(0.1, ge=0, le=1e6, description="pulls the weights towards equal ones")
@@ -248,6 +262,7 @@ class SDMGrad(OfTwoBatches):
 
     reference: ClassVar[str] = "Xiao, Ban and Ji 2023, arXiv:2305.18409, algorithm 1"
     torchjd: ClassVar[str] = "SDMGradWeighting"
+    most_tasks: ClassVar[int] = 256
     batches: ClassVar[int] = 3
 
     lr: float = Field(10.0, gt=0, le=1e6, description="the rate of the weights")

@@ -58,7 +58,7 @@ def test_one_tower() -> None:
 
 
 def test_the_number_of_tasks_is_bounded() -> None:
-    assert MAX_TASKS == 256
+    assert MAX_TASKS == 1024
 
 
 def test_a_recipe_is_frozen() -> None:
