@@ -56,7 +56,19 @@ SCHEMES = {path.stem.removeprefix("synthetic_") for path in RECIPES} & set(SHARI
 
 def test_there_is_a_recipe_for_each_scheme_of_the_papers() -> None:
     """`synthetic_stitch` has cross_stitch, and `model.sharing.kind=none` is an override away from every recipe."""
-    assert {"nddr", "sluice", "ltb", "soft", "mmoe", "dselect_k", "cgc", "ple", "mtan", "film", "lora"} <= SCHEMES
+    assert {
+        "nddr",
+        "sluice",
+        "ltb",
+        "soft",
+        "mmoe",
+        "dselect_k",
+        "cgc",
+        "ple",
+        "mtan",
+        "film",
+        "lora",
+    } <= SCHEMES
 
 
 @pytest.mark.parametrize("kind", sorted(SCHEMES))

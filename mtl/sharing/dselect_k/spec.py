@@ -22,6 +22,8 @@ class DSelectK(SharingSpec):
     """
 
     reference: ClassVar[str] = "Hazimeh et al. 2021, NeurIPS, arXiv:2106.03760, eq. 3 to 6, static gating"
+    equation: ClassVar[str] = "y_i = sum_e q_ie f_e(x), at most k of the q_ie are above 0"
+    when: ClassVar[str] = "for many experts, of which a tower should use few"
     example: ClassVar[Mapping[str, Any]] = {"experts": 4, "k": 2}
 
     experts: int = Field(4, ge=2, le=256, description="copies of the backbone, E; a power of two")

@@ -25,6 +25,8 @@ class LearningToBranch(SharingAtSites):
     reference: ClassVar[str] = (
         "Guo, Lee and Ulbricht 2020, ICML, arXiv:2006.01895; Jang et al. 2017, arXiv:1611.01144"
     )
+    equation: ClassVar[str] = "y_i = sum_j d_ij x_j, d_i = softmax((logits_i + Gumbel noise) / temperature)"
+    when: ClassVar[str] = "where the trained network should be a tree that says which towers branch off where"
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",)}
 
     temperature: float = Field(5.0, gt=0, le=1e3, description="of the first step; the larger, the more even")

@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 @SHARING.register("mmoe")
 class MMoE(SharingSpec):
-    """E copies of the backbone are experts; each tower reads their mixture, sum_e softmax(W x)_e f_e(x)."""
+    """All towers mix the same experts, which are copies of the backbone, each tower by a gate of its own.
+
+    The gate decides row by row. With one expert this is hard sharing.
+    """
 
     reference: ClassVar[str] = "Ma et al. 2018, KDD, doi:10.1145/3219819.3220007"
+    equation: ClassVar[str] = "y_k = sum_e softmax(W_k x)_e f_e(x)"
+    when: ClassVar[str] = "for tasks that are related to an unknown degree, which may differ from row to row"
     example: ClassVar[Mapping[str, Any]] = {"experts": 3}
 
     experts: int = Field(4, ge=1, le=256, description="copies of the backbone, E")

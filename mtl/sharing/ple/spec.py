@@ -44,6 +44,10 @@ class CGC(Experts):
     """Each tower mixes its own experts and the shared ones by a gate; experts are copies of the whole backbone."""
 
     reference: ClassVar[str] = "Tang et al. 2020, RecSys, doi:10.1145/3383313.3412236, eq. 1 to 4"
+    equation: ClassVar[str] = (
+        "y_k = sum_e softmax(W_k x)_e f_e(x), e: the experts of tower k and the shared ones"
+    )
+    when: ClassVar[str] = "for tasks that may be in conflict: what helps one alone has a place of its own"
     example: ClassVar[Mapping[str, Any]] = {"own": 1, "shared": 2}
 
     def build(self, plan: Plan) -> Trunk:
@@ -61,6 +65,10 @@ class PLE(SharingAtSites, Experts):
     """
 
     reference: ClassVar[str] = "Tang et al. 2020, RecSys, doi:10.1145/3383313.3412236, eq. 5 to 8"
+    equation: ClassVar[str] = (
+        "y_k = sum_e softmax(W_k x_k)_e f_e(x_e) in each level, x_k and x_e from the one below"
+    )
+    when: ClassVar[str] = "as `cgc`, in a backbone with several stages"
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1", "fc2")}
 
     after: tuple[str, ...] = Field(
