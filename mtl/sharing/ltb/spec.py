@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mtl.recipe.sites import SharingAtSites
+from mtl.recipe.sites import LearnedSharing, SharingAtSites
 from mtl.recipe.specs import SHARING
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @SHARING.register("ltb")
-class LearningToBranch(SharingAtSites):
+class LearningToBranch(LearnedSharing, SharingAtSites):
     """After each named stage, every tower goes on with the activation of one tower; which one is learned.
 
     In training the choice is a sample of a Gumbel-softmax, whose temperature falls from step to step. In evaluation it
@@ -32,12 +32,6 @@ class LearningToBranch(SharingAtSites):
     temperature: float = Field(5.0, gt=0, le=1e3, description="of the first step; the larger, the more even")
     decay: float = Field(0.999, gt=0, le=1, description="what is left of the temperature after each step")
     coldest: float = Field(0.1, gt=0, le=1e3, description="the temperature falls no lower")
-    lr_scale: float = Field(
-        1.0, ge=0, le=1e4, description="the choices' learning rate over the base rate; 0 keeps them even"
-    )
-
-    def sharing_lr_scale(self) -> float:
-        return self.lr_scale
 
     def build(self, plan: Plan) -> Trunk:
         from mtl.model.trunk import StitchedTowers

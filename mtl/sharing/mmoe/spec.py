@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mtl.recipe.specs import SHARING, SharingSpec
+from mtl.recipe.sites import LearnedSharing
+from mtl.recipe.specs import SHARING
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk
 
 
 @SHARING.register("mmoe")
-class MMoE(SharingSpec):
+class MMoE(LearnedSharing):
     """All towers mix the same experts, which are copies of the backbone, each tower by a gate of its own.
 
     The gate decides row by row. With one expert this is hard sharing.
@@ -32,15 +33,6 @@ class MMoE(SharingSpec):
     gate_dropout: float = Field(
         0.0, ge=0, lt=1, description="probability that a row's mixture leaves an expert out in training"
     )
-    lr_scale: float = Field(
-        1.0,
-        ge=0,
-        le=1e4,
-        description="the gates' learning rate over the base rate; 0 keeps them at their start",
-    )
-
-    def sharing_lr_scale(self) -> float:
-        return self.lr_scale
 
     def build(self, plan: Plan) -> Trunk:
         from mtl.sharing.mmoe.network import MixtureOfExperts

@@ -8,24 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from mtl.errors import UserError, quoted
-from mtl.recipe.sites import SharingAtSites
-from mtl.recipe.specs import SHARING, SharingSpec, recipe_errors
+from mtl.recipe.sites import LearnedSharing, SharingAtSites
+from mtl.recipe.specs import SHARING, recipe_errors
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk
 
 
-class Experts(SharingSpec):
+class Experts(LearnedSharing):
     """Experts of each tower, experts that all towers share, and gates over both."""
 
     own: int = Field(1, ge=0, le=256, description="experts of each tower")
     shared: int = Field(1, ge=0, le=256, description="experts that all towers share; 0: towers apart")
-    lr_scale: float = Field(
-        1.0,
-        ge=0,
-        le=1e4,
-        description="the gates' learning rate over the base rate; 0 keeps them at their start",
-    )
 
     @model_validator(mode="after")
     def _some_expert(self) -> Self:
@@ -34,9 +28,6 @@ class Experts(SharingSpec):
                 self.kind, [(("own",), "a tower needs an expert: own or shared must be above 0")]
             )
         return self
-
-    def sharing_lr_scale(self) -> float:
-        return self.lr_scale
 
 
 @SHARING.register("cgc")

@@ -38,6 +38,10 @@ class Sluice(Mixing):
         0.0, ge=0, le=1e6, description="the factor of the penalty on subspaces that are alike; 0: none"
     )
 
+    def keeps_equal_towers_equal(self, n_towers: int) -> bool:
+        """Whether alpha, which mixes the subspaces of all towers, starts even."""
+        return super().keeps_equal_towers_equal(n_towers * self.subspaces)
+
     def build(self, plan: Plan) -> Trunk:
         from mtl.sharing.sluice.network import SluiceTowers
 
