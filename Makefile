@@ -69,10 +69,11 @@ format: $(DEV) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(DEV) ## write the JSON schema and the key tables of docs/recipe.md anew
+docs: $(DEV) ## write the JSON schema, the key tables of docs/recipe.md and the schemes of docs/sharing.md anew
 	$(PY) -c "from pathlib import Path; from mtl.recipe.json_schema import schema_text; \
 	Path('recipes/recipe.schema.json').write_text(schema_text(), encoding='utf-8')"
 	$(PY) -m docs.tools.key_table
+	$(PY) -m docs.tools.scheme_table
 
 clean: ## remove what can be made again: environment, caches, builds; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -308,6 +308,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = in_house(copy, "-c", schema)
     (copy / "recipes" / "recipe.schema.json").write_text(made.stdout, encoding="utf-8")
     in_house(copy, "-m", "docs.tools.key_table")
+    in_house(copy, "-m", "docs.tools.scheme_table")
     return copy
 
 

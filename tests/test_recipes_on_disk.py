@@ -10,6 +10,7 @@ from mtl.experiment.run import prepare
 from mtl.model.stitch import CrossStitch
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import built_in_names, load_recipe, to_yaml
+from mtl.recipe.specs import SHARING
 from mtl.training.trainer import Trainer
 from tests.support.listening import epochs_of
 
@@ -38,7 +39,7 @@ def small(path: Path) -> Recipe:
 
 
 def test_there_are_recipes() -> None:
-    assert len(RECIPES) >= 11
+    assert len(RECIPES) >= 26
     assert {path.stem for path in RECIPES} == set(built_in_names())
 
 
@@ -47,6 +48,38 @@ def test_a_recipe_is_called_like_its_file_and_says_what_it_is(path: Path) -> Non
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert recipe.description
+
+
+SCHEMES = {path.stem.removeprefix("synthetic_") for path in RECIPES} & set(SHARING.names())
+"""The sharing schemes that have a recipe of their name."""
+
+
+def test_there_is_a_recipe_for_each_scheme_of_the_papers() -> None:
+    """`synthetic_stitch` has cross_stitch, and `model.sharing.kind=none` is an override away from every recipe."""
+    assert {
+        "nddr",
+        "sluice",
+        "ltb",
+        "soft",
+        "mmoe",
+        "dselect_k",
+        "cgc",
+        "ple",
+        "mtan",
+        "film",
+        "lora",
+    } <= SCHEMES
+
+
+@pytest.mark.parametrize("kind", sorted(SCHEMES))
+def test_a_recipe_of_a_scheme_changes_nothing_but_the_sharing(kind: str) -> None:
+    """So that their numbers are those of the schemes."""
+    own, stitched = load_recipe(f"synthetic_{kind}").plain(), load_recipe("synthetic_stitch").plain()
+    assert own["model"].pop("sharing")["kind"] == kind
+    stitched["model"].pop("sharing")
+    for recipe in (own, stitched):
+        del recipe["name"], recipe["description"]
+    assert own == stitched
 
 
 @every_recipe

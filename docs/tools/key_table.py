@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from docs.tools.markdown import cell, marks, renewed, sentence
 from mtl.console import counted
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import FAMILIES
@@ -19,7 +20,7 @@ from mtl.recipe.specs import FAMILIES
 Schema = Mapping[str, Any]
 
 PAGE = Path(__file__).parents[1] / "recipe.md"
-BEGIN, END = "<!-- begin: docs/tools/key_table.py -->", "<!-- end: docs/tools/key_table.py -->"
+BEGIN, END = MARKS = marks("key_table")
 COLUMNS = ("key", "type", "default", "bounds", "meaning")
 PLURALS = {"sharing": "sharing schemes", "schedule": "schedules"}
 
@@ -55,9 +56,7 @@ def key_table() -> str:
 
 def fresh(page: str) -> str:
     """A page with the tables of today between its two marks."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{key_table()}\n{END}{after}"
+    return renewed(page, MARKS, key_table())
 
 
 class _Walk:
@@ -100,7 +99,8 @@ class _Walk:
         yield head
         for variant in variants:
             kind = _kind(variant)
-            text = f"{_prose(variant)} Reference: {cell(variant['properties']['kind']['description'])}."
+            reference = cell(variant["properties"]["kind"]["description"])
+            text = f"{_prose(variant)}{_equation(family, kind)} Reference: {reference}."
             text += _metrics(kind) if family == "task" else ""
             words = _words_of(family, kind)
             yield Section(f"{family} `{kind}`", 4, text, list(self._rows(place, variant, common, words)))
@@ -203,6 +203,12 @@ def _words_of(family: str, kind: str) -> dict[str, str]:
     return words
 
 
+def _equation(family: str, kind: str) -> str:
+    """The equation of a sharing scheme."""
+    equation = getattr(FAMILIES[family][kind], "equation", "") if family in FAMILIES else ""
+    return f" `{equation}`." if equation else ""
+
+
 def _metrics(kind: str) -> str:
     """The metrics of a kind of task, those first that are measured unless the recipe names others."""
     member = FAMILIES["task"][kind]
@@ -218,20 +224,6 @@ def _kind(variant: Schema) -> str:
 def _prose(schema: Schema) -> str:
     """A docstring as one paragraph."""
     return cell(schema.get("description", ""))
-
-
-def sentence(text: str) -> str:
-    """The first sentence, as the other meanings are written."""
-    first = " ".join(text.split()).partition(". ")[0].rstrip(".")
-    return first[:1].lower() + first[1:]
-
-
-def cell(text: str) -> str:
-    """Text as it may stand in a table: on one line, nothing in it taken for Markdown but code."""
-    pieces = " ".join(str(text).split()).replace("|", "\\|").split("`")
-    for i in range(0, len(pieces), 2):
-        pieces[i] = pieces[i].replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;")
-    return "`".join(pieces)
 
 
 def plain(value: Any) -> str:

@@ -177,6 +177,10 @@ class GateLinks(Links):
         """(B, T, S) the weight of each source in each row."""
         return weights
 
+    def columns(self, values_TS: Tensor) -> Tensor:
+        """A number of each target and source, (T, S), in the order of the columns of the weights."""
+        return values_TS
+
     @contextmanager
     def observed(self) -> Iterator[Observed]:
         seen = Observed()
@@ -206,6 +210,7 @@ class GateLinks(Links):
         keep = torch.ones(len(self.targets), len(self.sources))
         for i, j in pairs:
             keep[i, j] = 0
+        keep = self.columns(keep)
 
         def replace(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
             weights = given[0]

@@ -1,4 +1,4 @@
-"""What sharing schemes have in common that work at named stages of the backbone."""
+"""What sharing schemes have in common: named stages of the backbone, and a learning rate of their own parameters."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ class SharingAtSites(SharingSpec):
         return tuple(stage for stage in stages if stage in self.after)
 
 
+class LearnedSharing(SharingSpec):
+    """A scheme whose alphas, gates or choices are parameters, with a learning rate of their own."""
+
+    lr_scale: float = Field(
+        1.0,
+        ge=0,
+        le=1e4,
+        description="the learning rate of alphas, gates or choices over the base rate; 0 keeps them at their start",
+    )
+
+    def sharing_lr_scale(self) -> float:
+        return self.lr_scale
+
+
 class Convex(Model):
     """alpha[i, i] = convex, the rest shared evenly: rows sum to one."""
 
@@ -45,19 +59,10 @@ Start = Annotated[
 ]
 
 
-class Mixing(SharingAtSites):
+class Mixing(LearnedSharing, SharingAtSites):
     """A scheme whose sites start with a matrix of weights between towers."""
 
     init: Start = Field(Convex(convex=0.9), description="the start of alpha")
-    lr_scale: float = Field(
-        1.0,
-        ge=0,
-        le=1e4,
-        description="the alphas' learning rate over the base rate; 0 keeps them at their start",
-    )
-
-    def sharing_lr_scale(self) -> float:
-        return self.lr_scale
 
     def keeps_equal_towers_equal(self, n_towers: int) -> bool:
         return math.isclose(self.diagonal(n_towers), 1 / n_towers)

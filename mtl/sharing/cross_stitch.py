@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 @SHARING.register("cross_stitch")
 class CrossStitchSharing(Mixing):
-    """After each named stage, y_i = sum_j alpha[i, j] * x_j over towers; alpha is learned."""
+    """After each named stage, each tower goes on with a learned mixture of all towers."""
 
     reference: ClassVar[str] = "Misra et al. 2016, eq. 1, arXiv:1604.03539"
+    equation: ClassVar[str] = "y_i = sum_j alpha_ij x_j"
+    when: ClassVar[str] = "for a few tasks of which nobody knows who is related to whom"
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",)}
 
     granularity: Literal["scalar", "channel", "dense"] = Field(

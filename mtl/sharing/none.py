@@ -15,6 +15,10 @@ class NoSharing(SharingSpec):
     """Each tower on its own: one network per tower, trained side by side."""
 
     reference: ClassVar[str] = "ours"
+    equation: ClassVar[str] = "y_k = x_k"
+    when: ClassVar[str] = (
+        "as the baseline; with `towers: one`, for tasks that are closely related or a network that must be small"
+    )
 
     def build(self, plan: Plan) -> Trunk:
         from mtl.model.trunk import StitchedTowers

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from mtl.errors import UserError
+from mtl.recipe.specs import SHARING
 from mtl.sharing.sluice.network import SluiceTowers, SubspaceStitch
+from mtl.sharing.sluice.spec import Sluice
 from tests.sharing import small
 from tests.sharing.loops import TASKS, assert_equals_loop, copy_of
 from tests.sharing.small import Slices, inputs, network, plain_tower
@@ -88,6 +92,29 @@ def test_what_a_tower_takes_is_summed_over_the_subspaces_of_another() -> None:
     unit = SubspaceStitch(2, 2, (4,), 0.7)
     matrix = unit.sharing_matrix()
     torch.testing.assert_close(matrix, torch.tensor([[0.8, 0.2], [0.2, 0.8]]))
+
+
+@pytest.mark.parametrize(
+    ("init", "equal"),
+    [("uniform", True), ({"convex": 0.25}, True), ({"convex": 0.5}, False), ("identity", False)],
+)
+def test_equal_towers_stay_equal_if_all_subspaces_mix_evenly(init: Any, equal: bool) -> None:
+    """Two towers of two subspaces: an even alpha holds 1/4, and 1/2 on its diagonal is not even."""
+    spec = SHARING["sluice"](after=("fc1",), subspaces=2, init=init)
+    assert isinstance(spec, Sluice)
+    assert spec.keeps_equal_towers_equal(2) is equal
+    unit = SubspaceStitch(2, 2, (4,), spec.diagonal(4)).double()
+    x = torch.randn(5, 4, dtype=torch.float64).repeat(1, 2).requires_grad_()
+    y = unit(x)
+    (y[:, :4].sin().sum() + y[:, 4:].cos().sum()).backward()  # the heads of the two towers differ
+    assert x.grad is not None
+    assert torch.allclose(x.grad[:, :4], x.grad[:, 4:]) is equal
+    same = {"kind": "sluice", "after": ["fc1"], "subspaces": 2, "init": init}
+    if equal:
+        with pytest.raises(UserError, match="towers that start the same and mix evenly would stay identical"):
+            network("vectors", ("a", "b"), same, tower_init="same")
+    else:
+        network("vectors", ("a", "b"), same, tower_init="same")
 
 
 def test_channels_that_cannot_be_parted_are_refused() -> None:

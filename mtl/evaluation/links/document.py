@@ -2,7 +2,7 @@
 
     {"schema_version": 1, "step": the step of the weights, "sharing": kind of sharing, "towers": {tower: [tasks]},
      "split": "validation" | "train", "rows": n read, "rows_of_split": n, "units": "rows" | "groups", "n_units": n,
-     "shared": "everything" | "nothing" | "links" | "unknown",
+     "shared": "links" | "everything" | "trunk" | "unknown" | "penalty" | "nothing",
      "tasks": {task: {"loss", "metric": name, "value", "higher_is_better"}},
      "sites": [{"site", "kind": "mixture" | "gate", "targets": [T names], "sources": [S names],
                 "shares": T x S, "spread": T x S over rows | null}],
@@ -99,7 +99,11 @@ def document(model: StitchedMultiTower, recipe: Recipe, found: Measured, step: i
 
 
 def _shared(model: StitchedMultiTower, recipe: Recipe, found: Measured) -> str:
-    """What the structure of the network says: links, or else whether any parameter serves two towers."""
+    """What the structure of the network says.
+
+    `links` can be cut. Without them one tower shares `everything`. If a parameter serves two towers, they take from one
+    `trunk`, or the scheme does not say what they take (`unknown`). If none does, a `penalty` joins them, or `nothing`.
+    """
     if any(site.links.pairs() for site in found.sites.values()):
         return "links"
     tower_of = [next(tower for tower, own in recipe.towers.items() if task in own) for task in recipe.tasks]
@@ -109,8 +113,8 @@ def _shared(model: StitchedMultiTower, recipe: Recipe, found: Measured) -> str:
         rows = served.flatten(0, -2) if served.ndim > 1 else served.unsqueeze(0)
         for row in rows.unique(dim=0).tolist():
             if len({tower for tower, is_served in zip(tower_of, row, strict=True) if is_served}) > 1:
-                return "unknown"
-    return "nothing"
+                return "trunk" if len(model.trunk.copies) == 1 else "unknown"
+    return "nothing" if model.trunk.penalty() is None else "penalty"
 
 
 def _links(recipe: Recipe, found: Measured) -> Plain:

@@ -42,18 +42,29 @@ def with_error(delta: float | None, se: float | None) -> str:
 
 def _structure(links: Mapping[str, Any]) -> str:
     """The one line for a network without links that can be cut; empty if there are any."""
-    shared, towers = links["shared"], links["towers"]
-    n_tasks = len(links["tasks"])
+    shared, towers, scheme = links["shared"], links["towers"], links["sharing"]
+    n_tasks, n_towers = len(links["tasks"]), len(towers)
+    inside = "; ".join(f"{', '.join(t)} share tower {name}" for name, t in towers.items() if len(t) > 1)
+    inside = f"; {inside}" if inside else ""
     if shared == "everything":
         rest = "its heads" if n_tasks > 1 else "its head"
         return f"{counted(n_tasks, 'task')} in one tower: everything but {rest} is shared."
     if shared == "nothing":
-        inside = "; ".join(f"{', '.join(t)} share tower {name}" for name, t in towers.items() if len(t) > 1)
-        return f"Nothing is shared between the {len(towers)} towers{f'; {inside}' if inside else ''}."
+        return f"Nothing is shared between the {n_towers} towers{inside}."
+    if shared == "penalty":
+        return (
+            f"The {n_towers} towers have no activation and no weight in common{inside}. Only the penalty that {scheme} "
+            "adds to the loss can join them, and no link can be cut."
+        )
+    if shared == "trunk" and not links["sites"]:
+        return (
+            f"The {n_towers} towers take their features from one trunk, their only source, so that no link can be cut"
+            f"{inside}. The readings are what the run logged."
+        )
     if shared == "unknown" and not links["sites"]:
         return (
-            f"Sharing scheme {links['sharing']} lists no links, so that nothing can be observed or cut; its readings "
-            "are what the run logged."
+            f"Sharing scheme {scheme} lists no links, so that nothing can be observed or cut; its readings are what "
+            "the run logged."
         )
     return ""
 
@@ -72,16 +83,21 @@ def _basis(links: Mapping[str, Any]) -> str:
 
 
 def _of_masks(links: Mapping[str, Any]) -> list[str]:
-    """The gates on a single source, of which no link can be cut."""
+    """The gates and masks on a single source, of which no link can be cut."""
     words = []
     for site in links["sites"]:
         if site["kind"] == "gate" and len(site["sources"]) == 1:
             means = [row[0] for row in site["shares"]]
             low, high = (means.index(value) for value in (min(means), max(means)))
             ends = [f"{number(means[i])} ({site['targets'][i]})" for i in (low, high)]
+            lie = (
+                f"lies between {' and '.join(ends)}"
+                if low != high
+                else f"is {number(means[low])} for each target"
+            )
             words.append(
-                f"At {site['site']}, the mean masks on {site['sources'][0]} lie between {' and '.join(ends)}; it "
-                "is the only source, so that no link can be cut."
+                f"At {site['site']}, the mean weight of {site['sources'][0]} {lie}; it is the only source, so that no "
+                "link can be cut."
             )
     return words
 

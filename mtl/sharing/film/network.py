@@ -17,7 +17,7 @@ class ModulatedTrunk(Trunk):
     """x_k = (1 + s_k) * x_k + b_k after each site, for every tower k and channel; all towers share the stages.
 
     Up to the first site one row is computed for all towers. From there on the stages read the rows of all towers as one
-    batch of B * K rows.
+    batch of B * K rows. The trunk is the only source of every tower, so that there are no links to cut.
 
     Source: Perez et al. 2018, arXiv:1709.07871, eq. 1; gamma = 1 + s, as its section 7.2 advises. The condition is the
     task, so that s and b are parameters and no network predicts them.

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 @SHARING.register("film")
 class FiLM(SharingAtSites):
-    """One trunk for all towers; after each named stage tower k scales and shifts every channel, (1 + s_k) x + b_k.
+    """One trunk for all towers; after each named stage, each tower scales and shifts its channels.
 
     The weights of the stages are shared, so that a further task adds two numbers for each channel of a site. All s_k
     and b_k start at 0, which is hard sharing.
     """
 
     reference: ClassVar[str] = "Perez et al. 2018, AAAI, arXiv:1709.07871, eq. 1, conditioned on the task"
+    equation: ClassVar[str] = "y_k = (1 + s_k) * x_k + b_k"
+    when: ClassVar[str] = "for many tasks, hundreds too"
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",)}
 
     def build(self, plan: Plan) -> Trunk:

@@ -21,7 +21,8 @@ class AdaptedTrunk(Trunk):
     """y_k = W x_k + scale / R * B_k A_k x_k in each adapted stage, for every tower k; all towers share W and the norms.
 
     Up to the first adapted stage one row is computed for all towers. From there on the stages read the rows of all
-    towers as one batch of B * K rows. For a convolution, A_k has its kernel and R channels, and B_k is 1 x 1.
+    towers as one batch of B * K rows. For a convolution, A_k has its kernel and R channels, and B_k is 1 x 1. The
+    trunk is the only source of every tower, so that there are no links to cut.
 
     Source: Hu et al. 2021, arXiv:2106.09685, eq. 3 and section 4.1 (start: A random, B zero); Agiza et al. 2024,
     arXiv:2403.20320, where each task has matrices of its own. Here the shared weights are trained too.

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 @SHARING.register("lora")
 class LoRA(SharingSpec):
-    """One trunk for all towers; in each adapted stage tower k uses the weights W + scale / rank * B_k A_k.
+    """One trunk for all towers; in each adapted stage, each tower adds weights of low rank to the shared ones.
 
-    W is shared. A_k and B_k are a tower's own and have `rank` rows and columns. B_k starts at 0, which is hard sharing.
+    W is shared, and trained too. A_k and B_k are a tower's own and have `rank` rows and columns. B_k starts at 0, which
+    is hard sharing.
     """
 
     reference: ClassVar[str] = (
         "Hu et al. 2021, arXiv:2106.09685, eq. 3; Agiza et al. 2024 (MTLoRA), arXiv:2403.20320"
     )
+    equation: ClassVar[str] = "y_k = (W + scale / rank * B_k A_k) x_k"
+    when: ClassVar[str] = "for many tasks that need more of their own than scales"
     example: ClassVar[Mapping[str, Any]] = {"rank": 2}
 
     rank: int = Field(4, ge=0, le=65536, description="of each tower's own weights; 0: hard sharing")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mtl.recipe.sites import SharingAtSites
+from mtl.recipe.sites import LearnedSharing, SharingAtSites
 from mtl.recipe.specs import SHARING
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @SHARING.register("ltb")
-class LearningToBranch(SharingAtSites):
+class LearningToBranch(LearnedSharing, SharingAtSites):
     """After each named stage, every tower goes on with the activation of one tower; which one is learned.
 
     In training the choice is a sample of a Gumbel-softmax, whose temperature falls from step to step. In evaluation it
@@ -25,17 +25,13 @@ class LearningToBranch(SharingAtSites):
     reference: ClassVar[str] = (
         "Guo, Lee and Ulbricht 2020, ICML, arXiv:2006.01895; Jang et al. 2017, arXiv:1611.01144"
     )
+    equation: ClassVar[str] = "y_i = sum_j d_ij x_j, d_i = softmax((logits_i + Gumbel noise) / temperature)"
+    when: ClassVar[str] = "where the trained network should be a tree that says which towers branch off where"
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",)}
 
     temperature: float = Field(5.0, gt=0, le=1e3, description="of the first step; the larger, the more even")
     decay: float = Field(0.999, gt=0, le=1, description="what is left of the temperature after each step")
     coldest: float = Field(0.1, gt=0, le=1e3, description="the temperature falls no lower")
-    lr_scale: float = Field(
-        1.0, ge=0, le=1e4, description="the choices' learning rate over the base rate; 0 keeps them even"
-    )
-
-    def sharing_lr_scale(self) -> float:
-        return self.lr_scale
 
     def build(self, plan: Plan) -> Trunk:
         from mtl.model.trunk import StitchedTowers

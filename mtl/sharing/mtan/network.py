@@ -19,11 +19,13 @@ class AttentionNetwork(Trunk):
     """a_k^j = m_k^j * p_j: tower k masks the features p_j that block j of one shared trunk gives.
 
     m_k^j = sigmoid(norm(W_h relu(norm(W_g [p_j ; f_j(a_k^{j-1})])))); the masks of the first block read p_1 alone. Each
-    tower has its own W_g and W_h, which are 1 x 1 convolutions or linear maps. All towers share f_j, which has the
-    layers of block j and reads the rows of all towers as one batch. Tower k gives the reading a_k^J.
+    tower has its own W_g and W_h, which are 1 x 1 convolutions or linear maps. One f_j serves all towers, as in the
+    paper, where f^(j) has no index of a task ("a shared feature extractor"). Tower k gives the reading a_k^J.
 
-    Source: Liu, Johns and Davison 2019, arXiv:1803.10704, eq. 1 and 2. In the paper, f_j is one convolution with the
-    pooling of the block, and the masks read an earlier layer of the block. Here the masks read the block's output.
+    Source: Liu, Johns and Davison 2019, arXiv:1803.10704, eq. 1 and 2. Three things differ. In the paper f_j is one
+    3 x 3 convolution with the pooling of the block, and here it has the layers of block j. The paper's masks read an
+    earlier layer of the block, and here its output p_j. Here f_j reads the rows of all towers as one batch, so that
+    its batch norm has one mean and variance for all of them.
 
     Args:
         plan: the values and functions that the network is built from.

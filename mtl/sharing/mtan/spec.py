@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
 @SHARING.register("mtan")
 class MTAN(SharingAtSites):
-    """One trunk for all towers; after each named stage every tower attends to its features by a mask of its own."""
+    """One trunk for all towers; after each named stage, each tower masks its features.
+
+    p is what a block of the trunk gives. W_g and W_h are 1 x 1 convolutions or linear maps of the tower. One f, which
+    has the layers of the block, serves all towers. The heads read what is masked after the last stage.
+    """
 
     reference: ClassVar[str] = "Liu, Johns and Davison 2019, arXiv:1803.10704, eq. 1 and 2"
+    equation: ClassVar[str] = "y_k = sigmoid(norm(W_h relu(norm(W_g [p ; f(y_k of the block before)])))) * p"
+    when: ClassVar[str] = (
+        "for tasks that look at different parts of the same features, where towers of their own would be too large"
+    )
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1", "fc2")}
 
     after: tuple[str, ...] = Field(

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 @SHARING.register("nddr")
 class NDDR(Mixing):
-    """After each named stage, y_i = norm(sum_j W_ij x_j) over towers, with a learned matrix W_ij between channels.
+    """After each named stage, learned matrices between the channels of any two towers mix them; a norm follows.
 
     W_ii starts as alpha times the identity, and W_ij as (1 - alpha) / (K - 1) times the identity.
     """
 
     reference: ClassVar[str] = "Gao et al. 2019, CVPR, arXiv:1801.08297"
+    equation: ClassVar[str] = "y_i = norm(sum_j W_ij x_j)"
+    when: ClassVar[str] = (
+        "for a few tasks with many rows, where one weight for all channels of a tower is too coarse"
+    )
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",)}
 
     def build(self, plan: Plan) -> Trunk:

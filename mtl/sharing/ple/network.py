@@ -1,6 +1,7 @@
 """The network of progressive layered extraction, and with one level that of customized gate control.
 
-Shapes: B batch, K towers, M own experts of each tower, S shared experts, E = K*M + S, C channels or features.
+Shapes: B batch, K towers, M own experts of each tower, S shared experts, E = K*M + S, A = M + S experts
+that one gate covers, C channels or features.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.model.layers import GroupedLinear
+from mtl.model.links import GateLinks, Links, Pair
 from mtl.model.trunk import Features, Plan, SharingMatrix, Trunk, along, reach_of_slices
 
 
@@ -53,6 +55,9 @@ class ExtractionNetwork(Trunk):
                 plan, site, width, (n_own, n_shared), shared_input=is_first, for_all=mixes
             )
             width = math.prod(level.shape)
+        n, own = len(names), range(n_own)
+        common = [n * n_own + e for e in range(n_shared)]
+        self.experts_of = [[k * n_own + e for e in own] + common for k in range(n)]
         self.groups = [k for k in range(len(names)) for _ in range(n_own)] + [len(names)] * n_shared
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,17 +102,36 @@ class ExtractionNetwork(Trunk):
 
     def readings(self) -> dict[str, SharingMatrix]:
         """Site -> the gates of each tower, averaged over the last training batch."""
+        found = {}
+        for site, gates in self.gates.items():
+            gates_KE = spread(gates.get_buffer("mean_gates"), self.experts_of, len(self.copies))
+            found[site] = SharingMatrix(gates_KE, self.towers, self.copies)
+        return found
+
+    def links(self) -> dict[str, Links]:
+        """Site -> what each tower takes from its own experts and from the shared ones.
+
+        A tower takes nothing from the experts of another one: what these know reaches it through the shared experts of
+        the next level, by the gate over all experts. That gate serves no tower, and is not among the links.
+        """
         return {
-            site: SharingMatrix(self._spread(gates.get_buffer("mean_gates")), self.towers, self.copies)
-            for site, gates in self.gates.items()
+            site: PartialGateLinks(
+                self.gates[site].get_submodule("mixture"),
+                self.towers,
+                self.copies,
+                self.experts_of,
+                apart=self._apart(level),
+            )
+            for level, site in enumerate(self.sites)
         }
 
-    def _spread(self, gates_KE: Tensor) -> Tensor:
-        """(K, M + S) -> (K, E): a tower takes nothing from the experts of others."""
-        n_towers, m = len(self.towers), self.n_own
-        own = torch.zeros(n_towers, n_towers, m, dtype=gates_KE.dtype, device=gates_KE.device)
-        own[range(n_towers), range(n_towers)] = gates_KE[:, :m]
-        return torch.cat([own.flatten(1), gates_KE[:, m:]], 1)
+    def _apart(self, level: int) -> bool:
+        """Whether what a tower mixes at this level reaches no other tower.
+
+        It takes two levels to get there: the tower's own experts above read it, the gate over all experts mixes these,
+        and the shared experts above that serve every tower.
+        """
+        return self.n_own == 0 or self.n_shared == 0 or level + 2 >= len(self.sites)
 
 
 class Gates(nn.Module):
@@ -145,6 +169,7 @@ class Gates(nn.Module):
         )
         if self.over_all is not None:
             plan.start(self.over_all, ("shared",), "gate over all", site)
+        self.mixture = OwnAndShared(self.n_towers, self.n_own)
         self.register_buffer("mean_gates", torch.full((self.n_towers, each), 1 / each))
 
     def forward(self, x: Tensor, h_BE: Tensor) -> Tensor:
@@ -152,21 +177,83 @@ class Gates(nn.Module):
 
         The mixtures of the towers come first, then that of the gate over all experts, if there is one.
         """
-        n, m = self.n_towers, self.n_own
-        width = self.of_towers.in_features
+        n, width = self.n_towers, self.of_towers.in_features
         gates_BKE = (
             self.of_towers(x if self.shared_input else x[:, : n * width]).unflatten(1, (n, -1)).softmax(-1)
         )
         if self.training and not gates_BKE.is_meta:
             self.mean_gates.copy_(gates_BKE.detach().mean(0))
-        own, shared = h_BE[:, : n * m].unflatten(1, (n, -1)) if m else None, h_BE[:, n * m :]
-        mixed = torch.zeros((), dtype=h_BE.dtype, device=h_BE.device)
-        if own is not None:
-            mixed = mixed + torch.einsum("bkm,bkm...->bk...", gates_BKE[..., :m], own)
-        if self.n_shared:
-            mixed = mixed + torch.einsum("bks,bs...->bk...", gates_BKE[..., m:], shared)
+        mixed: Tensor = self.mixture(gates_BKE, h_BE)
         if self.over_all is None:
             return mixed
         gate_BE = self.over_all(x if self.shared_input else x[:, -width:]).softmax(-1)
         whole = torch.einsum("be,be...->b...", gate_BE, h_BE)
         return torch.cat([mixed, whole.unsqueeze(1)], dim=1)
+
+
+class OwnAndShared(nn.Module):
+    """y_k = sum_m w_km x_km + sum_s w_ks x_s: each of K targets mixes M sources of its own and S shared ones.
+
+    Args:
+        n_targets: K.
+        n_own: M.
+    """
+
+    def __init__(self, n_targets: int, n_own: int) -> None:
+        super().__init__()
+        self.n_targets, self.n_own = n_targets, n_own
+
+    def forward(self, weights: Tensor, x_BE: Tensor) -> Tensor:
+        """Weights (B, K, M + S) and sources (B, K*M + S, ...), the shared ones last -> mixtures (B, K, ...)."""
+        n, m = self.n_targets, self.n_own
+        y = torch.zeros((), dtype=x_BE.dtype, device=x_BE.device)
+        if m:
+            own = x_BE[:, : n * m].unflatten(1, (n, -1))
+            y = y + torch.einsum("bkm,bkm...->bk...", weights[..., :m], own)
+        if weights.shape[2] > m:
+            y = y + torch.einsum("bks,bs...->bk...", weights[..., m:], x_BE[:, n * m :])
+        return y
+
+
+class PartialGateLinks(GateLinks):
+    """Links of gates that cover A of the E experts each: those of the gate's own tower, and the shared ones.
+
+    The first argument of the module holds the weights of each row, (B, K, A). A tower takes nothing from the experts
+    that its gate does not cover: their share is 0, and no link leads there.
+
+    Args:
+        module: as in `Links`.
+        targets: the K towers.
+        sources: the E experts.
+        covered: for each tower the numbers of the A experts that its gate covers, in the order of its weights.
+        apart: as in `Links`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        targets: Sequence[str],
+        sources: Sequence[str],
+        covered: Sequence[Sequence[int]],
+        *,
+        apart: bool,
+    ) -> None:
+        super().__init__(module, targets, sources, apart=apart)
+        self.covered = covered
+
+    def pairs(self) -> list[Pair]:
+        """The links that can be cut: those to covered experts, if the gate covers another one."""
+        return [(i, j) for i, own in enumerate(self.covered) for j in own if len(own) > 1]
+
+    def rows(self, weights: Tensor) -> Tensor:
+        return spread(weights, self.covered, len(self.sources))
+
+    def columns(self, values_TS: Tensor) -> Tensor:
+        return values_TS.gather(1, torch.tensor(self.covered, device=values_TS.device))
+
+
+def spread(weights: Tensor, covered: Sequence[Sequence[int]], n_experts: int) -> Tensor:
+    """(..., K, A) -> (..., K, E): the weights of the covered experts in their places, and 0 for the others."""
+    places_KA = torch.tensor(covered, device=weights.device)
+    nothing = weights.new_zeros(*weights.shape[:-1], n_experts)
+    return nothing.scatter(-1, places_KA.expand_as(weights), weights)

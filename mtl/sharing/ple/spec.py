@@ -8,24 +8,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from mtl.errors import UserError, quoted
-from mtl.recipe.sites import SharingAtSites
-from mtl.recipe.specs import SHARING, SharingSpec, recipe_errors
+from mtl.recipe.sites import LearnedSharing, SharingAtSites
+from mtl.recipe.specs import SHARING, recipe_errors
 
 if TYPE_CHECKING:
     from mtl.model.trunk import Plan, Trunk
 
 
-class Experts(SharingSpec):
+class Experts(LearnedSharing):
     """Experts of each tower, experts that all towers share, and gates over both."""
 
     own: int = Field(1, ge=0, le=256, description="experts of each tower")
     shared: int = Field(1, ge=0, le=256, description="experts that all towers share; 0: towers apart")
-    lr_scale: float = Field(
-        1.0,
-        ge=0,
-        le=1e4,
-        description="the gates' learning rate over the base rate; 0 keeps them at their start",
-    )
 
     @model_validator(mode="after")
     def _some_expert(self) -> Self:
@@ -35,15 +29,16 @@ class Experts(SharingSpec):
             )
         return self
 
-    def sharing_lr_scale(self) -> float:
-        return self.lr_scale
-
 
 @SHARING.register("cgc")
 class CGC(Experts):
     """Each tower mixes its own experts and the shared ones by a gate; experts are copies of the whole backbone."""
 
     reference: ClassVar[str] = "Tang et al. 2020, RecSys, doi:10.1145/3383313.3412236, eq. 1 to 4"
+    equation: ClassVar[str] = (
+        "y_k = sum_e softmax(W_k x)_e f_e(x), e: the experts of tower k and the shared ones"
+    )
+    when: ClassVar[str] = "for tasks that may be in conflict: what helps one alone has a place of its own"
     example: ClassVar[Mapping[str, Any]] = {"own": 1, "shared": 2}
 
     def build(self, plan: Plan) -> Trunk:
@@ -61,6 +56,10 @@ class PLE(SharingAtSites, Experts):
     """
 
     reference: ClassVar[str] = "Tang et al. 2020, RecSys, doi:10.1145/3383313.3412236, eq. 5 to 8"
+    equation: ClassVar[str] = (
+        "y_k = sum_e softmax(W_k x_k)_e f_e(x_e) in each level, x_k and x_e from the one below"
+    )
+    when: ClassVar[str] = "as `cgc`, in a backbone with several stages"
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1", "fc2")}
 
     after: tuple[str, ...] = Field(

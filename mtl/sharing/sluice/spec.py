@@ -20,17 +20,27 @@ class Sluice(Mixing):
     """Cross-stitches between subspaces of towers; each head reads a learned mixture of layers.
 
     After each named stage the channels of a tower are parted into subspaces, and alpha mixes those of all towers. The
-    reading of a tower is sum_l beta_l h_l over the sites whose shape is that of the last stage, and the last stage. A
-    penalty keeps the subspaces of a tower apart.
+    layers of a reading are the sites whose shape is that of the last stage, and the last stage. A penalty keeps the
+    subspaces of a tower apart.
     """
 
     reference: ClassVar[str] = "Ruder et al. 2019, AAAI, arXiv:1705.08142, eq. 2 to 4"
+    equation: ClassVar[str] = (
+        "[y_11, y_12, y_21, ...] = alpha [x_11, x_12, x_21, ...], then sum_l beta_kl y_kl over layers l"
+    )
+    when: ClassVar[str] = (
+        "for tasks that have a part of their features in common, or need features of different depth"
+    )
     example: ClassVar[Mapping[str, Any]] = {"after": ("fc1",), "subspaces": 2}
 
     subspaces: int = Field(2, ge=1, le=256, description="equal parts of each tower's channels")
     orthogonality: float = Field(
         0.0, ge=0, le=1e6, description="the factor of the penalty on subspaces that are alike; 0: none"
     )
+
+    def keeps_equal_towers_equal(self, n_towers: int) -> bool:
+        """Whether alpha, which mixes the subspaces of all towers, starts even."""
+        return super().keeps_equal_towers_equal(n_towers * self.subspaces)
 
     def build(self, plan: Plan) -> Trunk:
         from mtl.sharing.sluice.network import SluiceTowers

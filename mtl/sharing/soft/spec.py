@@ -21,6 +21,8 @@ class Soft(SharingSpec):
     reference: ClassVar[str] = (
         "Duong et al. 2015, ACL, P15-2139 (l2); Yang and Hospedales 2017, arXiv:1606.04038 (trace)"
     )
+    equation: ClassVar[str] = "y_k = x_k, loss + penalty / 2 * sum_{k<l} ||W_k - W_l||^2"
+    when: ClassVar[str] = "where no tower may need another one once it is trained"
     example: ClassVar[Mapping[str, Any]] = {"penalty": 0.01}
 
     penalty: float = Field(

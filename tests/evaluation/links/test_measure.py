@@ -272,12 +272,39 @@ def test_gates_by_a_loop_and_without_an_expert() -> None:
     assert all(abs(c["delta"]) < 1e-6 for own in said["links"] for c in own["changes"].values())
 
 
+def test_towers_take_nothing_from_the_experts_of_others() -> None:
+    """With an own expert and a shared one, a tower has two links; a cut of one gives its weight to the other."""
+    found, said = found_in(made(model__sharing={"kind": "ple", "after": ["fc1", "fc2"]}))
+    assert said["shared"] == "links"
+    for site in ("fc1", "fc2"):
+        pairs = {(own["target"], own["source"]) for own in said["links"] if own["site"] == site}
+        assert pairs == {(t, source) for t in "abc" for source in (f"{t}_1", "shared_1")}
+        shares = found.sites[site].shares
+        assert shares.sum(1) == pytest.approx(1)
+        assert not shares[:, :3][~np.eye(3, dtype=bool)].any()
+    assert said["transfer"] is None
+    assert said["proposal"]["reason"] == "no tower takes anything from another tower directly"
+
+
+def test_experts_that_no_two_towers_share_are_nothing_shared() -> None:
+    _, said = found_in(made(model__sharing={"kind": "cgc", "own": 1, "shared": 0}))
+    assert (said["shared"], said["words"]) == ("nothing", ["Nothing is shared between the 3 towers."])
+
+
+def test_a_single_expert_leaves_nothing_to_cut() -> None:
+    _, said = found_in(made(model__sharing={"kind": "mmoe", "experts": 1}))
+    assert said["words"][1] == (
+        "At gates, the mean weight of expert_1 is 1.000 for each target; it is the only source, so that no link can be "
+        "cut."
+    )
+
+
 def test_masks_have_no_cut() -> None:
     _, said = found_in(made(model__sharing={"kind": "mtan", "after": ["fc1", "fc2"]}))
     assert said["links"] == []
-    assert said["shared"] == "unknown"
+    assert said["shared"] == "trunk"
     assert [site["kind"] for site in said["sites"]] == ["gate", "gate"]
-    assert said["words"][1].startswith("At fc1, the mean masks on shared lie between 0.")
+    assert said["words"][1].startswith("At fc1, the mean weight of shared lies between 0.")
 
 
 @pytest.mark.parametrize(
@@ -294,9 +321,29 @@ def test_masks_have_no_cut() -> None:
             "nothing",
             "Nothing is shared between the 2 towers; a, c share tower one.",
         ),
+        (
+            {"model__sharing": {"kind": "soft"}},
+            "penalty",
+            "The 3 towers have no activation and no weight in common. Only the penalty that soft adds to the loss can "
+            "join them, and no link can be cut.",
+        ),
+        (
+            {"model__sharing": {"kind": "soft", "penalty": 0.0}},
+            "nothing",
+            "Nothing is shared between the 3 towers.",
+        ),
+        *(
+            (
+                {"model__sharing": sharing},
+                "trunk",
+                "The 3 towers take their features from one trunk, their only source, so that no link can be cut. The "
+                "readings are what the run logged.",
+            )
+            for sharing in ({"kind": "film", "after": ["fc1"]}, {"kind": "lora"}, {"kind": "lora", "rank": 0})
+        ),
     ],
 )
-def test_a_line_for_everything_and_nothing(changes: dict[str, Any], shared: str, words: str) -> None:
+def test_a_line_for_networks_without_links(changes: dict[str, Any], shared: str, words: str) -> None:
     _, said = found_in(made(**changes))
     assert said["shared"] == shared
     assert said["words"] == [words]
