@@ -74,6 +74,7 @@ docs: $(DEV) ## write the JSON schema, the key tables of docs/recipe.md and the 
 	Path('recipes/recipe.schema.json').write_text(schema_text(), encoding='utf-8')"
 	$(PY) -m docs.tools.key_table
 	$(PY) -m docs.tools.scheme_table
+	$(PY) -m docs.tools.weighting_table
 
 clean: ## remove what can be made again: environment, caches, builds; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -309,6 +309,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy / "recipes" / "recipe.schema.json").write_text(made.stdout, encoding="utf-8")
     in_house(copy, "-m", "docs.tools.key_table")
     in_house(copy, "-m", "docs.tools.scheme_table")
+    in_house(copy, "-m", "docs.tools.weighting_table")
     return copy
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def marks(tool: str) -> tuple[str, str]:
     """The marks around what a tool of this folder writes."""
@@ -28,3 +30,14 @@ def cell(text: str) -> str:
     for i in range(0, len(pieces), 2):
         pieces[i] = pieces[i].replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;")
     return "`".join(pieces)
+
+
+def code(text: str) -> str:
+    """Text as code in a table; nothing stays nothing."""
+    return f"`{text.replace('|', chr(92) + '|')}`" if text else ""
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the head first, as a table."""
+    head, *rest = lines
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rest)) + "\n"

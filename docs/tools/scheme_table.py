@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs.tools.markdown import cell, marks, renewed, sentence
+from docs.tools.markdown import cell, code, marks, renewed, sentence, table
 from mtl.recipe.specs import SHARING
 
 PAGE = Path(__file__).parents[1] / "sharing.md"
@@ -25,24 +25,30 @@ Costs = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 def scheme_table(costs: Costs | None = None) -> str:
     """The table of all schemes; those that plug-ins registered are there too."""
-    numbers = sorted(int(title.split()[1]) for title in costs or {} if title.startswith("sharing, "))
-    head = [*COLUMNS, f"step, {_joined(numbers)} tasks"] if numbers else COLUMNS
-    lines = [head, ["---"] * len(head)]
-    for kind in SHARING.names():
-        own = _row(kind, SHARING[kind])
-        if costs and numbers:
-            times = [costs[f"sharing, {n} tasks"].get(kind, {}).get("time") for n in numbers]
-            own.append(_joined("-" if time is None else f"{time:.1f}" for time in times))
-        lines.append(own)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    lines = [list(COLUMNS), *(_row(kind, SHARING[kind]) for kind in SHARING.names())]
+    return table(with_costs(lines, ["", *SHARING.names()], "sharing", costs))
+
+
+def with_costs(
+    lines: list[list[str]], kinds: Sequence[str], family: str, costs: Costs | None
+) -> list[list[str]]:
+    """The rows of a table, the head first, with a column of what a step takes, if that was measured."""
+    start = f"{family}, "
+    numbers = sorted(int(title.split()[1]) for title in costs or {} if title.startswith(start))
+    if not costs or not numbers:
+        return lines
+    ends = [f"step, {_joined(numbers)} tasks"]
+    for kind in kinds[1:]:
+        times = [costs[f"{family}, {n} tasks"].get(kind, {}).get("time") for n in numbers]
+        ends.append(_joined("-" if time is None else f"{time:.1f}" for time in times))
+    return [[*line, end] for line, end in zip(lines, ends, strict=True)]
 
 
 def _row(kind: str, member: Any) -> list[str]:
-    equation = member.equation.replace("|", "\\|")
     return [
         f"[`{kind}`](recipe.md#sharing-{kind})",
         cell(sentence(member.__doc__ or "")),
-        f"`{equation}`" if equation else "",
+        code(member.equation),
         cell(member.when),
         cell(member.reference),
     ]

@@ -141,10 +141,13 @@ class Spec(Model):
     """The checked settings of one member of a family.
 
     `kind` is the registered name; `reference` cites where the member comes from; `example` has the settings of a small
-    instance, by which the tests try every member.
+    instance, by which the tests try every member. A sharing scheme or a weighting may have its `equation` on one line,
+    and say `when` it is the one to take; the tables in docs/ show both.
     """
 
     reference: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
+    when: ClassVar[str] = ""
     example: ClassVar[Mapping[str, Any]] = {}
     registry: ClassVar[Registry[Any]]
 

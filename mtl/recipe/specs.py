@@ -140,11 +140,6 @@ class BackboneSpec(Spec):
 class SharingSpec(Spec):
     """What tasks share between the input and their heads. Members: `mtl/sharing/`."""
 
-    equation: ClassVar[str] = ""
-    """The scheme on one line: tower k goes on with y_k, x_k is its activation, and f_e is expert e."""
-    when: ClassVar[str] = ""
-    """The tasks or the question that it is made for, in a few words; docs/sharing.md shows both."""
-
     def build(self, plan: Plan) -> Trunk:
         """The trunk: towers made by `plan.stages`, and the modules that join them.
 
@@ -194,6 +189,9 @@ class WeightingSpec(Spec):
 
 class GradientWeightingSpec(WeightingSpec):
     """A weighting that combines the gradients of the tasks."""
+
+    preference: ClassVar[bool] = False
+    """Whether the tasks' weights are its preference vector; else they multiply the tasks' gradients."""
 
     needs: ClassVar[Literal["losses", "totals", "gradients"]] = "gradients"
 

@@ -15,6 +15,7 @@ class Sum(WeightingSpec):
     """loss = sum_t weight_t * loss_t, with the weights that the tasks give."""
 
     reference: ClassVar[str] = "ours"
+    when: ClassVar[str] = "as the baseline"
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
         from mtl.model.weighting import WeightedSum

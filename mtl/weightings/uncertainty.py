@@ -21,6 +21,7 @@ class Uncertainty(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Kendall, Gal and Cipolla 2018, arXiv:1705.07115, eq. 7 and 10"
+    when: ClassVar[str] = "for losses of different units, such as squares beside cross-entropies"
 
     form: Literal["half", "by_kind"] = Field(
         "half",

@@ -22,7 +22,10 @@ class UPGrad(GradientWeightingSpec):
     """
 
     reference: ClassVar[str] = "Quinton and Rey 2024, arXiv:2406.16232; TorchJD's UPGrad"
+    equation: ClassVar[str] = "sum_t w_t argmin_v ||v - g_t||, v . g_u >= 0 for all u"
+    when: ClassVar[str] = "where no task may be hurt; the plain sum where nothing conflicts"
     most_tasks: ClassVar[int] = 32
+    preference: ClassVar[bool] = True
 
     norm_eps: float = Field(
         1e-12,

@@ -25,8 +25,6 @@ class Aggregator(GradientWeightingSpec):
     """The name in `torchjd.aggregation`."""
     takes: ClassVar[Literal["gramian", "jacobian"]] = "gramian"
     gives: ClassVar[Literal["weights", "gradient"]] = "weights"
-    preference: ClassVar[bool] = False
-    """Whether the tasks' weights are its preference vector; else they multiply the tasks' gradients."""
     sums_to_one: ClassVar[bool] = False
     """Whether its weights are those of a mean; they are multiplied by the number of tasks that a step sees then."""
 
@@ -59,6 +57,8 @@ class MGDA(Aggregator):
     """The shortest vector in the convex hull of the tasks' gradients, times the number of tasks."""
 
     reference: ClassVar[str] = "Désidéri 2012; Sener and Koltun 2018, arXiv:1810.04650, algorithm 2"
+    equation: ClassVar[str] = "n argmin ||v||, v in the convex hull of g_1, ..., g_n"
+    when: ClassVar[str] = "for a step that helps every task; short gradients weigh most"
     torchjd: ClassVar[str] = "MGDAWeighting"
     most_tasks: ClassVar[int] = 256
     sums_to_one: ClassVar[bool] = True
@@ -72,6 +72,8 @@ class PCGrad(Aggregator):
     """The sum of the gradients, each without its parts along gradients that it conflicts with, in a random order."""
 
     reference: ClassVar[str] = "Yu et al. 2020, arXiv:2001.06782, algorithm 1"
+    equation: ClassVar[str] = "sum_t g_t', g_t' = g_t - sum_u min(g_t' . g_u, 0) / ||g_u||^2 g_u"
+    when: ClassVar[str] = "for a few tasks whose gradients sometimes conflict"
     torchjd: ClassVar[str] = "PCGradWeighting"
     most_tasks: ClassVar[int] = 32
 
@@ -81,6 +83,10 @@ class GradVac(Aggregator):
     """The sum of the gradients, each turned towards the usual angle to every other one, in a random order."""
 
     reference: ClassVar[str] = "Wang et al. 2021, arXiv:2010.05874"
+    equation: ClassVar[str] = (
+        "as pcgrad, but g_t' is turned until cos(g_t', g_u) is at least its running mean"
+    )
+    when: ClassVar[str] = "as `pcgrad`, for tasks that usually agree"
     torchjd: ClassVar[str] = "GradVacWeighting"
     most_tasks: ClassVar[int] = 16
     stateful: ClassVar[bool] = True
@@ -94,6 +100,8 @@ class CAGrad(Aggregator):
     """The direction near the mean gradient that helps the worst task most, times the number of tasks."""
 
     reference: ClassVar[str] = "Liu et al. 2021, arXiv:2110.14048, algorithm 1"
+    equation: ClassVar[str] = "n argmax_d min_t g_t . d, ||d - mean_t g_t|| <= c ||mean_t g_t||"
+    when: ClassVar[str] = "for the mean of the losses, with care for the worst task"
     torchjd: ClassVar[str] = "CAGradWeighting"
     most_tasks: ClassVar[int] = 128
     sums_to_one: ClassVar[bool] = True
@@ -111,6 +119,10 @@ class GradDrop(Aggregator):
     """Of each parameter's gradients, those of one sign are summed; the sign is drawn by their share."""
 
     reference: ClassVar[str] = "Chen et al. 2020, arXiv:2010.06808, algorithm 1"
+    equation: ClassVar[str] = (
+        "per parameter: sum of the g_t of one sign, + with probability (1 + sum_t g_t / sum_t |g_t|) / 2"
+    )
+    when: ClassVar[str] = "against conflicts in single parameters, at little cost"
     torchjd: ClassVar[str] = "GradDrop"
     most_tasks: ClassVar[int] = 256
     takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
@@ -122,6 +134,8 @@ class IMTLG(Aggregator):
     """The direction whose projections onto the tasks' unit gradients are equal, times the number of tasks."""
 
     reference: ClassVar[str] = "Liu et al. 2021, ICLR, Towards Impartial Multi-task Learning, IMTL-G"
+    equation: ClassVar[str] = "n v, v = sum_t a_t g_t with v . g_t / ||g_t|| equal for all t"
+    when: ClassVar[str] = "where all tasks should gain alike, however long their gradients are"
     torchjd: ClassVar[str] = "IMTLGWeighting"
     most_tasks: ClassVar[int] = 128
     sums_to_one: ClassVar[bool] = True
@@ -132,6 +146,8 @@ class NashMTL(Aggregator):
     """The Nash bargaining solution among the tasks: weights a with G a = 1 / a, for the Gramian G."""
 
     reference: ClassVar[str] = "Navon et al. 2022, arXiv:2202.01017, algorithm 1"
+    equation: ClassVar[str] = "sum_t a_t g_t, G a = 1 / a"
+    when: ClassVar[str] = "where the sizes of the losses should not matter, for a few tasks"
     torchjd: ClassVar[str] = "NashMTL"
     most_tasks: ClassVar[int] = 2
     takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
@@ -151,6 +167,8 @@ class AlignedMTL(Aggregator):
     """The sum of the gradients after the nearest change that makes them orthogonal and equally long."""
 
     reference: ClassVar[str] = "Senushkin et al. 2023, CVPR, arXiv:2305.19000, algorithm 1"
+    equation: ClassVar[str] = "sum_t w_t g_t', J' nearest to J among those with J' J'^T = s I"
+    when: ClassVar[str] = "for gradients of very different lengths, or nearly opposite ones"
     torchjd: ClassVar[str] = "AlignedMTLWeighting"
     most_tasks: ClassVar[int] = 256
     preference: ClassVar[bool] = True
@@ -165,6 +183,8 @@ class FairGrad(Aggregator):
     """The weights a with G a = a^(-1 / alpha), for the Gramian G: alpha-fair progress of the tasks."""
 
     reference: ClassVar[str] = "Ban and Ji 2024, arXiv:2402.15638, equation 4"
+    equation: ClassVar[str] = "sum_t a_t g_t, G a = a^(-1 / alpha)"
+    when: ClassVar[str] = "for a degree of fairness that alpha sets"
     torchjd: ClassVar[str] = "FairGradWeighting"
     most_tasks: ClassVar[int] = 64
 
@@ -176,6 +196,8 @@ class ConFIG(Aggregator):
     """The direction with equal angles to all gradients, as long as the sum of their projections onto it."""
 
     reference: ClassVar[str] = "Liu, Chu and Thuerey 2024, arXiv:2408.11104, equation 2"
+    equation: ClassVar[str] = "v with v . g_t / ||g_t|| equal for all t, ||v|| = sum_t g_t . v / ||v||"
+    when: ClassVar[str] = "for gradients of very different lengths; made for physical constraints"
     torchjd: ClassVar[str] = "ConFIG"
     most_tasks: ClassVar[int] = 64
     takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
@@ -188,6 +210,8 @@ class DualProj(Aggregator):
     """The sum of the gradients, projected to where it hurts no task."""
 
     reference: ClassVar[str] = "Lopez-Paz and Ranzato 2017, arXiv:1706.08840, equation 11"
+    equation: ClassVar[str] = "argmin_v ||v - sum_t w_t g_t||, v . g_t >= 0 for all t"
+    when: ClassVar[str] = "where no task may be hurt"
     torchjd: ClassVar[str] = "DualProjWeighting"
     most_tasks: ClassVar[int] = 128
     preference: ClassVar[bool] = True
@@ -198,6 +222,7 @@ class PCD(Aggregator):
     """The gradient of the first task, changed as little as gives every other task a part of its own progress."""
 
     reference: ClassVar[str] = "Priority-Constrained Descent 2026, TMLR, arXiv:2606.29521"
+    when: ClassVar[str] = "where the first task is the one that counts"
     torchjd: ClassVar[str] = "PCDWeighting"
     most_tasks: ClassVar[int] = 64
     stateful: ClassVar[bool] = True
@@ -214,6 +239,7 @@ class ExcessMTL(Aggregator):
     """Weights that grow with each task's estimated excess risk, times the number of tasks."""
 
     reference: ClassVar[str] = "He et al. 2024, ICML, arXiv:2402.02009"
+    when: ClassVar[str] = "for tasks with noisy labels, whose loss stays high whatever is done"
     torchjd: ClassVar[str] = "ExcessMTLWeighting"
     most_tasks: ClassVar[int] = 512
     takes: ClassVar[Literal["gramian", "jacobian"]] = "jacobian"
@@ -225,47 +251,3 @@ class ExcessMTL(Aggregator):
 
     def why_not_on_features(self) -> str:
         return "keeps a number for each shared parameter"
-
-
-class OfTwoBatches(Aggregator):
-    """A weighting by the products of the gradients of two independent batches, each a part of the step's rows."""
-
-    sums_to_one: ClassVar[bool] = True
-    stateful: ClassVar[bool] = True
-    batches: ClassVar[int] = 2
-
-    def why_not_on_features(self) -> str:
-        return "compares batches, whose features differ"
-
-
-@WEIGHTINGS.register("modo")
-class MoDo(OfTwoBatches):
-    """Weights that follow the shortest mean gradient by one step of descent, times the number of tasks.
-
-    Each step's rows are parted into two batches, as one batch alone would bias the products of gradients.
-    """
-
-    reference: ClassVar[str] = "Chen et al. 2023, arXiv:2305.20057, equation 2.9"
-    torchjd: ClassVar[str] = "MoDoWeighting"
-    most_tasks: ClassVar[int] = 256
-
-    gamma: float = Field(0.1, gt=0, le=1e6, description="the rate of the weights")
-    rho: float = Field(0.1, ge=0, le=1e6, description="pulls the weights towards equal ones")
-
-
-@WEIGHTINGS.register("sdmgrad")
-class SDMGrad(OfTwoBatches):
-    """As mgda near the mean gradient, without the bias of one batch; times the number of tasks.
-
-    Each step's rows are parted into three batches: two for the weights, and one for the gradient.
-    """
-
-    reference: ClassVar[str] = "Xiao, Ban and Ji 2023, arXiv:2305.18409, algorithm 1"
-    torchjd: ClassVar[str] = "SDMGradWeighting"
-    most_tasks: ClassVar[int] = 256
-    batches: ClassVar[int] = 3
-
-    lr: float = Field(10.0, gt=0, le=1e6, description="the rate of the weights")
-    momentum: float = Field(0.5, ge=0, lt=1, description="of the weights' descent")
-    n_iter: int = Field(20, ge=1, le=10_000, description="rounds of the descent in each step")
-    lambda_: float = Field(0.3, ge=0, le=1e6, description="how much the mean gradient counts")

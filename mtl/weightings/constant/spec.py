@@ -19,6 +19,7 @@ class Constant(WeightingSpec):
     """
 
     reference: ClassVar[str] = "ours"
+    when: ClassVar[str] = "as `sum`, where the weights of the tasks should not change the learning rate"
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
         from mtl.weightings.constant.module import ConstantWeighting

@@ -21,6 +21,8 @@ class DualBalancing(GradientWeightingSpec):
     """
 
     reference: ClassVar[str] = "Lin et al. 2023, arXiv:2308.12029, algorithm 1"
+    equation: ClassVar[str] = "max_u ||m_u|| sum_t w_t m_t / ||m_t||, m_t: mean gradient of log loss_t"
+    when: ClassVar[str] = "for losses of different sizes and gradients of different lengths"
 
     beta: float = Field(
         0.9, ge=0, lt=1, description="the part of the average that step 1 keeps; 0: no average"

@@ -21,6 +21,7 @@ class DynamicWeightAverage(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Liu, Johns and Davison 2019, CVPR, arXiv:1803.10704, eq. 7"
+    when: ClassVar[str] = "for tasks that learn at different speeds"
 
     temperature: float = Field(2.0, gt=0, le=1e6, description="the larger, the more equal the weights")
 

@@ -22,6 +22,9 @@ class FastAdaptiveMultitask(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Liu et al. 2023, NeurIPS, arXiv:2306.03792, algorithm 1"
+    when: ClassVar[str] = (
+        "for equal progress without a pass for each task; it computes each step's losses twice"
+    )
     needs: ClassVar[Literal["losses", "totals", "gradients"]] = "totals"
 
     lr: float = Field(0.025, ge=0, le=1e3, description="learning rate of w")

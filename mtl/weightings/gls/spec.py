@@ -19,6 +19,7 @@ class GeometricLossStrategy(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Chennupati et al. 2019, CVPR workshops, arXiv:1904.08492"
+    when: ClassVar[str] = "for positive losses of very different sizes"
     needs: ClassVar[Literal["losses", "totals", "gradients"]] = "totals"
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:

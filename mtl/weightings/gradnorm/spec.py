@@ -21,6 +21,10 @@ class GradNorm(GradientWeightingSpec):
     """
 
     reference: ClassVar[str] = "Chen et al. 2018, ICML, arXiv:1711.02257, algorithm 1"
+    equation: ClassVar[str] = (
+        "sum_t a_t w_t g_t, a_t so that ||a_t w_t g_t|| follows (loss_t / its first value, relative)^alpha"
+    )
+    when: ClassVar[str] = "for tasks that learn at different speeds"
 
     alpha: float = Field(1.5, ge=0, le=100, description="how much a slow task is pulled; 0: equal lengths")
     lr: float = Field(0.025, ge=0, le=1e3, description="learning rate of the weights, by Adam")

@@ -18,6 +18,7 @@ class ImpartialLosses(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Liu et al. 2021, ICLR, Towards Impartial Multi-task Learning, section 3.2"
+    when: ClassVar[str] = "for losses of different sizes, which it makes equal"
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
         from mtl.weightings.imtl_l.module import ImpartialLossWeighting

@@ -18,6 +18,7 @@ class RandomLossWeighting(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Lin et al. 2022, TMLR, arXiv:2111.10603, algorithm 2"
+    when: ClassVar[str] = "as a baseline that a learned weighting has to beat"
 
     def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
         from mtl.weightings.rlw.module import RandomLossWeights

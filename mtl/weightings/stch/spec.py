@@ -21,6 +21,7 @@ class SmoothTchebycheff(WeightingSpec):
     """
 
     reference: ClassVar[str] = "Lin et al. 2024, ICML, arXiv:2402.19078, eq. 5"
+    when: ClassVar[str] = "where the worst task counts"
     needs: ClassVar[Literal["losses", "totals", "gradients"]] = "totals"
 
     mu: float = Field(0.1, gt=0, le=1e6, description="how smooth the maximum is; the smaller, the sharper")
