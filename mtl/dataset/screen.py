@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import f as f_distribution
-from scipy.stats import rankdata
+from scipy import special
 
 from mtl.data.types import Header, Layout, Rows, shown_columns
 from mtl.dataset.join import Joined
@@ -111,7 +110,7 @@ def _outputs(spec: TaskSpec, labels: TaskLabels, train: Rows) -> list[Float64]:
         return [np.where(there & (y >= 0), y, np.nan) for y in target.T]
     if spec.reads == "numbers" or spec.kind == "ordinal":
         ranks = np.full(len(target), np.nan)
-        ranks[there] = rankdata(target[there])
+        ranks[there] = mean_ranks(target[there])
         return [ranks]
     classes = np.unique(target[there])
     classes = classes[1:] if len(classes) == 2 else classes  # yes and no say the same
@@ -156,7 +155,14 @@ def p_value(codes: Codes, y: Float64) -> float:
         return 1.0
     if within <= 1e-12 * between:
         return 0.0
-    return float(f_distribution.sf(between / (k - 1) / (within / (len(y) - k)), k - 1, len(y) - k))
+    return float(special.fdtrc(k - 1, len(y) - k, between / (k - 1) / (within / (len(y) - k))))
+
+
+def mean_ranks(values: Float64) -> Float64:
+    """(n,) the rank of each value from 1 on; equal values have the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Float64 = (counts.cumsum() - (counts - 1) / 2)[place]
+    return ranks
 
 
 def discoveries(p: Float64, rate: float) -> Mask:

@@ -299,7 +299,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
-@pytest.mark.parametrize("killed", ["parent", "child", "interrupt"])
+@pytest.mark.parametrize(
+    "killed",
+    [
+        "parent",
+        pytest.param("child", marks=pytest.mark.slow),
+        pytest.param("interrupt", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_comparison_ends_the_same(tmp_path: Path, killed: str, undisturbed: bytes) -> None:
     (tmp_path / "r.yaml").write_text(to_yaml(compared(**LONG)), encoding="utf-8")
     out = tmp_path / "c"

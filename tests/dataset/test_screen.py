@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import f_oneway
+from scipy.stats import f_oneway, rankdata
 
 import mtl
 from mtl.dataset import screen as module
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
-from mtl.dataset.screen import discoveries, p_value, p_values, quantile_bins
+from mtl.dataset.screen import discoveries, mean_ranks, p_value, p_values, quantile_bins
 from mtl.recipe.keys.recipe import Recipe
 from tests.support.recipes import recipe, small, table
 
@@ -187,6 +187,11 @@ def test_the_p_value_is_that_of_scipy() -> None:
     assert p_value(codes * 3, y) == pytest.approx(expected)  # bins without a row do not count
     assert p_value(codes, codes.astype(float)) == 0
     assert p_value(np.zeros(60, np.int64), y) == p_value(codes[:2], y[:2]) == p_value(codes, np.ones(60)) == 1
+
+
+def test_ranks_are_those_of_scipy() -> None:
+    for values in ([3.0, 1.0, 3.0, 2.0, 3.0], [0.5], [2.0, 2.0], [float(x) for x in (5, -1, 7, 0)]):
+        assert mean_ranks(np.array(values)).tolist() == rankdata(values).tolist()
 
 
 def test_p_values_of_noise_are_even() -> None:

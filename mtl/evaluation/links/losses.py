@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from mtl.data.types import Rows
@@ -138,7 +138,7 @@ def change(
 
 def factor_of(n_tests: int, n_units: int) -> float:
     """How many standard errors a change must exceed: Student's t, divided among n_tests verdicts (Bonferroni)."""
-    return float(stats.t.isf(LEVEL / 2 / max(1, n_tests), max(1, n_units - 1)))
+    return float(-special.stdtrit(max(1, n_units - 1), LEVEL / 2 / max(1, n_tests)))
 
 
 def verdict(found: Change | None, loss: float | None, n_tests: int) -> str:
