@@ -2,6 +2,7 @@
 
     python bench/methods.py [--tasks 2,8,32] [--rounds 30] [--images] [--json FILE]
     python bench/methods.py --limits
+    python bench/methods.py --jacobian
 
 The network has three stages 128-32-32-32 and batches of 128 rows; `--images` takes the towers of fashion_stitch and two
 tasks instead. All networks of a table are timed in turn, a step each per round, so that a disturbance meets all alike.
@@ -9,7 +10,8 @@ A table has the median over rounds of the ratio to hard sharing (or to sum, on c
 round, the smallest ratio, and the ratio of the bytes that a step keeps: activations and gradients.
 
 `--limits` prints how long each weighting takes on one thread to combine the gradients of N tasks by 4,096 numbers,
-without the backward passes, and the largest N at which that is below 50 ms.
+without the backward passes, and the largest N at which that is below 50 ms. `--jacobian` prints what the gradients of
+eight tasks take over one backward pass, with one tower and with eight.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import torch
 from mtl.experiment.run import prepare
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import WEIGHTINGS
-from mtl.training.step import train_step
+from mtl.training.step import Measured, _losses, totals_of, train_step
 from mtl.training.trainer import Trainer
 
 SITES = {"vectors": ["fc1", "fc2", "fc3"], "images": ["pool1", "pool2", "fc3"]}
@@ -166,6 +168,30 @@ def combination(kind: str, n_tasks: int) -> float:
     return min(found[1:])
 
 
+def jacobian(rounds: int) -> None:
+    """Print the time of the gradients of eight tasks by what they share over that of a plain backward pass."""
+    torch.set_num_threads(1)
+    for name, towers in (("hard", "one tower"), ("cross_stitch", "eight towers")):
+        trainer = trainer_of("vectors", 8, schemes("vectors", 8)[name], {"kind": "upgrad"})
+        batch = trainer.dataset.rows.batch(trainer.dataset.splits["train"][:128].copy())
+        totals = totals_of(trainer, [batch])
+        losses_N = _losses(trainer, batch, totals, Measured(torch.zeros_like(totals.counted_N)))
+        assert trainer.shared is not None
+        parameters, seconds = list(trainer.built.model.parameters()), (list[float](), list[float]())
+        for _ in range(rounds):
+            began = perf_counter()
+            torch.autograd.grad(losses_N.sum(), parameters, retain_graph=True, allow_unused=True)
+            seconds[0].append(perf_counter() - began)
+            began = perf_counter()
+            trainer.shared.jacobian(losses_N.unbind())
+            seconds[1].append(perf_counter() - began)
+        ratios = [jacobian / plain for plain, jacobian in zip(*seconds, strict=True)]
+        best = min(seconds[1]) / min(seconds[0])
+        print(
+            f"{towers}: {median(ratios):.2f} plain backward passes (median), {best:.2f} (fewest seconds of each)"
+        )
+
+
 def main() -> None:
     """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -174,9 +200,13 @@ def main() -> None:
     parser.add_argument("--images", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--limits", action="store_true")
+    parser.add_argument("--jacobian", action="store_true")
     given = parser.parse_args()
     if given.limits:
         limits()
+        return
+    if given.jacobian:
+        jacobian(given.rounds)
         return
     torch.use_deterministic_algorithms(True)
     body: str = "images" if given.images else "vectors"

@@ -153,6 +153,42 @@ def test_a_step_of_few_rows_is_one_batch_and_takes_the_sum() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+class Unbatchable(torch.autograd.Function):
+    """The identity, whose backward pass reads numbers out of the tensor."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        return torch.tensor(gradients[0].tolist())
+
+
+@pytest.mark.parametrize("weighting", [{"kind": "upgrad"}, ON_FEATURES], ids=["slices", "features"])
+def test_a_pass_for_all_losses_gives_the_bits_of_one_for_each(
+    weighting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for how in ("at once", "one by one", "not batched"):
+        trainer = made(sharing_of("cross_stitch"), weighting)
+        assert trainer.shared is not None
+        assert trainer.shared.at_once
+        trainer.shared.at_once = how != "one by one"
+        if how == "not batched":
+            monkeypatch.setattr(
+                trainer.built.model.trunk, "forward", behind(trainer.built.model.trunk.forward)
+            )
+        found.append(gradients(trainer))
+        assert trainer.shared.at_once == (how == "at once")
+    for other in found[1:]:
+        assert all(torch.equal(found[0][name], other[name]) for name in found[0])
+
+
+def behind(forward: Any) -> Any:
+    return lambda x: Unbatchable.apply(forward(x))
+
+
 @pytest.mark.parametrize("kind", APART)
 def test_towers_that_read_nothing_together_are_refused(kind: str) -> None:
     with pytest.raises(UserError, match="grads_on: no two tasks read the same features"):
