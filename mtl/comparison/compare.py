@@ -33,7 +33,7 @@ class Comparison:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Task -> `better`, `worse`, `equivalent`, `identical` or `cannot tell`."""
+        """Task -> `better`, `ahead`, `worse`, `equivalent`, `identical` or `cannot tell`."""
         return {task: own["verdict"] for task, own in self.outcome["tasks_verdict"].items()}
 
 

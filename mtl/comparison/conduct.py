@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,20 +15,24 @@ import torch
 
 from mtl.build import build
 from mtl.comparison.arms.arm import Arm, Facts, changed
-from mtl.comparison.arms.named import arms_of, default_arms
-from mtl.comparison.memory import Memory, read_memory
-from mtl.comparison.outcome import outcome_of, write_outcome
+from mtl.comparison.arms.named import arms_of, default_arms, require_predictions
+from mtl.comparison.files import write_outcome
+from mtl.comparison.folder import digest, folder_of, remembered
+from mtl.comparison.memory import Memory
+from mtl.comparison.outcome import outcome_of
 from mtl.comparison.plan import PlannedRun, Settings, Steps, planned, require_comparable, selection_of
 from mtl.comparison.processes.pool import Job, Report, Workers, cores
 from mtl.comparison.references.make import read_reference
+from mtl.comparison.references.outside import outside_predictions
 from mtl.comparison.request import Announced, Asked, Silent, Watcher
 from mtl.comparison.results import Found, collect, standing, whole_seeds
 from mtl.comparison.tuning import trial_runs, trials_of, tuned
-from mtl.errors import NotFinite, UserError, quoted
+from mtl.errors import NotFinite, UserError, raise_all
 from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
 from mtl.runs.disk import make_folder
 from mtl.signals import undoing
+from mtl.task_groups import task_groups
 from mtl.training import devices
 from mtl.training.step import train_step
 from mtl.training.trainer import Trainer
@@ -37,8 +41,10 @@ MOST_JOBS = 8
 """Processes that run at once unless the user asks for more."""
 MOST_LABELLED = 32
 """Rows of a batch that are sure to have a label of the task whose labels were thinned out."""
-START = 2.0
-"""Seconds of a run beside its steps: reading the data, evaluations, pictures."""
+START = 8.0
+"""Seconds until a process has loaded what it needs; each process starts once."""
+FINISH = 1.0
+"""Seconds of a run beside its steps and the loading of the data: evaluations, pictures, saves."""
 TIMED = 3
 """Steps that are timed for the estimate of a comparison's length."""
 
@@ -54,9 +60,11 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     """
     watcher = watcher or Silent()
     require_comparable(asked.recipe)
+    folder = folder_of(asked)
+    memory, began = remembered(asked, folder), monotonic()
     with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
         trainer, device = prepare(changed(asked.recipe, asked.common))
-    folder = asked.out or default_folder(asked)
+    loading = monotonic() - began
     if asked.recipe.tune and "validation" not in trainer.dataset.splits:
         with asked.recipe.at("tune"):
             what = "validation chooses the settings, and no rows are held out for it"
@@ -67,27 +75,18 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
         with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
             trainer, device = prepare(changed(asked.recipe, (*asked.common, *labelled)))
     arms = arms_of(asked.recipe, asked.arms or default_arms(asked.recipe, facts), facts)
-    arms += [_outside(name, path, arms) for name, path in asked.predictions.items()]
+    arms += _outside(asked, trainer, arms)
     jobs = asked.jobs or (1 if device.type != "cpu" else min(MOST_JOBS, cores()))
-    memory = _memory(asked, folder, max(1, cores() // jobs))
+    if memory is None:
+        memory = Memory(recipe_sha256=digest(asked), threads=max(1, cores() // jobs), at_most=asked.at_most)
     steps = Steps(trainer.total_steps, trainer.steps_per_epoch)
     selection = selection_of(asked.recipe, "validation" in trainer.dataset.splits, steps.total)
     settings = Settings(selection, memory.threads, asked.resample, (*asked.common, *labelled))
     made = _Comparison(asked, folder, arms, settings, steps, jobs, memory, watcher)
-    per_step, notices = _seconds_per_step(trainer), trainer.notices
+    per_run = _seconds_per_step(trainer) * steps.total + loading + FINISH
+    notices = trainer.notices
     del trainer  # its rows and weights take memory that the runs need
-    return folder, made.conduct(per_step, notices)
-
-
-def default_folder(asked: Asked, what: str = "") -> Path:
-    """The folder of a comparison without `out`: the same request finds it again."""
-    return Path("runs", asked.recipe.name, f"compare-{what}{_sha256(asked)[:8]}")
-
-
-def _sha256(asked: Asked) -> str:
-    """The digest of what all runs of a comparison have in common; a folder holds one such comparison."""
-    resampled = "resampled split" if asked.resample else ""
-    return hashlib.sha256((changed(asked.recipe, asked.common).sha256() + resampled).encode()).hexdigest()
+    return folder, made.conduct(per_run, notices)
 
 
 def facts_of(trainer: Trainer) -> Facts:
@@ -107,10 +106,24 @@ def facts_of(trainer: Trainer) -> Facts:
     )
 
 
-def _outside(name: str, path: str, arms: Sequence[Arm]) -> Arm:
-    if any(arm.name == name for arm in arms):
-        raise UserError("--predictions", f"there is an arm {quoted(name)} already", "give them another name")
-    return Arm(name, f"predictions from elsewhere: {path}", "reference")
+def _outside(asked: Asked, trainer: Trainer, arms: Sequence[Arm]) -> list[Arm]:
+    """The arms of predictions from elsewhere, whose files are read and checked before anything is trained.
+
+    Raises:
+        UserError: a name is taken, or a file is not what can be compared.
+    """
+    require_predictions(asked.predictions, [arm.name for arm in arms])
+    recipe = changed(asked.recipe, asked.common)
+    groups = task_groups(recipe, trainer.dataset.learned)
+    for name, path in asked.predictions.items():
+        try:
+            outside_predictions(path, recipe, trainer.dataset, groups)
+        except UserError as error:
+            raise_all([type(each)(f"--predictions {name}", str(each)) for each in error.errors])
+    return [
+        Arm(name, f"predictions from elsewhere: {path}", "reference")
+        for name, path in asked.predictions.items()
+    ]
 
 
 def _labelled(asked: Asked, facts: Facts) -> tuple[str, ...]:
@@ -120,23 +133,6 @@ def _labelled(asked: Asked, facts: Facts) -> tuple[str, ...]:
         return ()
     n = max(1, min(MOST_LABELLED, train.batch_size // 4, facts.n_labels[asked.few]))
     return (f"train.batches.min_labelled={json.dumps({asked.few: n})}",)
-
-
-def _memory(asked: Asked, folder: Path, threads: int) -> Memory:
-    """What the folder remembers, or the beginning of it.
-
-    Raises:
-        UserError: the folder holds another comparison.
-    """
-    sha256 = _sha256(asked)
-    memory = read_memory(folder)
-    if memory is None:
-        return Memory(recipe_sha256=sha256, threads=threads, at_most=asked.at_most)
-    if memory.recipe_sha256 != sha256:
-        raise UserError(str(folder), "holds the comparison of another recipe", "give another --out")
-    if asked.at_most is not None and memory.at_most != asked.at_most and memory.looks:
-        raise UserError("--at-most", "is set before the first look at a comparison", "leave it out")
-    return memory
 
 
 def _seconds_per_step(trainer: Trainer) -> float:
@@ -167,31 +163,31 @@ class _Comparison:
     watcher: Watcher
     trials: dict[str, list[dict[str, Any]]] | None = None
 
-    def conduct(self, per_step: float, notices: Sequence[str]) -> dict[str, Any]:
+    def conduct(self, per_run: float, notices: Sequence[str]) -> dict[str, Any]:
         """Make all runs, judge them, and confirm the leading arm if that was asked for."""
         make_folder(self.folder)
         self.memory.save(self.folder)
-        self._tune(per_step, notices)
-        seeds, found = self._made(self.arms, self.asked.seeds, per_step, notices)
+        self._tune(per_run, notices)
+        seeds, found = self._made(self.arms, self.asked.seeds, per_run, notices)
         self.memory.looked([arm.name for arm in self.arms], seeds)
         self.memory.save(self.folder)
         outcome = outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory)
         if self.asked.confirm and outcome["leading"] is not None:
-            outcome = self._confirmed(outcome, seeds, found, per_step)
+            outcome = self._confirmed(outcome, seeds, found, per_run)
         outcome["tuning"] = self.trials
         fault = write_outcome(self.folder, outcome)
         if fault is not None:
             self.watcher.says(fault)
         return outcome
 
-    def _tune(self, per_step: float, notices: Sequence[str]) -> None:
+    def _tune(self, per_run: float, notices: Sequence[str]) -> None:
         """Try the settings of the recipe's grid for every arm, and keep the best one of each by validation."""
         recipe = self.asked.recipe
         if not recipe.tune:
             return
         trials = trials_of(recipe, self.arms)
         runs = trial_runs(recipe, trials, self.settings, self.steps, self.folder)
-        self._run(runs, [], [trial.arm for trial in trials], per_step, notices, trials=True)
+        self._run(runs, [], [trial.arm for trial in trials], per_run, notices, trials=True)
         open_ = [run.name for run in runs if standing(run) == "open"]
         if open_:
             raise UserError(
@@ -200,7 +196,7 @@ class _Comparison:
         self.arms, self.trials = tuned(recipe, self.arms, trials, runs, self.folder)
 
     def _made(
-        self, arms: Sequence[Arm], seeds: Sequence[int], per_step: float, notices: Sequence[str]
+        self, arms: Sequence[Arm], seeds: Sequence[int], per_run: float, notices: Sequence[str]
     ) -> tuple[list[int], Found]:
         """Make the open runs of some arms, and return the seeds of which all runs have ended, with their results.
 
@@ -208,7 +204,7 @@ class _Comparison:
             UserError: the budget was too small, or no run has a result.
         """
         runs = planned(self.asked.recipe, arms, seeds, self.settings, self.steps, self.folder)
-        self._run(runs, self._references(arms), arms, per_step, notices)
+        self._run(runs, self._references(arms), arms, per_run, notices)
         whole = whole_seeds(runs, {run.name: standing(run) for run in runs}, seeds)
         if not whole:
             raise UserError(
@@ -228,14 +224,14 @@ class _Comparison:
         runs: Sequence[PlannedRun],
         others: Sequence[Job],
         arms: Sequence[Arm],
-        per_step: float,
+        per_run: float,
         notices: Sequence[str],
         trials: bool = False,
     ) -> None:
         """Make those of the runs that are open, and other jobs, and tell the watcher before."""
         jobs = [self._job(run) for run in runs if standing(run) == "open"]
         n_done = len(runs) - len(jobs)
-        seconds = (per_step * self.steps.total + START) * (len(jobs) + len(others)) / self.jobs
+        seconds = START + per_run * math.ceil((len(jobs) + len(others)) / self.jobs)
         told = (self.folder, arms, runs, n_done, seconds, self.jobs, self.asked, self.settings, notices)
         self.watcher.begins(Announced(*told, len(others), trials))
         self._do([*jobs, *others])
@@ -280,11 +276,11 @@ class _Comparison:
             w.do(jobs, on, may_begin)
 
     def _confirmed(
-        self, outcome: Mapping[str, Any], seeds: Sequence[int], found: Found, per_step: float
+        self, outcome: Mapping[str, Any], seeds: Sequence[int], found: Found, per_run: float
     ) -> dict[str, Any]:
         """Run the leading arm, what it must beat and its control on as many fresh seeds, and judge by these."""
         needed = {outcome["leading"]["arm"], *outcome["baseline"].values()}
         arms = [arm for arm in self.arms if arm.name in needed or arm.role == "control"]
         first = max(self.asked.seeds) + 1
-        fresh, confirmed = self._made(arms, range(first, first + len(seeds)), per_step, ())
+        fresh, confirmed = self._made(arms, range(first, first + len(seeds)), per_run, ())
         return outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory, confirmed, fresh)

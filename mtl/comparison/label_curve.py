@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mtl.comparison.conduct import conduct, default_folder
-from mtl.comparison.outcome import write_outcome
+from mtl.comparison.conduct import conduct
+from mtl.comparison.files import write_outcome
+from mtl.comparison.folder import folder_of
 from mtl.comparison.request import Asked, Watcher
-from mtl.console import counted, number
+from mtl.comparison.statistics.verdicts import SUPERIOR
+from mtl.console import counted
 
 Point = dict[str, Any]
 
@@ -31,57 +33,105 @@ def conduct_curve(
     Raises:
         UserError: as `conduct`.
     """
-    curve: list[Point] = []
-    smallest: dict[str, Any] | None = None
-    folder = asked.out or default_folder(asked, f"labels-of-{task}-")
+    parts: list[Part] = []
+    folder = folder_of(asked, f"labels-of-{task}-")
     for fraction in sorted(fractions):
         common = (f"data.label_fraction={json.dumps({task: fraction})}",) if fraction < 1 else ()
         part = replace(asked, common=common, out=folder / f"{task}={fraction:g}", few=task)
         _, outcome = conduct(part, watcher)
-        curve += _points(task, fraction, outcome)
-        smallest = smallest or outcome
-    assert smallest is not None
-    sentences = [*smallest["summary"], *saved(curve, task, smallest)]
+        parts.append(Part(fraction, _labels(outcome, task), outcome))
+    curve = [point for part in parts for point in _points(task, part)]
+    smallest = parts[0].outcome
+    sentences = [*smallest["summary"], *saved(task, parts)]
     whole = {**smallest, "label_curve": curve, "summary": sentences}
     write_outcome(folder, whole)
     return folder, whole
 
 
-def _points(task: str, fraction: float, outcome: Mapping[str, Any]) -> list[Point]:
-    labels = outcome["data"]["labels"].get(task, {}).get("train", outcome["data"]["rows"]["train"])
+@dataclass(frozen=True)
+class Part:
+    """The comparison with a part of a task's labels.
+
+    Args:
+        fraction: the part.
+        labels: how many they are in train.
+        outcome: the content of its compare.json.
+    """
+
+    fraction: float
+    labels: int
+    outcome: Mapping[str, Any]
+
+    def values(self, task: str, arm: str) -> dict[int, float]:
+        """Seed -> the metric that an arm reaches, where it is defined."""
+        values = self.outcome["arms"][arm]["results"][task]["values"]
+        return {s: v for s, v in zip(self.outcome["seeds"], values, strict=True) if v is not None}
+
+
+def _labels(outcome: Mapping[str, Any], task: str) -> int:
+    labels: int = outcome["data"]["labels"].get(task, {}).get("train", outcome["data"]["rows"]["train"])
+    return labels
+
+
+def _points(task: str, part: Part) -> list[Point]:
     return [
         {
             "task": task,
-            "fraction": fraction,
-            "labels": labels,
+            "fraction": part.fraction,
+            "labels": part.labels,
             "arm": arm,
             "values": own["results"][task]["values"],
         }
-        for arm, own in outcome["arms"].items()
+        for arm, own in part.outcome["arms"].items()
         if task in own["results"]
     ]
 
 
-def saved(curve: Sequence[Point], task: str, outcome: Mapping[str, Any]) -> list[str]:
-    """Sentences that say how many labels a single network needs to be as good as the recipe with few labels.
+def saved(task: str, parts: Sequence[Part]) -> list[str]:
+    """Sentences that say how many labels networks that share nothing need to be as good as the recipe with few labels.
 
-    The curve of the single network is interpolated linearly over the logarithm of its labels.
+    Labels are saved only where the recipe is shown to be better with as many labels. How many is told by seed: the
+    curve of the networks that share nothing is interpolated linearly over the logarithm of their labels.
+
+    Args:
+        task: whose labels were thinned out.
+        parts: the comparisons with parts of them, in their order.
     """
-    own = outcome["tasks"][task]
-    single = sorted((p["labels"], _mean(p)) for p in curve if p["arm"] == outcome["baseline"][task])
     lines = []
-    for point in (p for p in curve if p["arm"] == "sharing"):
-        needed = labels_needed(single, _mean(point), own["higher_is_better"])
-        at = f"{task}: with {counted(point['labels'], 'label')}, sharing reaches {number(_mean(point))} {own['metric']}"
-        if needed is None:
-            lines.append(
-                f"{at}, which {outcome['baseline'][task]} does not reach with {single[-1][0]:,} labels."
-            )
-        elif needed > point["labels"]:
-            lines.append(f"{at}, for which {outcome['baseline'][task]} needs about {needed:,} labels.")
+    for part in parts:
+        single = part.outcome["baseline"][task]
+        found = [
+            c
+            for c in part.outcome["comparisons"]
+            if (c["arm"], c["against"], c["task"]) == ("sharing", single, task)
+        ]
+        if not found:
+            continue
+        at, words = (
+            f"{task}: with {counted(part.labels, 'label')}",
+            found[0]["words"].removeprefix(f"{task}: "),
+        )
+        if found[0]["verdict"] not in SUPERIOR:
+            lines.append(f"{at}, sharing is not shown to save labels: {words}.")
         else:
-            lines.append(f"{at}; it saves no labels.")
+            lines.append(f"{at}, {words}; {single} needs {_needed(task, part, parts)} for as much.")
     return lines
+
+
+def _needed(task: str, part: Part, parts: Sequence[Part]) -> str:
+    """The labels that networks without sharing need to be as good as the recipe with a part, over the seeds."""
+    higher = part.outcome["tasks"][task]["higher_is_better"]
+    curves = [(p.labels, p.values(task, p.outcome["baseline"][task])) for p in parts]
+    needed = [
+        labels_needed([(n, by_seed[seed]) for n, by_seed in curves if seed in by_seed], value, higher)
+        for seed, value in part.values(task, "sharing").items()
+    ]
+    known, most = [n for n in needed if n is not None], f"more than {curves[-1][0]:,}"
+    if not known:
+        return f"{most} labels on every seed"
+    low = f"{min(known):,}"
+    high = most if len(known) < len(needed) else f"{max(known):,}"
+    return f"{low} labels" if low == high else f"{low} to {high} labels, depending on the seed,"
 
 
 def labels_needed(single: Sequence[tuple[int, float]], value: float, higher_is_better: bool) -> int | None:
@@ -102,8 +152,3 @@ def labels_needed(single: Sequence[tuple[int, float]], value: float, higher_is_b
             return round(math.exp(math.log(before[0]) + part * (math.log(labels) - math.log(before[0]))))
         before = (labels, reached)
     return None
-
-
-def _mean(point: Point) -> float:
-    known = [value for value in point["values"] if value is not None]
-    return sum(known) / len(known) if known else math.nan

@@ -1,17 +1,14 @@
-"""The outcome of a comparison: compare.json, compare.csv and timings.json."""
+"""The outcome of a comparison, as compare.json has it."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mtl.comparison.arms.arm import Arm, Role
 from mtl.comparison.memory import Memory
 from mtl.comparison.plan import IN_WORDS, Settings
 from mtl.comparison.results import ArmResults, Found, baseline_of
@@ -19,19 +16,14 @@ from mtl.comparison.statistics import arms as judged
 from mtl.comparison.statistics.arms import Bench, Comparison, Pairs
 from mtl.comparison.statistics.judge import judge
 from mtl.comparison.statistics.paired import Array
-from mtl.comparison.statistics.verdicts import BETTER, WORSE
+from mtl.comparison.statistics.verdicts import SUPERIOR, WORSE
 from mtl.console import number
-from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.report.curves import LABEL_UNIT, UNITS
-from mtl.report.page.write import write_report
-from mtl.runs.disk import write_whole
-from mtl.runs.json_text import canonical_json
 from mtl.runs.record import RunRecord
 
-COMPARE, TABLE, TIMES = "compare.json", "compare.csv", "timings.json"
 BESIDE = ("hard", "hard_matched")
-"""One tower is what sharing is set beside, not a variant of the recipe that a user fishes for."""
+"""One tower is what the recipe is set beside, named before anything is run, and not one of several candidates."""
 STERILE = "sterile:"
 
 
@@ -57,8 +49,8 @@ def outcome_of(
     """
     baseline, record = baseline_of(recipe, found), found.record
     assert record is not None
-    tasks = _tasks(recipe, found)
-    arms, n_units = _judged(found), found.n_units or None
+    tasks, roles = _tasks(recipe, found), roles_of([own.arm for own in found.arms.values()])
+    arms, n_units = _judged(recipe, found), found.n_units or None
     resampled = (record.data.rows["train"], record.data.rows["test"]) if settings.resample else None
     parts = judge(
         tasks,
@@ -67,7 +59,7 @@ def outcome_of(
         seeds,
         n_units=n_units,
         resampled=resampled,
-        confirmed=None if confirmed is None else _judged(confirmed),
+        confirmed=None if confirmed is None else _judged(recipe, confirmed),
         confirmed_seeds=list(fresh),
         looks=memory.n_looks,
         maximum=memory.at_most,
@@ -82,10 +74,11 @@ def outcome_of(
         "seeds": list(seeds),
         "looks": memory.n_looks,
         "tasks": {task: _task(recipe, task) for task in recipe.tasks},
-        "arms": {name: _arm(own, collapsed.get(name, [])) for name, own in found.arms.items()},
+        "arms": {name: _arm(own, roles[name], collapsed.get(name, [])) for name, own in found.arms.items()},
         "baseline": baseline,
         "derived": found.derived,
         "label_curve": None,
+        "confirmation": None if confirmed is None else _confirmation(confirmed, fresh),
         **parts,
         "timings": {name: {"seconds": own.seconds} for name, own in found.arms.items()},
     }
@@ -127,20 +120,28 @@ def _tasks(recipe: Recipe, found: Found) -> dict[str, judged.Task]:
     }
 
 
-def _judged(found: Found) -> dict[str, judged.Arm]:
+def roles_of(arms: Sequence[Arm]) -> dict[str, Role]:
+    """Arm -> its role: beside a candidate, one tower is a reference, since nobody chose it by its result."""
+    shares = [arm.name for arm in arms if arm.role == "candidate"]
+    beside = BESIDE if any(name not in BESIDE for name in shares) else ()
+    return {arm.name: "reference" if arm.name in beside else arm.role for arm in arms}
+
+
+def _judged(recipe: Recipe, found: Found) -> dict[str, judged.Arm]:
     """The arms as the judge takes them.
 
-    Sterile arms, each of which has results for one task, are joined to one control. Beside the recipe, one tower is a
-    reference, since nobody chose it by its result; so is an arm that is no sterile control.
+    Sterile arms, each of which has results for one task, are joined to one control. An arm that is no sterile control
+    explains and is not judged, which makes it a reference.
     """
-    shares = [name for name, own in found.arms.items() if own.arm.role == "candidate"]
-    beside = BESIDE if any(name not in BESIDE for name in shares) else ()
+    roles = roles_of([own.arm for own in found.arms.values()])
     arms: dict[str, judged.Arm] = {}
     sterile = [own for own in found.arms.values() if own.arm.name.startswith(STERILE)]
+    kind = recipe.model.sharing.kind
     for name, own in found.arms.items():
         if own not in sterile:
-            role = "reference" if name in beside or own.arm.role == "control" else own.arm.role
-            arms[name] = judged.Arm(role, own.values, _replicates(own))
+            role = "reference" if roles[name] == "control" else roles[name]
+            what = f"{kind} (sharing)" if name == "sharing" and kind != "none" else ""
+            arms[name] = judged.Arm(role, own.values, _replicates(own), what=what)
     if sterile:
         values = {task: v for own in sterile for task, v in own.values.items()}
         replicates = {task: r for own in sterile for task, r in _replicates(own).items()}
@@ -165,16 +166,19 @@ def _replicates(own: ArmResults) -> dict[str, Array]:
 
 
 def _beside(bench: Bench, lead: str | None) -> list[Comparison]:
-    """The leading arm against trees, outside predictions, and one tower."""
+    """The leading arm against trees, outside predictions, and one tower, on the first seeds."""
     others = [name for name, arm in bench.arms.items() if arm.role == "reference"]
     if lead is None:
         return []
-    return [c for other in others for c in bench.compared(lead, dict.fromkeys(bench.tasks, other)).values()]
+    n = sum(arm.role == "candidate" for arm in bench.arms.values())
+    return [
+        c for other in others for c in bench.compared(lead, dict.fromkeys(bench.tasks, other), n).values()
+    ]
 
 
 def _told_beside(compared: Sequence[Comparison]) -> list[str]:
     """The sentences about references that are better or worse than the leading arm."""
-    return [f"{each.words}." for each in compared if each.verdict.verdict in (BETTER, WORSE)]
+    return [f"{each.words}." for each in compared if each.verdict.verdict in (*SUPERIOR, WORSE)]
 
 
 def _told_derived(recipe: Recipe, found: Found) -> list[str]:
@@ -227,27 +231,37 @@ def _task(recipe: Recipe, task: str) -> dict[str, Any]:
     }
 
 
-def _arm(own: ArmResults, collapsed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _arm(own: ArmResults, role: Role, collapsed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "what": own.arm.what,
         "folder": own.arm.folder,
-        "role": own.arm.role,
+        "role": role,
         "parameters": own.parameters,
         "models": own.models,
         "changes": list(own.arm.changes),
-        "results": {
-            task: {
-                "values": values,
-                "mean": _mean(values),
-                "sd": _sd(values),
-                "validation": own.validation[task],
-                "one_model": own.one_model[task],
-            }
-            for task, values in own.values.items()
-        },
+        "results": _results(own),
         "collapsed": list(collapsed),
         "told": own.told,
     }
+
+
+def _results(own: ArmResults) -> dict[str, Any]:
+    return {
+        task: {
+            "values": values,
+            "mean": _mean(values),
+            "sd": _sd(values),
+            "validation": own.validation[task],
+            "one_model": own.one_model[task],
+        }
+        for task, values in own.values.items()
+    }
+
+
+def _confirmation(confirmed: Found, fresh: Sequence[int]) -> dict[str, Any]:
+    """What the arms that were run again reached on fresh seeds."""
+    arms = {name: {"results": _results(own)} for name, own in confirmed.arms.items()}
+    return {"seeds": list(fresh), "arms": arms}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -258,39 +272,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _sd(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.stdev(known) if len(known) > 1 else None
-
-
-def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> str | None:
-    """Write compare.json, compare.csv with a row for each arm, task and seed, timings.json, and compare.html.
-
-    Returns:
-        Why there is no compare.html, or None.
-
-    Raises:
-        EnvironmentFault: the disk refused.
-    """
-    lasting = {key: value for key, value in outcome.items() if key != "timings"}
-    write_whole(folder / TIMES, canonical_json(outcome["timings"]))
-    write_whole(folder / TABLE, _table(outcome).encode())
-    text = json.dumps(lasting, allow_nan=False, indent=1) + "\n"  # tasks and arms keep their order
-    write_whole(folder / COMPARE, text.encode())
-    try:
-        write_report(folder)
-    except Exception as error:  # a fault of a picture costs nobody the comparison
-        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return f"no page is drawn: {what}; `mtl report {folder}` tries again"
-    return None
-
-
-def _table(outcome: Mapping[str, Any]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "task", "metric", "seed", "test", "validation", "one_model"])
-    for arm, own in outcome["arms"].items():
-        for task, results in own["results"].items():
-            seeds = outcome["seeds"] if len(results["values"]) == len(outcome["seeds"]) else ["all"]
-            columns = (results["values"], results["validation"], results["one_model"])
-            for seed, *values in zip(seeds, *columns, strict=True):
-                shown = ["" if value is None else repr(value) for value in values]
-                writer.writerow([arm, task, outcome["tasks"][task]["metric"], seed, *shown])
-    return text.getvalue()

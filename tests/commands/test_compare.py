@@ -1,15 +1,29 @@
 """`mtl compare`: how its options are read, what it refuses, and what a person sees."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from mtl.commands.compare.command import fractions_of, pairs_of, seconds_of, seeds_of, split_arms
+from mtl.commands.compare.command import (
+    compare,
+    fractions_of,
+    given_again,
+    pairs_of,
+    seconds_of,
+    seeds_of,
+    split_arms,
+)
+from mtl.commands.compare.console import Pace
 from mtl.errors import UserError
 from tests.support.assertions import Capture, called
 from tests.support.command_line import folder as folder
 from tests.support.recipes import classes, linear, stitched, text
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 TINY = text(
     name="small",
     data__source={
@@ -60,7 +74,9 @@ def test_arms_are_separated_by_commas_outside_brackets() -> None:
     assert split_arms("single, hard,sharing:after=[fc1,fc2]+init={convex: 0.8},weighting=uncertainty,") == [
         "single", "hard", "sharing:after=[fc1,fc2]+init={convex: 0.8}", "weighting=uncertainty",
     ]  # fmt: skip
-    assert split_arms("") == []
+    for nothing in ("", " ", ",,"):
+        with pytest.raises(UserError, match="--arms: names no arm; leave it out, or name some"):
+            split_arms(nothing)
 
 
 def test_pairs() -> None:
@@ -74,7 +90,7 @@ def test_pairs() -> None:
 def test_fractions() -> None:
     assert fractions_of(["a=1,0.1,0.01,0.1"]) == {"a": (0.01, 0.1, 1.0)}
     for given in ("a=0", "a=1.5", "a=x", "a=nan"):
-        with pytest.raises(UserError, match=r"is not a list of parts such as 0.01,0.1,1"):
+        with pytest.raises(UserError, match=r"such as 0.01,0.1,1; a part lies above 0 and is at most 1"):
             fractions_of([given])
     with pytest.raises(UserError, match="thins out the labels of one task at a time; give it once"):
         fractions_of(["a=0.1", "b=0.1"])
@@ -92,6 +108,13 @@ def test_fractions() -> None:
             ["train.monitor=test"],
             "error: command line: train.monitor: a comparison reads the test split once",
         ),
+        (["--arms", ""], "error: --arms: names no arm"),
+        (["--arms", "sterile:c"], "error: --arms: the recipe has no task 'c'; its tasks are a, b"),
+        (["--arms", "single,optimizer.lr=abc"], "error: --arms: optimizer.lr: "),
+        (["--arms", "sharing:afterr=fc1"], "error: --arms: model.sharing.afterr: "),
+        (["--predictions", "foo=none.csv"], "error: --predictions foo: there is no file 'none.csv'"),
+        (["--predictions", "foo=t.yaml"], "error: --predictions foo: "),
+        (["--out", "full"], "error: full: exists and holds no comparison; give another --out"),
         (["--predictions", "sharing=x.csv"], "error: --predictions: there is an arm 'sharing' already"),
         (["--label-fraction", "zz=0.1"], "error: command line: data.label_fraction.zz: unknown task 'zz'"),
         (
@@ -100,7 +123,7 @@ def test_fractions() -> None:
         ),
         (
             ["--arms", "train.monitor=test"],
-            "error: command line: train.monitor: a comparison reads the test split",
+            "error: --arms: train.monitor: a comparison reads the test split",
         ),
         (
             ["data.split.validation=0.2", "tune={optimizer.lrr: [0.1]}"],
@@ -110,9 +133,46 @@ def test_fractions() -> None:
 )
 def test_what_is_refused(options: list[str], line: str, folder: Path, capsys: Capture) -> None:
     (folder / "t.yaml").write_text(TINY, encoding="utf-8")
+    (folder / "full").mkdir()
+    (folder / "full" / "notes.txt").touch()
     done = called(capsys, "compare", "t.yaml", *options)
     assert done.returncode == 2
     assert done.stderr.startswith(line), done.stderr
+    assert not list(folder.glob("runs/**/run.json")), "nothing was begun"
+
+
+@pytest.mark.parametrize("options", [["--arms", "shering"], ["--predictions", "a=b.csv"], ["--out", "."]])
+def test_what_is_refused_before_torch_is_loaded(options: list[str], folder: Path) -> None:
+    (folder / "t.yaml").write_text(TINY, encoding="utf-8")
+    look = (
+        "import sys; from mtl.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(9 if 'torch' in sys.modules else code)"
+    )
+    command = [sys.executable, "-c", look, "compare", "t.yaml", *options]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=False, capture_output=True)
+    assert done.returncode == 2, done.stderr
+
+
+def test_the_time_left_is_told_once_it_is_known() -> None:
+    pace = Pace(n=5, jobs=2)
+    assert [pace.ended(now) for now in (60.0, 61.0, 65.0, 69.0, 73.0)] == [
+        "", "", "about 8.0 s left", "about 4.0 s left", "",
+    ]  # fmt: skip
+
+
+def test_the_command_that_confirms(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    @click.command(params=compare.params)
+    def again(**_: object) -> None:
+        said.append(given_again("--confirm", "--out", "a b"))
+
+    given = "my.yaml optimizer.lr=1 --seeds 3 --arms single,mmoe --predictions x=y --predictions z=w --quiet --out old"
+    again(given.split(), standalone_mode=False)
+    assert said == [
+        "mtl compare my.yaml optimizer.lr=1 --arms single,mmoe --seeds 3 --predictions x=y --predictions z=w --quiet "
+        "--confirm --out 'a b'"
+    ]
 
 
 def test_a_comparison_from_the_command_line(folder: Path, capsys: Capture) -> None:
@@ -135,9 +195,12 @@ def test_a_comparison_from_the_command_line(folder: Path, capsys: Capture) -> No
     assert lines[0].startswith(
         "small: initial weights, order of rows and dropout vary between seeds; data, split, "
     )
-    assert "4 runs; 2 at a time with 1 thread each; about " in done.stdout
-    assert "2 seeds find a difference of " in done.stdout
-    assert sum(": finished; " in line for line in lines) == 5
+    assert "5 runs; 2 at a time with 1 thread each; about " in done.stdout
+    assert "2 seeds find a difference in 80% of comparisons if it is " in done.stdout
+    assert [line.split(":")[0] for line in lines if ": finished" in line] == [
+        f"{k} of 5" for k in range(1, 6)
+    ]
+    assert "0 ms left" not in done.stdout
     assert "comparison: c  (compare.html, compare.json, compare.csv)" in lines[-1]
     assert {path.name for path in Path("c").iterdir()} == {
         "compare.html", "compare.json", "compare.csv", "timings.json", "plan.json", "workers.log", "runs",

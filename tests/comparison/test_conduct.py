@@ -108,6 +108,8 @@ def test_what_a_comparison_leaves(done: tuple[Path, Watching]) -> None:
     assert difference["difference"] == pytest.approx(sum(values["sharing"]) / 2 - sum(values["single"]) / 2)
     rows = list(csv.DictReader((folder / "compare.csv").read_text().splitlines()))
     assert len(rows) == 8
+    assert {row["round"] for row in rows} == {"first"}
+    assert found["confirmation"] is None
     assert float(rows[0]["test"]) == found["arms"]["single"]["results"]["a"]["values"][0]
     assert json.loads((folder / "timings.json").read_bytes()).keys() == {"single", "sharing"}
     assert "seconds" not in (folder / "compare.json").read_text()
@@ -165,6 +167,12 @@ def test_more_seeds_after_a_look_are_exploratory(done: tuple[Path, Watching], tm
 def test_a_folder_of_another_recipe_is_refused(done: tuple[Path, Watching]) -> None:
     with pytest.raises(UserError, match="holds the comparison of another recipe; give another --out"):
         conduct(asked(done[0], compared(optimizer__lr=0.5)))
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="exists and holds no comparison; give another --out"):
+        conduct(asked(tmp_path))
 
 
 def test_a_budget_that_is_over_at_once(tmp_path: Path) -> None:
@@ -322,6 +330,10 @@ def test_a_killed_comparison_ends_the_same(tmp_path: Path, killed: str, undistur
     else:
         os.kill(children[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
+    if killed == "interrupt":
+        assert (
+            b"the same command goes on with this comparison; what is finished stays\ninterrupted\n" in errors
+        )
     assert process.returncode == {"parent": -signal.SIGKILL, "interrupt": 130, "child": 0}[killed], errors
     waited(lambda: not any(Path(f"/proc/{child}/stat").exists() for child in children))
     finished = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from mtl.commands.options import (
     debug_option,
@@ -16,6 +18,7 @@ from mtl.commands.options import (
     recipe_argument,
 )
 from mtl.commands.outcomes import require_torch
+from mtl.console import complain
 from mtl.errors import UserError, quoted
 
 MOST_SEEDS = 1000
@@ -66,12 +69,15 @@ def compare(
     debug: bool,
 ) -> None:
     """Does sharing help? Train RECIPE and its controls with several seeds, and judge."""
+    from mtl.comparison.arms.named import DEFAULT, require_arms, require_predictions
+    from mtl.comparison.folder import folder_of, remembered
+    from mtl.comparison.request import Asked
     from mtl.recipe.load import load_recipe
 
     loaded_plugins = load_plugins(plugins)
     loaded = load_recipe(recipe, overrides)
     asked = {
-        "arms": split_arms(arms or ""),
+        "arms": [] if arms is None else split_arms(arms),
         "seeds": seeds_of(seeds),
         "jobs": jobs,
         "budget": None if budget is None else seconds_of(budget),
@@ -83,26 +89,55 @@ def compare(
         "plugins": loaded_plugins,
     }
     fractions = fractions_of(label_fraction)
-    require_torch()
+    request = Asked(loaded, **asked)  # type: ignore[arg-type]
+    require_arms(loaded, request.arms)
+    require_predictions(request.predictions, request.arms or DEFAULT)
+    if not fractions:
+        remembered(request, folder_of(request))
+    require_torch()  # what follows loads it, which takes seconds
     from mtl.commands.compare.console import CompareConsole
     from mtl.comparison.conduct import conduct
     from mtl.comparison.label_curve import conduct_curve
-    from mtl.comparison.request import Asked
 
     console = CompareConsole(quiet)
     try:
-        request = Asked(loaded, **asked)  # type: ignore[arg-type]
         for task, parts in fractions.items():
             folder, outcome = conduct_curve(request, task, parts, console)
         if not fractions:
             folder, outcome = conduct(request, console)
+    except KeyboardInterrupt:
+        complain("the same command goes on with this comparison; what is finished stays")
+        raise
     finally:
         console.close()
-    console.verdict(folder, outcome)
+    console.verdict(folder, outcome, given_again("--confirm", "--out", str(folder)))
+
+
+def given_again(*more: str) -> str:
+    """This command as the user gave it, with further options; their earlier values are left out."""
+    context = click.get_current_context()
+    words = ["mtl", "compare", context.params["recipe"], *context.params["overrides"]]
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if not isinstance(option, click.Option) or source is not ParameterSource.COMMANDLINE:
+            continue
+        name, value = option.opts[0], context.params[option.name or ""]
+        if name in more:
+            continue
+        if option.is_flag:
+            words.append(name)
+        else:
+            for each in value if option.multiple else [value]:
+                words += [name, str(each)]
+    return shlex.join([*words, *more])
 
 
 def split_arms(text: str) -> list[str]:
-    """The arms in a list separated by commas; a comma inside brackets belongs to its arm."""
+    """The arms in a list separated by commas; a comma inside brackets belongs to its arm.
+
+    Raises:
+        UserError: there is none.
+    """
     arms, depth, current = [], 0, ""
     for c in text:
         depth += (c in "[{") - (c in "]}")
@@ -111,7 +146,10 @@ def split_arms(text: str) -> list[str]:
             current = ""
         else:
             current += c
-    return [arm for arm in (*arms, current.strip()) if arm]
+    found = [arm for arm in (*arms, current.strip()) if arm]
+    if not found:
+        raise UserError("--arms", "names no arm", "leave it out, or name some: single,hard,sharing")
+    return found
 
 
 def seeds_of(text: str) -> tuple[int, ...]:
@@ -173,7 +211,8 @@ def fractions_of(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
         except ValueError:
             parts = ()
         if not parts or not all(0 < part <= 1 for part in parts):
-            raise UserError("--label-fraction", f"{quoted(text)} is not a list of parts such as 0.01,0.1,1")
+            what = f"{quoted(text)} is not a list of parts such as 0.01,0.1,1"
+            raise UserError("--label-fraction", what, "a part lies above 0 and is at most 1")
         found[task] = tuple(sorted(set(parts)))
     if len(found) > 1:
         raise UserError("--label-fraction", "thins out the labels of one task at a time", "give it once")

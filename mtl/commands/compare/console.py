@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mtl.comparison.outcome import BESIDE
+from mtl.comparison.outcome import roles_of
 from mtl.comparison.plan import IN_WORDS
 from mtl.comparison.processes.pool import Report
 from mtl.comparison.request import Announced
 from mtl.comparison.statistics.power import plan_lines
-from mtl.console import complain, counted, duration, number, say, table
+from mtl.comparison.statistics.verdicts import AHEAD
+from mtl.console import complain, counted, duration, number, percent, say, table
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -33,7 +35,7 @@ class CompareConsole:
         self.quiet = quiet
         self._bar: Bar | None = None
         self._bars: dict[str, TaskID] = {}
-        self._began, self._n_done, self._n_jobs = monotonic(), 0, 0
+        self._pace = Pace(0, 1)
 
     def begins(self, announced: Announced) -> None:
         """Print what will be run, how long it takes, and what it can show."""
@@ -52,25 +54,27 @@ class CompareConsole:
         )
         heads = ["trial", "settings"] if announced.trials else ["arm", "what it is"]
         say(table(heads, [[arm.name, arm.what] for arm in announced.arms], left=2))
-        n = len(announced.runs) - announced.n_done
+        n = len(announced.runs) - announced.n_done + announced.n_others
+        total = announced.n_done + n
         done = f", {announced.n_done} of them finished already" if announced.n_done else ""
         at_once = f"{announced.jobs} at a time with {counted(announced.settings.threads, 'thread')} each"
         say(
-            f"{counted(len(announced.runs), 'run')}{done}; {at_once}; about {duration(announced.seconds)}"
+            f"{counted(total, 'run')}{done}; {at_once}; about {duration(announced.seconds)} on a machine that "
+            "does nothing else"
             if n
-            else f"all {len(announced.runs)} runs are finished"
+            else f"all {total} runs are finished"
         )
         if announced.trials:
             say("validation chooses the settings of each arm; the comparison follows")
         margins = {task: spec.margin for task, spec in asked.recipe.tasks.items()}
-        candidates = sum(arm.role == "candidate" and arm.name not in BESIDE for arm in announced.arms)
+        candidates = list(roles_of(announced.arms).values()).count("candidate")
         for line in (
             () if announced.trials else plan_lines(len(asked.seeds), margins, n_arms=max(candidates, 1))
         ):
             say(line)
         say(f"folder: {announced.folder}")
-        self._began, self._n_done, self._n_jobs = monotonic(), 0, n + announced.n_others
-        self._start_bar(self._n_jobs)
+        self._pace = Pace(n, announced.jobs)
+        self._start_bar(n)
 
     def _start_bar(self, n: int) -> None:
         from rich.console import Console
@@ -99,14 +103,14 @@ class CompareConsole:
             self._bar.update(self._bars[name], completed=report.step, total=report.of)
         if report.ended is None:
             return
-        self._n_done += 1
-        left = (monotonic() - self._began) / self._n_done * max(self._n_jobs - self._n_done, 0)
+        pace = self._pace
+        left = pace.ended(monotonic())
         if self._bar is not None:
             if name in self._bars:
                 self._bar.remove_task(self._bars.pop(name))
-            self._bar.update(self._bars[""], completed=self._n_done, left=f"{duration(left)} left")
+            self._bar.update(self._bars[""], completed=pace.n_done, left=left)
         elif not self.quiet:
-            say(f"{self._n_done} of {self._n_jobs}: {name}: {report.ended}; {duration(left)} left")
+            say(f"{pace.n_done} of {pace.n}: {name}: {report.ended}" + (f"; {left}" if left else ""))
         if report.ended == "diverged":
             complain(f"warning: {name}: {report.why}")
 
@@ -120,10 +124,15 @@ class CompareConsole:
             self._bar.stop()
             self._bar = None
 
-    def verdict(self, folder: Path, outcome: Mapping[str, Any]) -> None:
-        """Print the verdict in words, and the table of arms."""
+    def verdict(self, folder: Path, outcome: Mapping[str, Any], confirm: str = "") -> None:
+        """Print the verdict in words, the table of arms, and the command that confirms what is not confirmed."""
+        for line in _of_part(outcome):
+            say(line)
+        details = {f"{each['words']}.": each["details"] for each in outcome["comparisons"]}
         for line in outcome["summary"]:
             say(line)
+            for detail in details.get(line, ()):
+                say(f"  {detail}")
         for task, own in outcome["transfer"].items():
             if not own["claimed"] and any(arm.endswith(f":{task}") for arm in outcome["arms"]):
                 say(f"{own['sentence']}.")
@@ -133,18 +142,59 @@ class CompareConsole:
                 chosen = " (chosen)" if trial["chosen"] else ""
                 say(f"tuning of {arm}: {' '.join(trial['changes'])}: validation {values}{chosen}")
         say()
-        say(_arms_table(outcome))
+        say(_arms_table(outcome, outcome["arms"]))
+        if outcome["confirmation"] is not None:
+            fresh = outcome["confirmation"]
+            say(f"\nfresh seeds {', '.join(map(str, fresh['seeds']))}:")
+            say(_arms_table(outcome, fresh["arms"]))
         say(f"comparison: {folder}  (compare.html, compare.json, compare.csv)")
+        if confirm and any(own["verdict"] == AHEAD for own in outcome["tasks_verdict"].values()):
+            say(f"next: {confirm}")
 
 
-def _arms_table(outcome: Mapping[str, Any]) -> str:
-    """A row for each arm, a column for the mean and the spread of each task."""
+def _of_part(outcome: Mapping[str, Any]) -> list[str]:
+    """For how many labels the verdicts hold, where there are several comparisons."""
+    smallest = min(outcome["label_curve"] or (), key=lambda point: point["fraction"], default=None)
+    if smallest is None:
+        return []
+    labels = counted(smallest["labels"], "label")
+    return [f"with {labels} of {smallest['task']} ({percent(smallest['fraction'], 1.0)}):"]
+
+
+@dataclass
+class Pace:
+    """How fast runs end; the first of each process are left out, since they wait for its start.
+
+    Args:
+        n: all runs.
+        jobs: runs at the same time.
+    """
+
+    n: int
+    jobs: int
+    n_done: int = 0
+    since: float = 0.0
+
+    def ended(self, now: float) -> str:
+        """Count a run, and say how long the others take; empty while it is not known, and at the end."""
+        self.n_done += 1
+        if self.n_done <= self.jobs:
+            self.since = now
+            return ""
+        left = self.n - self.n_done
+        seconds = (now - self.since) / (self.n_done - self.jobs) * left
+        return f"about {duration(seconds)} left" if left > 0 else ""
+
+
+def _arms_table(outcome: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
+    """A row for each of some arms with results, a column for the mean and the spread of each task."""
     tasks = list(outcome["tasks"])
     rows = []
-    for name, arm in outcome["arms"].items():
+    for name, own_results in arms.items():
+        arm, results = outcome["arms"][name], own_results["results"]
         cells = []
         for task in tasks:
-            own = arm["results"].get(task)
+            own = results.get(task)
             spread = "" if own is None or own["sd"] is None else f" +- {number(own['sd'])}"
             cells.append("" if own is None else f"{number(own['mean'])}{spread}")
         rows.append(

@@ -17,6 +17,8 @@ from mtl.recipe.specs import OPTIMIZERS, SCHEDULES, SHARING, WEIGHTINGS, Sharing
 from mtl.registry import Registry
 
 PLACE = "--arms"
+MOST_NAMED = 10
+"""Most tasks that an error names."""
 SEPARATE = ("model.towers=per_task", "model.sharing={kind: none}", "weighting={kind: sum}")
 """Networks that share nothing: towers of their own on the same batches, with the sum of the losses."""
 
@@ -95,7 +97,12 @@ def frozen(recipe: Recipe, facts: Facts) -> Arm:
 
 def sterile(recipe: Recipe, task: str) -> Arm:
     if task not in recipe.tasks:
-        raise UserError(PLACE, f"no task {quoted(task)}{did_you_mean(task, recipe.tasks)}")
+        todo = f"its tasks are {', '.join(list(recipe.tasks)[:MOST_NAMED])}" + (
+            ", ..." if len(recipe.tasks) > MOST_NAMED else ""
+        )
+        raise UserError(
+            PLACE, f"the recipe has no task {quoted(task)}{did_you_mean(task, recipe.tasks)}", todo
+        )
     others = [other for other in recipe.tasks if other != task]
     if not others:
         raise UserError(PLACE, "'sterile' permutes the labels of other tasks, and there is one task")

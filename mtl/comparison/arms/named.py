@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from mtl.comparison.arms.arm import Arm, Facts, changed
 from mtl.comparison.arms.made import (
@@ -20,14 +21,44 @@ from mtl.comparison.arms.made import (
     sterile,
     trees,
 )
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.comparison.plan import require_comparable
+from mtl.errors import UserError, did_you_mean, quoted, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import SHARING
+from mtl.recipe.text.overrides import COMMAND_LINE
+
+DEFAULT = ("single", "hard", "sharing")
 
 
 def default_arms(recipe: Recipe, facts: Facts) -> list[str]:
     """The arms that are compared unless the user names others."""
-    return ["single", "hard", "sharing", f"sterile:{facts.scarcest}"]
+    return [*DEFAULT, f"sterile:{facts.scarcest}"]
+
+
+def require_arms(recipe: Recipe, texts: Sequence[str]) -> None:
+    """Refuse arms that nothing but the recipe is needed to refuse, before the data are read.
+
+    Raises:
+        UserError: an arm is unknown, or its settings are wrong.
+    """
+    for text in texts:
+        if text not in _SIMPLE:
+            _other(recipe, text)
+
+
+def require_predictions(predictions: Mapping[str, str], taken: Sequence[str]) -> None:
+    """Refuse predictions from elsewhere whose name is taken or whose file does not exist.
+
+    Raises:
+        UserError: see above.
+    """
+    for name, path in predictions.items():
+        if name in taken:
+            raise UserError(
+                "--predictions", f"there is an arm {quoted(name)} already", "give them another name"
+            )
+        if not Path(path).is_file():
+            raise UserError(f"--predictions {name}", f"there is no file {quoted(path)}")
 
 
 def arms_of(recipe: Recipe, texts: Sequence[str], facts: Facts) -> list[Arm]:
@@ -79,9 +110,30 @@ def _distinct(recipe: Recipe, arms: list[Arm]) -> list[Arm]:
 
 
 def _arm(recipe: Recipe, text: str, facts: Facts) -> Arm:
+    return _SIMPLE[text](recipe, facts) if text in _SIMPLE else _other(recipe, text)
+
+
+def _other(recipe: Recipe, text: str) -> Arm:
+    """An arm with settings of its own.
+
+    Raises:
+        UserError: the place of an error is --arms, unless it is a file.
+    """
+    try:
+        arm = _with_settings(recipe, text)
+        require_comparable(changed(arm.recipe or recipe, arm.changes))
+    except UserError as error:
+        raise_all(
+            [
+                type(e)(PLACE, e.what, e.todo, path=e.path) if e.place == COMMAND_LINE else e
+                for e in error.errors
+            ]
+        )
+    return arm
+
+
+def _with_settings(recipe: Recipe, text: str) -> Arm:
     name, colon, rest = text.partition(":")
-    if text in _SIMPLE:
-        return _SIMPLE[text](recipe, facts)
     if name == "sterile" and colon:
         return sterile(recipe, rest)
     if name == "sharing" and colon:

@@ -52,12 +52,14 @@ class Arm:
         values: task -> the metric per seed, None where it is undefined; one value if it stands for all seeds.
         replicates: task -> (seeds, R), the metric on R resamples of the test rows, the same in all arms.
         control: the sterile arm of a candidate; the only control if not given.
+        what: what the arm is, for the headline; its name if not given.
     """
 
     role: Role
     values: Mapping[str, Sequence[float | None]]
     replicates: Mapping[str, Sequence[Sequence[float]] | Array] = field(default_factory=dict)
     control: str | None = None
+    what: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against another on one task, with its sentence."""
+    """One arm against another on one task, with its sentence and the details of it."""
 
     arm: str
     against: str
     task: str
     verdict: Verdict
     words: str
+    details: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """The entry of compare.json; differences and intervals are oriented, so that + is better."""
@@ -114,6 +117,7 @@ class Comparison:
             "p_adjusted": v.p_adjusted,
             "verdict": v.verdict,
             "words": self.words,
+            "details": list(self.details),
             "sd": d.sd,
             "se_rows": d.se_rows,
             "correlation": d.correlation,
@@ -150,7 +154,13 @@ class Bench:
         return found
 
     def compared(self, arm: str, against: Mapping[str, str], n_arms: int = 1) -> dict[str, Comparison]:
-        """Task -> the comparison of an arm with another one, which may differ from task to task."""
+        """Task -> the comparison of an arm with another one, which may differ from task to task.
+
+        Args:
+            arm: the arm.
+            against: task -> the other arm.
+            n_arms: the candidates that the arm is one of; if there are several, none is called better by these seeds.
+        """
         differences: dict[str, Difference] = {}
         for name, task in self.tasks.items():
             other = against.get(name)
@@ -163,17 +173,14 @@ class Bench:
             name: {a: tuple(collapses[name][a]) for a in (arm, against[name]) if a in collapses[name]}
             for name in differences
         }
-        judged = verdicts(differences, {n: t.margin for n, t in self.tasks.items()}, broken, n_arms)
-        return {
-            name: Comparison(
-                arm,
-                against[name],
-                name,
-                verdict,
-                sentence(name, arm, against[name], self.tasks[name].measure, verdict, self.fresh),
-            )
-            for name, verdict in judged.items()
-        }
+        margins = {n: t.margin for n, t in self.tasks.items()}
+        judged = verdicts(differences, margins, broken, n_arms, chosen=n_arms > 1)
+        found = {}
+        for name, verdict in judged.items():
+            measure, other = self.tasks[name].measure, against[name]
+            words, details = sentence(name, arm, other, measure, verdict, self.fresh)
+            found[name] = Comparison(arm, other, name, verdict, words, tuple(details))
+        return found
 
     def spreads(self) -> dict[str, float]:
         """Task -> the standard deviation over seeds within arms, pooled."""

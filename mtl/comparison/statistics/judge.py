@@ -8,7 +8,16 @@ from typing import Any
 from mtl.comparison.statistics.arms import Arm, Bench, Comparison, Pairs, Task
 from mtl.comparison.statistics.delta_m import DeltaM, delta_m
 from mtl.comparison.statistics.leading import Rounds, compare_all, control_of, fresh_bench, transfers
-from mtl.comparison.statistics.verdicts import BETTER, CANNOT_TELL, EQUIVALENT, IDENTICAL, WORSE
+from mtl.comparison.statistics.verdicts import (
+    AHEAD,
+    BETTER,
+    CANNOT_TELL,
+    EQUIVALENT,
+    IDENTICAL,
+    SUPERIOR,
+    WORSE,
+)
+from mtl.comparison.statistics.words import gain
 
 SCOPE = "The intervals cover other seeds{rows}. They do not cover other training rows."
 ROWS, NO_ROWS = " and new test rows like these", ", on these test rows"
@@ -18,13 +27,23 @@ EXPLORATORY = (
 )
 INTERIM = "Interim: {n} of the {maximum} seeds that were set before; only all of them decide."
 HELPS = {
-    BETTER: "helps",
-    WORSE: "hurts",
-    EQUIVALENT: "makes no difference that matters to",
-    IDENTICAL: "changes nothing in",
-    CANNOT_TELL: "is not shown to help or to hurt",
+    BETTER: "helps {}",
+    AHEAD: "is ahead on {}, not yet confirmed",
+    WORSE: "hurts {}",
+    EQUIVALENT: "makes no difference that matters to {}",
+    IDENTICAL: "changes nothing in {}",
+    CANNOT_TELL: "is not shown to help or to hurt {}",
 }
-"""Verdict -> what an arm does to its tasks."""
+"""Verdict -> what the leading arm does to its tasks."""
+IS = {
+    BETTER: "is better on {}",
+    AHEAD: "is ahead on {}, not yet confirmed",
+    WORSE: "is worse on {}",
+    EQUIVALENT: "is equivalent on {}",
+    IDENTICAL: "is identical on {}",
+    CANNOT_TELL: "cannot be told apart on {}",
+}
+"""Verdict -> what any other arm is, against what it is compared with."""
 
 
 def judge(
@@ -44,8 +63,8 @@ def judge(
 
     Each candidate is compared with the baseline and with its control, each control and reference with the baseline.
     Verdicts are corrected over tasks, and those of candidates against the baseline or a control also for the number of
-    candidates. Of several candidates the best one leads; it is called better only by the fresh seeds of `confirmed`,
-    and then by these alone.
+    candidates. Of several candidates the best one leads; one that looks better is `ahead`. The leading one is called
+    `better` only by the fresh seeds of `confirmed`, and then by these alone.
 
     Args:
         tasks: task -> metric, direction, margin, weight.
@@ -77,7 +96,7 @@ def judge(
     when = [EXPLORATORY.format(looks=looks)] if exploratory else []
     if not exploratory and maximum is not None and len(seeds) < maximum:
         when = [INTERIM.format(n=len(seeds), maximum=maximum)]
-    return parts | {"summary": _summary(parts, rounds.lead, numbers, bench, when)}
+    return parts | {"summary": _summary(parts, rounds, numbers, bench, when)}
 
 
 def _parts(bench: Bench, rounds: Rounds, numbers: Mapping[str, DeltaM]) -> dict[str, Any]:
@@ -86,7 +105,10 @@ def _parts(bench: Bench, rounds: Rounds, numbers: Mapping[str, DeltaM]) -> dict[
     leads = rounds.lead is not None and (n > 1 or rounds.is_confirmed)
     return {
         "comparisons": [c.plain() for c in rounds.all],
-        "tasks_verdict": {name: _of_task(c, rounds.is_final) for name, c in rounds.chosen.items()},
+        "tasks_verdict": {
+            name: {"arm": c.arm, "verdict": c.verdict.verdict, "sentence": c.words}
+            for name, c in rounds.chosen.items()
+        },
         "transfer": _transfer(bench, rounds),
         "delta_m": _plain_delta_m(numbers),
         "leading": _leading(str(rounds.lead), n, rounds) if leads else None,
@@ -113,18 +135,9 @@ def _transfer(bench: Bench, rounds: Rounds) -> dict[str, dict[str, Any]]:
     return {n: {"claimed": t.claimed, "size": t.size, "sentence": t.sentence} for n, t in found.items()}
 
 
-def _of_task(comparison: Comparison, is_final: bool) -> dict[str, str]:
-    """The verdict of a task: that of the leading arm, which several candidates have to have confirmed."""
-    c, verdict, words = comparison, comparison.verdict.verdict, comparison.words
-    if verdict == BETTER and not is_final:
-        verdict = CANNOT_TELL
-        words = f"{words}; {c.arm} leads, and is called better once fresh seeds confirm it"
-    return {"arm": c.arm, "verdict": verdict, "sentence": words}
-
-
 def _leading(lead: str, n: int, rounds: Rounds) -> dict[str, Any]:
     """The best of several arms."""
-    gains = [name for name, c in rounds.chosen.items() if c.verdict.verdict == BETTER]
+    gains = [name for name, c in rounds.chosen.items() if c.verdict.verdict in SUPERIOR]
     on = f" on {_listed(gains)}" if gains else ""
     if rounds.is_confirmed:
         first = f"{lead} was the best of {n} candidate arms" if n > 1 else f"{lead} was run again"
@@ -133,7 +146,7 @@ def _leading(lead: str, n: int, rounds: Rounds) -> dict[str, Any]:
     elif gains:
         text = (
             f"{lead} leads {n} candidate arms{on}, corrected for their number; the best of many looks better than it "
-            f"is, so that it is called better once fresh seeds confirm it"
+            f"is, so that fresh seeds have to confirm it: the same command with --confirm"
         )
     else:
         text = f"{lead} leads {n} candidate arms, but no more than the best of {n} equal arms would"
@@ -152,11 +165,10 @@ def _delta_m(bench: Bench, arm: str, baseline: Mapping[str, str]) -> DeltaM:
 
 
 def _plain_delta_m(numbers: Mapping[str, DeltaM]) -> dict[str, Any] | None:
-    """Arm -> delta_m and its sentence; None where it is refused for every arm."""
+    """Arm -> delta_m and its sentence, which says why it is refused; None without arms."""
     return {
         arm: {"by_score": m.by_score, "by_error": m.by_error, "sentence": m.sentence(arm)}
         for arm, m in numbers.items()
-        if m.reason is None
     } or None
 
 
@@ -170,25 +182,53 @@ def _collapsed(bench: Bench) -> dict[str, list[dict[str, Any]]]:
 
 
 def _summary(
-    parts: Mapping[str, Any], lead: str | None, numbers: Mapping[str, DeltaM], bench: Bench, when: list[str]
+    parts: Mapping[str, Any], rounds: Rounds, numbers: Mapping[str, DeltaM], bench: Bench, when: list[str]
 ) -> list[str]:
     """What a reader takes home, sentence by sentence; the first one is the answer."""
-    by_verdict: dict[str, list[str]] = {}
-    for task, each in parts["tasks_verdict"].items():
-        by_verdict.setdefault(each["verdict"], []).append(task)
-    said = [f"{does} {_listed(by_verdict[v])}" for v, does in HELPS.items() if v in by_verdict]
-    lines = [f"{lead} {_listed(said)}." if said else "No arm shares, so that there is no verdict.", *when]
+    lead = rounds.lead
+    said = _by_verdict(bench, rounds.chosen, HELPS, (AHEAD,))
+    what = "" if lead is None else bench.arms[lead].what or lead
+    lines = [
+        f"{what} {'; it '.join(said)}." if said else "No arm shares, so that there is no verdict.",
+        *when,
+    ]
     if parts["leading"] is not None:
         lines.append(f"{parts['leading']['sentence']}.")
     lines += [f"{each['sentence']}." for each in parts["tasks_verdict"].values()]
     lines += [f"{each['sentence']}." for each in parts["transfer"].values() if each["claimed"]]
-    if lead is not None:
+    lines += _of_others(bench, rounds)
+    if lead is not None and numbers[lead].reason is None:
         lines.append(f"{numbers[lead].sentence(lead)}.")
     for arm, runs in parts["collapsed"].items():
         runs_named = _listed([f"seed {run['seed']} ({run['task']})" for run in runs])
         lines.append(f"{arm} collapsed on {runs_named}.")
     rows = any(c["se_rows"] is not None for c in parts["comparisons"])
     lines.append(SPLITS if bench.pairs.resampled else SCOPE.format(rows=ROWS if rows else NO_ROWS))
+    return lines
+
+
+def _by_verdict(
+    bench: Bench, compared: Mapping[str, Comparison], said: Mapping[str, str], sized: Sequence[str]
+) -> list[str]:
+    """What is said of the tasks with each verdict; those with a verdict in `sized` come with their difference."""
+    tasks: dict[str, list[str]] = {}
+    for name, c in compared.items():
+        verdict = c.verdict.verdict
+        size = f" ({gain(bench.tasks[name].measure, c.verdict.difference)})" if verdict in sized else ""
+        tasks.setdefault(verdict, []).append(f"{name}{size}")
+    return [text.format(_listed(tasks[verdict])) for verdict, text in said.items() if verdict in tasks]
+
+
+def _of_others(bench: Bench, rounds: Rounds) -> list[str]:
+    """A sentence for each further arm that is no control: how it compares with the baseline."""
+    others = {arm: own for arm, own in rounds.to_baseline.items() if arm != rounds.lead}
+    others |= {arm: own for arm, own in rounds.others.items() if bench.arms[arm].role == "reference"}
+    lines = []
+    for arm, own in others.items():
+        against = _listed(list(dict.fromkeys(c.against for c in own.values())))
+        said = _by_verdict(bench, own, IS, (*SUPERIOR, WORSE))
+        if said:
+            lines.append(f"Against {against}, {arm} {'; it '.join(said)}.")
     return lines
 
 

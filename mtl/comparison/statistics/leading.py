@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mtl.comparison.statistics.arms import Arm, Bench, Comparison, Pairs
 from mtl.comparison.statistics.correction import corrected
 from mtl.comparison.statistics.power import ALPHA
-from mtl.comparison.statistics.verdicts import BETTER, WORSE, Verdict
+from mtl.comparison.statistics.verdicts import SUPERIOR, WORSE, Verdict
 from mtl.comparison.statistics.words import Measure
 
 
@@ -88,7 +88,7 @@ def transfers(
             text = f"{task}: no transfer is claimed without a sterile arm (the other tasks' labels permuted)"
             found[task] = Transfer(False, None, text)
             continue
-        both = all(v.verdict == BETTER for v in (single, to_sterile[task])) and adjusted[task] <= ALPHA
+        both = all(v.verdict in SUPERIOR for v in (single, to_sterile[task])) and adjusted[task] <= ALPHA
         found[task] = _told(
             (task, arm, sterile),
             (single, to_sterile[task]),
@@ -119,9 +119,11 @@ def _told(
         of = f"{task}: the other tasks' labels help {arm} by {shown}, the smaller of its gains"
         return Transfer(True, size, f"{of} over the single and the sterile arm{noise}")
     if both:
-        return Transfer(False, None, f"{task}: {arm} leads both arms; fresh seeds have to confirm it{noise}")
+        return Transfer(
+            False, None, f"{task}: {arm} is ahead of both arms; fresh seeds have to confirm it{noise}"
+        )
     arms = (("the single arm", single), ("the sterile arm", control))
-    missing = [name for name, v in arms if v.verdict != BETTER]
+    missing = [name for name, v in arms if v.verdict not in SUPERIOR]
     reason = f"is not shown to be better than {' and '.join(missing)}"
     if not missing:
         reason = "beats each of both arms, but not both at once after the correction for tasks"

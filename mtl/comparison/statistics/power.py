@@ -13,6 +13,8 @@ from mtl.console import counted
 POWER, ALPHA = 0.8, 0.05
 MOST_SEEDS = 50
 """More further seeds than this are not counted out; `MOST_SEEDS + 1` stands for them."""
+ENOUGH = 10
+"""A number of seeds that a plan of fewer is set beside."""
 UNSURE = 0.8
 """The level of the interval of s from which the range of further seeds comes."""
 FARTHEST = 35.0
@@ -137,9 +139,12 @@ def plan_lines(
         return ["One seed shows the difference and no verdict: a spread needs two seeds or more."]
     d = detectable(k, n_tasks=len(margins), n_arms=n_arms)
     family = [counted(n, what) for n, what in ((len(margins), "task"), (n_arms, "candidate arm")) if n > 1]
+    corrected = f", corrected for {' and '.join(family)}" if family else ""
+    more = detectable(ENOUGH, n_tasks=len(margins), n_arms=n_arms)
     lines = [
-        f"{counted(k, 'seed')} find a difference of {d:.2f} times the spread of the paired differences in 80% of "
-        f"comparisons" + (f", corrected for {' and '.join(family)}." if family else ".")
+        f"{counted(k, 'seed')} find a difference in {POWER:.0%} of comparisons if it is {_times(d)} times as large as "
+        f"it varies from seed to seed{corrected}"
+        + (f"; with {ENOUGH} seeds, {_times(more)} times is enough." if k < ENOUGH else ".")
     ]
     for task, margin in margins.items():
         spread = (spreads or {}).get(task)
@@ -154,6 +159,10 @@ def plan_lines(
             lines.append(f"{task}: {_margin_needed(k, margin, ALPHA / (len(margins) * n_arms))}")
     lines.append("Noise of the test rows comes on top; it does not fall with more seeds.")
     return lines
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f}" if factor < 10 else f"{factor:.0f}"
 
 
 def _margin_needed(k: int, margin: float, alpha: float) -> str:

@@ -13,13 +13,16 @@ from mtl.comparison.statistics.differences import Difference
 from mtl.comparison.statistics.paired import Array
 from mtl.comparison.statistics.power import ALPHA, further_seeds, rows_factor
 
-BETTER, WORSE, EQUIVALENT, CANNOT_TELL, IDENTICAL = (
+BETTER, AHEAD, WORSE, EQUIVALENT, CANNOT_TELL, IDENTICAL = (
     "better",
+    "ahead",
     "worse",
     "equivalent",
     "cannot tell",
     "identical",
 )
+"""`ahead` is `better` by seeds among which the arm was chosen from several, so that fresh seeds have to confirm it."""
+SUPERIOR = (BETTER, AHEAD)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Verdict:
 
     Args:
         difference: the numbers.
-        verdict: `better`, `worse`, `equivalent`, `cannot tell` or `identical`.
+        verdict: `better`, `ahead`, `worse`, `equivalent`, `cannot tell` or `identical`.
         p_adjusted: the two-sided p-value, corrected for tasks and arms; None without pairs.
         margin: the largest difference that does not matter, in the metric's unit; None if there is none.
         within_margin: whether the difference is shown to be smaller than the margin; it can be `better` all the same.
@@ -71,6 +74,7 @@ def verdicts(
     margins: Mapping[str, float | None] | None = None,
     collapsed: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None,
     n_arms: int = 1,
+    chosen: bool = False,
 ) -> dict[str, Verdict]:
     """The verdict of each task, corrected for the number of tasks and of candidate arms.
 
@@ -82,6 +86,7 @@ def verdicts(
         margins: task -> the largest difference that does not matter, in the metric's unit.
         collapsed: task -> arm -> the seeds on which it collapsed, where these are not all seeds.
         n_arms: candidate arms that are compared with the same baseline.
+        chosen: whether the arm is one of several and these seeds choose among them: `ahead` stands for `better` then.
 
     Raises:
         ValueError: a margin is not positive.
@@ -94,7 +99,7 @@ def verdicts(
     p_alike = [_p_equivalent(d, of_margin[task], broken[task]) for task, d in differences.items()]
     both = zip(differences.items(), corrected(p, n_arms), corrected(p_alike, n_arms), strict=True)
     return {
-        task: _verdict(d, q, q_alike, of_margin[task], broken[task], len(differences), n_arms)
+        task: _verdict(d, q, q_alike, of_margin[task], broken[task], len(differences), n_arms, chosen)
         for (task, d), q, q_alike in both
     }
 
@@ -115,6 +120,7 @@ def _verdict(
     broken: dict[str, tuple[int, ...]],
     n_tasks: int,
     n_arms: int,
+    chosen: bool,
 ) -> Verdict:
     d = difference.difference
     if d is None or difference.n_seeds < 2 or broken:
@@ -123,6 +129,8 @@ def _verdict(
         verdict = IDENTICAL
     else:
         verdict = str(decided(np.asarray(d), np.asarray(p), np.asarray(p_alike)))
+    if verdict == BETTER and chosen:
+        verdict = AHEAD
     alpha = ALPHA * (difference.p / p if difference.p and difference.p < p < 1 else 1 / (n_tasks * n_arms))
     target, seeds, rows = None, None, None
     if verdict == CANNOT_TELL and not broken:
@@ -132,7 +140,7 @@ def _verdict(
         verdict=verdict,
         p_adjusted=None if difference.p is None else p,
         margin=margin,
-        within_margin=verdict in (BETTER, WORSE, EQUIVALENT) and p_alike <= ALPHA,
+        within_margin=verdict in (*SUPERIOR, WORSE, EQUIVALENT) and p_alike <= ALPHA,
         collapsed=broken,
         target=target,
         seeds_needed=seeds,

@@ -9,7 +9,15 @@ from mtl.comparison.statistics.correction import name_of_correction
 from mtl.comparison.statistics.delta_m import is_share
 from mtl.comparison.statistics.differences import Difference, Interval
 from mtl.comparison.statistics.power import ALPHA, MOST_SEEDS, POWER
-from mtl.comparison.statistics.verdicts import BETTER, CANNOT_TELL, EQUIVALENT, IDENTICAL, WORSE, Verdict
+from mtl.comparison.statistics.verdicts import (
+    AHEAD,
+    CANNOT_TELL,
+    EQUIVALENT,
+    IDENTICAL,
+    SUPERIOR,
+    WORSE,
+    Verdict,
+)
 from mtl.console import counted
 
 NEW_ROWS, SAME_ROWS = "new rows", "another seed, this test set"
@@ -63,8 +71,8 @@ class Measure:
 
 def sentence(
     task: str, arm: str, against: str, measure: Measure, verdict: Verdict, fresh: bool = False
-) -> str:
-    """A verdict as one sentence in the metric's own units.
+) -> tuple[str, list[str]]:
+    """A verdict as one short sentence in the metric's own units, and its details, each a clause.
 
     Args:
         task: its name.
@@ -76,12 +84,23 @@ def sentence(
     """
     d = verdict.difference
     if d.difference is None:
-        return f"{task}: cannot tell whether {arm} differs from {against}: no seed has a value for both"
-    said = f"{task}: {_claim(arm, against, measure, verdict)}"
-    notes = [*_ranges(measure, verdict), *_notes(arm, against, d, fresh)]
-    if verdict.verdict == CANNOT_TELL:
-        said += _why(verdict)
-    return said + (f" ({'; '.join(notes)})" if notes else "") + _advice(measure, verdict)
+        return f"{task}: cannot tell {arm} from {against}: no seed has a value for both", []
+    why = _why(verdict) if verdict.verdict == CANNOT_TELL else []
+    ranges, notes = _ranges(measure, verdict), _notes(arm, against, d, fresh)
+    return f"{task}: {_claim(arm, against, measure, verdict)}", [
+        *why,
+        *ranges,
+        *notes,
+        *_advice(measure, verdict),
+    ]
+
+
+def gain(measure: Measure, d: Difference) -> str:
+    """A difference with its sign and unit, as `+0.35 points`; empty without pairs."""
+    if d.difference is None:
+        return ""
+    shown = measure.with_unit(d.difference, measure.decimals(_scale(d)))
+    return f"+{shown}" if d.difference > 0 else shown
 
 
 def new_rows(d: Difference) -> str:
@@ -101,10 +120,10 @@ def _claim(arm: str, against: str, measure: Measure, verdict: Verdict) -> str:
         level = measure.level(d.mean, n)
         name = measure.metric.replace("_", " ")
         return f"{arm} and {against} have the same {name} on every seed ({level} on average)"
-    if verdict.verdict in (BETTER, WORSE):
-        sign = 1 if verdict.verdict == BETTER else -1
+    if verdict.verdict in (*SUPERIOR, WORSE):
+        sign = 1 if verdict.verdict in SUPERIOR else -1
         but = ", but within the margin," if verdict.within_margin else ""
-        head = f"{arm} is {verdict.verdict} than {against}{but} by"
+        head = f"{arm} is {verdict.verdict} {'of' if verdict.verdict == AHEAD else 'than'} {against}{but} by"
         return f"{head} {measure.amount(sign * d.difference, n)} {levels}{_interval(measure, d, n, sign)}"
     shown = measure.plain(d.difference, n)
     plus = "+" if d.difference > 0 and shown.strip("0.") else ""
@@ -113,7 +132,7 @@ def _claim(arm: str, against: str, measure: Measure, verdict: Verdict) -> str:
         assert verdict.margin is not None
         margin = measure.with_unit(verdict.margin, measure.decimals(verdict.margin))
         return f"{arm} and {against} are equivalent within {margin}: {size}"
-    return f"cannot tell whether {arm} is better or worse than {against}: {size}"
+    return f"cannot tell {arm} from {against}: {size}"
 
 
 def _scale(d: Difference) -> float:
@@ -134,14 +153,15 @@ def _from_to(measure: Measure, interval: Interval, n: int, sign: int) -> str:
 
 
 def _ranges(measure: Measure, verdict: Verdict) -> list[str]:
-    """The interval over seeds alone, and the correlation of the pairs."""
-    d, notes = verdict.difference, []
+    """The interval over seeds alone, where it looks different."""
+    d = verdict.difference
     n, sign = measure.decimals(_scale(d)), -1 if verdict.verdict == WORSE else 1
-    if d.interval_seeds is not None and new_rows(d) == NEW_ROWS:
-        notes.append(f"{_from_to(measure, d.interval_seeds, n, sign)} for {SAME_ROWS}")
-    if d.correlation is not None:
-        notes.append(f"correlation of the pairs {d.correlation:.2f}")
-    return notes
+    if d.interval is None or d.interval_seeds is None or new_rows(d) != NEW_ROWS:
+        return []
+    of_seeds = _from_to(measure, d.interval_seeds, n, sign)
+    if of_seeds == _from_to(measure, d.interval, n, sign):
+        return []
+    return [f"for {SAME_ROWS}: {of_seeds}"]
 
 
 def _notes(arm: str, against: str, d: Difference, fresh: bool) -> list[str]:
@@ -160,30 +180,34 @@ def _notes(arm: str, against: str, d: Difference, fresh: bool) -> list[str]:
     return notes
 
 
-def _why(verdict: Verdict) -> str:
+def _why(verdict: Verdict) -> list[str]:
     """Why a difference that looks large is no verdict."""
     if verdict.collapsed:
         parts = [
             f"{arm} collapsed on {'seed' if len(seeds) == 1 else 'seeds'} {_listed(seeds)}"
             for arm, seeds in verdict.collapsed.items()
         ]
-        return "; " + " and ".join(parts)
+        return [" and ".join(parts)]
     p = verdict.difference.p
     if p is not None and p <= ALPHA and verdict.n_tasks * verdict.n_arms > 1:
         many = [counted(n, what) for n, what in ((verdict.n_tasks, "task"), (verdict.n_arms, "arm")) if n > 1]
         method = name_of_correction(verdict.n_tasks) if verdict.n_tasks > 1 else "Bonferroni"
-        return f"; chance alone gives as much among {' and '.join(many)} ({method})"
-    return ""
+        return [f"chance alone gives as much among {' and '.join(many)} ({method})"]
+    return []
 
 
-def _advice(measure: Measure, verdict: Verdict) -> str:
+def _advice(measure: Measure, verdict: Verdict) -> list[str]:
     """What would tell: more seeds, or more rows."""
     if verdict.target is None or (verdict.seeds_needed is None and verdict.rows_needed is None):
-        return ""
+        return []
     size = measure.amount(verdict.target, measure.decimals(verdict.target))
     if verdict.rows_needed is not None:
-        times = f"about {verdict.rows_needed:.1f} times as many" if verdict.rows_needed < 1000 else "far more"
-        return f"; more seeds cannot tell a difference of {size}, {times} test rows can"
+        times = (
+            f"about {_rounded(verdict.rows_needed)} times as many"
+            if verdict.rows_needed < 1000
+            else "far more"
+        )
+        return [f"more seeds cannot tell a difference of {size}, {times} test rows can"]
     low, high = verdict.seeds_needed or (0, 0)
     if low > MOST_SEEDS:
         range_ = f"more than {MOST_SEEDS}"
@@ -191,7 +215,12 @@ def _advice(measure: Measure, verdict: Verdict) -> str:
         end = f"more than {MOST_SEEDS}" if high > MOST_SEEDS else str(high)
         range_ = str(low) if low == high else f"{low} to {end}"
     seeds = "seed" if range_ == "1" else "seeds"
-    return f"; a true difference of {size} needs {range_} further {seeds} to be found with {POWER:.0%} power"
+    return [f"a true difference of {size} needs {range_} further {seeds} to be found with {POWER:.0%} power"]
+
+
+def _rounded(times: float) -> str:
+    """A rough factor: two digits below ten, one from there on."""
+    return f"{times:.2g}" if times < 10 else f"{float(f'{times:.1g}'):,.0f}"
 
 
 def _listed(seeds: tuple[int, ...]) -> str:

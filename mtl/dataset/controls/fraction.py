@@ -45,7 +45,9 @@ def thinned(
             rows = splits[split][there[splits[split]]]
             stays = kept(targets[rows], has_classes, fraction, seed, f"fraction/{task}/{split}")
             left[rows] = stays
-            said.append(f"{np.count_nonzero(stays):,} of {counted(len(rows), 'label')} of {split}")
+            least = " (one of each class stays)" if has_classes else " (one stays)"
+            raised = least if _is_raised(targets[rows], has_classes, fraction) else ""
+            said.append(f"{np.count_nonzero(stays):,} of {counted(len(rows), 'label')} of {split}{raised}")
     return left, f"task {quoted(task)}: data.label_fraction keeps {' and '.join(said)}"
 
 
@@ -72,6 +74,12 @@ def kept(targets: Array, has_classes: bool, fraction: float, seed: int, stream: 
         has = targets[in_order] == 1
         stays[in_order[has.argmax(axis=0)[has.any(axis=0)]]] = True
     return stays
+
+
+def _is_raised(targets: Array, has_classes: bool, fraction: float) -> bool:
+    """Whether a class would have no label by the fraction alone."""
+    sizes = np.bincount(_strata(targets)) if has_classes else np.array([len(targets)])
+    return bool((np.floor(fraction * sizes[sizes > 0] + 0.5) < 1).any())
 
 
 def _strata(targets: Array) -> npt.NDArray[np.int64]:

@@ -11,7 +11,9 @@ from mtl.report.charts.marks import Figure, Scale, cut, range_of, shown, tick_te
 Interval = tuple[float, float]
 FARTHEST = 1.5
 """How far a margin is drawn at most, as a multiple of the farthest end, so that it leaves room for the differences."""
-MOST_LETTERS = 60
+LABELS = 140.0
+"""Pixels on the left for the names of arms and their verdicts, so that nothing is drawn through them."""
+MOST_LETTERS = 44
 """Most letters of the line below an axis."""
 
 
@@ -20,9 +22,10 @@ class Difference:
     """One comparison of an arm; + is better.
 
     Args:
-        arm: its name, and what it is compared with if that is not clear.
+        arm: its name.
         interval: over rows and seeds together.
         interval_seeds: over seeds alone.
+        against: what it is compared with, if that is not the baseline.
     """
 
     arm: str
@@ -30,6 +33,12 @@ class Difference:
     interval: Interval | None
     interval_seeds: Interval | None
     verdict: str
+    against: str = ""
+
+    @property
+    def name(self) -> str:
+        """The arm, and what it is compared with if that is not the baseline."""
+        return f"{self.arm}, against {self.against}" if self.against else self.arm
 
 
 def strip(
@@ -97,15 +106,15 @@ def differences(task: str, measure: str, found: Sequence[Difference], margin: fl
         measure: what the difference is of, below the axis.
         margin: differences within it count as equivalent.
     """
-    row, top, width = 46.0, 30.0, 360.0
-    label = "; ".join(f"{one.arm}: {shown(one.difference)}, {one.verdict}" for one in found)
+    row, top, width = 48.0, 30.0, 440.0
+    label = "; ".join(f"{one.name}: {shown(one.difference)}, {one.verdict}" for one in found)
     figure = Figure(f"{task}, {measure}: {label}", width=width)
     ends = [0.0, *(one.difference for one in found)]
     ends += [end for one in found for pair in (one.interval, one.interval_seeds) if pair for end in pair]
     shown_margin = min(margin or 0.0, FARTHEST * max(map(abs, ends)) or math.inf)
     if margin is not None:
         ends += [-shown_margin, shown_margin]
-    x = Scale(*range_of(ends), 12, width - 12)
+    x = Scale(*range_of(ends), LABELS, width - 12)
     bottom = top + row * len(found)
     if margin is not None:
         figure.add(
@@ -129,13 +138,23 @@ def differences(task: str, measure: str, found: Sequence[Difference], margin: fl
 
 def _compared(figure: Figure, x: Scale, y: float, one: Difference) -> None:
     """The row of one arm."""
-    figure.text(x.start, y + 9, cut(one.arm, 40), "arm", "start")
-    figure.text(x.end, y + 9, one.verdict, f"arm verdict-{one.verdict.replace(' ', '-')}", "end")
-    for pair, css, lift in ((one.interval, "interval", 0.0), (one.interval_seeds, "interval seeds", 8.0)):
+    lines = [(one.arm, "arm"), *([(f"against {one.against}", "arm")] if one.against else [])]
+    lines.append((one.verdict, f"arm verdict-{one.verdict.replace(' ', '-')}"))
+    for k, (text, css) in enumerate(lines):
+        figure.text(0, y + (12 if len(lines) == 3 else 18) + 13 * k, cut(text, 22), css, "start")
+    of_seeds = None if _alike(x, one.interval, one.interval_seeds) else one.interval_seeds
+    for pair, css, lift in ((one.interval, "interval", 0.0), (of_seeds, "interval seeds", 8.0)):
         if pair is not None:
             name = "rows and seeds" if lift == 0 else "seeds alone"
-            title = f"{one.arm}, {name}: {shown(pair[0])} to {shown(pair[1])}"
+            title = f"{one.name}, {name}: {shown(pair[0])} to {shown(pair[1])}"
             at = y + 22 + lift
             figure.add("line", "", title, css=css, x1=x(pair[0]), x2=x(pair[1]), y1=at, y2=at)
-    title = f"{one.arm}: {shown(one.difference)}"
+    title = f"{one.name}: {shown(one.difference)}"
     figure.add("circle", "", title, css="dot result", cx=x(one.difference), cy=y + 22, r=5)
+
+
+def _alike(x: Scale, interval: Interval | None, other: Interval | None) -> bool:
+    """Whether two intervals look the same, to a pixel."""
+    if interval is None or other is None:
+        return False
+    return all(abs(x(a) - x(b)) < 1 for a, b in zip(interval, other, strict=True))

@@ -10,7 +10,7 @@ from mtl.runs.record import Count, Shape, Word
 
 Text = Annotated[str, Field(max_length=10_000)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
-Verdict = Literal["better", "worse", "equivalent", "cannot tell", "identical"]
+Verdict = Literal["better", "ahead", "worse", "equivalent", "cannot tell", "identical"]
 
 
 class RecipeFacts(Shape):
@@ -85,6 +85,7 @@ class Comparison(Shape):
     p_adjusted: float | None
     verdict: Verdict
     words: Text
+    details: list[Text] = []
     n_seeds: Count
     sd: float | None
     se_rows: float | None
@@ -122,6 +123,19 @@ class Leading(Shape):
     arm: Word
     confirmed: bool
     sentence: Text
+
+
+class FreshArm(Shape):
+    """The results of an arm on fresh seeds."""
+
+    results: dict[Word, ArmResult]
+
+
+class Confirmation(Shape):
+    """The seeds that were run after the leading arm was chosen, and what the arms reached on them."""
+
+    seeds: list[int]
+    arms: dict[Word, FreshArm]
 
 
 class LabelPoint(Shape):
@@ -164,6 +178,7 @@ class CompareFile(Shape):
     delta_m: dict[Word, DeltaM] | None
     leading: Leading | None
     label_curve: list[LabelPoint] | None
+    confirmation: Confirmation | None = None
     summary: list[Text]
     tuning: dict[Word, list[Trial]] | None
 

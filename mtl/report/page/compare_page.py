@@ -26,7 +26,7 @@ MOST_OPEN = 8
 """Most tasks whose figures stand open."""
 MOST_RUNS = 2000
 """Most run folders that a page links."""
-ROLES = {"single": "no sharing"}
+ROLES = {"single": "no sharing", "reference": "reference, named before"}
 """Role of an arm -> what it does, where its name does not say so."""
 CAUTIONS = ("Exploratory:", "Interim:")
 """How the sentences of a summary begin that a reader must see."""
@@ -38,7 +38,7 @@ class Cell:
     """The results of an arm in one task.
 
     Args:
-        best: whether its mean is the best one of all arms that are no reference and no control.
+        best: whether its mean is the best one of all networks that are no control.
         is_baseline: whether others are compared with it.
     """
 
@@ -70,6 +70,7 @@ def compare_page(folder: Path) -> bytes:
         "beside": beside_of(found),
         "metrics": {task: _metric(facts) for task, facts in found.tasks.items()},
         "cells": _cells(found),
+        "has_margins": any(facts.margin is not None for facts in found.tasks.values()),
         "differences": {task: differences_of(found, task) for task in found.tasks},
         "derived": _derived(found),
         "label_curves": _label_curves(found),
@@ -97,8 +98,10 @@ def _require_known_names(path: Path, found: CompareFile) -> None:
         *(task for arm in found.arms.values() for task in arm.results),
         *(point.task for point in found.label_curve or ()), *found.derived,
     }  # fmt: skip
+    fresh = {} if found.confirmation is None else found.confirmation.arms
+    tasks |= {task for own in fresh.values() for task in own.results}
     arms = {*found.baseline.values(), *(name for one in found.comparisons for name in (one.arm, one.against))}
-    arms |= {*(found.tuning or {}), *(arm for own in found.derived.values() for arm in own)}
+    arms |= {*fresh, *(found.tuning or {}), *(arm for own in found.derived.values() for arm in own)}
     for what, unknown in (("task", tasks - found.tasks.keys()), ("arm", arms - found.arms.keys())):
         if unknown:
             raise UserError(
@@ -152,7 +155,8 @@ def _cells(found: CompareFile) -> dict[str, dict[str, Cell]]:
             for arm, own in found.arms.items()
             if task in own.results
             and own.results[task].mean is not None
-            and own.role not in ("reference", "control")
+            and own.parameters is not None
+            and own.role != "control"
         }
         pick = max if facts.higher_is_better else min
         best = pick((mean for mean in means.values() if mean is not None), default=None)

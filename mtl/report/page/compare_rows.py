@@ -20,7 +20,8 @@ class Row:
         arm: its name, and what it is compared with if that is not the baseline of the task.
         against: the other arm.
         difference: with its sign, + is better.
-        interval: over rows and seeds; that over seeds alone is `interval_seeds`.
+        interval: over rows and seeds; that over seeds alone is `interval_seeds`, empty if it looks the same.
+        words: the whole sentence with its details.
     """
 
     arm: str
@@ -77,7 +78,8 @@ def verdicts_of(found: CompareFile) -> list[Verdict]:
         facts, against = found.tasks[task], found.baseline.get(task)
         own = [c for c in found.comparisons if (c.arm, c.against, c.task) == (one.arm, against, task)]
         row = _row(own[0], facts, against) if own else None
-        verdicts.append(Verdict(task, metric_of(facts), one.verdict, one.sentence, row))
+        words = f"{one.sentence}." if row is None else row.words
+        verdicts.append(Verdict(task, metric_of(facts), one.verdict, words, row))
     return verdicts
 
 
@@ -88,7 +90,7 @@ def beside_of(found: CompareFile) -> list[Verdict]:
     for c in found.comparisons:
         if f"{c.words}." in found.summary and c.words not in known:
             row = _row(c, found.tasks[c.task], c.against)
-            verdicts.append(Verdict(c.task, metric_of(found.tasks[c.task]), c.verdict, c.words, row))
+            verdicts.append(Verdict(c.task, metric_of(found.tasks[c.task]), c.verdict, row.words, row))
     return verdicts
 
 
@@ -102,20 +104,22 @@ def differences_of(found: CompareFile, task: str) -> Differences:
     facts, baseline = found.tasks[task], found.baseline.get(task, "")
     own = sorted((c for c in found.comparisons if c.task == task), key=lambda c: c.against != baseline)
     rows = [_row(c, facts, baseline) for c in own]
+    figure = _figure(task, facts, own, baseline)
     unit = "points" if is_points(facts) else unit_of(facts)
-    return Differences(baseline, unit, rows, _figure(task, facts, own, rows))
+    return Differences(baseline, unit, rows, figure)
 
 
-def _figure(task: str, facts: TaskFacts, own: Sequence[Comparison], rows: Sequence[Row]) -> Figure | None:
+def _figure(task: str, facts: TaskFacts, own: Sequence[Comparison], baseline: str) -> Figure | None:
     drawn = [
         Difference(
-            row.arm,
+            c.arm,
             _scaled(c.difference, facts),
             _pair(c.interval, facts),
             _pair(c.interval_seeds, facts),
             c.verdict,
+            "" if c.against == baseline else c.against,
         )
-        for c, row in zip(own, rows, strict=True)
+        for c in own
         if c.difference is not None
     ]
     if not drawn:
@@ -138,17 +142,24 @@ def _row(c: Comparison, facts: TaskFacts, baseline: str | None) -> Row:
     ends, of_seeds = _pair(c.interval, facts), _pair(c.interval_seeds, facts)
     value = None if c.difference is None else _scaled(c.difference, facts)
     n = _decimals((ends[1] - ends[0]) / 2 if ends else 0.0, value or 0.0)
+    shown, of_seeds_shown = _from_to(ends, n), _from_to(of_seeds, n)
     return Row(
         c.arm if c.against == baseline else f"{c.arm}, against {c.against}",
         c.against,
         c.verdict,
         "-" if value is None else _signed(value, n),
-        _from_to(ends, n),
-        _from_to(of_seeds, n),
+        shown,
+        "" if of_seeds_shown == shown else of_seeds_shown,
         "" if c.p is None else brief(c.p),
-        "" if c.p_adjusted in (None, c.p) else brief(c.p_adjusted),
-        c.words,
+        "" if c.p_adjusted is None or c.p_adjusted == c.p else brief(c.p_adjusted),
+        _in_full(c),
     )
+
+
+def _in_full(c: Comparison) -> str:
+    """The sentence of a comparison, and its details in a second one."""
+    details = "; ".join(c.details)
+    return f"{c.words}." + (f" {details[0].upper()}{details[1:]}." if details else "")
 
 
 def _decimals(half: float, value: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ TASKS = {"scarce": Task("accuracy", margin=0.02), "rich": Task("mae", False, "mm
 BASELINE = dict.fromkeys(TASKS, "single")
 ENTRY = {
     *("arm", "against", "task", "difference", "interval", "interval_seeds", "p", "p_adjusted", "verdict"),
-    *("words", "sd", "se_rows", "correlation", "seeds_needed", "n_seeds"),
+    *("words", "details", "sd", "se_rows", "correlation", "seeds_needed", "n_seeds"),
 }
 
 
@@ -79,11 +80,19 @@ def test_one_candidate_a_control_and_a_reference() -> None:
     assert not found["transfer"]["rich"]["claimed"]
     assert set(found["delta_m"]) == {"stitched"}
     assert (found["leading"], found["exploratory"], found["collapsed"]) == (None, False, {})
-    assert found["summary"][0] == "stitched helps scarce and makes no difference that matters to rich."
+    assert found["summary"][0] == "stitched helps scarce; it makes no difference that matters to rich."
     assert found["summary"][-1] == (
         "The intervals cover other seeds and new test rows like these. They do not cover other training rows."
     )
-    assert "trees has one value for all seeds" in one(found, "trees", "single", "scarce")["words"]
+    assert "trees has one value for all seeds" in one(found, "trees", "single", "scarce")["details"]
+    assert "Against single, trees is better on scarce (+4.91 points)." in found["summary"]
+    assert not any("Against single, sterile" in line for line in found["summary"]), "a control only explains"
+
+
+def test_the_headline_says_what_the_leading_arm_is() -> None:
+    stitched = arm("candidate", 0.69, 4.0, 2)
+    named = replace(stitched, what="cross_stitch (sharing)")
+    assert judged(three(stitched=named))["summary"][0].startswith("cross_stitch (sharing) helps scarce; it ")
 
 
 def test_an_error_is_oriented() -> None:
@@ -118,15 +127,26 @@ def test_the_best_of_several_arms_leads_and_is_not_yet_better() -> None:
     assert found["leading"]["arm"] == "stitched"
     assert not found["leading"]["confirmed"]
     assert found["leading"]["sentence"].startswith("stitched leads 2 candidate arms on scarce, corrected")
-    assert found["tasks_verdict"]["scarce"]["verdict"] == "cannot tell"
-    assert found["tasks_verdict"]["scarce"]["sentence"].endswith(
-        "is called better once fresh seeds confirm it"
+    assert found["leading"]["sentence"].endswith(
+        "fresh seeds have to confirm it: the same command with --confirm"
     )
     assert not found["transfer"]["scarce"]["claimed"]
     alone = one(judged(three()), "stitched", "single", "scarce")
     among = one(found, "stitched", "single", "scarce")
     assert among["p"] == alone["p"]
     assert among["p_adjusted"] == pytest.approx(2 * alone["p_adjusted"])
+
+
+def test_before_fresh_seeds_the_same_verdict_stands_everywhere() -> None:
+    found = judged(three(other=arm("candidate", 0.66, 4.0, 4)))
+    entry = one(found, "stitched", "single", "scarce")
+    assert found["summary"][0].startswith("stitched is ahead on scarce (+3.80 ")
+    assert "points), not yet confirmed; it " in found["summary"][0]
+    assert entry["words"].startswith("scarce: stitched is ahead of single by 3.80 ")
+    assert entry["verdict"] == found["tasks_verdict"]["scarce"]["verdict"] == "ahead"
+    assert one(found, "stitched", "sterile", "scarce")["verdict"] == "ahead"
+    assert any(line.startswith("Against single, other ") for line in found["summary"])
+    assert not any(" is better than " in line or " is better on " in line for line in found["summary"])
 
 
 def test_fresh_seeds_alone_give_the_verdict_of_the_leading_arm() -> None:
@@ -141,7 +161,7 @@ def test_fresh_seeds_alone_give_the_verdict_of_the_leading_arm() -> None:
     assert found["tasks_verdict"]["scarce"]["verdict"] == "better"
     assert found["transfer"]["scarce"]["claimed"]
     entry = one(found, "stitched", "single", "scarce")
-    assert "5 fresh seeds" in entry["words"]
+    assert "5 fresh seeds" in entry["details"]
     assert entry["difference"] == pytest.approx(
         np.mean(fresh["stitched"].values["scarce"]) - np.mean(fresh["single"].values["scarce"])
     )
@@ -164,7 +184,7 @@ def test_of_five_null_arms_none_is_called_better() -> None:
         arms |= {f"arm{j}": arm("candidate", 0.65, 4.0, 1001 + 10 * i + j, rows=False) for j in range(5)}
         found = judge(TASKS, arms, BASELINE, range(5))
         claimed += any(v["verdict"] == "better" for v in found["tasks_verdict"].values())
-        corrected += any(c["verdict"] == "better" for c in found["comparisons"])
+        corrected += any(c["verdict"] in ("better", "ahead") for c in found["comparisons"])
     assert claimed == 0
     assert corrected <= 0.062 * 80
 
@@ -181,7 +201,7 @@ def test_a_collapsed_run_is_named_and_takes_the_verdict_away() -> None:
     assert found["collapsed"] == {"stitched": [{"task": "scarce", "seed": 3}]}
     entry = one(found, "stitched", "single", "scarce")
     assert entry["verdict"] == "cannot tell"
-    assert "stitched collapsed on seed 3" in entry["words"]
+    assert "stitched collapsed on seed 3" in entry["details"]
     assert "stitched collapsed on seed 3 (scarce)." in found["summary"]
 
 
@@ -213,12 +233,12 @@ def test_a_baseline_per_task_and_missing_results() -> None:
     found = judge(TASKS, arms, {"scarce": "single_rows", "rich": "single"}, range(5), n_units={"scarce": 100})
     entry = one(found, "stitched", "single_rows", "scarce")
     assert entry["n_seeds"] == 4
-    assert "no value on seed 1" in entry["words"]
+    assert "no value on seed 1" in entry["details"]
     assert set(found["tasks_verdict"]) == {"scarce"}
-    assert found["delta_m"] is None
-    assert any(
-        line.startswith("delta_m has no meaning here: rich: mae has no value") for line in found["summary"]
-    )
+    refused = found["delta_m"]["stitched"]
+    assert (refused["by_score"], refused["by_error"]) == (None, None)
+    assert refused["sentence"] == "delta_m has no meaning here: rich: mae has no value"
+    assert not any("delta_m" in line for line in found["summary"]), "it is no answer"
 
 
 def test_no_candidate_is_no_verdict() -> None:

@@ -76,7 +76,7 @@ def test_no_transfer_without_a_sterile_arm_or_a_confirmation() -> None:
     assert found.sentence.endswith("without a sterile arm (the other tasks' labels permuted)")
     waiting = transfer(0.05, 0.05, 0.0, n_arms=2, confirmed=False)
     assert not waiting.claimed
-    assert waiting.sentence == "scarce: stitched leads both arms; fresh seeds have to confirm it"
+    assert waiting.sentence == "scarce: stitched is ahead of both arms; fresh seeds have to confirm it"
 
 
 def test_beating_both_is_one_claim_corrected_over_tasks() -> None:

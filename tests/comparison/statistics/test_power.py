@@ -105,8 +105,8 @@ def test_noise_of_rows_that_no_number_of_seeds_averages_out() -> None:
 def test_the_plan_says_what_the_seeds_can_show() -> None:
     lines = plan_lines(5, {"scarce": 0.01, "rich": None}, {"scarce": 0.004, "rich": 0.002})
     assert lines[0] == (
-        "5 seeds find a difference of 2.05 times the spread of the paired differences in 80% of comparisons, "
-        "corrected for 2 tasks."
+        "5 seeds find a difference in 80% of comparisons if it is 2.1 times as large as it varies from seed to seed, "
+        f"corrected for 2 tasks; with 10 seeds, {detectable(10, n_tasks=2):.1f} times is enough."
     )
     assert lines[1] == "scarce: with the spread of earlier runs, 0.004, that is 0.0082."
     chance = equivalence_power(5, 2.5, 0, 0.025)
@@ -122,8 +122,8 @@ def test_the_plan_without_earlier_runs_says_which_spread_a_margin_allows() -> No
         "one: equal arms are shown to be within 0.01 in 80% of comparisons if the spread is at most"
     )
     assert equivalence_power(5, 0.01 / spread) == pytest.approx(0.8, abs=0.03)
-    assert plan_lines(5, {"one": None})[0] == (
-        "5 seeds find a difference of 1.68 times the spread of the paired differences in 80% of comparisons."
+    assert plan_lines(10, {"one": None})[0] == (
+        "10 seeds find a difference in 80% of comparisons if it is 1.0 times as large as it varies from seed to seed."
     )
     assert plan_lines(1, {"one": 0.1}) == [
         "One seed shows the difference and no verdict: a spread needs two seeds or more."

@@ -140,6 +140,15 @@ def test_what_is_learned_comes_from_the_labels_that_are_left(folder: Path) -> No
     )
 
 
+def test_labels_that_stay_whatever_the_fraction_are_said(folder: Path) -> None:
+    dataset = read("data.label_fraction={amount: 0.0001, sort: 0.0001}")
+    sort, amount = (line for line in dataset.notices if "data.label_fraction keeps" in line)
+    assert (
+        "keeps 1 of 450 labels of train (one stays) and 1 of 225 labels of validation (one stays)" in amount
+    )
+    assert " labels of train (one of each class stays) and " in sort
+
+
 def test_a_label_that_lacks_in_the_data_is_still_an_error(folder: Path, capsys: Capture) -> None:
     text = (folder / "t.csv").read_text().splitlines()
     cells = text[5].split(",")

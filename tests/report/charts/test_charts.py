@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mtl.report.charts.curves import POINTS, label_curve, learning_curve, precision_recall
-from mtl.report.charts.intervals import SHAPES, Difference, differences, key_of, strip
+from mtl.report.charts.intervals import LABELS, SHAPES, Difference, differences, key_of, strip
 from mtl.report.charts.marks import Figure, Mark, Scale, amount, brief, cut, range_of, tick_text
 from mtl.report.charts.outcomes import confusion, predicted_beside_labels, reliability, residual_histogram
 from mtl.runs.results.details import Curve, Residuals
@@ -155,6 +155,17 @@ def test_differences_are_better_on_the_right() -> None:
     assert len(of(figure, "rect", "margin")) == 1
     assert figure.label == "price, rmse, in favour of the arm: stitch: 0.02000, cannot tell"
     assert not of(differences("price", "rmse", arms(), None), "rect", "margin")
+
+
+def test_intervals_that_look_alike_are_drawn_once() -> None:
+    assert len(of(differences("price", "rmse", arms(), None), "line", "interval seeds")) == 1
+    alike = [Difference("stitch", 0.02, (-0.01, 0.05), (-0.0099, 0.05), "cannot tell", "trees")]
+    figure = differences("price", "rmse", alike, None)
+    assert not of(figure, "line", "interval seeds")
+    texts = [mark for mark in figure.marks if mark.tag == "text" and "arm" in str(mark.attributes["class"])]
+    assert [mark.text for mark in texts] == ["stitch", "against trees", "cannot tell"]
+    (zero,) = of(figure, "line", "zero")
+    assert float(str(zero.attributes["x1"])) >= LABELS, "nothing is drawn through the names"
 
 
 def test_a_wide_margin_leaves_room_for_the_differences() -> None:

@@ -66,7 +66,7 @@ def test_the_answer_says_nothing_twice(folder: Path) -> None:
     for sentence in {*values["summary"], *(one["sentence"] for one in values["tasks_verdict"].values())}:
         assert answer.count(sentence.rstrip(".")) <= 1, sentence
     assert answer.startswith(
-        "The answer sharing helps garment, audience and price. sharing was the best of 2"
+        "The answer cross_stitch (sharing) helps garment, audience and price. sharing was the best of 2"
     )
     assert "price rmse: sharing against single better +0.64 CHF +0.30 to +0.97 in words" in answer
     assert "garment accuracy: sharing against trees worse -0.57 points -0.96 to -0.17 in words" in answer
@@ -113,7 +113,6 @@ def test_each_task_has_a_picture_of_its_differences(folder: Path) -> None:
         (label,) = [label for label in page.labels if label.startswith(f"{task}, {measure}: ")]
         assert label.count(";") == n - 1
     assert "sharing, rows and seeds: " in page.source
-    assert "sharing, seeds alone: " in page.source
     assert page.source.count("better →") == 3, "better is on the right, for errors too"
     assert "minus that of" not in page.source
     (label,) = [label for label in page.labels if label.startswith("accuracy over the number of labels")]
@@ -143,6 +142,41 @@ def test_settings_that_were_tried_and_labels_that_follow_from_others(folder: Pat
     assert "optimizer.lr=0.01 chosen 0.9000 0.9500 7.500 optimizer.lr=0.1 0.9000" in page.words
     assert "audience, derived from another task" in page.words
     assert "sharing 0.9420 0.9585" in page.words
+
+
+def test_fresh_seeds_have_a_table_of_their_own(folder: Path) -> None:
+    page, values = Page(write_report(folder)), compare_values()
+    assert "5 + 5 fresh seeds" in page.words
+    assert "Seeds 5, 6, 7, 8, 9 were run after the leading arm was chosen" in page.words
+    for task, result in values["confirmation"]["arms"]["sharing"]["results"].items():
+        assert result["values"] != values["arms"]["sharing"]["results"][task]["values"]
+        assert f"{result['mean']:#.4g}" in page.words
+    page = Page(write_report(changed(folder, lambda values: values.update(confirmation=None))))
+    assert "5 seeds" in page.words
+    assert "fresh" not in page.words[page.words.index("Results on the test rows") :].split("Differences")[0]
+
+
+def test_one_tower_beside_a_candidate_is_a_reference(folder: Path) -> None:
+    values = compare_values()
+    assert {arm: own["role"] for arm, own in values["arms"].items()} == {
+        "single": "single", "hard": "reference", "sharing": "candidate", "mmoe": "candidate",
+        "sterile:price": "control", "trees": "reference",
+    }  # fmt: skip
+    for arm, factor in (("hard", 3), ("mmoe", 6)):  # three tasks, and of candidates there are two
+        own = [c for c in values["comparisons"] if (c["arm"], c["against"]) == (arm, "single")]
+        p, adjusted = (min(c[key] for c in own) for key in ("p", "p_adjusted"))
+        assert adjusted == pytest.approx(min(1.0, factor * p)), arm
+    assert "hard reference, named before" in Page(write_report(folder)).words
+
+
+def test_the_legend_has_a_margin_only_where_there_is_one(folder: Path) -> None:
+    assert "within it, differences are equivalent" in Page(write_report(folder)).words
+
+    def drop(values: dict[str, Any]) -> None:
+        for task in values["tasks"].values():
+            task["margin"] = None
+
+    assert "within it, differences" not in Page(write_report(changed(folder, drop))).words
 
 
 def test_costs_and_runs(folder: Path) -> None:
