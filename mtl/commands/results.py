@@ -17,13 +17,15 @@ def say_results(
     baselines: Mapping[str, float | None],
     split: str,
     stopped_early: bool,
+    heading: str | None = None,
 ) -> None:
     """Print the results of a split as a table, and a warning for each task that is not better than its baselines.
 
     Their advice is not to train longer if early stopping ended the training. The warnings go to stdout as the results
-    do, so that they stand together in a file as well.
+    do, so that they stand together in a file as well. `heading` stands above the tasks in place of the split's name.
     """
-    say(results_table({**metrics, **baselines}, split, units_of(tasks), last=(CONSTANT, LINEAR, DERIVED)))
+    last = (CONSTANT, LINEAR, DERIVED)
+    say(results_table({**metrics, **baselines}, split, units_of(tasks), last=last, heading=heading))
     names = {name.split("/")[2] for name in baselines if name.startswith(f"{split}/")}
     legend = (
         (CONSTANT, "constant: one answer for all rows"),

@@ -54,7 +54,10 @@ def evaluate(
     record = model.folder.record
     trained = {name: value for name, value in record.results.items() if name.startswith("train/")}
     beside = (record.baselines or {}) if data is None else {}
-    say_results(model.recipe.tasks, {**trained, **metrics}, beside, shown, bool(record.stopped_early))
+    heading = Path(data).name if data is not None else None
+    say_results(
+        model.recipe.tasks, {**trained, **metrics}, beside, shown, bool(record.stopped_early), heading
+    )
 
 
 @click.command()
