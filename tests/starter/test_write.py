@@ -93,7 +93,7 @@ model:
       - {name: fc2, kind: linear, features: 64}
   sharing: {kind: cross_stitch, after: [fc1, fc2], lr_scale: 10}    # alphas learn 10 times as fast as weights
 
-# The size of the table decides decay, epochs and batch; see A first recipe in docs/data.md for the measurements.
+# The size of the table decides decay, epochs and batch; docs/data.md has the measurements.
 optimizer:
   kind: adamw
   lr: 2e-3    # the rate of the first step

@@ -240,7 +240,7 @@ def training(settings: Settings) -> Iterator[str]:
     decay = f"{settings.weight_decay:g}".replace("0.0001", "1e-4")
     strong = "no slip, though 0.01 is usual: a weaker one lets the network learn its rows by heart"
     why = f"    # {strong}" if settings.weight_decay >= STRONG else ""
-    yield "# The size of the table decides decay, epochs and batch; see A first recipe in docs/data.md for the measurements."
+    yield "# The size of the table decides decay, epochs and batch; docs/data.md has the measurements."
     yield "optimizer:"
     yield "  kind: adamw"
     yield "  lr: 2e-3    # the rate of the first step"
