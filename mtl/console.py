@@ -139,10 +139,11 @@ def results_table(
     split: str,
     units: Mapping[str, str] | None = None,
     last: Sequence[str] = (),
+    heading: str | None = None,
 ) -> str:
     """The results of one split: a row per task (and `mean`) with the unit of its labels, a column per metric.
 
-    The metrics in `last` come last.
+    The metrics in `last` come last. `heading` stands above the tasks in place of the split's name.
     """
     cells: dict[str, dict[str, float | None]] = {}
     for name, value in metrics.items():
@@ -156,4 +157,4 @@ def results_table(
         [names.get(task, task), *(number(row[c]) if c in row else "" for c in columns)]
         for task, row in cells.items()
     ]
-    return table([split, *(c.replace("_", " ") for c in columns)], rows)
+    return table([heading or split, *(c.replace("_", " ") for c in columns)], rows)

@@ -50,7 +50,7 @@ def test_the_python_api(
     code = blocks("python")[1].replace("train.epochs=3", "train.epochs=1")
     exec(compile(code, "README.md", "exec"), {})
     assert 0.3 < float(capsys.readouterr().out) < 1
-    assert (tmp_path / "my_run" / "run.json").is_file()
+    assert (tmp_path / "short_run" / "run.json").is_file()
 
 
 def test_commands_are_those_of_the_program() -> None:

@@ -54,7 +54,9 @@ def evaluate(
     record = model.folder.record
     trained = {name: value for name, value in record.results.items() if name.startswith("train/")}
     beside = (record.baselines or {}) if data is None else {}
-    say_results(model.recipe.tasks, {**trained, **metrics}, beside, shown, bool(record.stopped_early))
+    heading = Path(data).name if data is not None else None
+    stopped, path = bool(record.stopped_early), model.folder.path
+    say_results(model.recipe.tasks, {**trained, **metrics}, beside, shown, stopped, path, heading)
 
 
 @click.command()

@@ -166,7 +166,7 @@ class TrainingConsole:
         dataset, sources = self._trainer.dataset, self._trainer.recipe.data.by_name.values()
         say()
         stopped = self._trainer.progress.stopped
-        say_results(self._trainer.recipe.tasks, event.metrics, event.baselines, "test", stopped)
+        say_results(self._trainer.recipe.tasks, event.metrics, event.baselines, "test", stopped, self._path)
         if dataset.ceiling:
             shown = [f"{task} {number(value)}" for task, value in list(dataset.ceiling.items())[:SHOWN_TASKS]]
             more = (

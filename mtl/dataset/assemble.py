@@ -21,7 +21,7 @@ from mtl.dataset.functions.derivation import Derivation, derivations
 from mtl.dataset.functions.found import LabelFunction, function_notices, label_functions
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_tasks, sample_weights
-from mtl.dataset.notices import is_generated, notices_of, repeated_rows
+from mtl.dataset.notices import notices_of, repeated_rows
 from mtl.dataset.screen import screen
 from mtl.dataset.split import groups_of_rows, split_rows
 from mtl.dataset.standardize import learn_inputs
@@ -148,9 +148,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
         splits, said = split_rows(recipe, joined, header)
     tasks = read_tasks(recipe, outputs, joined, header, splits)
     derived, of_tasks = derivations(recipe, tasks, splits["train"])
-    functions = []
-    if not is_generated(recipe):
-        functions = label_functions(recipe.tasks, tasks, joined, splits["train"], blocks_of(recipe, joined))
+    functions = label_functions(recipe.tasks, tasks, joined, splits["train"], blocks_of(recipe, joined))
     tasks, splits, of_changes = changed(recipe, joined, tasks, splits)
     notices += [*said, *notices_of(recipe, splits), *repeated_rows(recipe, joined.inputs, splits)]
     notices += [line for labels in tasks.values() for line in labels.notices]

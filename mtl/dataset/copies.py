@@ -20,8 +20,12 @@ def n_copied(inputs: Array, train: Rows, test: Rows) -> int:
         inputs: (n, ...) the raw inputs of all rows.
         train, test: row numbers.
     """
-    known = np.unique(hashes(inputs, train))
-    own = hashes(inputs, test)
+    return n_among(hashes(inputs, train), hashes(inputs, test))
+
+
+def n_among(known: npt.NDArray[np.uint64], own: npt.NDArray[np.uint64]) -> int:
+    """The number of hashes in `own` that `known`, which is not empty, has too."""
+    known = np.unique(known)
     at = np.minimum(np.searchsorted(known, own), len(known) - 1)
     return int(np.count_nonzero(known[at] == own))
 

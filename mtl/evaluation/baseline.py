@@ -5,14 +5,13 @@ Shapes: B batch, n rows, F inputs, T tasks of a group, O outputs per task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtl.build import Built, inputs_of
-from mtl.console import number
 from mtl.dataset.assemble import Dataset
 from mtl.evaluation.decisions import apply, fit_decisions
 from mtl.evaluation.evaluate import evaluate
@@ -23,7 +22,6 @@ from mtl.model.tasks.heads import GroupedHead
 from mtl.model.tasks.module import TaskModule
 from mtl.model.trunk import Trunk
 from mtl.recipe.keys.recipe import Recipe
-from mtl.recipe.specs import TaskSpec
 from mtl.task_groups import TaskGroup
 
 CONSTANT, LINEAR = "constant", "linear"
@@ -179,71 +177,3 @@ def headlines(
         f"{split}/{task}/{name}": values[f"{split}/{task}/{spec.headline}"]
         for task, spec in recipe.tasks.items()
     }
-
-
-def not_better(
-    tasks: Mapping[str, TaskSpec],
-    metrics: Mapping[str, float | None],
-    baselines: Mapping[str, float | None],
-    split: str,
-    stopped_early: bool,
-) -> Iterator[str]:
-    """Yield a line about each task whose headline metric is not better than that of its best baseline, up to `SHOWN`.
-
-    Two metrics that are printed with the same four digits are a tie.
-
-    Args:
-        tasks: task -> its spec, in the order of results.
-        metrics: `<split>/<task>/<metric>` -> value; those of `train` show why.
-        baselines: `<split>/<task>/<baseline>` -> the headline metric of the task.
-        split: the split that counts.
-        stopped_early: whether early stopping ended the training, so that more of it is no advice.
-    """
-    found = []
-    for task, spec in tasks.items():
-        own = metrics.get(f"{split}/{task}/{spec.headline}")
-        known = {name: baselines.get(f"{split}/{task}/{name}") for name in (CONSTANT, LINEAR)}
-        best = _best(known, spec)
-        if own is None or best is None or spec.weight == 0:
-            continue
-        if not _is_better(own, best[1], spec) or _ties(own, best[1]):
-            trained = metrics.get(f"train/{task}/{spec.headline}")
-            found.append(f"{task}: {_complaint(spec, own, *best, trained, stopped_early)}")
-    yield from found[:SHOWN]
-    if len(found) > SHOWN:
-        yield f"{len(found) - SHOWN} more tasks are not better than a linear model or one answer for all rows"
-
-
-def _best(known: Mapping[str, float | None], spec: TaskSpec) -> tuple[str, float] | None:
-    """The name and the value of the better baseline; of two equal ones the simpler one."""
-    best: tuple[str, float] | None = None
-    for name, value in known.items():
-        if value is not None and (best is None or _is_better(value, best[1], spec)):
-            best = (name, value)
-    return best
-
-
-def _is_better(one: float, other: float, spec: TaskSpec) -> bool:
-    return one > other if spec.higher_is_better else one < other
-
-
-def _ties(one: float, other: float) -> bool:
-    return number(one) == number(other)
-
-
-def _complaint(
-    spec: TaskSpec, own: float, name: str, value: float, trained: float | None, stopped_early: bool
-) -> str:
-    line = f"{spec.headline.replace('_', ' ')} {number(own)} "
-    line += "is only as good as " if _ties(own, value) else "is not better than "
-    if name == CONSTANT:
-        line += f"{number(value)}, which one answer for all rows reaches"
-        todo = "see whether the inputs say anything about it"
-    else:
-        line += f"a linear model's {number(value)}"
-        todo = "try another optimizer.lr or a smaller network"
-        todo = todo if stopped_early else f"train longer, or {todo}"
-    if trained is not None and _is_better(trained, value, spec) and not _ties(trained, value):
-        line += f", though it is {number(trained)} on the training rows"
-        todo = "take a smaller network, raise optimizer.weight_decay, add dropout, or leave out inputs"
-    return f"{line}; {todo}" + ("; the linear model may be the better choice" if name == LINEAR else "")

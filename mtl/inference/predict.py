@@ -94,7 +94,7 @@ class TrainedModel(Trained):
 
         Warns:
             UserWarning: more than half of the values of a column of `data` were not seen in training, or the run was
-                trained on this file.
+                trained on this file or on rows of it, which is known while the run's data are still there.
         """
         return rescore(self, split, data, lambda notice: warnings.warn(notice, stacklevel=3))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,11 @@ from mtl.data.columns.spelling import Known
 from mtl.data.columns.unseen import Unseen, notices, trackers
 from mtl.data.files.opening import opened, opened_once
 from mtl.data.types import Layout
-from mtl.dataset.assemble import Dataset, assembled, load_dataset, read_sources, wanted_of
+from mtl.dataset.assemble import Dataset, assembled, load_dataset, wanted_of
+from mtl.dataset.copies import hashes, n_among
 from mtl.dataset.header import header_of
 from mtl.dataset.join import Joined, join
+from mtl.dataset.notices import MANY
 from mtl.dataset.standardize import check_finite
 from mtl.errors import UserError, did_you_mean, quoted, without_paths
 from mtl.evaluation.evaluate import evaluate
@@ -40,12 +41,10 @@ def rescore(
     with devices.settings(recipe.train.deterministic, model.folder.record.threads):
         if data is not None:
             dataset, split = other_data(model, Path(data), warn), "test"
-            if _was_trained_on(model, Path(data)):
-                n_train = counted(model.folder.record.data.rows["train"], "training row")
-                warn(
-                    f"{data} is the file that the run was trained on, so that its {n_train} count too and the numbers "
-                    f"say little of new rows; mtl eval {model.folder.path} measures the rows that were held out"
-                )
+            known = _of_training(model, Path(data), dataset)
+            if known is not None:
+                held_out = f"mtl eval {model.folder.path} measures the rows that were held out"
+                warn(f"{data} {known} and the numbers say little of new rows; {held_out}")
         else:
             dataset = own_data(model, split)
         device = next(model.built.model.parameters()).device
@@ -53,16 +52,39 @@ def rescore(
         return evaluate(model.built.model, recipe.tasks, dataset, dataset.splits[split], split)
 
 
-def _was_trained_on(model: Trained, path: Path) -> bool:
-    """Whether a file is one of the training rows, byte for byte; False if the data of the run are gone or changed."""
+def _of_training(model: Trained, path: Path, dataset: Dataset) -> str | None:
+    """What a file holds of the rows that the run was trained on, in words; None if nothing, or if nobody can tell.
+
+    Nobody can tell if the data of the run are gone or have changed.
+    """
+    try:
+        own = load_dataset(model.recipe, header_of(model.recipe))
+    except (UserError, OSError):
+        return None
+    if own.fingerprint != model.folder.record.data.sha256:
+        return None
+    if _is_file_of(model.recipe, path):
+        n_train = counted(len(own.splits["train"]), "training row")
+        return f"is the file that the run was trained on, so that its {n_train} count too"
+    inputs = own.rows.inputs.numpy()
+    given = dataset.rows.inputs.numpy().astype(inputs.dtype, copy=False)
+    train, n = hashes(inputs, own.splits["train"]), len(given)
+    n_known, test = n_among(train, hashes(given, np.arange(n))), own.splits["test"]
+    # rows of few values are alike by chance: as many as rows that were held out
+    by_chance = n_among(train, hashes(inputs, test)) / len(test)
+    if n_known <= max(MANY, 2 * by_chance) * n:
+        return None
+    which = "has the inputs of a training row" if n_known == 1 else "have the inputs of training rows"
+    return f"holds rows that the run was trained on: {n_known:,} of {counted(n, 'row')} {which}, so that they count too"
+
+
+def _is_file_of(recipe: Recipe, path: Path) -> bool:
+    """Whether a file is one that the training rows come from, byte for byte."""
     # a source names the files of validation and test by keys of these names
-    own = [Path(file) for keys, file in file_paths(model.recipe.data, ()) if keys[-1] == "path"]
-    with suppress(UserError, OSError):
-        size = path.stat().st_size
-        alike = [file for file in own if file.is_file() and file.stat().st_size == size]
-        if any(opened(file).sha256 == opened(path).sha256 for file in alike):
-            return read_sources(model.recipe).fingerprint == model.folder.record.data.sha256
-    return False
+    own = [Path(file) for keys, file in file_paths(recipe.data, ()) if keys[-1] == "path"]
+    size = path.stat().st_size
+    alike = [file for file in own if file.is_file() and file.stat().st_size == size]
+    return any(opened(file).sha256 == opened(path).sha256 for file in alike)
 
 
 def own_data(model: Trained, split: str) -> Dataset:

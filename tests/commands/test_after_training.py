@@ -149,6 +149,7 @@ def test_customers_from_a_table_to_predictions(
     assert done.returncode == OK
     labels = [sum(bool(row[name]) for row in given) for name in targets if name != "interests"]
     columns = done.stdout.splitlines()[0].split()
+    assert columns[0] == "customers.csv"  # not the name of a split: it is none
     assert "labels" in columns
     assert all(f"{n:,}" in done.stdout for n in labels)
 

@@ -13,7 +13,8 @@ from mtl.build import Built, build
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.evaluation import baseline
-from mtl.evaluation.baseline import baselines, not_better
+from mtl.evaluation.baseline import baselines
+from mtl.evaluation.beside import flat_tasks, not_better
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TASKS
 from tests.support.recipes import recipe, small, table
@@ -253,12 +254,12 @@ TASK = {"target": "sort"}
 def said(
     kind: str, own: float | None, constant: float | None, linear: float | None, **more: Any
 ) -> list[str]:
-    trained, stopped = more.pop("trained", None), more.pop("stopped", False)
+    trained, flat, interval = more.pop("trained", None), more.pop("flat", ()), more.pop("interval", None)
     spec = TASKS[kind].model_validate({"kind": kind, **TASK, **more})
     metric = spec.headline
     values = {"test/a/constant": constant, "test/a/linear": linear}
     metrics = {f"test/a/{metric}": own, f"train/a/{metric}": trained}
-    return list(not_better({"a": spec}, metrics, values, "test", stopped))
+    return list(not_better({"a": spec}, metrics, values, "test", flat, {"a": interval} if interval else None))
 
 
 LINEAR_IS_FINE = "; the linear model may be the better choice"
@@ -280,11 +281,44 @@ def test_what_is_not_better_is_told() -> None:
     ]
 
 
-def test_a_run_that_stopped_early_is_not_told_to_train_longer() -> None:
-    assert said("multiclass", 0.79, 0.5, 0.8, stopped=True) == [
+def test_a_run_that_came_to_a_halt_is_not_told_to_train_longer() -> None:
+    assert said("multiclass", 0.79, 0.5, 0.8, flat=("a",)) == [
         "a: accuracy 0.7900 is not better than a linear model's 0.8000; "
         f"try another optimizer.lr or a smaller network{LINEAR_IS_FINE}"
     ]
+
+
+def test_a_baseline_within_the_interval_is_level_and_no_better_choice() -> None:
+    assert said("multiclass", 0.79, 0.5, 0.8, flat=("a",), interval=(0.77, 0.81)) == [
+        "a: accuracy 0.7900 is level with a linear model's 0.8000 within the noise of these rows "
+        "(95% interval 0.7700 to 0.8100); try another optimizer.lr or a smaller network"
+    ]
+    assert said("binary", 0.49, 0.5, 0.45, interval=(0.47, 0.51)) == [
+        "a: auroc 0.4900 is level with 0.5000, which one answer for all rows reaches, within the noise of these rows "
+        "(95% interval 0.4700 to 0.5100); see whether the inputs say anything about it"
+    ]
+    assert said("multiclass", 0.79, 0.5, 0.8, interval=(0.78, 0.795))[0].endswith(LINEAR_IS_FINE)
+
+
+@pytest.mark.parametrize(
+    ("values", "interval", "is_flat"),
+    [
+        ([0.85, 0.93, 0.936, 0.935, 0.936, 0.935, 0.9365], (0.93, 0.94), True),
+        ([0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93], (0.93, 0.94), False),
+        ([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], None, True),
+        ([0.5, 0.5, 0.5], (0.4, 0.6), False),  # too few to tell
+    ],
+)
+def test_a_metric_that_rises_no_more_is_flat(
+    values: list[float], interval: tuple[float, float] | None, is_flat: bool
+) -> None:
+    spec = TASKS["binary"].model_validate({"kind": "binary", **TASK})
+    lower = TASKS["regression"].model_validate({"kind": "regression", **TASK, "metrics": ("rmse",)})
+    rising = [{"split": split, f"{split}/a/auroc": v} for v in values for split in ("train", "validation")]
+    falling = [{"split": "validation", "validation/a/rmse": 1 - v} for v in values]
+    for one, rows in ((spec, rising), (lower, falling)):
+        found = flat_tasks({"a": one}, rows, {"a": interval} if interval else {})
+        assert found == ({"a"} if is_flat else set())
 
 
 @pytest.mark.parametrize("own", [0.8, 0.80004, 0.79996])
@@ -317,7 +351,7 @@ def test_of_many_tasks_some_are_told_and_the_others_counted() -> None:
     names = [f"t{i}" for i in range(20)]
     metrics: dict[str, float | None] = {f"test/{name}/accuracy": 0.5 for name in names}
     values: dict[str, float | None] = {f"test/{name}/linear": 0.6 for name in names}
-    lines = list(not_better(dict.fromkeys(names, spec), metrics, values, "test", False))
+    lines = list(not_better(dict.fromkeys(names, spec), metrics, values, "test"))
     assert [line.split(":")[0] for line in lines[:6]] == names[:6]
     assert lines[6:] == ["14 more tasks are not better than a linear model or one answer for all rows"]
 

@@ -67,6 +67,7 @@ def test_accuracy_is_that_of_the_predictions(
     assert measured["test/amount/mae"] == pytest.approx(error.mean(), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*holds rows that the run was trained on")
 def test_labels_may_be_missing_and_are_counted(model: TrainedModel, tmp_path: Path) -> None:
     rows = [{**row, "sort": None if i % 2 else row["sort"], "amount": None} for i, row in enumerate(ALL[:30])]
     measured = model.evaluate(data=write_csv(tmp_path / "t.csv", rows))
@@ -91,7 +92,8 @@ def test_columns_in_another_order_and_further_ones_that_patterns_would_find(tmp_
     turned = [{"s_0": 9.0, "s_2": row["s_2"], "s_1": row["s_1"], "c": row["c"]} for row in rows]
     with pytest.warns(UserWarning, match="was trained on"):
         own = model.evaluate(data=data)
-    assert model.evaluate(data=write_csv(tmp_path / "b.csv", turned)) == own
+    with pytest.warns(UserWarning, match="holds rows that the run was trained on: 44 of 80 rows"):
+        assert model.evaluate(data=write_csv(tmp_path / "b.csv", turned)) == own
     narrow = write_csv(tmp_path / "n.csv", [{"s_1": 1.0, "c": 1}])
     with pytest.raises(UserError, match=r"^n\.csv: no column 's_2'"):
         model.evaluate(data=narrow)
@@ -112,7 +114,38 @@ def test_the_file_of_the_training_rows_is_told_wherever_it_lies(
         f"{copy} is the file that the run was trained on, so that its {n_train} training rows count too and the "
         f"numbers say little of new rows; mtl eval {model.folder.path} measures the rows that were held out"
     ]
-    model.evaluate(data=write_csv(tmp_path / "other.csv", ALL[:-1]))  # warnings are errors
+
+
+def test_training_rows_in_another_file_are_counted(model: TrainedModel, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "part.csv", ALL[:100])
+    n = np.count_nonzero(load_dataset(model.recipe, header_of(model.recipe)).splits["train"] < 100)
+    assert 40 < n < 70
+    with pytest.warns(UserWarning, match="was trained on") as caught:
+        model.evaluate(data=path)
+    assert [str(each.message) for each in caught] == [
+        f"{path} holds rows that the run was trained on: {n} of 100 rows have the inputs of training rows, so that "
+        f"they count too and the numbers say little of new rows; mtl eval {model.folder.path} measures the rows that "
+        "were held out"
+    ]
+    model.evaluate(data=write_csv(tmp_path / "new.csv", shop_rows(60, seed=9)))  # warnings are errors
+
+
+def test_rows_that_are_alike_by_chance_are_no_training_rows(tmp_path: Path) -> None:
+    """A table of one category: every row that was held out has the inputs of a training row, and so has a new one."""
+    rows = [{**row, "city": row["city"] or "Rome"} for row in shop_rows(120)]
+    made = recipe(write_csv(tmp_path / "a.csv", rows), tasks={"yes": {"kind": "binary", "target": "yes"}})
+    made["data"]["source"]["inputs"] = {"categorical": ["city"]}
+    mtl.run(made, out=tmp_path / "run")
+    new = [{**row, "city": row["city"] or "Rome"} for row in shop_rows(40, seed=1)]
+    mtl.load(tmp_path / "run").evaluate(data=write_csv(tmp_path / "b.csv", new))
+
+
+def test_without_the_data_of_the_run_nothing_is_said(shop: Path, tmp_path: Path) -> None:
+    rows = shop_rows(80)
+    data = write_csv(tmp_path / "shop.csv", rows)
+    mtl.run(recipe(data, tasks={"yes": {"kind": "binary", "target": "yes"}}), out=tmp_path / "run")
+    data.unlink()
+    mtl.load(tmp_path / "run").evaluate(data=write_csv(tmp_path / "part.csv", rows[:40]))
 
 
 def test_a_file_of_held_out_rows_is_no_training_file(tmp_path: Path) -> None:
@@ -240,7 +273,8 @@ def test_a_task_of_one_of_several_sources(tmp_path: Path) -> None:
     del plain["data"]["source"]
     mtl.run(plain, out=tmp_path / "run")
     model = mtl.load(tmp_path / "run")
-    measured = model.evaluate(data=write_csv(tmp_path / "all.csv", rows))
+    with pytest.warns(UserWarning, match="holds rows that the run was trained on"):
+        measured = model.evaluate(data=write_csv(tmp_path / "all.csv", rows))
     found = model.predict(tmp_path / "all.csv")
     right = np.mean([said == row["yes"] for said, row in zip(found["yes"], rows, strict=True)])
     assert measured["test/yes/accuracy"] == pytest.approx(right, abs=1e-6)

@@ -130,7 +130,7 @@ def _plain(value: object) -> object:
 
 
 @pytest.mark.parametrize("gaps", [False, True], ids=["whole", "with gaps"])
-@pytest.mark.filterwarnings("error", "ignore:.*is the file that the run was trained on")
+@pytest.mark.filterwarnings("error", "ignore:.*that the run was trained on")
 def test_every_form_of_a_table_is_the_same_table(gaps: bool, tmp_path: Path) -> None:
     table = frame(gaps)
     for name in FORMS:

@@ -91,11 +91,18 @@ model:
     stages:
       - {name: fc1, kind: linear, features: 64}
       - {name: fc2, kind: linear, features: 64}
-  sharing: {kind: cross_stitch, after: [fc1, fc2], lr_scale: 10}
+  sharing: {kind: cross_stitch, after: [fc1, fc2], lr_scale: 10}    # alphas learn 10 times as fast as weights
 
-optimizer: {kind: adamw, lr: 2e-3, weight_decay: 6}
-schedule: {kind: cosine}
-train: {epochs: 100, batch_size: 64, early_stopping: {patience: 15}}
+# The size of the table decides decay, epochs and batch; docs/data.md has the measurements.
+optimizer:
+  kind: adamw
+  lr: 2e-3    # the rate of the first step
+  weight_decay: 6    # no slip, though 0.01 is usual: a weaker one lets the network learn its rows by heart
+schedule: {kind: cosine}    # the rate falls to 0 by the last epoch
+train:
+  epochs: 100    # so many that there are about 1,500 steps, from 5 to 100
+  batch_size: 64    # about twice the square root of the training rows
+  early_stopping: {patience: 15}    # ends after 15 epochs that are not better on validation rows
 """
     )
 

@@ -12,10 +12,8 @@ from mtl.report.charts.intervals import Interval, strip
 from mtl.report.charts.marks import Figure, cut, range_of
 from mtl.report.curves import LABEL_UNIT, PERFECT, SHARE, UNITS
 from mtl.report.page.facts import Facts
+from mtl.runs.results.bootstrap import LEVEL
 
-LEVEL = 95
-FEWEST = 0.5
-"""Least share of resamples on which a metric must be defined to have an interval."""
 NAMED = 4
 """Most tasks that a sentence names."""
 BASELINES = {
@@ -51,6 +49,7 @@ class Row:
     beats: bool | None
     clearly: bool
     others: Mapping[str, float | None]
+    higher_is_better: bool = True
     strip: Figure | None = None
 
 
@@ -101,7 +100,7 @@ def _row(facts: Facts, task: str, split: str, values: Mapping[str, float | None]
     unit = headline.unit if UNITS.get(headline.metric) == LABEL_UNIT else ""
     return Row(
         task, headline.kind, headline.metric.replace("_", " "), unit, value, interval, error, found, best,
-        beats, clearly, others,
+        beats, clearly, others, headline.higher_is_better,
     )  # fmt: skip
 
 
@@ -110,11 +109,8 @@ def _interval(facts: Facts, task: str, metric: str) -> tuple[Interval | None, fl
     own = facts.bootstrap.tasks.get(task) if facts.bootstrap is not None else None
     if own is None or own.metric != metric:
         return None, None
-    known = np.array([value for value in own.replicates if value is not None])
-    if len(known) < 2 or len(known) < FEWEST * len(own.replicates):
-        return None, None
-    low, high = np.percentile(known, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return (float(low), float(high)), float(known.std(ddof=1))
+    known = own.known()
+    return (None, None) if known is None else (own.interval(), float(np.std(known, ddof=1)))
 
 
 def _domains(rows: Sequence[Row]) -> dict[tuple[str, str], Interval]:
@@ -160,20 +156,42 @@ def verdict(split: str, rows: Sequence[Row], is_finished: bool) -> Iterator[str]
         if is_finished:
             yield "There is nothing beside these results: no baseline was measured."
         return
-    better = [row for row in compared if row.beats]
-    names = " and ".join(
-        _article(name) for name in dict.fromkeys(n for row in compared for n in row.baselines)
-    )
-    if len(better) == len(compared):
+    names = list(dict.fromkeys(n for row in compared for n in row.baselines))
+    if all(row.beats for row in compared):
         whole = {1: "The task is", 2: "Both tasks are"}.get(len(compared), f"All {len(compared)} tasks are")
-        yield f"{whole} better than {names}{_how_clear(better)}."
+        yield f"{whole} better than {' and '.join(map(_article, names))}{_how_clear(compared)}."
         return
-    worse = [row.task for row in compared if not row.beats]
+    for name in names:
+        yield _beside(name, [row for row in compared if row.baselines.get(name) is not None])
+
+
+def _beside(name: str, rows: Sequence[Row]) -> str:
+    """A sentence that says which tasks are better than one baseline, level with it, or worse."""
+    found: dict[str, list[Row]] = {"better": [], "level": [], "worse": []}
+    for row in rows:
+        found[_standing(row, name)].append(row)
+    better, level, worse = found.values()
+    if len(better) == len(rows):
+        whole = {1: f"{cut(rows[0].task, 40)} is", 2: "Both tasks are"}.get(
+            len(rows), f"All {len(rows)} tasks are"
+        )
+        return f"{whole} better than {_article(name)}."
     are = "is" if len(better) == 1 else "are"
-    yield (
-        f"{counted(len(better), 'task')} of {len(compared)} {are} better than {names}{_how_clear(better)}; "
-        f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} not."
-    )
+    said = f"{counted(len(better), 'task')} of {len(rows)} {are} better than {_article(name)}"
+    for some, how in ((level, "level with it"), (worse, "not")):
+        if some:
+            said += f"; {_listed([row.task for row in some])} {'is' if len(some) == 1 else 'are'} {how}"
+    return f"{said}."
+
+
+def _standing(row: Row, name: str) -> str:
+    """How a task stands to a baseline: better, level if the interval of its result holds the baseline, or worse."""
+    value, other = row.value, row.baselines[name]
+    assert value is not None
+    assert other is not None
+    if (value - other) * (1 if row.higher_is_better else -1) > 0:
+        return "better"
+    return "level" if row.interval is not None and row.interval[0] <= other <= row.interval[1] else "worse"
 
 
 def _article(name: str) -> str:

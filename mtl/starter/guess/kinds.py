@@ -47,7 +47,7 @@ def guess_kind(seen: Look) -> tuple[Kind, dict[str, Any], str]:
         )
     if seen.distinct < 2:
         raise UserError("--targets", f"{what} has one value throughout: nothing to learn")
-    if seen.lists > 0.05 * seen.there and not seen.numeric:
+    if lists_labels(seen):
         return "multilabel", {}, "texts list several labels, separated by '|'"
     if seen.distinct == 2:
         return _binary(seen)
@@ -147,3 +147,8 @@ def _scale(seen: Look) -> list[str] | None:
         if set(by_lower) <= set(scale):
             return [by_lower[word] for word in scale if word in by_lower]
     return None
+
+
+def lists_labels(seen: Look) -> bool:
+    """Whether texts of a column list several labels, as `art|music` does."""
+    return seen.lists > 0.05 * seen.there and not seen.numeric

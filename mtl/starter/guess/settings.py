@@ -29,6 +29,9 @@ class Settings:
         weight_decay: of AdamW.
         epochs: of training.
         batch_size: rows of a batch.
+        fewest_epochs: so many there are at least.
+        steps: those that the epochs aim at.
+        why_batch: what the rows of a batch follow from, in words.
     """
 
     one_tower: str | None
@@ -38,6 +41,9 @@ class Settings:
     weight_decay: float
     epochs: int
     batch_size: int
+    fewest_epochs: int = 5
+    steps: int = STEPS
+    why_batch: str = "about twice the square root of the training rows"
 
 
 def settings_of(n_rows: int, n_columns: int, n_tasks: int) -> Settings:
@@ -50,7 +56,18 @@ def settings_of(n_rows: int, n_columns: int, n_tasks: int) -> Settings:
     one_tower = f"{n_tasks} tasks" if n_tasks > MANY_TASKS else None
     if n_columns == 0:
         epochs = min(100, max(3, round(IMAGE_STEPS * IMAGE_BATCH / train)))
-        return Settings(one_tower, (), None, 0.1, 1e-4, epochs, IMAGE_BATCH)
+        return Settings(
+            one_tower,
+            (),
+            None,
+            0.1,
+            1e-4,
+            epochs,
+            IMAGE_BATCH,
+            3,
+            IMAGE_STEPS,
+            "as many for all tables of images",
+        )
     few, wide = n_rows < FEW_ROWS, n_columns >= 30 and n_rows < 20 * n_columns
     if n_tasks > 1 and few:
         one_tower = one_tower or f"{n_rows} rows"

@@ -9,7 +9,8 @@ from itertools import chain
 
 from mtl.console import counted
 from mtl.errors import quoted
-from mtl.starter.guess.kinds import yes_values
+from mtl.starter.guess.gaps import lacks_like
+from mtl.starter.guess.kinds import lists_labels, yes_values
 from mtl.starter.guess.roles import like_a_split, names_groups
 from mtl.starter.guess.settings import Settings
 from mtl.starter.look.columns import Look
@@ -210,6 +211,19 @@ def _outcomes(plan: Plan) -> Iterator[str]:
     if found:
         looks = counted(len(found), "input looks like a label", "inputs look like labels")
         yield f"{looks}: {_listed(found, MOST_LISTED)}; take out what is known only afterwards"
+    targets = [plan.looks[name] for name in plan.targets]
+    others = [plan.looks[name] for name in plan.used if name in plan.roles and name not in found]
+    for names, have in (
+        (
+            [seen.name for seen in others if lacks_like(seen, targets)],
+            ("has", "have", "gaps like the labels"),
+        ),
+        ([seen.name for seen in others if lists_labels(seen)], ("lists", "list", "several values in a cell")),
+    ):
+        if names:
+            which = counted(len(names), f"input {have[0]}", f"inputs {have[1]}")
+            are = "is it a label" if len(names) == 1 else "are they labels"
+            yield f"{which} {have[2]}: {_listed(names, MOST_LISTED)}; {are}, or known only later?"
 
 
 def _is_outcome(seen: Look, targets: Sequence[str]) -> bool:

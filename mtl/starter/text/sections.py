@@ -19,6 +19,8 @@ from mtl.starter.plan import Plan
 from mtl.starter.text.remarks import UNNAMED_VALUES, is_code, of_copies, of_form, of_totals
 from mtl.starter.text.yaml_lines import comment, scalar, wrapped
 
+STRONG = 0.1
+"""A weight decay from here on looks like a slip, so that a comment says that it is none."""
 RARE = 20
 """A class is rare if its rows are fewer than one to so many others."""
 FEW_FORMS = 8
@@ -227,7 +229,8 @@ def model(n_tasks: int, images: bool, settings: Settings) -> Iterator[str]:
     for stage in stages:
         yield f"      - {stage}"
     if n_tasks > 1 and settings.one_tower is None:
-        yield f"  sharing: {{kind: cross_stitch, after: [{', '.join(sites)}], lr_scale: 10}}"
+        sharing = f"{{kind: cross_stitch, after: [{', '.join(sites)}], lr_scale: 10}}"
+        yield f"  sharing: {sharing}    # alphas learn 10 times as fast as weights"
     if settings.dropout:
         yield f"  head: {{dropout: {settings.dropout}}}"
 
@@ -235,9 +238,18 @@ def model(n_tasks: int, images: bool, settings: Settings) -> Iterator[str]:
 def training(settings: Settings) -> Iterator[str]:
     """The lines of the optimizer, the schedule and `train`."""
     decay = f"{settings.weight_decay:g}".replace("0.0001", "1e-4")
-    yield f"optimizer: {{kind: adamw, lr: 2e-3, weight_decay: {decay}}}"
-    yield "schedule: {kind: cosine}"
+    strong = "no slip, though 0.01 is usual: a weaker one lets the network learn its rows by heart"
+    why = f"    # {strong}" if settings.weight_decay >= STRONG else ""
+    yield "# The size of the table decides decay, epochs and batch; docs/data.md has the measurements."
+    yield "optimizer:"
+    yield "  kind: adamw"
+    yield "  lr: 2e-3    # the rate of the first step"
+    yield f"  weight_decay: {decay}{why}"
+    yield "schedule: {kind: cosine}    # the rate falls to 0 by the last epoch"
+    yield "train:"
     yield (
-        f"train: {{epochs: {settings.epochs}, batch_size: {settings.batch_size}, "
-        "early_stopping: {patience: 15}}"
+        f"  epochs: {settings.epochs}    # so many that there are about {settings.steps:,} steps, "
+        f"from {settings.fewest_epochs} to 100"
     )
+    yield f"  batch_size: {settings.batch_size}    # {settings.why_batch}"
+    yield "  early_stopping: {patience: 15}    # ends after 15 epochs that are not better on validation rows"

@@ -184,11 +184,15 @@ def test_many_functions_are_counted(folder: Path) -> None:
     assert "3 more labels follow from another label or from an input" in dataset.notices
 
 
-def test_generated_rows_are_not_looked_at() -> None:
+def test_a_label_that_is_asked_for_twice_is_found_in_generated_rows_too() -> None:
     from tests.support.recipes import recipe
 
-    made = recipe(tasks__b={"kind": "multiclass", "target": "task0"})
-    assert load_dataset(made, header_of(made)).functions == ()
+    made = recipe(tasks__b={"kind": "multiclass", "target": "task0"}, data__source__rows=200)
+    found = load_dataset(made, header_of(made))
+    assert [(each.task, each.of) for each in found.functions] == [("b", "a")]
+    assert "task 'b': its label follows from that of task 'a' in all 200 training rows that have both" in str(
+        found.notices
+    )
 
 
 def test_validate_reads_the_rows_if_asked(folder: Path, capsys: Capture) -> None:

@@ -206,8 +206,23 @@ def test_the_verdict_compares_with_the_best_baseline(run: RunFolder) -> None:
     assert sentence(run) == "There is nothing beside these results: no baseline was measured."
     add_resamples(run, spread=0.01)
     assert sentence(run, **low).endswith("a linear model, and the 95% intervals leave these baselines out.")
+    level = {**low, "size": own["size"] + 0.005}
+    assert sentence(run, **level) == "1 task of 2 is better than a linear model; size is level with it."
     near = {**low, "size": own["size"] - 0.005}
     assert sentence(run, **near).endswith("though the 95% interval of size reaches a baseline.")
+
+
+def test_the_verdict_tells_one_baseline_from_another(run: RunFolder) -> None:
+    own = {task: float(run.record.results[f"test/{task}/accuracy"] or 0) for task in ("shape", "size")}
+    run.record.baselines = {
+        **{f"test/{task}/constant": value - 0.2 for task, value in own.items()},
+        **{f"test/{task}/linear": value + 0.2 for task, value in own.items()},
+    }
+    split, rows = results_of(read_facts(run))
+    assert list(verdict(split, rows, True)) == [
+        "Both tasks are better than one answer for all rows.",
+        "0 tasks of 2 are better than a linear model; shape and size are not.",
+    ]
 
 
 def test_each_task_may_have_a_step_of_its_own(run: RunFolder) -> None:

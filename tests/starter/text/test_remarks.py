@@ -129,6 +129,26 @@ def test_nothing_is_said_of_a_plain_table(tmp_path: Path) -> None:
     assert starter(tmp_path, {"town": cycle("Bern", "Oslo", n=N), "n": range(N)}).notes == ()
 
 
+def gaps(values: Sequence[Any], share: float, seed: int) -> list[Any]:
+    """The values, some of them left out at random."""
+    lacking = np.random.default_rng(seed).random(len(values)) < share
+    return ["" if lacks else value for value, lacks in zip(values, lacking, strict=True)]
+
+
+def test_inputs_with_gaps_like_the_labels_and_lists_of_labels_are_doubted(tmp_path: Path) -> None:
+    columns = {
+        "label": gaps(LABEL, 0.4, 1),
+        "segment": gaps(cycle("a", "b", "c", n=N), 0.4, 2),
+        "spend": gaps(X, 0.4, 3),
+        "income": gaps(X[::-1], 0.12, 4),
+        "likes": cycle("art|music", "art", "music", n=N),
+    }
+    assert starter(tmp_path, columns).notes == (
+        "2 inputs have gaps like the labels: 'spend', 'segment'; are they labels, or known only later?",
+        "1 input lists several values in a cell: 'likes'; is it a label, or known only later?",
+    )
+
+
 def test_what_is_said_of_labels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     spelled = rng.permutation(cycle("yes", "Y", "no", "N", n=N)).tolist()
