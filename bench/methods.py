@@ -48,7 +48,7 @@ def schemes(body: str, n_tasks: int) -> dict[str, dict[str, Any]]:
         "nddr": {"sharing": {"kind": "nddr", "after": after}},
         "ltb": {"sharing": {"kind": "ltb", "after": after}},
         "mmoe": {"sharing": {"kind": "mmoe", "experts": max(k, 2)}},
-        "dselect_k": {"sharing": {"kind": "dselect_k", "experts": max(k, 2), "k": 2}},
+        "dselect_k": {"sharing": {"kind": "dselect_k", "experts": 1 << max(k - 1, 1).bit_length(), "k": 2}},
         "cgc": {"sharing": {"kind": "cgc", "own": 1, "shared": 1}},
         "ple": {"sharing": {"kind": "ple", "after": after, "own": 1, "shared": 1}},
         "mtan": {"sharing": {"kind": "mtan", "after": after}},

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl.errors import UserError
-from mtl.sharing.lora.network import AdaptedTrunk
+from mtl.model.layers import GroupedLinear
+from mtl.sharing.lora.network import AdaptedTrunk, merging_pays
 from tests.sharing.loops import TASKS, assert_equals_loop, copy_of
 from tests.sharing.small import STAGES, Slices, inputs, network, plain_tower
 
@@ -50,6 +51,16 @@ def test_each_task_has_the_shared_weights_and_its_own_of_low_rank(
         (p, q) for name, u in trunk.adapters.items() for p, q in zip(u.parameters(), parts[name], strict=True)
     ]
     assert_equals_loop(model, body, tasks, slices, readings, pairs)
+
+
+def test_few_rows_take_two_maps_and_many_take_one_to_the_same_numbers() -> None:
+    model = network("vectors", TASKS[:3], {"kind": "lora", "rank": 2, "scale": 3.0})
+    trunk, x = model.trunk, inputs("vectors", rows=7)
+    assert isinstance(trunk, AdaptedTrunk)
+    shared = trunk.shared.stages["fc2"].get_submodule("map")
+    assert isinstance(shared, GroupedLinear)
+    assert [n for n in range(1, 8) if merging_pays(shared, n)] == [3, 4, 5, 6, 7]  # 6 * 4 <= n * (6 + 4)
+    torch.testing.assert_close(trunk(x)[:2], trunk(x[:2]), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
