@@ -140,7 +140,8 @@ class CompareConsole:
             for trial in trials:
                 values = ", ".join(f"{task} {number(value)}" for task, value in trial["validation"].items())
                 chosen = " (chosen)" if trial["chosen"] else ""
-                say(f"tuning of {arm}: {' '.join(trial['changes'])}: validation {values}{chosen}")
+                settings = " ".join(trial["changes"]) or "the settings of the recipe"
+                say(f"tuning of {arm}: {settings}: validation {values}{chosen}")
         say()
         say(_arms_table(outcome, outcome["arms"]))
         if outcome["confirmation"] is not None:
