@@ -184,7 +184,10 @@ def test_what_is_not_confirmed_ends_with_the_command_that_settles_it(capsys: Cap
     assert lines[1].startswith("cross_stitch (sharing) is ahead on garment (+0.99 points)")
     assert lines[-1] == "next: mtl compare my.yaml --confirm --out c"
     (at,) = (k for k, line in enumerate(lines) if line.startswith("garment: sharing is worse than trees by "))
-    assert lines[at + 1] == "  trees has one value for all seeds"
+    assert lines[at + 1 : at + 3] == [
+        "  for another seed, this test set: 0.27 to 0.86",
+        "  trees has one value for all seeds",
+    ]
     assert not any(line.startswith("fresh seeds") for line in lines)
 
 
