@@ -43,8 +43,8 @@ MOST_LABELLED = 32
 """Rows of a batch that are sure to have a label of the task whose labels were thinned out."""
 START = 8.0
 """Seconds until a process has loaded what it needs; each process starts once."""
-FINISH = 1.0
-"""Seconds of a run beside its steps and the loading of the data: evaluations, pictures, saves."""
+BESIDE_STEPS = 2.0
+"""Seconds of a run beside its steps: reading the data, evaluations, saves."""
 TIMED = 3
 """Steps that are timed for the estimate of a comparison's length."""
 
@@ -61,10 +61,9 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     watcher = watcher or Silent()
     require_comparable(asked.recipe)
     folder = folder_of(asked)
-    memory, began = remembered(asked, folder), monotonic()
+    memory = remembered(asked, folder)
     with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
         trainer, device = prepare(changed(asked.recipe, asked.common))
-    loading = monotonic() - began
     if asked.recipe.tune and "validation" not in trainer.dataset.splits:
         with asked.recipe.at("tune"):
             what = "validation chooses the settings, and no rows are held out for it"
@@ -83,7 +82,7 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     selection = selection_of(asked.recipe, "validation" in trainer.dataset.splits, steps.total)
     settings = Settings(selection, memory.threads, asked.resample, (*asked.common, *labelled))
     made = _Comparison(asked, folder, arms, settings, steps, jobs, memory, watcher)
-    per_run = _seconds_per_step(trainer) * steps.total + loading + FINISH
+    per_run = _seconds_per_step(trainer) * steps.total + BESIDE_STEPS
     notices = trainer.notices
     del trainer  # its rows and weights take memory that the runs need
     return folder, made.conduct(per_run, notices)
@@ -174,6 +173,10 @@ class _Comparison:
         outcome = outcome_of(self.asked.recipe, found, seeds, self.settings, self.memory)
         if self.asked.confirm and outcome["leading"] is not None:
             outcome = self._confirmed(outcome, seeds, found, per_run)
+        elif self.asked.confirm:
+            self.watcher.says(
+                "--confirm has nothing to confirm: nobody chose the arm among several candidates"
+            )
         outcome["tuning"] = self.trials
         fault = write_outcome(self.folder, outcome)
         if fault is not None:

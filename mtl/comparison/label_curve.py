@@ -114,7 +114,7 @@ def saved(task: str, parts: Sequence[Part]) -> list[str]:
         if found[0]["verdict"] not in SUPERIOR:
             lines.append(f"{at}, sharing is not shown to save labels: {words}.")
         else:
-            lines.append(f"{at}, {words}; {single} needs {_needed(task, part, parts)} for as much.")
+            lines.append(f"{at}, {words}; {single} needs {_needed(task, part, parts)} to reach as much.")
     return lines
 
 

@@ -17,10 +17,11 @@ from mtl.commands.compare.command import (
     seeds_of,
     split_arms,
 )
-from mtl.commands.compare.console import Pace
+from mtl.commands.compare.console import CompareConsole, Pace
 from mtl.errors import UserError
 from tests.support.assertions import Capture, called
 from tests.support.command_line import folder as folder
+from tests.support.comparisons import compare_values
 from tests.support.recipes import classes, linear, stitched, text
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -173,6 +174,30 @@ def test_the_command_that_confirms(monkeypatch: pytest.MonkeyPatch) -> None:
         "mtl compare my.yaml optimizer.lr=1 --arms single,mmoe --seeds 3 --predictions x=y --predictions z=w --quiet "
         "--confirm --out 'a b'"
     ]
+
+
+def test_what_is_not_confirmed_ends_with_the_command_that_settles_it(capsys: Capture) -> None:
+    found = compare_values(confirm=False)
+    CompareConsole().verdict(Path("c"), found, "mtl compare my.yaml --confirm --out c")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "with 540 labels of garment (1.0%):"
+    assert lines[1].startswith("cross_stitch (sharing) is ahead on garment (+0.99 points)")
+    assert lines[-1] == "next: mtl compare my.yaml --confirm --out c"
+    (at,) = (k for k, line in enumerate(lines) if line.startswith("garment: sharing is worse than trees by "))
+    assert lines[at + 1 : at + 3] == [
+        "  for another seed, this test set: 0.27 to 0.86",
+        "  trees has one value for all seeds",
+    ]
+    assert not any(line.startswith("fresh seeds") for line in lines)
+
+
+def test_fresh_seeds_are_shown(capsys: Capture) -> None:
+    found = compare_values()
+    CompareConsole().verdict(Path("c"), found, "mtl compare my.yaml --confirm --out c")
+    shown = capsys.readouterr().out.split("fresh seeds 5, 6, 7, 8, 9:\n")[1]
+    for result in found["confirmation"]["arms"]["sharing"]["results"].values():
+        assert f"{result['mean']:#.4g}" in shown
+    assert "next:" not in shown, "nothing is left to confirm"
 
 
 def test_a_comparison_from_the_command_line(folder: Path, capsys: Capture) -> None:

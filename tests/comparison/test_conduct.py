@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from mtl.comparison.conduct import conduct
+from mtl.comparison.files import write_outcome
 from mtl.comparison.label_curve import conduct_curve
 from mtl.comparison.processes.pool import Report
 from mtl.comparison.request import Announced, Asked, Silent
@@ -28,7 +29,7 @@ from mtl.registry import load_plugin
 from mtl.report.page.compare_file import CompareFile
 from mtl.runs.results.reading import read_checked
 from tests.support.assertions import plugins_undone
-from tests.support.comparisons import unknown_keys
+from tests.support.comparisons import compare_values, unknown_keys
 from tests.support.recipes import classes, linear, recipe, stitched
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +144,30 @@ def test_nothing_is_repeated(done: tuple[Path, Watching]) -> None:
     assert watching.announced[0].n_done == len(before) == 4
     assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/run.json")} == before
     assert (folder / "compare.json").read_bytes() == first
+
+
+def test_one_candidate_needs_no_confirmation(done: tuple[Path, Watching]) -> None:
+    watching = Watching()
+    _, found = conduct(asked(done[0], confirm=True), watching)
+    assert (watching.ended, found["confirmation"]) == ([], None)
+    assert watching.said == [
+        "--confirm has nothing to confirm: nobody chose the arm among several candidates"
+    ]
+
+
+def test_fresh_seeds_are_in_the_table(tmp_path: Path) -> None:
+    values = compare_values()
+    write_outcome(tmp_path, values)
+    rows = [
+        row
+        for row in csv.DictReader((tmp_path / "compare.csv").read_text().splitlines())
+        if (row["arm"], row["task"]) == ("sharing", "price")
+    ]
+    assert [(row["round"], row["seed"]) for row in rows] == [
+        *(("first", str(seed)) for seed in range(5)), *(("fresh", str(seed)) for seed in range(5, 10)),
+    ]  # fmt: skip
+    fresh = values["confirmation"]["arms"]["sharing"]["results"]["price"]["values"]
+    assert [float(row["test"]) for row in rows[5:]] == fresh
 
 
 def test_missing_runs_are_made_and_the_end_is_the_same(done: tuple[Path, Watching], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_labels_are_saved_only_where_the_arm_is_shown_to_be_better() -> None:
     whole = part(1000, [0.8, 0.8], [0.75, 0.9], "cannot tell")
     few = part(100, [0.6, 0.6], [0.7, 0.7], "better")
     assert saved("a", [few, whole]) == [
-        "a: with 100 labels, sharing is better by 1 point; single needs 316 labels for as much.",
+        "a: with 100 labels, sharing is better by 1 point; single needs 316 labels to reach as much.",
         "a: with 1,000 labels, sharing is not shown to save labels: sharing is cannot tell by 1 point.",
     ]
     assert "not shown to save labels" in saved("a", [part(100, [0.6, 0.6], [0.9, 0.9], "worse"), whole])[0]
@@ -51,4 +51,4 @@ def test_labels_are_saved_only_where_the_arm_is_shown_to_be_better() -> None:
 def test_how_many_labels_are_saved_is_told_by_seed(sharing: list[float], needed: str) -> None:
     whole = part(1000, [0.8, 0.8], [0.75, 0.75], "cannot tell")
     line = saved("a", [part(100, [0.6, 0.6], sharing, "ahead"), whole])[0]
-    assert line.endswith(f"; single needs {needed} for as much.")
+    assert line.endswith(f"; single needs {needed} to reach as much.")
