@@ -7,7 +7,8 @@
 The network has three stages 128-32-32-32 and batches of 128 rows; `--images` takes the towers of fashion_stitch and two
 tasks instead. All networks of a table are timed in turn, a step each per round, so that a disturbance meets all alike.
 A table has the median over rounds of the ratio to hard sharing (or to sum, on cross-stitched towers) in the same
-round, the smallest ratio, and the ratio of the bytes that a step keeps: activations and gradients.
+round, the smallest ratio, and the ratio of the bytes that a step keeps: activations and gradients. `--json` adds the
+ratios to those that a file holds already; docs/tools/costs.json is where the tables of the docs take them from.
 
 `--limits` prints how long each weighting takes on one thread to combine the gradients of N tasks by 4,096 numbers,
 without the backward passes, and the largest N at which that is below 50 ms. `--jacobian` prints what the gradients of
@@ -215,15 +216,19 @@ def main() -> None:
     for n in numbers:
         plain = {"kind": "sum"}
         of_sharing = {name: trainer_of(body, n, model, plain) for name, model in schemes(body, n).items()}
-        everything[f"sharing, {n} tasks"] = table(f"sharing, {n} tasks, {body}", of_sharing, given.rounds)
+        what = "images" if given.images else f"{n} tasks"
+        everything[f"sharing, {what}"] = table(f"sharing, {n} tasks, {body}", of_sharing, given.rounds)
         stitched = schemes(body, n)["cross_stitch"]
         kinds = ["sum", *(kind for kind in WEIGHTINGS.names() if kind != "sum")]
         of_weighting = {kind: trainer_of(body, n, stitched, {"kind": kind}) for kind in kinds}
-        everything[f"weighting, {n} tasks"] = table(
-            f"weighting, {n} tasks, {body}", of_weighting, given.rounds
-        )
+        everything[f"weighting, {what}"] = table(f"weighting, {n} tasks, {body}", of_weighting, given.rounds)
     if given.json is not None:
-        given.json.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+        known = json.loads(given.json.read_text(encoding="utf-8")) if given.json.is_file() else {}
+        rounded = {
+            title: {k: {n: round(x, 2) for n, x in own.items()} for k, own in kinds.items()}
+            for title, kinds in everything.items()
+        }
+        given.json.write_text(json.dumps(known | rounded, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ MARKS = marks("scheme_table")
 COLUMNS = ("kind", "what it is", "equation", "when", "reference")
 
 Costs = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""As bench/methods.py writes them: `sharing, 8 tasks` -> kind -> `time`, the ratio to a step of hard sharing."""
+"""As bench/methods.py writes them: `sharing, 8 tasks` -> kind -> `time` and `memory`, over those of hard sharing."""
 
 
 def scheme_table(costs: Costs | None = None) -> str:
@@ -32,16 +32,24 @@ def scheme_table(costs: Costs | None = None) -> str:
 def with_costs(
     lines: list[list[str]], kinds: Sequence[str], family: str, costs: Costs | None
 ) -> list[list[str]]:
-    """The rows of a table, the head first, with a column of what a step takes, if that was measured."""
-    start = f"{family}, "
-    numbers = sorted(int(title.split()[1]) for title in costs or {} if title.startswith(start))
-    if not costs or not numbers:
+    """The rows of a table, the head first, with columns of what a step takes and keeps, if that was measured."""
+    titles = sorted((t for t in costs or {} if t.startswith(f"{family}, ")), key=_place)
+    if not costs or not titles:
         return lines
-    ends = [f"step, {_joined(numbers)} tasks"]
+    over = _joined(title.removeprefix(f"{family}, ").removesuffix(" tasks") for title in titles)
+    found = [[f"{what}, {over}" for what in ("time of a step", "memory of a step")]]
     for kind in kinds[1:]:
-        times = [costs[f"{family}, {n} tasks"].get(kind, {}).get("time") for n in numbers]
-        ends.append(_joined("-" if time is None else f"{time:.1f}" for time in times))
-    return [[*line, end] for line, end in zip(lines, ends, strict=True)]
+        own = [costs[title].get(kind, {}) for title in titles]
+        found.append(
+            [_joined(f"{o[key]:.1f}" if key in o else "-" for o in own) for key in ("time", "memory")]
+        )
+    return [[*line, *ends] for line, ends in zip(lines, found, strict=True)]
+
+
+def _place(title: str) -> tuple[bool, int]:
+    """Numbers of tasks by size, then images."""
+    number = title.split()[1]
+    return (not number.isdigit(), int(number) if number.isdigit() else 0)
 
 
 def _row(kind: str, member: Any) -> list[str]:

@@ -73,18 +73,25 @@ def test_a_plugin_that_says_little_has_a_row(tmp_path: Path) -> None:
 
 
 def test_costs_have_a_column_if_they_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ratios to a step of hard sharing, for each number of tasks; a scheme that was not timed has a dash."""
+    """Ratios to a step of hard sharing, by number of tasks and for images; a scheme that was not timed has a dash."""
     costs = {
-        "sharing, 32 tasks": {"hard": {"time": 1.0}, "mmoe": {"time": 12.34}},
-        "weighting, 2 tasks": {"sum": {"time": 1.0}},
-        "sharing, 2 tasks": {"hard": {"time": 1.0}, "mmoe": {"time": 1.26}, "none": {"time": 1.5}},
+        "sharing, images": {"hard": {"time": 1.0, "memory": 1.0}, "mmoe": {"time": 4.0, "memory": 3.0}},
+        "sharing, 32 tasks": {"hard": {"time": 1.0, "memory": 1.0}, "mmoe": {"time": 12.34, "memory": 20.04}},
+        "weighting, 2 tasks": {"sum": {"time": 1.0, "memory": 1.0}},
+        "sharing, 2 tasks": {
+            "hard": {"time": 1.0, "memory": 1.0},
+            "mmoe": {"time": 1.26, "memory": 2.0},
+            "none": {"time": 1.5, "memory": 1.9},
+        },
     }
     (tmp_path / "costs.json").write_text(json.dumps(costs), encoding="utf-8")
     monkeypatch.setattr(tool, "COSTS", tmp_path / "costs.json")
     head, _, *found = rows(scheme_table(measured()))
-    assert head == [*COLUMNS, "step, 2 / 32 tasks"]
-    cost_of = {row[0].split("`")[1]: row[-1] for row in found}
-    assert (cost_of["mmoe"], cost_of["none"], cost_of["film"]) == ("1.3 / 12.3", "1.5 / -", "- / -")
+    assert head == [*COLUMNS, "time of a step, 2 / 32 / images", "memory of a step, 2 / 32 / images"]
+    cost_of = {row[0].split("`")[1]: row[-2:] for row in found}
+    assert cost_of["mmoe"] == ["1.3 / 12.3 / 4.0", "2.0 / 20.0 / 3.0"]
+    assert cost_of["none"] == ["1.5 / - / -", "1.9 / - / -"]
+    assert cost_of["film"] == ["- / - / -", "- / - / -"]
     monkeypatch.setattr(tool, "COSTS", tmp_path / "none.json")
     assert measured() is None
     assert scheme_table(measured()) == scheme_table()

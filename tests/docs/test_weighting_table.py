@@ -51,9 +51,11 @@ def test_a_row_is_what_the_class_says() -> None:
 
 
 def test_costs_have_a_column_in_both_if_they_were_measured() -> None:
-    costs = {"weighting, 2 tasks": {"sum": {"time": 1.0}, "upgrad": {"time": 2.34}}}
+    costs = {
+        "weighting, 2 tasks": {"sum": {"time": 1.0, "memory": 1.0}, "upgrad": {"time": 2.34, "memory": 1.2}}
+    }
     of_losses, of_gradients = tables(weighting_tables(costs))
     for rows, kind, time in ((of_losses, "sum", "1.0"), (of_gradients, "upgrad", "2.3")):
-        assert rows[0][-1] == "step, 2 tasks"
+        assert rows[0][-2:] == ["time of a step, 2", "memory of a step, 2"]
         (own,) = [row for row in rows if f"`{kind}`" in row[0]]
-        assert own[-1] == time
+        assert own[-2] == time
