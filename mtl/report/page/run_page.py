@@ -8,9 +8,10 @@ from typing import Any
 
 from mtl.report.page.facts import Facts
 from mtl.report.page.render import render
-from mtl.report.page.results import BASELINES, LEVEL, Row, results_of, verdict
+from mtl.report.page.results import BASELINES, Row, results_of, verdict
 from mtl.report.page.sharing import sharing_of
 from mtl.report.page.tasks import MOST_OPEN, sections_of
+from mtl.runs.results.bootstrap import LEVEL
 
 MOST_ROWS = 12
 """Most rows of a table that is not folded."""
