@@ -85,7 +85,10 @@ def run_chain(
     elif (folder / RESOLVED).read_text(encoding="utf-8") != text:
         raise UserError(str(folder), "holds the phases of another recipe", "give another --out")
     stream = Stream(listeners)
-    for number, (name, place, own) in enumerate(chain, 1):
+    for number, (name, absolute, own) in enumerate(chain, 1):
+        place = (
+            folder / absolute.name
+        )  # printed as the caller wrote it; recipes name weights by absolute paths
         stream.on(Noted(f"phase {number} of {len(chain)}: {name}"))
         if (place / RECORD).exists():
             result = resume(place, plugins=plugins, listeners=listeners, report=report)

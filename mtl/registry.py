@@ -104,8 +104,9 @@ class Registry(Generic[T]):
 
     def unknown(self, name: object) -> str:
         """The message on a name that no member has."""
-        known = ", ".join(self.names())
-        return f"unknown {self.family} {quoted(name)}; known: {known}{did_you_mean(name, self.names())}"
+        known, near = ", ".join(self.names()), did_you_mean(name, self.names())
+        hint = near or "; one of your own needs its plug-in: --plugin FILE"
+        return f"unknown {self.family} {quoted(name)}; known: {known}{hint}"
 
     def where_to_add(self) -> str:
         """The advice on how to add a member."""
@@ -222,8 +223,16 @@ def _run_plugin(name: str, run: Callable[[], object]) -> None:
     except (Exception, SystemExit) as error:
         raise UserError(
             f"plugin {quoted(name)}",
-            f"raised {type(error).__name__}: {quoted(str(error))} while it was loaded",
+            f"raised {type(error).__name__}: {quoted(str(error))} while it was loaded{_line_of(error)}",
         ) from error
+
+
+def _line_of(error: BaseException) -> str:
+    """`, at line 3`: the line of a plug-in's own code that an exception came from; "" if there is none."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__", "")).split(".")[0] in _LOADED:
+            return f", at line {line}"
+    return f", at line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
 
 
 def fault_of_plugin(error: BaseException) -> UserError | None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mtl.contracts import check_outputs
 from mtl.data.learned import Constants, Learned
@@ -14,6 +12,9 @@ from mtl.data.types import Header
 from mtl.errors import UserError, gathered, quoted, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TaskSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def task_groups(recipe: Recipe, learned: Learned) -> tuple[TaskGroup, ...]:
 
 def _stacked(name: str, constants: Sequence[Constants], fitted: Mapping[str, float]) -> Tensor:
     """(T,) or (T, ...) one number or row per task; a number that is not fitted yet has its initial value."""
+    import torch  # here, because errors about columns come before torch is imported
+
     rows = [c[name] if name in c else (fitted[name],) for c in constants]
     stacked = torch.tensor(rows, dtype=torch.float32)
     return stacked[:, 0] if len(rows[0]) == 1 else stacked

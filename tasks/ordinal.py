@@ -9,6 +9,7 @@ from pydantic import Field
 
 from mtl.console import counted
 from mtl.data.columns.labels import class_codes, found_classes
+from mtl.data.columns.spelling import number
 from mtl.errors import UserError, quoted
 from mtl.recipe.specs import TASKS, TaskSpec
 from mtl.tasks.base import (
@@ -72,6 +73,13 @@ class Ordinal(TaskSpec):
 
     def outputs(self, header: Header) -> tuple[str, ...] | None:
         names, text = named_labels(self, self.target, header)
+        if text and self.order is None and all(map(number, names or ("",))):
+            raise UserError(
+                "",
+                f"column {quoted(self.target)} holds numbers that are not whole ({listed(names or (), 3)})",
+                "kind: regression takes them; for grades give `order`, from lowest to highest",
+                path=("target",),
+            )
         if text and self.order is None:
             raise UserError(
                 "",

@@ -139,6 +139,11 @@ def test_the_command_says_where_it_is(
     assert done.returncode == 0, done.stderr
     assert "phase 1 of 2: alone" in done.stdout + done.stderr
     assert "phase 2 of 2: stitched" in done.stdout + done.stderr
+    assert "run folder: c/2-stitched " in done.stdout
+    shared = called(capsys, "sharing", "c")
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stderr == "note: c holds the phases of a recipe; the last one is c/2-stitched\n"
+    assert (tmp_path / "c/2-stitched/links.json").is_file()
     again = called(capsys, "run", "--resume", "c")
     assert again.returncode == 0, again.stderr
     assert "already finished" in again.stderr

@@ -280,14 +280,13 @@ def activation_module(name: Activation) -> nn.Module | None:
 
 def _image(backbone: Layers, stage: StageSpec, shape: Shape) -> Shape:
     if len(shape) != 3:
-        reads_rows = stage is backbone.stages[0]
-        raise UserError(
-            "",
-            f"{stage.kind} needs an image (channels, height, width), but its input is {shape[0]} features",
-            "take linear stages, or a source of images"
-            if reads_rows
-            else "put it before the first linear stage",
-        )
+        what, todo = f"its input is {shape[0]} features", "put it before the first linear stage"
+        if stage is backbone.stages[0]:
+            what, todo = (
+                "a row of the source is a list of numbers",
+                "take linear stages, or a source of images",
+            )
+        raise UserError("", f"{stage.kind} needs an image (channels, height, width), but {what}", todo)
     return shape
 
 

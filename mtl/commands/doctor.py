@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -13,11 +14,14 @@ from statistics import median
 from time import perf_counter
 
 from mtl import __version__
-from mtl.console import counted, file_size, number, rows_of_splits, say
+from mtl.console import counted, duration, file_size, number, rows_of_splits, say
 from mtl.data.files.download import cache_folder
 from mtl.errors import EnvironmentFault, UserError
 
 Check = Callable[[], str]
+BATCH = 128
+SLOW = 240
+"""Seconds of an epoch from which a machine is slower than two free cores, which take 60 to 180."""
 PACKAGES = ("torch", "torchmetrics", "pydantic", "numpy", "safetensors", "pyarrow", "pillow", "matplotlib")
 
 
@@ -65,8 +69,15 @@ def _devices() -> str:
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     capability = torch.backends.cpu.get_cpu_capability()
-    cpu = f"CPU {capability}, {counted(torch.get_num_threads(), 'thread')}"
+    cpu = f"CPU {capability}, {_threads()}"
     return f"auto is {resolve('auto')}; {'; '.join([cpu, *names])}"
+
+
+def _threads() -> str:
+    """How many threads torch takes, of how many cores."""
+    import torch
+
+    return f"{counted(torch.get_num_threads(), 'thread')} of torch for {counted(os.cpu_count() or 1, 'core')}"
 
 
 def _cache() -> str:
@@ -86,7 +97,13 @@ def _fashion_mnist() -> str:
 
     source = SOURCES["fashion_mnist"].model_validate({"kind": "fashion_mnist", "sample": True})
     columns = source.columns(0)
-    return f"the shipped sample is whole: {rows_of_splits(columns.splits)}"
+    folder = source.found_in()
+    full = (
+        f"are in {folder}"
+        if folder is not None
+        else "are not here: the first run that needs them downloads 31 MB"
+    )
+    return f"the shipped sample is whole: {rows_of_splits(columns.splits)}; all 70,000 images {full}"
 
 
 def _recipes() -> str:
@@ -113,9 +130,20 @@ def _training() -> str:
                 self.times.append(perf_counter())
 
     clock = Clock()
-    sample = ("data.source={kind: fashion_mnist, sample: true}", "train={max_steps: 4, batch_size: 128}")
+    sample = (
+        "data.source={kind: fashion_mnist, sample: true}",
+        f"train={{max_steps: 4, batch_size: {BATCH}}}",
+    )
     with tempfile.TemporaryDirectory() as folder:
         run("fashion_stitch", sample, out=Path(folder, "run"), listeners=(clock,))
         gaps = [after - before for before, after in zip(clock.times[1:], clock.times[2:], strict=False)]
-        cores = os.cpu_count() or 1
-    return f"4 steps of fashion_stitch, batch 128: {number(median(gaps) * 1e3)} ms a step on {counted(cores, 'core')}"
+    return f"4 steps of fashion_stitch, batch {BATCH}: {_speed(median(gaps))}"
+
+
+def _speed(seconds: float) -> str:
+    """What a step of so many seconds means for an epoch of 60,000 images."""
+    epoch = seconds * math.ceil(60_000 / BATCH)
+    slow = "slow: two free cores take one to three minutes, so other programs or OMP_NUM_THREADS hold this machine back"
+    step = f"{number(seconds * 1e3)} ms a step with {_threads()}"
+    said = f"{step}; an epoch of 60,000 images takes about {duration(epoch)}"
+    return f"{said} ({slow if epoch > SLOW else 'as fast as it should be'})"

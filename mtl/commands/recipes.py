@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 def validate(recipes: tuple[str, ...], data: bool, plugins: tuple[str, ...], debug: bool) -> None:
     """Check recipes: text, schema, shapes, heads and memory; no row is read without --data."""
     from mtl.recipe.load import load_recipe
+    from mtl.recipe.text.overrides import refuse_spaces
 
     load_plugins(plugins)
+    refuse_spaces(recipes)
     overrides = [text for text in recipes if is_override(text)]
     if len(overrides) == len(recipes):
         raise UserError("mtl validate", "a recipe is missing", "give a path or a built-in name")
@@ -47,12 +49,20 @@ def validate(recipes: tuple[str, ...], data: bool, plugins: tuple[str, ...], deb
             checked.append((name, load_recipe(name, overrides)))
         except UserError as error:
             faults.extend(error.errors)
-    if not checked:
+    from mtl.data.files.opening import opened_once
+    from mtl.experiment.columns import checked_header
+
+    fitting = []  # columns are looked up before torch is imported
+    for name, recipe in checked:
+        try:
+            checked_header(recipe)
+            fitting.append((name, recipe))
+        except UserError as error:
+            faults.extend(error.errors)
+    if not fitting:
         raise ManyErrors(faults)
     require_torch()
-    from mtl.data.files.opening import opened_once
-
-    for name, recipe in checked:
+    for name, recipe in fitting:
         try:
             with opened_once():
                 size = _validated(recipe, data)
@@ -181,9 +191,11 @@ def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
     Raises:
         UserError: the recipe or its rows have a fault, or its network cannot be built.
     """
+    from mtl.experiment.columns import checked_header
     from mtl.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    checked_header(loaded)
     require_torch()
     from mtl.experiment.trial import preview
     from mtl.report.summary import summarize

@@ -17,7 +17,7 @@ from mtl.commands.options import (
 )
 from mtl.commands.outcomes import require_torch
 from mtl.console import complain, counted, file_size, number, say, table
-from mtl.errors import UserError, quoted
+from mtl.errors import UserError, quoted, without_paths
 
 if TYPE_CHECKING:
     from mtl.inference.predict import TrainedModel
@@ -45,7 +45,7 @@ def evaluate(
     if split is not None and data is not None:
         todo = f"leave out --split {quoted(split)}"
         raise UserError("--data", "all rows of the file are evaluated, so that there is no split", todo)
-    model = _loaded(run_folder, device)
+    model = _loaded(run_folder, device, data)
     from mtl.commands.results import say_results
     from mtl.inference.rescore import rescore
 
@@ -84,9 +84,11 @@ def predict(
 ) -> None:
     """Predict for every row of a file: a column per task, and probabilities beside it."""
     load_plugins(plugins)
-    model = _loaded(run_folder, device)
+    from mtl.inference.writing import check_output, write_predictions
+
+    check_output(output, data)
+    model = _loaded(run_folder, device, data)
     from mtl.data.columns.unseen import notices
-    from mtl.inference.writing import write_predictions
 
     unseen = model.feed.unseen()
     n_rows = write_predictions(model, data, output, keep, unseen)
@@ -97,8 +99,18 @@ def predict(
     say(f"{output}: {counted(n_rows, 'row')}" + (f"; values not seen in training: {each}" if unknown else ""))
 
 
-def _loaded(run_folder: str, device: str) -> TrainedModel:
-    """The run as a predictor; if the run is not finished, a line on stderr says which weights are used."""
+def _loaded(run_folder: str, device: str, data: str | None) -> TrainedModel:
+    """The run as a predictor; if the run is not finished, a line on stderr says which weights are used.
+
+    The run and the file `data` are looked for before torch is imported.
+    """
+    from mtl.data.files.opening import opened
+    from mtl.runs.folder import RunFolder
+
+    RunFolder.open(Path(run_folder))
+    if data is not None:
+        with without_paths():
+            opened(Path(data))
     require_torch()
     from mtl.inference.predict import load
 

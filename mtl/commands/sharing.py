@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,20 +54,33 @@ def sharing(
 ) -> None:
     """Say what RUN shared, and what each task loses without it, on validation rows; writes RUN/links.json."""
     load_plugins(plugins)
+    from mtl.runs.folder import RunFolder, last_phase
+
+    folder = last_phase(Path(run_folder))
+    if str(folder) != run_folder:
+        complain(f"note: {run_folder} holds the phases of a recipe; the last one is {folder}")
+    RunFolder.open(folder)
     require_torch()
     from mtl.inference.links import links_of
     from mtl.inference.load import load_trained
     from mtl.runs.disk import write_whole
     from mtl.runs.folder import LINKS
 
-    model = load_trained(run_folder, device)
+    model = load_trained(folder, device)
     found = links_of(model, most_rows=rows, most_cuts=cuts, told=complain)
     text = json.dumps(found, indent=1, allow_nan=False)
     write_whole(model.folder.path / LINKS, f"{text}\n".encode())
     if as_json:
         say(text)
     else:
-        say("\n\n".join([*_tables(found), "\n".join(found["words"]), *_proposal(found)]))
+        say("\n\n".join([*_caveat(found), *_tables(found), "\n".join(found["words"]), *_proposal(found)]))
+
+
+def _caveat(found: Mapping[str, Any]) -> list[str]:
+    """What to know before the tables: whether the rows are those of training."""
+    if found["split"] != "train" or not found["sites"]:
+        return []
+    return ["There is no validation split: all numbers below are of rows that the network was trained on."]
 
 
 def _tables(found: Mapping[str, Any]) -> list[str]:

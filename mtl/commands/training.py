@@ -111,8 +111,15 @@ def _train(
 ) -> None:
     from mtl.recipe.load import load_recipe
 
-    # the text is checked before torch is imported, so that its errors come at once
+    # text, place and columns are checked before torch is imported, so that their errors come at once
     loaded = load_recipe(recipe, overrides) if recipe is not None else None
+    if resume is None and loaded is not None:
+        from mtl.experiment.columns import checked_header
+        from mtl.runs.folder import require_unused
+
+        if out is not None and not go_on:
+            require_unused(Path(out))
+        checked_header(loaded)
     require_torch()
     from mtl.commands.watch import TrainingConsole
     from mtl.experiment import resume as resuming

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -137,9 +137,10 @@ def shown_columns(names: Sequence[str]) -> str:
     return ", ".join([*shown, *(["..."] if len(names) > SHOWN else [])])
 
 
-def no_column(column: str, known: Sequence[str], called: str = "column") -> str:
-    """The message on a missing column, with the nearest name and all known names."""
-    return f"no {called} {quoted(column)}{did_you_mean(column, known)}; columns: {shown_columns(known)}"
+def no_column(column: str, known: Sequence[str], called: str = "column", used: Collection[str] = ()) -> str:
+    """The message on a missing column, with all known names and the nearest one that is not `used` already."""
+    free = [name for name in known if name not in used]
+    return f"no {called} {quoted(column)}{did_you_mean(column, free)}; columns: {shown_columns(known)}"
 
 
 def stable_order(texts: Iterable[str]) -> tuple[str, ...]:

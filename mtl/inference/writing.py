@@ -64,6 +64,22 @@ class Writer(Protocol):
         """Release everything, whether or not the file is complete."""
 
 
+def check_output(output: str, data: str) -> Path:
+    """The path of the predictions.
+
+    Raises:
+        UserError: its name is taken, or has an unknown suffix.
+    """
+    target = Path(output)
+    if target.suffix not in WRITERS:
+        raise UserError("--output", f"{quoted(output)} is none of {', '.join(WRITERS)}")
+    if target.is_dir():
+        raise UserError("--output", f"{quoted(output)} is a directory")
+    if target.exists() and Path(data).exists() and target.samefile(data):
+        raise UserError("--output", f"{quoted(output)} is the input", "give another name")
+    return target
+
+
 @undoing()
 def write_predictions(
     model: TrainedModel,
@@ -83,13 +99,7 @@ def write_predictions(
             suffix.
         EnvironmentFault: the output cannot be written.
     """
-    target = Path(output)
-    if target.suffix not in WRITERS:
-        raise UserError("--output", f"{quoted(output)} is none of {', '.join(WRITERS)}")
-    if target.is_dir():
-        raise UserError("--output", f"{quoted(output)} is a directory")
-    if target.exists() and Path(data).exists() and target.samefile(data):
-        raise UserError("--output", f"{quoted(output)} is the input", "give another name")
+    target = check_output(output, data)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     lists = _lists_of(model)
     n_rows = 0

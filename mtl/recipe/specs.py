@@ -98,6 +98,10 @@ class SourceSpec(Spec):
         """
         return None
 
+    def found_in(self) -> str | None:
+        """The folder on this machine of files that the source may download; None without them. No file is read."""
+        return None
+
     def row_ids(self) -> str | None:
         """The column that holds an id of each row, or None; an id may not appear in two splits."""
         return None

@@ -68,7 +68,7 @@ def learning_curves(
     place, lines = abscissa(rows), -(-len(tasks) // 4)
     columns = -(-len(tasks) // lines)
     figure = Figure(figsize=(max(4.2 * columns, 6.4), 3.2 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False, sharey=metric == "loss_weight").ravel()
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=_has_one_scale(metric)).ravel()
     shown: dict[str, Any] = {}
     for axis, task in zip(axes, tasks, strict=False):
         for split, colour in SPLIT_COLOURS.items():
@@ -87,8 +87,15 @@ def learning_curves(
     for axis in axes[: len(tasks) : columns]:
         axis.set_ylabel(with_unit(metric))
     if shown:
-        figure.legend(shown.values(), shown.keys(), loc="outside right upper", frameon=False)
+        figure.legend(
+            shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False
+        )
     return figure
+
+
+def _has_one_scale(metric: str) -> bool:
+    """Whether the values of different tasks can be compared, so that their panels have one range."""
+    return metric == "loss_weight" or UNITS.get(metric) in (SHARE, PERFECT)
 
 
 def abscissa(rows: Rows) -> str:

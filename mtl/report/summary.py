@@ -32,7 +32,7 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
     lines = [
         f"{recipe.name}: {counted(len(recipe.tasks), 'task')}, {counted(len(towers), 'tower')}, "
         f"{counted(parameter_count(model), 'parameter')}",
-        f"input {_shape(header.input_shape)} per row",
+        f"input {_shape(header.input_shape)} per row{_encoded(built, header)}",
         "",
         _stage_table(built, flops),
         "",
@@ -50,6 +50,14 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
     if header.note:
         lines.append(header.note)
     return "\n".join(lines)
+
+
+def _encoded(built: Built, header: Header) -> str:
+    """How many numbers the first layer reads of a row, where categories and gaps make them more."""
+    width = getattr(built.model.inputs, "width", None)
+    if width is None or (width,) == tuple(header.input_shape):
+        return ""
+    return f", which the first layer reads as {width} numbers (categories and missing values encoded)"
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -219,6 +219,16 @@ def is_chain(folder: Path) -> bool:
     return not (folder / RECORD).exists() and (folder / RESOLVED).is_file()
 
 
+def last_phase(folder: Path) -> Path:
+    """The run of the last phase, if a folder holds the phases of a recipe (`1-<name>`, `2-<name>`); else the folder."""
+    if not is_chain(folder):
+        return folder
+    phases = [
+        path.parent for path in folder.glob(f"*/{RECORD}") if path.parent.name.split("-")[0].isdecimal()
+    ]
+    return max(phases, key=lambda path: int(path.name.split("-")[0]), default=folder)
+
+
 def new_place(folder: Path) -> Path:
     """Make a new folder `<utc>-<suffix>` in `folder`, which no other process that starts at the same moment has.
 

@@ -154,6 +154,14 @@ class FashionMnist(SourceSpec):
             note="400 of Fashion-MNIST's 70,000 images: for trying things out only" if self.sample else "",
         )
 
+    def found_in(self) -> str | None:
+        for folder in (download.cache_folder() / "fashion_mnist", DEBIAN):
+            with contextlib.suppress(MissingFileError, DamagedFileError):
+                for file in FILES:
+                    _find(folder, file)
+                return str(folder)
+        return None
+
     def columns(self, seed: int) -> Columns:
         if self.sample:
             return _columns(_read_sample(), self.rows)

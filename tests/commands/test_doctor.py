@@ -38,8 +38,38 @@ def test_all_is_well(capsys: Capture, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_few_steps_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = doctor._training()
-    assert re.fullmatch(r"4 steps of fashion_stitch, batch 128: [\d.,]+ ms a step on \d+ cores", said)
+    assert re.fullmatch(
+        r"4 steps of fashion_stitch, batch 128: [\d.,]+ ms a step with \d+ threads? of torch for \d+ cores?; "
+        r"an epoch of 60,000 images takes about .* \(.*\)",
+        said,
+    )
     assert not list(tmp_path.iterdir())
+
+
+def test_the_speed_has_a_judgement() -> None:
+    assert doctor._speed(0.2).endswith(
+        "an epoch of 60,000 images takes about 1 min 34 s (as fast as it should be)"
+    )
+    assert "takes about 6 min 33 s (slow: two free cores take one to three minutes" in doctor._speed(0.838)
+
+
+@pytest.mark.parametrize("are_there", [False, True])
+def test_it_says_whether_all_images_are_there(
+    are_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mtl.sources import fashion_mnist
+
+    monkeypatch.setenv("MTL_CACHE", str(tmp_path))
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "no")
+    if are_there:
+        (tmp_path / "fashion_mnist").mkdir()
+        for file in fashion_mnist.FILES:
+            (tmp_path / "fashion_mnist" / file.name).touch()
+    said = doctor._fashion_mnist()
+    where = (
+        f"are in {tmp_path / 'fashion_mnist'}" if are_there else "are not here: the first run that needs them"
+    )
+    assert f"; all 70,000 images {where}" in said
 
 
 def test_every_failed_check_is_told_and_the_others_are_run(

@@ -169,3 +169,44 @@ def test_a_package_is_missing(capsys: Capture, folder: Path, monkeypatch: pytest
     monkeypatch.setattr("mtl.recipe.load.load_recipe", breaks)
     expected = ["mtl: pillow is not installed; pip install pillow"]
     refused(lambda: called(capsys, "summary", "t.yaml"), folder, expected, code=ENVIRONMENT)
+
+
+def test_cheap_mistakes_are_told_before_torch_is_imported(run_of: Path, folder: Path) -> None:
+    (folder / "t.csv").write_text("a,b\n1,0\n2,1\n")
+    source = "{kind: table, path: %s, inputs: {numeric: [%s]}}"
+    for name, path, column in (("file", "no.csv", "a"), ("column", "t.csv", "no")):
+        text = TINY_TABLE.replace("SOURCE", source % (path, column))
+        (folder / f"{name}.yaml").write_text(text)
+    cases = [
+        ["run", "file.yaml"],
+        ["run", "column.yaml"],
+        ["validate", "column.yaml"],
+        ["summary", "file.yaml"],
+        ["run", "synthetic_stitch", "--out", str(run_of)],
+        ["eval", "nosuchrun"],
+        ["eval", str(run_of), "--data", "no.csv"],
+        ["sharing", "nosuchrun"],
+        ["predict", str(run_of), "--input", "t.csv", "--output", "o.txt"],
+        ["predict", str(run_of), "--input", "no.csv", "--output", "o.csv"],
+    ]
+    code = (
+        "import sys\nfrom mtl.cli import main\n"
+        f"for case in {cases!r}:\n"
+        "    assert main(case) == 2, case\n"
+        "    assert 'torch' not in sys.modules, case\n"
+    )
+    environment, command = {**os.environ, "PYTHONPATH": str(ROOT)}, [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(cases)
+
+
+TINY_TABLE = """\
+schema_version: 1
+name: t
+data: {source: SOURCE, split: {test: 0.5}}
+tasks: {b: {kind: binary, target: b}}
+model: {backbone: {kind: layers, stages: [{name: fc1, kind: linear, features: 2}]}}
+optimizer: {kind: sgd, lr: 0.1}
+train: {epochs: 1, batch_size: 2}
+"""

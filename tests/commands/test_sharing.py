@@ -133,6 +133,27 @@ def test_a_grouping_is_printed_as_yaml() -> None:
     assert _proposal(found) == ["model:\n  towers: {group_1: [a, b], c: [c]}", "rule: how"]
 
 
+def test_one_group_is_printed_as_one_tower(trained: Callable[..., Path], capsys: Capture) -> None:
+    from mtl.evaluation.links import document
+    from mtl.evaluation.links.grouping import Proposal
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document, "propose", lambda *_: Proposal({"group_1": ("t0", "t1", "t2")}, "all"))
+        done = called(capsys, "sharing", trained("three"))
+    assert "\nmodel:\n  towers: one\n" in done.stdout
+    assert "A grouping to try" not in done.stdout
+
+
+def test_numbers_on_training_rows_are_said_to_be_so_first(
+    trained: Callable[..., Path], capsys: Capture
+) -> None:
+    source = {"kind": "synthetic", "tasks": 3, "rows": 160, "test_rows": 10, "features": 8}
+    done = called(capsys, "sharing", trained("seen", data={"source": source}))
+    assert done.stdout.startswith(
+        "There is no validation split: all numbers below are of rows that the network was"
+    )
+
+
 def test_errors(small_run: Path, tmp_path: Path, capsys: Capture) -> None:
     refused(
         lambda: called(capsys, "sharing", small_run),

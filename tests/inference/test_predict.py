@@ -313,6 +313,9 @@ def test_an_array_that_is_not_like_the_run(data: Any, text: str, arrays: Trained
     ("data", "text"),
     [
         ({"x": [1.0], "y": [1.0]}, "table: no column 'city'; columns: x, y"),
+        ({"x": [1.0], "y": [1.0], "citi": ["a"]},
+         "table: no column 'city' (did you mean 'citi'?); columns: x, y, citi"),
+        ({"z": [1.0]}, "table: no columns 'x', 'y', 'city'; columns: z"),
         ({"x": ["abc"], "y": [1.0], "city": ["Bern"]}, "table:row 0, column 'x': 'abc' is not a number"),
         ({"x": [1.0, 2.0], "y": [1.0], "city": ["Bern"]}, "table: cannot be read ("),
         ({"x": [1.0, "a"], "y": [1.0, 1.0], "city": ["", ""]},

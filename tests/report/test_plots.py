@@ -128,6 +128,17 @@ def test_curves_show_each_task_and_split() -> None:
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"train", "validation"}
 
 
+def test_panels_of_a_metric_from_0_to_1_have_one_range() -> None:
+    made = [
+        {"split": "train", "epoch": k, "step": k, "train/a/accuracy": 0.5 + 0.01 * k, "train/b/accuracy": 0.9}
+        for k in (1, 2)
+    ]
+    one, two = (axis.get_ylim() for axis in drawn(learning_curves(made, "accuracy")).axes)
+    assert one == two
+    losses = drawn(learning_curves(rows(["a", "b"]), "loss"))
+    assert not losses.axes[0].get_shared_y_axes().joined(losses.axes[0], losses.axes[1])
+
+
 def test_curves_of_many_tasks_are_a_heat_map_and_a_dot_plot() -> None:
     """Each task has a row of colours for validation, and a dot per split at the step; the highest is on top."""
     names = [f"t{i}" for i in range(40)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mtl.build import build
 from mtl.console import number
-from mtl.experiment.trial import build_and_try
+from mtl.experiment.trial import build_and_try, preview
 from mtl.recipe.load import load_recipe
 from mtl.report.summary import count_flops, parameter_count, summarize
 
@@ -108,3 +109,27 @@ def test_the_parts_add_up() -> None:
 
 def test_weights_are_shown() -> None:
     assert row("fashion_stitch", "garment", "tasks.garment.weight=0.25")[-1] == "0.25"
+
+
+def test_the_width_of_an_encoded_row_is_said(tmp_path: Path) -> None:
+    rows = [f"{i % 7},{'' if i % 5 == 0 else i},{'abc'[i % 3]},{i % 2}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["u,v,city,y", *rows]))
+    inputs = {"numeric": ["u", "v"], "categorical": ["city"], "missing": "mean", "indicator": True}
+    source = {"kind": "table", "path": str(tmp_path / "t.csv"), "inputs": inputs}
+    stage = {"name": "fc1", "kind": "linear", "features": 2}
+    recipe = load_recipe(
+        {
+            "schema_version": 1,
+            "name": "t",
+            "data": {"source": source, "split": {"test": 0.5}},
+            "tasks": {"y": {"kind": "binary", "target": "y"}},
+            "model": {"backbone": {"kind": "layers", "stages": [stage]}},
+            "optimizer": {"kind": "sgd", "lr": 0.1},
+            "train": {"epochs": 1, "batch_size": 8},
+        }
+    )
+    built, header, _ = preview(recipe)
+    assert (
+        "\ninput 3 per row, which the first layer reads as 6 numbers (categories and missing values encoded)\n"
+        in (summarize(recipe, built, header))
+    )

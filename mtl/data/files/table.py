@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +20,15 @@ from mtl.data.files.formats.in_memory import InMemory
 from mtl.data.files.formats.named_arrays import Arrays
 from mtl.data.files.formats.parquet import Parquet
 from mtl.data.files.opening import opened
-from mtl.data.types import no_column
+from mtl.data.types import no_column, shown_columns
 from mtl.errors import UserError, quoted
 
 TEXT_SUFFIXES, PARQUET_SUFFIXES = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 SUFFIXES = (*TEXT_SUFFIXES, *PARQUET_SUFFIXES, ".npz")
 SHEETS = (".xlsx", ".xls", ".ods")
 PLAIN = ColumnForm()
+MOST_NAMED = 10
+"""Most missing columns that an error names."""
 
 Found = TypeVar("Found")
 
@@ -93,19 +95,25 @@ class Table:
         """The name of the value of a column in row i."""
         return f"{self.row(i)}, column {quoted(column)}"
 
-    def lacks(self, column: str) -> str:
-        """The message on a missing column, with the nearest name and the columns of the file."""
-        return no_column(column, self.column_names)
+    def lacks(self, column: str, used: Collection[str] = ()) -> str:
+        """The message on a missing column, with the columns of the file and the nearest name that nothing uses."""
+        return no_column(column, self.column_names, used=used)
 
     def require(self, columns: Sequence[str]) -> None:
         """Refuse a table that lacks one of these columns.
 
         Raises:
-            UserError: it lacks one.
+            UserError: it lacks some; the error names all of them.
         """
-        for name in columns:
-            if name not in self.column_names:
-                raise UserError(self.name, self.lacks(name))
+        lacking = [name for name in dict.fromkeys(columns) if name not in self.column_names]
+        if len(lacking) == 1:
+            raise UserError(self.name, self.lacks(lacking[0], columns))
+        if lacking:
+            named = ", ".join(map(quoted, lacking[:MOST_NAMED]))
+            more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+            raise UserError(
+                self.name, f"no columns {named}{more}; columns: {shown_columns(self.column_names)}"
+            )
 
     def batches(
         self, columns: Sequence[str], empty: Sequence[str] = ()

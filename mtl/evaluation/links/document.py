@@ -216,7 +216,9 @@ def _proposed(recipe: Recipe, found: Measured) -> Plain:
     towers = None if made.towers is None else {name: list(tasks) for name, tasks in made.towers.items()}
     return {
         "towers": towers,
-        "override": None if towers is None else f"model.towers={_flow(towers)}",
+        "override": None
+        if towers is None
+        else f"model.towers={'one' if len(towers) == 1 else _flow(towers)}",
         "rule": RULE,
         "reason": made.reason,
     }

@@ -14,11 +14,7 @@ from scipy.spatial.distance import squareform
 from mtl.evaluation.links.losses import Change, factor_of
 
 Towers = Mapping[str, tuple[str, ...]]
-RULE = (
-    "average linkage of the towers by the mean of both directions of their relative transfer (the change of a task's "
-    "loss without the links, divided by its loss); two groups are joined if the mean over their pairs exceeds the mean "
-    "of the standard errors times Student's t at 5%, divided among the pairs of towers"
-)
+RULE = "towers are joined whose mean relative transfer exceeds the noise; docs/sharing.md, Grouping, has the details"
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,9 @@ def propose(
 
     s_ij = (g_ij + g_ji) / 2, where g_ij is the mean over the tasks of tower i of delta / |loss| without all links from
     tower j. The standard error of a mean is taken as the mean of the standard errors, as if the errors of all pairs
-    were the same one, since all come from the same rows: it is never too small. `RULE` says the rest.
+    were the same one, since all come from the same rows: it is never too small. Towers are clustered by average linkage
+    of s_ij; two groups are joined if the mean over their pairs exceeds that error times Student's t at 5%, divided
+    among the pairs of towers.
 
     Args:
         towers: tower -> its tasks.

@@ -8,8 +8,9 @@ from typing import Any
 
 from mtl.console import counted, number, percent
 
-SHOWN = 12
+SHOWN = 5
 """Most links that have a sentence of their own."""
+TRAINED_ON = "There is no validation split: these are rows that the network was trained on."
 
 
 def sharing_words(links: Mapping[str, Any]) -> list[str]:
@@ -73,13 +74,11 @@ def _basis(links: Mapping[str, Any]) -> str:
     rows, of = links["rows"], links["rows_of_split"]
     read = counted(rows, "row") if rows == of else f"{rows:,} of {of:,} rows"
     groups = f" in {links['n_units']:,} groups" if links["units"] == "groups" else ""
-    words = (
-        f"Measured on {read} of {links['split']}{groups}, in evaluation mode; ± is a standard error over "
+    unseen = "" if links["split"] != "train" else f"{TRAINED_ON} "
+    return (
+        f"{unseen}Measured on {read} of {links['split']}{groups}, in evaluation mode; ± is a standard error over "
         f"{links['units']}. A cut shows what this network relies on; one trained without the link may do as well."
     )
-    if links["split"] == "train":
-        words += " There is no validation split: these are rows that the network was trained on."
-    return words
 
 
 def _of_masks(links: Mapping[str, Any]) -> list[str]:
@@ -112,7 +111,8 @@ def _of_links(links: Mapping[str, Any]) -> list[str]:
     found.sort(key=lambda one: -abs(one[2]["delta"]) / (abs(links["tasks"][one[1]]["loss"]) or 1.0))
     words = [_sentence(links, *one) for one in found[:SHOWN]]
     if len(found) > SHOWN:
-        words.append(f"{len(found) - SHOWN:,} further changes beyond noise are in links.json.")
+        more = counted(len(found) - SHOWN, "more change")
+        words.append(f"And {more} beyond noise {'is' if len(found) - SHOWN == 1 else 'are'} in the table.")
     own = [(link, _own(links, link)) for link in links["links"] if link["changes"] is not None]
     unused = [link for link, all_ in own if all_ and {c["verdict"] for c in all_.values()} == {"not used"}]
     used = {id(link) for link, *_ in found}
@@ -174,6 +174,11 @@ def _of_proposal(links: Mapping[str, Any]) -> list[str]:
         return []
     if proposal["towers"] is None:
         return [f"No grouping is suggested: {proposal['reason']}."]
+    if len(proposal["towers"]) == 1:
+        return [
+            "All towers use each other beyond the noise of these rows: one tower for all tasks, towers: one, may do as "
+            "well. It is the arm hard of mtl compare, which tells whether it does."
+        ]
     return [
         f"A grouping to try: {proposal['reason']}. Whether one tower for each group is better, only a comparison tells."
     ]

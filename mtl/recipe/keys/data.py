@@ -90,7 +90,7 @@ class Split(Model):
     stratify: Stratify | None = Field(
         None,
         description="a task whose classes have the same share of each split; or a list of tasks, or all: "
-        "their classes, and their missing labels, at once",
+        "their classes, and their missing labels, at once; of numbers, whether a label is there",
     )
     group: ColumnName | None = Field(
         None, description="a column whose values (people, sites) are each on one side only"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, dotted, gathered, quoted, raise_all
@@ -28,12 +30,26 @@ def apply(document: Document, overrides: Sequence[str]) -> Document:
     Raises:
         UserError: an override has no `=`, its value is not YAML, or its key does not exist; all faults at once.
     """
+    refuse_spaces(overrides)
     faults: list[UserError] = []
     for override in overrides:
         with gathered(faults):
             document = _apply(document, override)
     raise_all(faults)
     return document
+
+
+def refuse_spaces(texts: Sequence[str]) -> None:
+    """Refuse `optimizer.lr = 1`, which the shell has cut into several arguments.
+
+    Raises:
+        UserError: an argument begins with `=`, and the one before it is no file.
+    """
+    for i, (key, text) in enumerate(pairwise(texts), 1):
+        if text.startswith("=") and "=" not in key and not Path(key).is_file():
+            value = text[1:] or (texts[i + 1] if i + 1 < len(texts) else "value")
+            what = f"there are spaces around the = of {quoted(key)}"
+            raise UserError(COMMAND_LINE, what, f"write {quoted(f'{key}={value}')}")
 
 
 def _apply(document: Document, override: str) -> Document:

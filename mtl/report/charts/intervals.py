@@ -60,12 +60,14 @@ def strip(
     if interval is not None:
         low, high = (x.clipped(end) for end in interval)
         figure.add("line", css="interval", x1=low, x2=high, y1=12, y2=12)
+        for end in (low, high):  # they show beside the dot, also where the interval is narrower than the dot
+            figure.add("line", css="cap", x1=end, x2=end, y1=3.0, y2=21.0)
     if best is not None:
         baseline_mark(figure, "best", x.clipped(best), 12, f"best possible: {shown(best)}")
     for name, found in baselines:
         baseline_mark(figure, name, x.clipped(found), 12, f"{name}: {shown(found)}")
     figure.add(
-        "circle", "", f"test result: {shown(value)}", css="dot result", cx=x.clipped(value), cy=12, r=5
+        "circle", "", f"test result: {shown(value)}", css="dot result", cx=x.clipped(value), cy=12, r=4
     )
     return figure
 

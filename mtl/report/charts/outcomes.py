@@ -9,6 +9,8 @@ from mtl.runs.results.details import Residuals
 
 MOST_WRITTEN = 12
 """Most classes of a matrix whose counts are written into its cells."""
+LETTER = 7.0
+"""Pixels of a letter of a name below a matrix, with room around it."""
 FAINT, STRONG = 0.06, 0.72
 """The opacity of an empty and of a full cell; text on a full one can still be read."""
 
@@ -44,6 +46,12 @@ def confusion(counts: Sequence[Sequence[float]], names: Sequence[str]) -> Figure
         if n <= MOST_WRITTEN or height >= 9:
             figure.text(left - 6, y + height / 2 + 4, cut(names[i], 14), "tick", "end")
     bottom = top + n * height
+    if max(map(len, names)) * LETTER <= cell:
+        for j in range(n):
+            figure.text(left + (j + 0.5) * cell, bottom + 14, names[j], "tick")
+        figure.text(2, 12, "true ↓   predicted →", "name", "start")
+        figure.height = bottom + 24
+        return figure
     for j in range(n):
         x, y = left + (j + 0.5) * cell, bottom + 10
         if n <= MOST_WRITTEN or cell >= 9:

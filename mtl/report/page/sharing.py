@@ -19,6 +19,8 @@ from mtl.runs.logs import SHARING
 MOST_NUMBERS = 60_000
 """Most numbers of all epochs in a page; epochs are left out evenly beyond."""
 MOST_FRAMES = 200
+OF_WEIGHTS = "of the weight is"
+CAVEAT = "A weight alone says little, since activations differ in size and a norm may undo its scale"
 STRONGEST = 30
 """Rows of the table of the largest weights."""
 
@@ -68,6 +70,8 @@ def sharing_of(facts: Facts) -> Sharing | None:
     kept = _kept(facts.shared, list(small), at)
     frames = [_frame(facts.shared[k], list(small)) for k in kept] if small else []
     told = [] if measured is not None else [*_sentences(facts.shared[0], line)]
+    if any(OF_WEIGHTS in one for one in told):
+        told.append(f"{CAVEAT}: mtl sharing {facts.path} measures how much is used.")
     first = kept.index(at) if small else 0
     return Sharing(maps, frames, first, limit, _strongest(large), told, measured)
 
@@ -110,7 +114,7 @@ def _sentences(start: Mapping[str, Any], end: Mapping[str, Any]) -> Iterator[str
         before, after = (_from_others(line["sharing"][place], own) for line in (start, end))
         if before is not None and after is not None:
             yield (
-                f"{place}: {percent(after, 1)} of the weight is on other towers' activations, on average over "
+                f"{place}: {percent(after, 1)} {OF_WEIGHTS} on other towers' activations, on average over "
                 f"{len(matrix['targets'])} towers; at the start it was {percent(before, 1)}."
             )
 

@@ -213,12 +213,11 @@ def _outcomes(plan: Plan) -> Iterator[str]:
         yield f"{looks}: {_listed(found, MOST_LISTED)}; take out what is known only afterwards"
     targets = [plan.looks[name] for name in plan.targets]
     others = [plan.looks[name] for name in plan.used if name in plan.roles and name not in found]
+    lacking = [seen.name for seen in others if lacks_like(seen, targets)]
+    lists = [seen.name for seen in others if lists_labels(seen) and seen.name not in lacking]
     for names, have in (
-        (
-            [seen.name for seen in others if lacks_like(seen, targets)],
-            ("has", "have", "gaps like the labels"),
-        ),
-        ([seen.name for seen in others if lists_labels(seen)], ("lists", "list", "several values in a cell")),
+        (lacking, ("has", "have", "gaps like the labels")),
+        (lists, ("lists", "list", "several values in a cell")),
     ):
         if names:
             which = counted(len(names), f"input {have[0]}", f"inputs {have[1]}")

@@ -411,3 +411,15 @@ def test_the_time_of_a_batch_grows_with_its_columns(tmp_path: Path) -> None:
         return min(taken)
 
     assert seconds(4000) < 35 * seconds(500)
+
+
+def test_a_column_that_is_asked_for_is_not_proposed_for_another(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x08,y\n1,2\n")
+    file = TableFile(tmp_path / "t.csv")
+    for asked, near in ((["x08", "x09"], ""), (["x09"], " (did you mean 'x08'?)")):
+        with pytest.raises(UserError) as caught:
+            file.require(asked)
+        assert str(caught.value) == f"t.csv: no column 'x09'{near}; columns: x08, y"
+    with pytest.raises(UserError) as caught:
+        file.require([f"y{i}" for i in range(12)])
+    assert str(caught.value).endswith(", 'y9' and 2 more; columns: x08, y")

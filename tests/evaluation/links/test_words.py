@@ -79,8 +79,21 @@ def test_links_of_which_nothing_is_known() -> None:
 def test_the_largest_changes_have_a_sentence_each() -> None:
     words = sharing_words(links(*(link("used", 0.01 * k) for k in range(1, 21))))
     assert "(+0.200 ± 0.010)" in words[1]
-    assert words[13] == "8 further changes beyond noise are in links.json."
-    assert len(words) == 14
+    assert words[6] == "And 15 more changes beyond noise are in the table."
+    assert len(words) == 7
+
+
+def test_one_group_of_all_tasks_is_one_tower() -> None:
+    proposal = {"towers": {"group_1": ["first", "second", "scarce"]}, "reason": "within {...}"}
+    tasks = {name: links()["tasks"]["first"] for name in ("first", "second", "scarce")}
+    assert sharing_words(links(tasks=tasks, proposal=proposal))[-1] == (
+        "All towers use each other beyond the noise of these rows: one tower for all tasks, towers: one, may do as "
+        "well. It is the arm hard of mtl compare, which tells whether it does."
+    )
+
+
+def test_rows_of_training_are_said_first() -> None:
+    assert sharing_words(links(split="train"))[0].startswith("There is no validation split: ")
 
 
 def test_a_task_whose_tower_uses_it_although_another_does_not() -> None:

@@ -187,3 +187,19 @@ def test_a_label_curve_has_a_line_for_each_arm() -> None:
 @pytest.mark.parametrize("name", ["result", "interval", "seeds", "margin", "of a later release", *SHAPES])
 def test_each_key_of_a_legend_is_a_mark(name: str) -> None:
     assert len(key_of(name).marks) == 1
+
+
+def test_an_interval_narrower_than_the_dot_has_caps_that_show() -> None:
+    figure = strip((0.0, 1.0), 0.5, (0.499, 0.501), [], None)
+    caps = of(figure, "line", "cap")
+    dot = of(figure, "circle", "dot result")[0].attributes
+    assert len(caps) == 2
+    assert all(float(cap.attributes["y1"]) < 12 - float(dot["r"]) for cap in caps)
+
+
+def test_short_names_below_a_matrix_are_not_turned() -> None:
+    turned = [
+        sum("transform" in mark.attributes for mark in confusion([[1, 0], [0, 1]], names).marks)
+        for names in (["0", "1"], ["no", "yes"], ["a name that is long " * 2, "b"])
+    ]
+    assert turned == [0, 0, 2]

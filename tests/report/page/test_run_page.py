@@ -252,7 +252,9 @@ def test_the_slider_begins_at_the_selected_step(run: RunFolder) -> None:
     assert sharing.first == 2
     assert sharing.frames[2]["values"] == [[0.67, -0.03, -0.03, 0.67]]
     assert sharing.words == [
-        "fc1: 4.3% of the weight is on other towers' activations, on average over 2 towers; at the start it was 1.1%."
+        "fc1: 4.3% of the weight is on other towers' activations, on average over 2 towers; at the start it was 1.1%.",
+        "A weight alone says little, since activations differ in size and a norm may undo its scale: "
+        f"mtl sharing {run.path} measures how much is used.",
     ]
 
 
