@@ -61,7 +61,7 @@ def test_sharing_helps_where_tasks_are_related(tmp_path: Path) -> None:
     assert found["tasks_verdict"]["scarce"]["verdict"] == "better"
     assert found["transfer"]["scarce"]["claimed"] is True
     assert found["transfer"]["scarce"]["size"] > 0.02
-    assert found["summary"][0].startswith("sharing helps scarce")
+    assert found["summary"][0].startswith("cross_stitch (sharing) helps scarce")
 
 
 @pytest.mark.slow
