@@ -50,7 +50,7 @@ def validate(recipes: tuple[str, ...], data: bool, plugins: tuple[str, ...], deb
         except UserError as error:
             faults.extend(error.errors)
     from mtl.data.files.opening import opened_once
-    from mtl.experiment.columns import checked_header
+    from mtl.dataset.header import checked_header
 
     fitting = []  # columns are looked up before torch is imported
     for name, recipe in checked:
@@ -191,7 +191,7 @@ def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
     Raises:
         UserError: the recipe or its rows have a fault, or its network cannot be built.
     """
-    from mtl.experiment.columns import checked_header
+    from mtl.dataset.header import checked_header
     from mtl.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)

@@ -114,7 +114,7 @@ def _train(
     # text, place and columns are checked before torch is imported, so that their errors come at once
     loaded = load_recipe(recipe, overrides) if recipe is not None else None
     if resume is None and loaded is not None:
-        from mtl.experiment.columns import checked_header
+        from mtl.dataset.header import checked_header
         from mtl.runs.folder import require_unused
 
         if out is not None and not go_on:

@@ -15,9 +15,9 @@ from mtl.contracts import check_activation, check_sharing
 from mtl.data.memory import require_memory
 from mtl.data.types import Header
 from mtl.dataset.assemble import Dataset, load_dataset
+from mtl.dataset.header import checked_header
 from mtl.errors import UserError, quoted
 from mtl.evaluation.links.contract import check_links
-from mtl.experiment.columns import checked_header
 from mtl.model.stitched import Logits
 from mtl.model.towers import Towers
 from mtl.model.trunk import StitchedTowers
