@@ -153,20 +153,20 @@ def test_several_recipes_in_one_go(tmp_path: Path, capsys: Capture) -> None:
     refused(lambda: called(capsys, "validate", *names), tmp_path, expected, out=out)
 
 
-def test_a_recipe_with_257_tasks(tmp_path: Path, capsys: Capture) -> None:  # S7
-    tasks = "".join(f"  t{i}: {{kind: multiclass, target: task0}}\n" for i in range(257))
+def test_a_recipe_with_1025_tasks(tmp_path: Path, capsys: Capture) -> None:  # S7
+    tasks = "".join(f"  t{i}: {{kind: multiclass, target: task0}}\n" for i in range(1025))
     head, tail = VALID.split("  a: ")[0], VALID.split("task1}\n")[1]
     (tmp_path / "r.yaml").write_text(head + tasks + tail, encoding="utf-8")
-    expected = ["r.yaml:5:3: tasks: 257 tasks given; at most 256 tasks"]
+    expected = ["r.yaml:5:3: tasks: 1025 tasks given; at most 1024 tasks"]
     refused(lambda: called(capsys, "validate", "r.yaml"), tmp_path, expected)
-    assert called(capsys, "validate", "r.yaml", "~tasks.t256").stdout.startswith("ok r.yaml: 256 tasks")
+    assert called(capsys, "validate", "r.yaml", "~tasks.t1024").stdout.startswith("ok r.yaml: 1024 tasks")
 
 
-def test_257_tasks_given_in_python() -> None:  # S7
+def test_1025_tasks_given_in_python() -> None:  # S7
     """A checked recipe cannot have more either, however it is made."""
     recipe = load_recipe("synthetic_stitch").model_dump()
-    recipe["tasks"] = {f"t{i}": {"kind": "multiclass", "target": "task0"} for i in range(257)}
-    with pytest.raises(ValidationError, match="257 tasks given; at most 256 tasks"):
+    recipe["tasks"] = {f"t{i}": {"kind": "multiclass", "target": "task0"} for i in range(1025)}
+    with pytest.raises(ValidationError, match="1025 tasks given; at most 1024 tasks"):
         Recipe.model_validate(recipe)
 
 
