@@ -197,7 +197,8 @@ def build_weighting(spec: Any) -> None:
         if spec.stateful:  # its tasks are always there
             seen_N = torch.ones(3, dtype=torch.bool)
         n = int(seen_N.sum())
-        gradient, weights_S = module.combine(torch.randn(n, 7), torch.rand(n), seen_N)
+        jacobian = torch.randn(*([module.batches] if module.batches > 1 else []), n, 7)
+        gradient, weights_S = module.combine(jacobian, torch.rand(n), seen_N)
         assert gradient.shape == (7,)
         assert gradient.isfinite().all()
         assert weights_S is None or weights_S.shape == (n,)
@@ -400,7 +401,8 @@ def test_an_unknown_name_is_a_key_error_that_teaches(registry: Registry[Base]) -
         KeyError, match=r"unknown thing 'aple'; known: apple, pear \(did you mean 'apple'\?\)"
     ):
         registry["aple"]
-    assert registry.unknown("xyz") == "unknown thing 'xyz'; known: apple, pear"
+    plugin = "; one of your own needs its plug-in: --plugin FILE"
+    assert registry.unknown("xyz") == f"unknown thing 'xyz'; known: apple, pear{plugin}"
     assert "xyz" not in registry
 
 

@@ -135,7 +135,7 @@ def test_what_comes_out_of_a_recipe_is_bounded(tmp_path: Path, monkeypatch: pyte
     expected = {
         "eight bases": "c2.yaml:1:7: base: more than 20000 values in recipes on top of each other",
         "defaults": "r.yaml:5003:3: tasks: 1280256 values come out for 256 tasks; at most 200000",
-        "too many tasks": f"r.yaml:3:3: tasks: {MOST} tasks given; at most 256 tasks",
+        "too many tasks": f"r.yaml:3:3: tasks: {MOST} tasks given; at most 1024 tasks",
     }
     for case, line in expected.items():
         for name, text in LONG[case].items():
