@@ -159,7 +159,7 @@ def test_a_recipe_with_1025_tasks(tmp_path: Path, capsys: Capture) -> None:  # S
     (tmp_path / "r.yaml").write_text(head + tasks + tail, encoding="utf-8")
     expected = ["r.yaml:5:3: tasks: 1025 tasks given; at most 1024 tasks"]
     refused(lambda: called(capsys, "validate", "r.yaml"), tmp_path, expected)
-    assert called(capsys, "validate", "r.yaml", "~tasks.t1024").stdout.startswith("ok r.yaml: 1024 tasks")
+    assert called(capsys, "validate", "r.yaml", "~tasks.t1024").stdout.startswith("ok r.yaml: 1,024 tasks")
 
 
 def test_1025_tasks_given_in_python() -> None:  # S7

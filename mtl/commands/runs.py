@@ -108,6 +108,8 @@ def _loaded(run_folder: str, device: str, data: str | None) -> TrainedModel:
     from mtl.runs.folder import RunFolder
 
     RunFolder.open(Path(run_folder))
+    if data is not None and Path(data).is_dir():
+        raise UserError(data, "is a directory", "name the file of the table")
     if data is not None:
         with without_paths():
             opened(Path(data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,8 @@ def _train(
         from mtl.runs.folder import require_unused
 
         if out is not None and not go_on:
-            require_unused(Path(out))
+            with suppress(OSError):  # making the folder says what is wrong with its path
+                require_unused(Path(out))
         checked_header(loaded)
     require_torch()
     from mtl.commands.watch import TrainingConsole

@@ -150,6 +150,7 @@ def test_torch_is_missing_or_too_old(
         return found
 
     monkeypatch.setattr(outcomes, "version", version)
+    (folder / "x.csv").write_text("a\n1\n")
     commands = [["run", "t.yaml"], ["validate", "t.yaml"], ["summary", "t.yaml"], ["eval", "done"]]
     commands += [["run", "--resume", "done"], ["predict", "done", "--input", "x.csv", "--output", "y.csv"]]
     for command in commands:

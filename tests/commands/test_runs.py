@@ -283,6 +283,7 @@ def test_what_is_no_run(command: list[str], path: str, line: str, run: Path, cap
 )
 @pytest.mark.parametrize("command", ["eval", "predict"])
 def test_a_device_that_is_not_there(command: str, device: str, text: str, run: Path, capsys: Capture) -> None:
+    Path("x.csv").write_text("a\n1\n")
     more = ["--input", "x.csv", "--output", "y.csv"] if command == "predict" else []
     refused(lambda: called(capsys, command, "run", "--device", device, *more), Path(), [text])
 

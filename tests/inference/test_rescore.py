@@ -203,7 +203,11 @@ def test_labels_and_inputs_that_the_run_does_not_know(
     [
         ("tset", None, "no split 'tset' (did you mean 'test'?); one of train, validation, test"),
         ("test", "nowhere.csv", "nowhere.csv: no such file"),
-        ("test", "labels.csv", "labels.csv: no column 'sort'"),
+        (
+            "test",
+            "labels.csv",
+            "labels.csv: no columns 'sort', 'yes', 'amount', 'grade', 'tags'; columns: x, y, city",
+        ),
         ("test", "empty.csv", "empty.csv: no rows"),
         ("test", "rows.npz", "rows.npz: no such file"),
     ],

@@ -150,7 +150,7 @@ def test_seeds() -> None:
         ),
         ({"labelled": "all"}, "labelled", "a labelled fraction is a number above 0 and at most 1, got 'all'"),
         ({"labelled": True}, "labelled", "a labelled fraction is a number above 0 and at most 1, got True"),
-        ({"tasks": 257}, "tasks", "Input should be less than or equal to 256"),
+        ({"tasks": 1025}, "tasks", "Input should be less than or equal to 1024"),
         ({"relatedness": 1.1}, "relatedness", "Input should be less than or equal to 1"),
         ({"related": 1.0}, "related", "unknown key 'related' for synthetic (did you mean 'relatedness'?)"),
     ],
