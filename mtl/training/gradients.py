@@ -65,7 +65,7 @@ class SharedNumbers(ABC):
     def _rows(self, losses_S: Sequence[Tensor], by: Sequence[Tensor]) -> Tensor:
         """(S, P) the gradient of each loss by tensors with P numbers together.
 
-        A pass for all losses at once takes half of the time of one for each, with the same bits, but for images longer.
+        A pass for all losses at once takes half of the time of one for each, and for images longer; the numbers agree.
         """
         options: Any = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
         if self.at_once:
