@@ -4,6 +4,7 @@ import signal
 import sys
 
 from mtl.signals import STOPPING, end_at_once
+from mtl.training.process import start_process
 
 
 def main() -> int:
@@ -11,6 +12,7 @@ def main() -> int:
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores a signal in this way
             signal.signal(number, end_at_once)
+    start_process()
     from mtl.cli import main
 
     return main()

@@ -270,7 +270,7 @@ def test_in_new_processes(tmp_path: Path) -> None:
     resumed = call("--resume", "stopped")
     assert (resumed.returncode, resumed.stderr) == (0, "")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+        patch.setattr("mtl.report.plots.plot_run", lambda *_: [])
         mtl.run(made, out=tmp_path / "straight")
     assert_same(tmp_path / "straight", tmp_path / "stopped")
 

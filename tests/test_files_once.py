@@ -19,7 +19,7 @@ from tests.support.file_kinds import KINDS, ONCE, idx_folder, vector_csv, write
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
 
 
 def run(how: str, capsys: Capture) -> None:

@@ -28,6 +28,7 @@ from mtl.errors import (
     UserError,
     quoted,
 )
+from mtl.training.process import load_torch
 
 SHOWN_ERRORS = 10
 MACHINE_FAULTS = frozenset(
@@ -49,7 +50,7 @@ PACKAGES = {
 
 
 def require_torch() -> None:
-    """Check the version of torch before an import needs torch: the check takes milliseconds, the import seconds.
+    """Check the version of torch, which takes milliseconds, and then load it, which takes more than a second.
 
     Raises:
         EnvironmentFault: torch is missing or too old.
@@ -62,6 +63,7 @@ def require_torch() -> None:
     if numbers[0] < numbers[1]:
         todo = f"pip install -U 'torch>={OLDEST_TORCH}'"
         raise EnvironmentFault("mtl", f"torch {found} is too old, {OLDEST_TORCH} is needed", todo)
+    load_torch()
 
 
 def _missing(module: str) -> EnvironmentFault:

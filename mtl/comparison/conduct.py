@@ -62,8 +62,9 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     require_comparable(asked.recipe)
     folder = folder_of(asked)
     memory = remembered(asked, folder)
-    with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
+    with devices.settings(asked.recipe.train.deterministic):
         trainer, device = prepare(changed(asked.recipe, asked.common))
+        threads = torch.get_num_threads()
     if asked.recipe.tune and "validation" not in trainer.dataset.splits:
         with asked.recipe.at("tune"):
             what = "validation chooses the settings, and no rows are held out for it"
@@ -71,13 +72,15 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     facts = facts_of(trainer)
     labelled = _labelled(asked, facts)
     if labelled:  # an epoch whose batches must have labels has another number of steps
-        with devices.settings(asked.recipe.train.deterministic, asked.recipe.train.threads):
+        with devices.settings(asked.recipe.train.deterministic):
             trainer, device = prepare(changed(asked.recipe, (*asked.common, *labelled)))
     arms = arms_of(asked.recipe, asked.arms or default_arms(asked.recipe, facts), facts)
     arms += _outside(asked, trainer, arms)
     jobs = asked.jobs or (1 if device.type != "cpu" else min(MOST_JOBS, cores()))
     if memory is None:
-        memory = Memory(recipe_sha256=digest(asked), threads=max(1, cores() // jobs), at_most=asked.at_most)
+        memory = Memory(
+            recipe_sha256=digest(asked), threads=max(1, min(threads, cores() // jobs)), at_most=asked.at_most
+        )
     steps = Steps(trainer.total_steps, trainer.steps_per_epoch)
     selection = selection_of(asked.recipe, "validation" in trainer.dataset.splits, steps.total)
     settings = Settings(selection, memory.threads, asked.resample, (*asked.common, *labelled))

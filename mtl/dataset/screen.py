@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from mtl.data.types import Header, Layout, Rows, shown_columns
 from mtl.dataset.join import Joined
@@ -145,6 +144,8 @@ def p_value(codes: Codes, y: Float64) -> float:
     F = (B between bins / (k - 1)) / (W within bins / (n - k)) has an F distribution if the k bins say nothing of y. Of
     ranks, this is the test of Kruskal and Wallis 1952 but for the distribution.
     """
+    from scipy import special  # it takes longer to load than torchmetrics
+
     if len(y) < 3:
         return 1.0
     count, y = np.bincount(codes), y - y.mean()

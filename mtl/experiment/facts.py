@@ -41,7 +41,7 @@ def first_record(trainer: Trainer, plugins: Sequence[str]) -> RunRecord:
         plugin_sha256=digests_of(plugins),
         environment=environment(),
         device=str(trainer.device),
-        threads=recipe.train.threads or torch.get_num_threads(),
+        threads=torch.get_num_threads(),
         data=_data_record(trainer),
         model=model,
         parameters=sum(parameter.numel() for parameter in trainer.built.model.parameters()),

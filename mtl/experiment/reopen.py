@@ -90,7 +90,8 @@ def reopen(asked: Resumption, stream: Stream) -> Reopened:
     before = load_recipe(folder.recipe())
     recipe = asked.recipe or (load_recipe(folder.recipe(), asked.overrides) if asked.overrides else before)
     changed = require_same(str(folder.path), before, recipe)
-    reopened = Reopened(folder, step, recipe, changed, recipe.train.threads or folder.record.threads)
+    threads = folder.record.threads if recipe.train.threads == "auto" else recipe.train.threads
+    reopened = Reopened(folder, step, recipe, changed, threads)
     if not reopened.is_done:
         for line in _other_machine(reopened, asked.require_bitwise):
             stream.on(Warned(line))

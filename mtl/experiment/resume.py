@@ -68,7 +68,7 @@ def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
     with devices.settings(run.recipe.train.deterministic, run.threads):
         try:
             folder.reread()  # another process may have changed it before its release
-            trainer, _ = prepare(run.recipe)
+            trainer, _ = prepare(run.recipe, run.threads)
             require_same_data(folder, trainer)
             parent = restore(folder, trainer, run.step, stream, asked.allow_nonfinite)
             save_first = _adjust(run, trainer, parent, asked.extend_schedule, stream)
@@ -145,7 +145,7 @@ def foretell(asked: Resumption, listeners: Sequence[Listener] = ()) -> list[str]
         return [f"{_done(folder)}; nothing would be done"]
     folder.require_free()
     with devices.settings(run.recipe.train.deterministic, run.threads):
-        trainer, _ = prepare(run.recipe)
+        trainer, _ = prepare(run.recipe, run.threads)
         require_same_data(folder, trainer)
         step, _ = load_checkpoint(folder, trainer, run.step, stream, asked.allow_nonfinite)
     for notice in trainer.notices:

@@ -31,7 +31,6 @@ from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.task_spec import units_of
-from mtl.report.plots import plot_run
 from mtl.runs.folder import RunFolder, require_unused
 from mtl.runs.record import RunRecord
 from mtl.signals import StopAsked, StopSignals
@@ -39,6 +38,7 @@ from mtl.tracking.listener import Tracking, require_trackers
 from mtl.training import devices
 from mtl.training.events import Ended, Listener, Noted, Started, Stream, Warned
 from mtl.training.loop import fit
+from mtl.training.threads import threads_of
 from mtl.training.trainer import Trainer
 
 
@@ -86,7 +86,7 @@ def run(
     elif overrides:
         raise ValueError("overrides are applied while a recipe is loaded: give them to load_recipe")
     stream = Stream(listeners)
-    with devices.settings(recipe.train.deterministic, recipe.train.threads):
+    with devices.settings(recipe.train.deterministic):
         trainer, _ = prepare(recipe)
         warm_start(recipe, trainer, stream)
         record = first_record(trainer, plugins)
@@ -113,7 +113,7 @@ def foretell(
         UserError: as in `run`.
     """
     stream = Stream(listeners)
-    with devices.settings(recipe.train.deterministic, recipe.train.threads):
+    with devices.settings(recipe.train.deterministic):
         trainer, _ = prepare(recipe)
         warm_start(recipe, trainer, stream)
     if out is not None:
@@ -138,8 +138,14 @@ def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
         stream.on(Noted(f"init_from: {line}"))
 
 
-def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
+def prepare(recipe: Recipe, threads: int | None = None) -> tuple[Trainer, torch.device]:
     """Check a recipe, read its data, and build its trainer; the second result is the device.
+
+    It sets the threads of torch, which a `devices.settings` around it restores.
+
+    Args:
+        recipe: a checked recipe.
+        threads: those of a run that goes on; without them the recipe decides.
 
     Raises:
         UserError: shapes, device or data are at fault.
@@ -152,6 +158,7 @@ def prepare(recipe: Recipe) -> tuple[Trainer, torch.device]:
     with opened_once():
         tried, header = build_and_try(recipe)
         require_room(recipe, tried, device)
+        torch.set_num_threads(threads or threads_of(recipe.train, tried.model))
         dataset = load_dataset(recipe, header)
     built = build(recipe, dataset.header, dataset.learned).to(device)
     built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
@@ -197,6 +204,8 @@ def train(
                     stop.check()
                 finish(trainer, folder, recorder, stream, stop.check)
                 stages.reached("plot")
+                from mtl.report.plots import plot_run  # matplotlib takes half a second to load
+
                 tasks = trainer.recipe.tasks
                 plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
                 if report:

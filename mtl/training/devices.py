@@ -83,22 +83,22 @@ def _cuda_generator(device: torch.device) -> torch.Generator:
 
 
 @contextmanager
-def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
-    """Set determinism and threads for one run; on exit, they and the global random state are restored.
+def settings(deterministic: bool, threads: int | None = None) -> Iterator[None]:
+    """Set determinism, and threads if they are known, for one run; on exit all is restored, also the random state.
 
     Among CUDA's generators, only those that `seed` touched are restored, since reading one starts its device and
     takes memory there.
     """
     drawn = random.getstate(), np.random.get_state()
     before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_deterministic_debug_mode(),
         torch.backends.cudnn.benchmark,
         torch.get_num_threads(),
     )
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA reads this when it starts
-    torch.use_deterministic_algorithms(deterministic)
+    # the same as torch.use_deterministic_algorithms, which also imports the compiler to tell it
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cudnn.benchmark = not deterministic
     if threads is not None:
         torch.set_num_threads(threads)
@@ -113,6 +113,6 @@ def settings(deterministic: bool, threads: int | None) -> Iterator[None]:
             generator.set_state(state)
         random.setstate(drawn[0])
         np.random.set_state(drawn[1])
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = before[2]
-        torch.set_num_threads(before[3])
+        torch.set_deterministic_debug_mode(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+        torch.set_num_threads(before[2])

@@ -131,7 +131,7 @@ class SharedSlices(SharedNumbers):
         return self._rows(losses_S, self.shared)
 
     def backward(self, losses_N: Tensor, weights_N: Tensor) -> None:
-        torch.autograd.backward(losses_N, weights_N, inputs=self.own)
+        torch.autograd.backward((losses_N * weights_N).sum(), inputs=self.own)
 
     def add(self, gradient: Tensor, own_P: Tensor) -> None:
         sizes = [parameter.numel() for parameter in self.shared]
@@ -205,9 +205,7 @@ class SharedFeatures(SharedNumbers):
         return self._rows(losses_S, [self.leaf])
 
     def backward(self, losses_N: Tensor, weights_N: Tensor) -> None:
-        torch.autograd.backward(
-            losses_N, weights_N, retain_graph=True
-        )  # gates may read layers before the cut
+        (losses_N * weights_N).sum().backward(retain_graph=True)  # gates may read layers before the cut
 
     def add(self, gradient: Tensor, own_P: Tensor) -> None:
         activation, self.activation, self.leaf = self.activation, None, None

@@ -44,7 +44,7 @@ X, Y = np.random.default_rng(0).standard_normal((N, 3)).astype(np.float32), np.a
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
     return tmp_path
 
 

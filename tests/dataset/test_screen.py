@@ -158,7 +158,7 @@ def test_more_rows_than_are_tested_are_thinned_out(data: Path, monkeypatch: pyte
 def test_prediction_needs_the_kept_columns_alone(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
     source = table(data, "bend", "gap", *NOISE)
     source["inputs"].update(categorical=["city", "town"], missing="mean")
     made = small(data={"source": source, "split": {"validation": 0.2, "test": 0.2}, "screen": 0.05},

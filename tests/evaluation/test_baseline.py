@@ -214,7 +214,7 @@ def test_an_interruption_ends_it(shop: Path) -> None:
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
 
 
 def test_a_run_records_them_and_eval_shows_them(

@@ -25,7 +25,7 @@ def changing(folder: Path, *overrides: str) -> Recipe:
         (["description=new"], ["description '' -> 'new'"]),
         (
             ["train.device=cpu", "train.threads=2"],
-            ["train.device 'auto' -> 'cpu'", "train.threads None -> 2"],
+            ["train.device 'auto' -> 'cpu'", "train.threads 'auto' -> 2"],
         ),
         (["train.checkpoint.keep=5"], ["train.checkpoint.keep 3 -> 5"]),
         (["train.init_from=elsewhere"], ["train.init_from None -> "]),

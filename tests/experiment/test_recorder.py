@@ -27,7 +27,7 @@ EPOCHS, STEPS = 3, 3
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *given: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *given: [])
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def assert_same(one: Path, two: Path) -> None:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take most of a small run's time and nothing that is resumed depends on them."""
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
 
 
 def stop_and_resume(made: Mapping[str, Any], out: Path, *stops: StopAfter) -> StopAfter:
@@ -277,7 +277,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("stopped")
     made = recipe(**with_validation())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+        patch.setattr("mtl.report.plots.plot_run", lambda *_: [])
         mtl.run(made, out=folder / "straight")
         with pytest.raises(Stop):
             mtl.run(made, out=folder / "stopped", listeners=(StopAfter(epoch=3),))
@@ -651,7 +651,7 @@ def early_best(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, in
     """A run whose best epoch was not its last saved one, its twin stopped after epoch 4 of 5, and that best step."""
     folder = tmp_path_factory.mktemp("best")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+        patch.setattr("mtl.report.plots.plot_run", lambda *_: [])
         for seed in range(30):
             made = recipe(
                 **with_validation(optimizer={"kind": "adam", "lr": 0.03}, train__epochs=5, seed=seed),
@@ -1010,7 +1010,7 @@ def killed_and_resumed(tmp_path: Path, kills: int, seed: int) -> None:
     _, complaints = process.communicate()
     assert process.returncode == 0, complaints
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+        patch.setattr("mtl.report.plots.plot_run", lambda *_: [])
         mtl.run(made, out=tmp_path / "straight")
     assert_same(tmp_path / "straight", run)
     assert not [name for name in os.listdir(run / "checkpoints") if name.startswith(".")]

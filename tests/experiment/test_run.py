@@ -60,7 +60,7 @@ def differing(one: Path, two: Path) -> set[str]:
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
 
 
 # --- the same bits ----------------------------------------------------------------------------------------

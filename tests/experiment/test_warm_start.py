@@ -64,7 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Finished runs `abc` of three towers and `a`, `b` of one."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+        patch.setattr("mtl.report.plots.plot_run", lambda *_: [])
         for seed, tasks in enumerate(("abc", "a", "b")):
             mtl.run(recipe(tasks, seed=seed), out=folder / tasks)
     return folder
@@ -223,7 +223,7 @@ def test_nothing_matches(runs: Path) -> None:
 def test_a_run_begins_with_them_and_says_so(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
     said: list[str] = []
 
     class Listening:

@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 
 import mtl.experiment.run
+import mtl.report.plots
 from mtl import signals
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, NOT_FINITE, OK, TERMINATED, USER
 from mtl.runs import checkpoint, retention
@@ -48,7 +49,7 @@ RECIPE = recipe(
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No figures, tracebacks of bugs where the test can see them, and no signal that whoever started us ignores."""
-    monkeypatch.setattr(mtl.experiment.run, "plot_run", lambda *given: [])
+    monkeypatch.setattr(mtl.report.plots, "plot_run", lambda *given: [])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = {number: signal.getsignal(number) for number in signals.STOPPING}
     for number in before:
@@ -64,7 +65,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("straight")
     (folder / "r.yaml").write_text(json.dumps(RECIPE))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment.run, "plot_run", lambda *given: [])
+        patch.setattr(mtl.report.plots, "plot_run", lambda *given: [])
         mtl.run(str(folder / "r.yaml"), out=folder / "run")
     assert max(checkpoints(folder / "run/checkpoints")) == EPOCHS * STEPS
     return folder

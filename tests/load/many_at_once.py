@@ -87,13 +87,14 @@ def serving() -> Iterator[Server]:
 def one(place: Path, url: str, barrier: Any) -> None:
     """One run, with a file for what went wrong."""
     from mtl.experiment import run as experiment
+    from mtl.report import plots
 
     os.chdir(place)
     os.environ["MTL_CACHE"] = str(place / "cache")
     os.environ.pop("MTL_OFFLINE", None)
     for module, name, value in settings(url):
         setattr(module, name, value)
-    experiment.plot_run = lambda *given: []
+    plots.plot_run = lambda *given: []
     with (place / f"{os.getpid()}.txt").open("w", encoding="utf-8") as said, redirect_stderr(said):
         try:
             barrier.wait()

@@ -46,7 +46,7 @@ ROOM = 4
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than these runs."""
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *given: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *given: [])
 
 
 def seconds(act: Callable[[], object]) -> float:

@@ -218,7 +218,7 @@ def test_spellings_of_young(values: list[object], folder: Path) -> None:
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
 
 
 @pytest.mark.parametrize(

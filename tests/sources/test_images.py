@@ -26,7 +26,7 @@ STAGES: list[dict[str, object]] = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with t.csv and twelve images of 6 x 5: bright and dark; runs draw no plots."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
     (tmp_path / "img").mkdir()
     noise = np.random.default_rng(0).integers(0, 60, (N, 6, 5, 3))
     for i in range(N):

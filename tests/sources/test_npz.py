@@ -28,7 +28,7 @@ SOURCE: dict[str, object] = {"kind": "npz", "path": "d.npz"}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory; runs draw no plots."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mtl.experiment.run.plot_run", lambda *_: [])
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: [])
     return tmp_path
 
 

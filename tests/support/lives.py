@@ -203,7 +203,7 @@ def _give_up_rights() -> None:
 
 def command(*arguments: str | Path) -> int:
     """`mtl ...` without the figures of the end, which take longer than the run and on which nothing depends."""
-    mtl.experiment.run.plot_run = lambda *given: []  # type: ignore[assignment]
+    mtl.report.plots.plot_run = lambda *given: []  # type: ignore[assignment]
     sys.argv = ["mtl", *map(str, arguments)]
     return main()
 
@@ -229,7 +229,7 @@ class KillAt(Watching):
 
 def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: int | None) -> int:
     """Begin a run or go on with it, in Python, until a step or to the end; prints what happened as JSON."""
-    mtl.experiment.run.plot_run = lambda *given: []  # type: ignore[assignment]
+    mtl.report.plots.plot_run = lambda *given: []  # type: ignore[assignment]
     listener, code = KillAt(stop), OK
     try:
         if (out / "run.json").exists():

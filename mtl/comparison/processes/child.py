@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Any
 
 from mtl.errors import NotFinite, UserError
+from mtl.training.process import load_torch, start_process
 
 EVERY = 0.5
 """Seconds between two reports of a position."""
@@ -28,6 +29,8 @@ def main(plugins: Sequence[str]) -> int:
     """Do every job that comes, and report each; the end of stdin ends the process."""
     from mtl.registry import load_plugin
 
+    start_process()
+    load_torch()
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a user's part prints belongs to the log, not to the reports
     loaded = [load_plugin(name) for name in plugins]

@@ -60,6 +60,7 @@ class EarlyStopping(Model):
     patience: int = Field(5, ge=1, le=1_000_000, description="evaluations")
 
 
+MOST_THREADS = 1024
 DEVICE = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
 DeviceName = Annotated[str, StringConstraints(pattern=DEVICE)]
 
@@ -108,6 +109,15 @@ InitFrom = Annotated[
 ]
 
 
+def _threads(value: object) -> object:
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST_THREADS):
+        return value
+    raise fault(f"is auto, or a whole number from 1 to {MOST_THREADS:,}, got {quoted(value)}")
+
+
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)] | Literal["auto"]
+
+
 class Train(Model):
     """The training loop."""
 
@@ -123,7 +133,9 @@ class Train(Model):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of matrix products and convolutions; weights and losses stay float32"
     )
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; default: as torch decides")
+    threads: Annotated[Threads, BeforeValidator(_threads, json_schema_input_type=Threads)] = Field(
+        "auto", description="of the CPU; auto: one for a small network, else as torch decides"
+    )
     deterministic: bool = Field(True, description="the same bits in every run on the same machine")
     clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest norm of the whole gradient")
     evaluate_every: Every = Field(
