@@ -129,10 +129,14 @@ def profiled(name: str, steps: int) -> None:
         loop = steps_of(prepare(recipe)[0])
         for _ in range(WARMUP):
             next(loop)
-        with torch.profiler.profile() as profile:
+        with torch.profiler.profile(record_shapes=True) as profile:
             for _ in range(steps):
                 next(loop)
-    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40))
+    print(
+        profile.key_averages(group_by_input_shape=True).table(
+            sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40
+        )
+    )
 
 
 def main() -> None:

@@ -54,9 +54,10 @@ class GroupedLinear(nn.Module):
 
     def mapped(self, x: Tensor, weight: Tensor) -> Tensor:
         """(B, K*in) -> (B, K*out), where slice k of the weight (K*out, in) maps the input of tower k."""
-        x_KBF = x.unflatten(1, (self.n_towers, self.in_features)).transpose(0, 1)
-        weight_KFG = weight.unflatten(0, (self.n_towers, self.out_features)).transpose(1, 2)
-        return torch.bmm(x_KBF, weight_KFG).transpose(0, 1).flatten(1)
+        x_KFB = x.unflatten(1, (self.n_towers, self.in_features)).permute(1, 2, 0)
+        weight_KGF = weight.unflatten(0, (self.n_towers, self.out_features))
+        # W x, and not x W: the gradient of the weight then lies as the weight does, and is not copied
+        return torch.bmm(weight_KGF, x_KFB).permute(2, 0, 1).flatten(1).contiguous()
 
     def extra_repr(self) -> str:
         shared = ", shared_input=True" if self.shared_input else ""

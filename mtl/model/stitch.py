@@ -6,11 +6,14 @@ Shapes: B batch, K towers, C channels (or features) of one tower, D units of one
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 GRANULARITIES = ("scalar", "channel", "dense")
+FEW = {"scalar": 3, "channel": 8}
+"""So many towers are mixed by a sum of K terms, each a pass over all activations; more of them by a matrix product."""
 
 
 class CrossStitch(nn.Module):
@@ -49,13 +52,24 @@ class CrossStitch(nn.Module):
         """Activations (B, K*C, ...) -> mixed activations of the same shape."""
         if self.granularity == "dense":
             return nn.functional.linear(x.flatten(1), self.alpha).view(x.shape)
+        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        few = self.n_towers <= FEW[self.granularity]
+        if channels_last and few:
+            alpha_KKC = (
+                self.alpha.unsqueeze(2) if self.granularity == "scalar" else self.alpha.permute(1, 2, 0)
+            )
+            mixed: Tensor = _ChannelsLast.apply(alpha_KKC, x)  # type: ignore[no-untyped-call]
+            return mixed
         x_BKC = x.unflatten(1, (self.n_towers, self.width))
-        equation = "ij,bj...->bi..." if self.granularity == "scalar" else "cij,bjc...->bic..."
-        y = torch.einsum(equation, self.alpha, x_BKC).flatten(1, 2)
-        if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-            # this layout lets the next convolution run the same kernel as without a stitch
-            y = y.contiguous(memory_format=torch.channels_last)
-        return y
+        if self.granularity == "scalar":
+            y_KBC: Tensor = (self.alpha @ x_BKC.transpose(0, 1).flatten(1)).view(x_BKC.transpose(0, 1).shape)
+            y: Tensor = y_KBC.transpose(0, 1).flatten(1, 2)
+        elif few and x.ndim == 2:
+            y = _summed(self.alpha, x_BKC).flatten(1)
+        else:
+            y = torch.einsum("cij,bjc...->bic...", self.alpha, x_BKC).flatten(1, 2)
+        # this layout lets the next convolution run the same kernel as without a stitch
+        return y.contiguous(memory_format=torch.channels_last) if channels_last else y
 
     @torch.no_grad()
     def sharing_matrix(self) -> Tensor:
@@ -73,6 +87,60 @@ class CrossStitch(nn.Module):
 
     def extra_repr(self) -> str:
         return f"n_towers={self.n_towers}, granularity={self.granularity}, start={self.start:g}"
+
+
+def _summed(alpha_CKK: Tensor, x_BKC: Tensor) -> Tensor:
+    """(B, K, C) y_ic = sum_j alpha[c, i, j] x_jc; as a matrix product for each c it would copy each c on its own."""
+    alpha_KKC = alpha_CKK.permute(2, 1, 0).contiguous()  # the source comes first
+    y = x_BKC[:, :1] * alpha_KKC[0]
+    for j in range(1, len(alpha_KKC)):
+        y = torch.addcmul(y, x_BKC[:, j : j + 1], alpha_KKC[j])
+    return y
+
+
+class _ChannelsLast(torch.autograd.Function):
+    """y_i = sum_j alpha[i, j] * x_j for images in channels last, without a copy into another layout.
+
+    `torch.einsum` moves the towers to the front and back again, in both passes, which takes longer than the sums.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, alpha_KKC: Tensor, x: Tensor) -> Tensor:
+        """(K, K, C) or (K, K, 1), and (B, K*C, H, W) in channels last -> the same shape and layout."""
+        ctx.save_for_backward(alpha_KKC, x)
+        return _mixed(alpha_KKC, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of alpha and of x."""
+        alpha_KKC, x = ctx.saved_tensors
+        grad, n = grad.contiguous(memory_format=torch.channels_last), len(alpha_KKC)
+        of_alpha = of_x = None
+        if ctx.needs_input_grad[0]:
+            g_MKC, x_MKC = _positions(grad, n), _positions(x, n)
+            pairs = [[(g_MKC[:, i] * x_MKC[:, j]).sum(0) for j in range(n)] for i in range(n)]
+            of_alpha = torch.stack([torch.stack(row) for row in pairs]).to(alpha_KKC.dtype)
+            if alpha_KKC.shape[2] == 1:
+                of_alpha = of_alpha.sum(2, keepdim=True)
+        if ctx.needs_input_grad[1]:
+            of_x = _mixed(alpha_KKC.transpose(0, 1), grad)
+        return of_alpha, of_x
+
+
+def _positions(x: Tensor, n_towers: int) -> Tensor:
+    """(B, K*C, H, W) in channels last -> (B*H*W, K, C), a view."""
+    return x.permute(0, 2, 3, 1).reshape(-1, n_towers, x.shape[1] // n_towers)
+
+
+def _mixed(alpha_KKC: Tensor, x: Tensor) -> Tensor:
+    n = len(alpha_KKC)
+    alpha_KKC, x_MKC, y = alpha_KKC.to(x.dtype).contiguous(), _positions(x, n), torch.empty_like(x)
+    y_MKC = _positions(y, n)
+    for i in range(n):
+        torch.mul(x_MKC[:, 0], alpha_KKC[i, 0], out=y_MKC[:, i])
+        for j in range(1, n):
+            y_MKC[:, i].addcmul_(x_MKC[:, j], alpha_KKC[i, j])
+    return y
 
 
 def convex(n_towers: int, diagonal: float) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,24 @@ class Towers(nn.Module):
         if reserved:
             raise ValueError(f"a stage cannot be called {reserved[0]!r}: choose another name")
         self.stages = nn.ModuleDict(dict(stages))
+
+    def pool_before_activation(self, apart: Collection[str] = ()) -> None:
+        """Let a max pool come before the ReLU of the stage in front of it, so that the ReLU has fewer numbers to do.
+
+        max(relu(a), relu(b)) = relu(max(a, b)), and both have the same gradients to the bit, since ReLU never falls and
+        has no gradient at or below 0. The ReLU moves to the end of the pool's stage.
+
+        Args:
+            apart: stages whose outputs are read by others than the next stage, and stay as they are.
+        """
+        stages = list(self.stages.items())
+        for (name, stage), (pool_name, pool) in itertools.pairwise(stages):
+            if name in apart or type(pool) is not nn.MaxPool2d or not isinstance(stage, nn.Sequential):
+                continue
+            *parts, last = stage.named_children()
+            if parts and type(last[1]) is nn.ReLU:
+                self.stages[name] = nn.Sequential(OrderedDict(parts))
+                self.stages[pool_name] = nn.Sequential(OrderedDict(pool=pool, activation=last[1]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Input (B, C, ...) -> output of the last stage (B, K*C', ...)."""

@@ -177,6 +177,7 @@ class StitchedTowers(Trunk):
         unknown = set(units) - set(towers.stage_names)
         if unknown:
             raise ValueError(f"stitches after unknown stages {sorted(unknown)}; stages: {towers.stage_names}")
+        towers.pool_before_activation(apart=units)
         self.towers = towers
         self.stitches = nn.ModuleDict(units)
         self.tasks_of_towers: Tensor = tasks_of_towers

@@ -10,7 +10,7 @@ import os
 import sys
 from types import ModuleType
 
-SPINS = 20_000
+SPINS = 2_000
 """How often a waiting thread of GNU OpenMP looks for work before it sleeps."""
 KEPT = 1 << 30
 """Bytes: the C library keeps smaller blocks for the next step, and asks for at least a quarter of this at once."""

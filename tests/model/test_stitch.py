@@ -252,3 +252,65 @@ def test_the_memory_layout_goes_through(granularity: str) -> None:
 
 def test_a_unit_shows_what_it_is() -> None:
     assert repr(unit(2, (3,), "channel")) == "CrossStitch(n_towers=2, granularity=channel, start=0.9)"
+
+
+@pytest.mark.parametrize("granularity", ["scalar", "channel"])
+@pytest.mark.parametrize("n_towers", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("shape", [(4, 3, 5), (4,)])
+def test_every_way_to_mix_gives_the_sum_of_the_equation(
+    granularity: str, n_towers: int, shape: tuple[int, ...]
+) -> None:
+    """Few towers and many, images in both layouts and vectors: values, and gradients of x and alpha."""
+    generator = torch.Generator().manual_seed(0)
+    unit = CrossStitch(n_towers, shape, granularity=granularity).double()
+    with torch.no_grad():
+        unit.alpha.copy_(torch.randn(unit.alpha.shape, generator=generator))
+    x = torch.randn(3, n_towers * 4, *shape[1:], generator=generator, dtype=torch.float64)
+    cotangent = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    alpha_CKK = unit.alpha.detach().expand(4, n_towers, n_towers).clone().requires_grad_()
+    towers = x.clone().requires_grad_()
+    parts = towers.unflatten(1, (n_towers, 4))
+    expected = torch.stack(
+        [
+            torch.stack(
+                [sum(alpha_CKK[c, i, j] * parts[:, j, c] for j in range(n_towers)) for c in range(4)], 1
+            )
+            for i in range(n_towers)
+        ],
+        1,
+    ).flatten(1, 2)
+    expected.backward(cotangent)
+    assert alpha_CKK.grad is not None
+    of_alpha = alpha_CKK.grad.sum(0) if granularity == "scalar" else alpha_CKK.grad
+    for layout in (torch.contiguous_format, torch.channels_last) if len(shape) == 3 else (None,):
+        own = x.clone() if layout is None else x.clone().contiguous(memory_format=layout)
+        own.requires_grad_()
+        unit.alpha.grad = None
+        y = unit(own)
+        y.backward(cotangent)
+        assert layout is None or y.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(own.grad, towers.grad)
+        torch.testing.assert_close(unit.alpha.grad, of_alpha)
+
+
+def test_images_are_mixed_in_half_precision_as_in_single() -> None:
+    unit, x = CrossStitch(2, (4, 3, 5)), torch.randn(2, 8, 3, 5).to(memory_format=torch.channels_last)
+    half = x.to(torch.bfloat16).requires_grad_()
+    y = unit(half)
+    y.sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert unit.alpha.grad is not None
+    assert unit.alpha.grad.dtype == torch.float32
+    torch.testing.assert_close(y.float(), unit(x), rtol=0.02, atol=0.02)
+
+
+def test_each_tasks_gradient_of_a_channel_stitch_comes_in_one_pass() -> None:
+    unit, x = CrossStitch(2, (4,), granularity="channel"), torch.randn(3, 8)
+    outputs = unit(x).unflatten(1, (2, 4)).sum((0, 2))
+    (together,) = torch.autograd.grad(
+        outputs, [unit.alpha], torch.eye(2), is_grads_batched=True, retain_graph=True
+    )
+    for k in range(2):
+        (alone,) = torch.autograd.grad(outputs[k], [unit.alpha], retain_graph=True)
+        torch.testing.assert_close(together[k], alone)

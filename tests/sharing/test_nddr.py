@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,14 +67,12 @@ def test_with_its_diagonal_at_one_it_is_separate_towers_with_a_norm() -> None:
     model = network(
         "images", ("a", "b"), {"kind": "nddr", "after": ["conv1"], "init": "identity"}, norm="batch"
     )
-    apart = network("images", ("a", "b"), {"kind": "none"}, norm="batch")
-    apart.load_state_dict({k: v for k, v in model.state_dict().items() if "stitches" not in k})
     unit = model.trunk.stitches["conv1"]  # type: ignore[index]
     with torch.no_grad():
         unit.weight.copy_(torch.eye(6))  # type: ignore[union-attr, operator]
         for k, value in (("weight", 1.5), ("bias", 0.25)):
             nn.init.constant_(getattr(unit.norm, k), value)  # type: ignore[union-attr]
-    stages = apart.trunk.towers.stages  # type: ignore[union-attr]
+    stages = copy.deepcopy(model.train().trunk.towers.stages)  # type: ignore[union-attr]
     x = inputs("images", 9)
     h = stages["conv1"](x)  # type: ignore[index, operator]
     mean, var = h.mean((0, 2, 3), keepdim=True), h.var((0, 2, 3), keepdim=True, correction=0)

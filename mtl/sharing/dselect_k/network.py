@@ -37,6 +37,7 @@ class SelectedExperts(Trunk):
     def __init__(self, plan: Plan, n_experts: int, n_selectors: int, gamma: float, entropy: float) -> None:
         names = tuple(f"expert_{e + 1}" for e in range(n_experts))
         experts = plan.stages(names)
+        experts.pool_before_activation()
         super().__init__(names, experts.shape, plan.reading_of())
         self.experts, self.gamma, self.entropy = experts, gamma, entropy
         self.towers, self.tasks_of_towers = tuple(plan.towers), plan.tasks_of_towers()

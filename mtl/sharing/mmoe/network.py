@@ -36,6 +36,7 @@ class MixtureOfExperts(Trunk):
     def __init__(self, plan: Plan, n_experts: int, hidden: int = 0, gate_dropout: float = 0.0) -> None:
         names = tuple(f"expert_{e + 1}" for e in range(n_experts))
         experts = plan.stages(names)
+        experts.pool_before_activation()
         super().__init__(names, experts.shape, plan.reading_of())
         self.experts = experts
         self.towers, self.tasks_of_towers = tuple(plan.towers), plan.tasks_of_towers()
