@@ -18,7 +18,6 @@ import pytest
 import torch
 
 import mtl
-import mtl.experiment.run
 from mtl.console import number
 from mtl.errors import ENVIRONMENT, OK
 from tests.inference.shop import recipe, shop_rows, write_csv
@@ -43,7 +42,7 @@ class Dear(mtl.tasks.Binary):
 def _no_plots() -> Iterator[None]:
     """Runs end without their figures, which take most of the time of a run on a small table."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mtl.experiment.run, "plot_run", lambda *_: None)
+        patch.setattr("mtl.report.plots.plot_run", lambda *_: None)
         yield
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import mtl
-import mtl.experiment.run
 from mtl.errors import UserError
 from mtl.evaluation.links.document import KEYS
 from mtl.report.links import read_links
@@ -38,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 model__sharing=stitched("fc1", "fc2"),
             )
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(mtl.experiment.run, "plot_run", lambda *_: None)
+                patch.setattr("mtl.report.plots.plot_run", lambda *_: None)
                 made[name] = mtl.run({**plain, **changes}, out=folder / name).path
         return made[name]
 

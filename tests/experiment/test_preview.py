@@ -27,7 +27,7 @@ N = 120
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mtl.experiment.run, "plot_run", lambda *_: None)
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: None)
     write_rows(
         tmp_path / "t.csv",
         [

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 import mtl
-import mtl.experiment.run
 from tests.inference.shop import recipe, shop_rows, write_csv
 
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end without their figures, which take most of the time of a run on a small table."""
-    monkeypatch.setattr(mtl.experiment.run, "plot_run", lambda *_: None)
+    monkeypatch.setattr("mtl.report.plots.plot_run", lambda *_: None)
 
 
 @pytest.fixture(scope="package")
@@ -23,6 +22,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
     path = write_csv(folder / "shop.csv", shop_rows(240))
     with pytest.MonkeyPatch.context() as patch:  # undone at once: other tests run while this fixture lives
-        patch.setattr(mtl.experiment.run, "plot_run", lambda *_: None)
+        patch.setattr("mtl.report.plots.plot_run", lambda *_: None)
         mtl.run(recipe(path), out=folder / "run")
     return folder
