@@ -88,6 +88,7 @@ def _validated(recipe: Recipe, data: bool) -> str:
     from mtl.experiment.trial import build_and_try, require_room, with_rows
     from mtl.tracking.listener import require_trackers
     from mtl.training import devices
+    from mtl.training.trainer import require_labels
 
     require_trackers(recipe)
     if recipe.phases:
@@ -102,6 +103,8 @@ def _validated(recipe: Recipe, data: bool) -> str:
     if data:
         built, dataset = with_rows(recipe, header)
         header = dataset.header
+        with recipe.at("weighting"):
+            require_labels(recipe, dataset, {group.name: group.tasks for group in built.groups})
         for notice in dataset.notices:
             complain(f"warning: {notice}")
     device = None

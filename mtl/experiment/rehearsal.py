@@ -74,13 +74,18 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
 
 
 def _require_positive(trainer: Trainer, losses_N: torch.Tensor) -> None:
-    """Refuse logarithms of losses that are not positive."""
+    """Refuse a loss that is not positive, where the weighting has a logarithm, a ratio or a lower bound only of others.
+
+    Raises:
+        UserError: the loss of a task is 0 or less on the first training rows.
+    """
     if not trainer.weighting.positive:
         return
     for task, loss in zip(trainer.recipe.tasks, losses_N.tolist(), strict=True):
         if loss <= 0:
-            what = f"takes the logarithm of each loss, and that of task {quoted(task)} is {loss:g}"
-            raise UserError("", what, "take a weighting without logarithms, such as sum or uncertainty")
+            kind = trainer.recipe.weighting.kind
+            what = f"{kind} needs positive losses, and that of task {quoted(task)} is {loss:g}"
+            raise UserError("", what, "take a weighting of any losses, such as sum or rlw", path=("kind",))
 
 
 def _unsaved(module: nn.Module) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Weighting(nn.Module):
     """How many independent batches a step needs. With more than one, a step's rows are parted into so many, and
     `combine` is given the jacobian of each, (batches, S, P); a step with too few rows for that takes the plain sum."""
     positive: ClassVar[bool] = False
-    """Whether the objective takes logarithms of the losses, which must be positive then."""
+    """Whether the losses must be positive: the objective has logarithms or ratios of them, or else no lower bound."""
     task_weights: Tensor
 
     def __init__(self, task_weights: Sequence[float]) -> None:
@@ -165,6 +165,7 @@ class UncertaintyWeighting(Weighting):
         factors: c_t.
     """
 
+    positive: ClassVar[bool] = True
     factors: Tensor
 
     def __init__(self, task_weights: Sequence[float], factors: Sequence[float]) -> None:

@@ -154,7 +154,9 @@ def _sharing(recipe: Recipe, built: Built) -> list[str]:
         if len(tasks) > 1
     ]
     places, holds = ", ".join(built.model.sharing()), _sizes(built)["sharing"]
-    if places or holds:
+    reach = built.model.reach(tuple(recipe.tasks)).values()
+    joined = len(towers) == 1 or any(bool((served.sum(-1) > 1).any()) for served in reach)
+    if joined and (places or holds):
         names = ", ".join(list(towers)[:8]) + (f" and {len(towers) - 8} more" if len(towers) > 8 else "")
         lines.append(
             f"{recipe.model.sharing.kind} joins tower{'s' if len(towers) != 1 else ''} {names}"

@@ -84,7 +84,10 @@ class Trainer:
         if self.weighting.needs == "gradients":
             with self.recipe.at("weighting"):
                 self.shared = shared_numbers(self.recipe, self.built.model).to(self.device)
-                _require_labels(self.recipe, self.modules, self.incomplete)
+                groups = {name: module.tasks for name, module in self.modules.items()}
+                require_labels(self.recipe, self.dataset, groups)
+            with self.recipe.at("train", "batch_size"):
+                _require_independent(self.recipe, self.weighting)
         self.weighting.prepare(self.shared.n_shared if self.shared is not None else 0)
         self.weighting.to(self.device)
 
@@ -203,16 +206,41 @@ def require_room_for_gradients(recipe: Recipe, shared: SharedNumbers, device: to
                    "use a weighting of losses, or a smaller network")  # fmt: skip
 
 
-def _require_labels(recipe: Recipe, modules: Mapping[str, TaskModule], incomplete: Sequence[str]) -> None:
+def require_labels(recipe: Recipe, dataset: Dataset, groups: Mapping[str, Sequence[str]]) -> None:
     """Refuse a weighting that remembers all tasks together where a step may lack one.
+
+    Args:
+        recipe: the recipe.
+        dataset: its rows.
+        groups: task group -> its tasks.
 
     Raises:
         UserError: a task has no label in some training rows (the path is relative to the weighting).
     """
-    if recipe.weighting.stateful and incomplete:
-        kind, task = recipe.weighting.kind, modules[incomplete[0]].tasks[0]
-        what = f"{kind} remembers all tasks together, and {quoted(task)} or a task like it lacks labels in some rows"
-        raise UserError("", what, "take a kind without such a memory, as upgrad or pcgrad", path=("kind",))
+    if not recipe.weighting.stateful:
+        return
+    rows = dataset.splits["train"]
+    for group, tasks in groups.items():
+        counts = dataset.rows.present[group].cpu().numpy()[rows].sum(0)
+        for task, n in zip(tasks, counts.tolist(), strict=True):
+            if n < len(rows):
+                has = f"task {quoted(task)} has labels in {n:,} of {counted(len(rows), 'training row')}"
+                what = f"{recipe.weighting.kind} remembers all tasks together, and {has}"
+                todo = "take a kind without such a memory, as upgrad or pcgrad"
+                raise UserError("", what, todo, path=("kind",))
+
+
+def _require_independent(recipe: Recipe, weighting: Weighting) -> None:
+    """Refuse batches that are too small to be parted into the independent ones that a weighting needs.
+
+    Raises:
+        UserError: no step has enough rows.
+    """
+    n, train = weighting.batches, recipe.train
+    if train.accumulate % n and train.batch_size < 2 * n:
+        what = f"{recipe.weighting.kind} parts a step into {n} batches of at least 2 rows"
+        todo = f"take {2 * n} rows or more, or set train.accumulate to {n}"
+        raise UserError("", f"{what}, and a step has {train.batch_size}", todo)
 
 
 def _set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:

@@ -99,6 +99,9 @@ def test_what_is_shared() -> None:
     assert text("fashion_shared").splitlines()[0].startswith("fashion_shared: 2 tasks, 1 tower, ")
     assert "tower 'shared' is shared by garment, audience" in text("fashion_shared")
     assert " joins " not in text("fashion_independent") + text("fashion_shared")
+    own_experts = text("synthetic_stitch", "model.sharing={kind: cgc, own: 1, shared: 0}")
+    assert "towers share nothing with each other" in own_experts
+    assert " joins " not in own_experts
 
 
 def test_the_parts_add_up() -> None:

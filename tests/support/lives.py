@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 import mtl.experiment.resume
+import mtl.experiment.run
 import mtl.report.plots
 from mtl.__main__ import main
 from mtl.errors import OK, TERMINATED, Terminated

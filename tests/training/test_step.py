@@ -324,7 +324,7 @@ def test_a_task_that_is_not_seen_has_no_part_in_any_weighting(weighting: str, gi
     own: dict[str, Any] = {"weighting": {"kind": weighting}}
     given_both = values_of({"yes": task_of("binary"), **seen}, **own)
     if WEIGHTINGS[weighting].stateful:
-        with pytest.raises(UserError, match=f"{weighting} remembers all tasks together, and 'yes'"):
+        with pytest.raises(UserError, match=f"{weighting} remembers all tasks together, and task 'yes'"):
             trainer_of(given_both)
         return
     both = trainer_of(given_both)

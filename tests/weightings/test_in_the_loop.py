@@ -110,7 +110,7 @@ def test_an_optimizer_does_not_move_the_number_of_an_absent_task(
     assert own[1] != before["value"][1]
 
 
-@pytest.mark.parametrize("kind", ["gls", "famo"])
+@pytest.mark.parametrize("kind", ["gls", "famo", "gradnorm", "db_mtl", "uncertainty", "imtl_l"])
 def test_a_logarithm_of_a_loss_that_is_not_positive_is_refused(
     kind: str, trainer_of: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_logarithm_of_a_loss_that_is_not_positive_is_refused(
 
     trainer = trainer_of({"kind": kind})
     _require_positive(trainer, torch.tensor([0.5, 0.1]))
-    with pytest.raises(UserError, match=r"takes the logarithm of each loss, and that of task 'b' is -0.1"):
+    with pytest.raises(UserError, match=rf"{kind} needs positive losses, and that of task 'b' is -0.1"):
         _require_positive(trainer, torch.tensor([0.5, -0.1]))
 
 
@@ -140,3 +140,33 @@ def test_a_weighting_that_is_slow_for_so_many_tasks_says_so(capsys: pytest.Captu
         )  # fmt: skip
         trainer = prepare(made)[0]
         assert sum(f"warning: {line}".startswith(slow) for line in trainer.notices) == wanted
+
+
+def test_a_step_with_too_few_rows_for_independent_batches_is_refused() -> None:
+    from mtl.errors import UserError
+    from mtl.experiment.run import prepare
+    from mtl.recipe.load import load_recipe
+
+    given = ["weighting.kind=modo", "data.source.labelled={}", "train.batch_size=3"]
+    with pytest.raises(UserError) as caught:
+        prepare(load_recipe("synthetic_stitch", given))
+    what = "train.batch_size: modo parts a step into 2 batches of at least 2 rows, and a step has 3"
+    assert str(caught.value).endswith(f"{what}; take 4 rows or more, or set train.accumulate to 2")
+    prepare(load_recipe("synthetic_stitch", [*given, "train.accumulate=2"]))
+
+
+def test_validate_refuses_what_a_run_refuses_for_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    from mtl.cli import main
+    from mtl.errors import OK, USER
+
+    given = [
+        "synthetic_stitch",
+        "weighting.kind=gradvac",
+        "data.source.rows=400",
+        "data.source.test_rows=100",
+    ]
+    assert main(["validate", *given]) == OK  # no row was read
+    assert main(["validate", "--data", *given]) == USER
+    said = capsys.readouterr().err
+    assert "weighting.kind: gradvac remembers all tasks together, and task 'scarce' has labels in " in said
+    assert " of 400 training rows; take a kind without such a memory, as upgrad or pcgrad" in said

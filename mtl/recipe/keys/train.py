@@ -134,7 +134,8 @@ class Train(Model):
         "float32", description="of matrix products and convolutions; weights and losses stay float32"
     )
     threads: Annotated[Threads, BeforeValidator(_threads, json_schema_input_type=Threads)] = Field(
-        "auto", description="of the CPU; auto: one for a small network, else as torch decides"
+        "auto",
+        description="of the CPU; auto: one if a batch takes fewer than 10 million multiplications, else torch's number",
     )
     deterministic: bool = Field(True, description="the same bits in every run on the same machine")
     clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest norm of the whole gradient")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ class ImpartialLossWeighting(Weighting):
 
     Source: Liu et al. 2021, Towards Impartial Multi-task Learning, ICLR, IMTL-L with the base e.
     """
+
+    positive: ClassVar[bool] = True
 
     def __init__(self, task_weights: Sequence[float]) -> None:
         super().__init__(task_weights)
