@@ -22,7 +22,7 @@ OF_GRADIENTS = (
     "equation",
     "when",
     "w_t is",
-    "about 50 ms up to",
+    "tasks in 50 ms",
     "reference",
 )
 

@@ -20,8 +20,8 @@ class Sluice(Mixing):
     """Cross-stitches between subspaces of towers; each head reads a learned mixture of layers.
 
     After each named stage the channels of a tower are parted into subspaces, and alpha mixes those of all towers. The
-    layers of a reading are the sites whose shape is that of the last stage, and the last stage. A penalty keeps the
-    subspaces of a tower apart.
+    layers of a reading are the sites whose shape is that of the last stage, and the last stage. With `orthogonality`
+    above 0 a penalty keeps the subspaces of a tower apart.
     """
 
     reference: ClassVar[str] = "Ruder et al. 2019, AAAI, arXiv:1705.08142, eq. 2 to 4"

@@ -72,7 +72,7 @@ class PCGrad(Aggregator):
     """The sum of the gradients, each without its parts along gradients that it conflicts with, in a random order."""
 
     reference: ClassVar[str] = "Yu et al. 2020, arXiv:2001.06782, algorithm 1"
-    equation: ClassVar[str] = "sum_t g_t', g_t' = g_t - sum_u min(g_t' . g_u, 0) / ||g_u||^2 g_u"
+    equation: ClassVar[str] = "sum_t g_t', for u in a random order g_t' -= min(g_t' . g_u, 0) / ||g_u||^2 g_u"
     when: ClassVar[str] = "for a few tasks whose gradients sometimes conflict"
     torchjd: ClassVar[str] = "PCGradWeighting"
     most_tasks: ClassVar[int] = 32

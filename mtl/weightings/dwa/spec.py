@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @WEIGHTINGS.register("dwa")
 class DynamicWeightAverage(WeightingSpec):
-    """loss = n sum_t softmax(r / temperature)_t weight_t loss_t over the n tasks that a step sees.
+    """loss = n sum_t softmax(r / temperature)_t weight_t loss_t, r_t: a task's mean loss over that an epoch before.
 
-    r_t is the mean loss of the last epoch over that of the epoch before, so that a task whose loss falls slowly weighs
-    more. A task weighs 1 until it was seen in two epochs.
+    n is the number of tasks that a step sees. A task whose loss falls slowly weighs more. A task weighs 1 until it was
+    seen in two epochs.
     """
 
     reference: ClassVar[str] = "Liu, Johns and Davison 2019, CVPR, arXiv:1803.10704, eq. 7"
