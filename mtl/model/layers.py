@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from mtl.model.towers import SeparateTowers
 
+LARGE_MAP = 1 << 16
+"""Weights of one tower from which on a copy of their gradient takes longer than copies of activations."""
+
 
 class GroupedLinear(nn.Module):
     """K linear maps in one batched matrix product, y_k = W_k x_k + b_k.
@@ -54,10 +57,12 @@ class GroupedLinear(nn.Module):
 
     def mapped(self, x: Tensor, weight: Tensor) -> Tensor:
         """(B, K*in) -> (B, K*out), where slice k of the weight (K*out, in) maps the input of tower k."""
-        x_KFB = x.unflatten(1, (self.n_towers, self.in_features)).permute(1, 2, 0)
+        x_BKF = x.unflatten(1, (self.n_towers, self.in_features))
         weight_KGF = weight.unflatten(0, (self.n_towers, self.out_features))
+        if self.in_features * self.out_features < LARGE_MAP:
+            return torch.bmm(x_BKF.transpose(0, 1), weight_KGF.transpose(1, 2)).transpose(0, 1).flatten(1)
         # W x, and not x W: the gradient of the weight then lies as the weight does, and is not copied
-        return torch.bmm(weight_KGF, x_KFB).permute(2, 0, 1).flatten(1).contiguous()
+        return torch.bmm(weight_KGF, x_BKF.permute(1, 2, 0)).permute(2, 0, 1).flatten(1).contiguous()
 
     def extra_repr(self) -> str:
         shared = ", shared_input=True" if self.shared_input else ""

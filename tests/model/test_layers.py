@@ -219,3 +219,21 @@ def test_what_is_drawn_inside_depends_on_the_parts_alone() -> None:
         assert torch.equal(torch.rand(3), first)
     with drawn_from(1, "backbone"):
         assert not torch.equal(torch.rand(3), first)
+
+
+def test_a_large_map_is_the_small_ones_product_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3 * 4, generator=generator, dtype=torch.float64)
+    cotangent = torch.randn(5, 3 * 2, generator=generator, dtype=torch.float64)
+    module, found = filled(GroupedLinear(3, 4, 2, bias=True)).double(), []
+    for large in (1, 1 << 16):
+        monkeypatch.setattr("mtl.model.layers.LARGE_MAP", large)
+        module.zero_grad()
+        own = x.clone().requires_grad_()
+        y = module(own)
+        y.backward(cotangent)
+        assert y.is_contiguous()
+        assert module.weight.grad is not None
+        found.append((y.detach(), own.grad, module.weight.grad))
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second)
