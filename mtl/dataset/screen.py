@@ -144,8 +144,6 @@ def p_value(codes: Codes, y: Float64) -> float:
     F = (B between bins / (k - 1)) / (W within bins / (n - k)) has an F distribution if the k bins say nothing of y. Of
     ranks, this is the test of Kruskal and Wallis 1952 but for the distribution.
     """
-    from scipy import special  # it takes longer to load than torchmetrics
-
     if len(y) < 3:
         return 1.0
     count, y = np.bincount(codes), y - y.mean()
@@ -156,6 +154,8 @@ def p_value(codes: Codes, y: Float64) -> float:
         return 1.0
     if within <= 1e-12 * between:
         return 0.0
+    from scipy import special  # it takes longer to load than torchmetrics
+
     return float(special.fdtrc(k - 1, len(y) - k, between / (k - 1) / (within / (len(y) - k))))
 
 

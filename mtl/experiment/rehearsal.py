@@ -74,7 +74,7 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
 
 
 def _require_positive(trainer: Trainer, losses_N: torch.Tensor) -> None:
-    """Refuse a loss that is not positive, where the weighting has a logarithm, a ratio or a lower bound only of others.
+    """Refuse a loss that is not positive, where the weighting needs positive ones.
 
     Raises:
         UserError: the loss of a task is 0 or less on the first training rows.

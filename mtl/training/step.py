@@ -153,9 +153,8 @@ def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measur
         losses_N = _losses(trainer, batches[0], totals, measured)
         weights_N, own = loss_weights(weighting, losses_N, totals.seen_N)
         stages.reached("backward")
-        (
-            losses_N * weights_N
-        ).sum().backward()  # a gradient of a vector would load sympy, which takes a second
+        # the same gradient as losses_N.backward(weights_N), which would load sympy for a second
+        (losses_N * weights_N).sum().backward()
     else:  # the objective is linear, so its weights do not depend on the losses
         weights_N, own = loss_weights(weighting, measured.losses_N, totals.seen_N)
         for batch in batches:
