@@ -79,7 +79,7 @@ class ResidentRows:
         """The rows with these numbers."""
         index = self._index(rows)
         labels = self._targets(index)
-        return Batch(labels.target, labels.present, labels.weight, self.inputs[index], index)
+        return Batch(labels.target, labels.present, labels.weight, self.inputs.index_select(0, index), index)
 
     def targets(self, rows: RowNumbers) -> Targets:
         """The labels of these rows, without their inputs."""
@@ -100,9 +100,9 @@ class ResidentRows:
         return torch.from_numpy(rows).to(self.inputs.device)
 
     def _targets(self, index: Tensor) -> Targets:
-        present = {group: there[index] for group, there in self.present.items()}
+        present = {group: there.index_select(0, index) for group, there in self.present.items()}
         return Targets(
-            {group: self._as_losses_take_it(target[index]) for group, target in self.target.items()},
+            {group: self._as_losses_take_it(target.index_select(0, index)) for group, target in self.target.items()},
             present,
             {group: self._weight(group, there, index) for group, there in present.items()},
         )
@@ -116,4 +116,4 @@ class ResidentRows:
 
     def _weight(self, group: str, present_BT: Tensor, index: Tensor) -> Tensor:
         own = self.weight.get(group)
-        return present_BT.float() if own is None else torch.where(present_BT, own[index], 0.0)
+        return present_BT.float() if own is None else torch.where(present_BT, own.index_select(0, index), 0.0)

@@ -77,8 +77,7 @@ class Meter:
     @torch.no_grad()
     def weigh(self, weights_N: Tensor, seen_N: Tensor) -> None:
         """Add the weights (N,) of the losses in one step; `seen_N` marks the tasks that had one."""
-        self.loss_weight[0] += torch.where(seen_N, weights_N, 0.0)
-        self.loss_weight[1] += seen_N
+        self.loss_weight += torch.stack([torch.where(seen_N, weights_N, 0.0), seen_N.to(weights_N.dtype)])
 
     @torch.no_grad()
     def _count(self, group: str) -> None:

@@ -56,6 +56,15 @@ class Weighting(nn.Module):
         """
         raise NotImplementedError
 
+    def derivatives(self, losses_N: Tensor, seen_N: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """The derivatives (N,) of the objective by the losses, 0 for unseen tasks, and those by the own parameters."""
+        leaf = losses_N.detach().requires_grad_()
+        found: list[Tensor | None] = list(
+            torch.autograd.grad(self(leaf, seen_N), [leaf, *self.parameters()], allow_unused=True)
+        )
+        weights_N = torch.zeros_like(losses_N) if found[0] is None else found[0]
+        return torch.where(seen_N, weights_N, 0.0), found[1:]
+
     def combine(self, jacobian_SP: Tensor, losses_S: Tensor, seen_N: Tensor) -> tuple[Tensor, Tensor | None]:
         """The gradient (P,) of the shared slices, and the weights (S,) of the seen tasks if the method has such.
 
@@ -84,6 +93,11 @@ class WeightedSum(Weighting):
 
     def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
         return torch.dot(self.task_weights, torch.where(seen_N, losses_N, 0.0))
+
+    def derivatives(self, losses_N: Tensor, seen_N: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        if type(self).forward is not WeightedSum.forward:
+            return super().derivatives(losses_N, seen_N)
+        return torch.where(seen_N, self.task_weights, 0.0), []  # autograd takes 0.1 ms to find the same
 
     def extra_repr(self) -> str:
         return f"weights={self.task_weights.tolist()}"
@@ -142,19 +156,6 @@ def logarithms(losses_N: Tensor, seen_N: Tensor) -> Tensor:
     return torch.log(torch.where(seen_N, losses_N + 1e-8, 1.0))
 
 
-def loss_weights(
-    weighting: Weighting, losses_N: Tensor, seen_N: Tensor
-) -> tuple[Tensor, list[Tensor | None]]:
-    """The derivatives (N,) of the objective with respect to the losses, and to the weighting's own parameters."""
-    leaf = losses_N.detach().requires_grad_()
-    own = list(weighting.parameters())
-    found: list[Tensor | None] = list(
-        torch.autograd.grad(weighting(leaf, seen_N), [leaf, *own], allow_unused=True)
-    )
-    weights = torch.zeros_like(losses_N) if found[0] is None else found[0]
-    return torch.where(seen_N, weights, 0.0), found[1:]
-
-
 class UncertaintyWeighting(Weighting):
     """loss = sum_t weight_t * (c_t exp(-s_t) loss_t + s_t / 2) over the seen tasks; s_t = log sigma_t^2 is learned.
 
@@ -195,6 +196,15 @@ class UPGradWeighting(Weighting):
     def __init__(self, task_weights: Sequence[float], norm_eps: float, reg_eps: float) -> None:
         super().__init__(task_weights)
         self.norm_eps, self.reg_eps = norm_eps, reg_eps
+
+    def derivatives(self, losses_N: Tensor, seen_N: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """The derivatives (N,) of the objective by the losses, 0 for unseen tasks, and those by the own parameters."""
+        leaf = losses_N.detach().requires_grad_()
+        found: list[Tensor | None] = list(
+            torch.autograd.grad(self(leaf, seen_N), [leaf, *self.parameters()], allow_unused=True)
+        )
+        weights_N = torch.zeros_like(losses_N) if found[0] is None else found[0]
+        return torch.where(seen_N, weights_N, 0.0), found[1:]
 
     def combine(self, jacobian_SP: Tensor, losses_S: Tensor, seen_N: Tensor) -> tuple[Tensor, Tensor | None]:
         from torchjd.aggregation import UPGradWeighting as Projections

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,7 @@ from mtl.dataset.batch import Batch, Targets
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.meter import Meter
 from mtl.model.layers import derived_seed
-from mtl.model.weighting import Weighting, loss_weights
+from mtl.model.weighting import Weighting
 from mtl.training import devices
 from mtl.training.trainer import Trainer
 
@@ -57,7 +58,8 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     factor = recipe.schedule.factor(min(step, horizon - 1), horizon)
     for group in optimizer.param_groups:
         group["lr"] = recipe.optimizer.lr * group["lr_scale"] * factor
-    optimizer.zero_grad(set_to_none=True)
+        for parameter in group["params"]:
+            parameter.grad = None
     skips = recipe.train.on_nonfinite == "skip"
     buffers = [*trainer.built.model.buffers(), *trainer.weighting.buffers()] if skips else []
     before = [buffer.clone() for buffer in buffers]
@@ -139,7 +141,7 @@ def totals_of(trainer: Trainer, labels: Sequence[Targets]) -> Totals:
     mean_T: list[Tensor] = []
     for name, module in trainer.modules.items():
         counts = [module.counted(part.target[name], part.weight[name]) for part in labels]
-        n_T.append(torch.stack(counts).sum(0))
+        n_T.append(counts[0] if len(counts) == 1 else torch.stack(counts).sum(0))
         mean_T.append(module.mean_weight)
     counted_N = trainer.in_order(n_T) * trainer.in_order(mean_T)
     return Totals(counted_N, (counted_N > 0) & (trainer.weighting.task_weights > 0))
@@ -151,18 +153,18 @@ def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measur
     _backward_of_penalty(trainer)
     if isinstance(batches, list):
         losses_N = _losses(trainer, batches[0], totals, measured)
-        weights_N, own = loss_weights(weighting, losses_N, totals.seen_N)
+        weights_N, own = weighting.derivatives(losses_N, totals.seen_N)
         stages.reached("backward")
         # the same gradient as losses_N.backward(weights_N), which would load sympy for a second
-        (losses_N * weights_N).sum().backward()
+        torch.dot(losses_N, weights_N).backward()
     else:  # the objective is linear, so its weights do not depend on the losses
-        weights_N, own = loss_weights(weighting, measured.losses_N, totals.seen_N)
+        weights_N, own = weighting.derivatives(measured.losses_N, totals.seen_N)
         for batch in batches:
             losses_N = _losses(trainer, batch, totals, measured)
             stages.reached("backward")
-            (losses_N * weights_N).sum().backward()
+            torch.dot(losses_N, weights_N).backward()
         if own:
-            _, own = loss_weights(weighting, measured.losses_N, totals.seen_N)
+            _, own = weighting.derivatives(measured.losses_N, totals.seen_N)
     for parameter, gradient in zip(weighting.parameters(), own, strict=True):
         parameter.grad = gradient
     return weights_N
@@ -216,9 +218,9 @@ def _backward_of_penalty(trainer: Trainer) -> None:
 def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) -> Tensor:
     """(N,) the share of a part in the loss of each task: the part's sum of losses divided by the step's total."""
     stages.reached("forward")
-    precision = trainer.recipe.train.precision
+    half = trainer.recipe.train.precision == "bfloat16"
     present = {group: batch.present[group] for group in trainer.incomplete}
-    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with torch.autocast(trainer.device.type, torch.bfloat16) if half else nullcontext():
         logits = trainer.built.model(batch.inputs, present)
     sums = []
     labels = Targets(batch.target, batch.present, batch.weight)  # not the inputs: parts would add up
@@ -234,7 +236,7 @@ def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) 
 
 def _all_finite(trainer: Trainer, losses_N: Tensor, norm: Tensor, parts: Sequence[Rows]) -> bool:
     """Whether losses and gradient are finite; if not, `on_nonfinite` decides whether this raises or counts a skip."""
-    if bool(torch.isfinite(losses_N.sum() + norm)):
+    if math.isfinite((losses_N.sum() + norm).item()):
         trainer.progress.skipped_in_a_row = 0
         return True
     progress, train = trainer.progress, trainer.recipe.train

@@ -79,7 +79,10 @@ class Trainer:
             group for group in self.modules if not there[group].cpu().numpy()[train_rows].all()
         ]
         grouped = {task: i for i, task in enumerate(self.built.model.tasks)}
-        self._to_results = torch.tensor([grouped[task] for task in self.recipe.tasks], device=self.device)
+        order = [grouped[task] for task in self.recipe.tasks]
+        self._to_results = (
+            torch.tensor(order, device=self.device) if order != list(range(len(order))) else None
+        )
         self.shared: SharedNumbers | None = None
         if self.weighting.needs == "gradients":
             with self.recipe.at("weighting"):
@@ -93,7 +96,8 @@ class Trainer:
 
     def in_order(self, values_T: Sequence[Tensor]) -> Tensor:
         """Values (T,) of each task group -> values (N,) in the order of results."""
-        return torch.cat(list(values_T)).index_select(0, self._to_results)
+        values_N = values_T[0] if len(values_T) == 1 else torch.cat(list(values_T))
+        return values_N if self._to_results is None else values_N.index_select(0, self._to_results)
 
     def n_labels(self, split: str, task: str) -> int:
         """The number of labels of one task in a split; 0 if there is no such split."""

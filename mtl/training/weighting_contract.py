@@ -42,11 +42,9 @@ def check_objective(weighting: Weighting, losses_N: Tensor, seen_N: Tensor) -> N
     """The objective is one number with a way back to the losses; linear in them, if it says so."""
     import torch
 
-    from mtl.model.weighting import loss_weights
-
     def weights_at(losses_N: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # a random weighting draws the same each time
-            return loss_weights(copy.deepcopy(weighting), losses_N, seen_N)[0]
+            return copy.deepcopy(weighting).derivatives(losses_N, seen_N)[0]
 
     leaf = losses_N.detach().requires_grad_()
     total = weighting(leaf, seen_N)

@@ -26,7 +26,6 @@ from mtl.data.types import Labels
 from mtl.errors import UserError
 from mtl.experiment.trial import build_and_try
 from mtl.model.tasks.module import TaskModule
-from mtl.model.weighting import loss_weights
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import BACKBONES, FAMILIES, SHARING, SOURCES, TASKS, WEIGHTINGS, TaskSpec
 from mtl.registry import load_plugin
@@ -224,12 +223,12 @@ def test_random_weights() -> None:
     found = []
     for seen in ([True, True, True], [True, False, True], [False, False, False]):
         seen_N = torch.tensor(seen)
-        weights_N, own = loss_weights(weighting, losses_N, seen_N)
+        weights_N, own = weighting.derivatives(losses_N, seen_N)
         assert own == []
         assert (weights_N > 0).tolist() == seen
         assert (weights_N / torch.tensor([1.0, 2.0, 1.0])).sum().item() == pytest.approx(sum(seen))
         assert weighting(losses_N, seen_N).isfinite()
-        found.append(loss_weights(weighting, losses_N, seen_N)[0])
+        found.append(weighting.derivatives(losses_N, seen_N)[0])
         assert sum(seen) == 0 or not torch.equal(found[-1], weights_N)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl.model.weighting import WeightedSum, Weighting, loss_weights
+from mtl.model.weighting import WeightedSum, Weighting
 
 ALL = torch.ones(3, dtype=torch.bool)
 
@@ -43,16 +43,16 @@ def test_a_task_that_is_not_seen_has_no_part_whatever_its_loss(value: float) -> 
     assert total.item() == 3.0
     (gradient,) = torch.autograd.grad(total, losses_N)
     assert gradient.tolist() == [1.0, 0.0, 0.5]
-    assert loss_weights(module, losses_N.detach(), seen_N)[0].tolist() == [1.0, 0.0, 0.5]
+    assert module.derivatives(losses_N.detach(), seen_N)[0].tolist() == [1.0, 0.0, 0.5]
 
 
 def test_the_weights_of_the_losses_are_the_derivatives_of_the_objective() -> None:
     module, losses_N = Learned(), torch.tensor([1.0, 2.0, 4.0])
-    weights_N, own = loss_weights(module, losses_N, ALL)
+    weights_N, own = module.derivatives(losses_N, ALL)
     torch.testing.assert_close(weights_N, (-module.s.detach()).exp())
     assert own[0] is not None
     torch.testing.assert_close(own[0], 1 - losses_N * (-module.s.detach()).exp())
-    weights_N, own = loss_weights(module, losses_N, torch.tensor([True, False, True]))
+    weights_N, own = module.derivatives(losses_N, torch.tensor([True, False, True]))
     assert weights_N[1] == 0
     assert own[0] is not None
     assert own[0][1] == 0
@@ -62,7 +62,7 @@ def test_the_weights_of_the_losses_are_the_derivatives_of_the_objective() -> Non
 def test_the_graph_of_the_losses_is_left_alone() -> None:
     parameter = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
     losses_N = parameter * 3
-    weights_N, _ = loss_weights(Learned(), losses_N, ALL)
+    weights_N, _ = Learned().derivatives(losses_N, ALL)
     assert not weights_N.requires_grad
     losses_N.backward(weights_N)
     assert parameter.grad is not None
@@ -74,7 +74,7 @@ def test_an_objective_without_losses_gives_them_no_weight() -> None:
         def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
             return self.s.square().sum()
 
-    weights_N, own = loss_weights(Prior(), torch.ones(3), ALL)
+    weights_N, own = Prior().derivatives(torch.ones(3), ALL)
     assert weights_N.tolist() == [0.0, 0.0, 0.0]
     assert own[0] is not None
     assert own[0].tolist() == [0.0, 2.0, -2.0]
@@ -85,7 +85,7 @@ def test_an_objective_that_forgets_who_is_seen_gives_others_no_weight_all_the_sa
         def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
             return losses_N.sum()
 
-    weights_N, _ = loss_weights(Forgetful(), torch.ones(3), torch.tensor([True, False, True]))
+    weights_N, _ = Forgetful().derivatives(torch.ones(3), torch.tensor([True, False, True]))
     assert weights_N.tolist() == [1.0, 0.0, 1.0]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchjd import scalarization
 
-from mtl.model.weighting import Weighting, loss_weights
+from mtl.model.weighting import Weighting
 from mtl.recipe.specs import WEIGHTINGS
 from mtl.training.weighting_contract import check_objective
 
@@ -58,7 +58,7 @@ def trained(
         torch.manual_seed(step)
         seen_N = torch.tensor(seen(step) if seen else [True] * len(order))
         losses_N = losses_of()
-        weights_N, gradients = loss_weights(weighting, losses_N, seen_N)
+        weights_N, gradients = weighting.derivatives(losses_N, seen_N)
         (gradient,) = torch.autograd.grad(losses_N, theta, weights_N)
         with torch.no_grad():
             theta -= LR * gradient
@@ -131,11 +131,11 @@ def test_random_weights_are_a_softmax_of_normal_numbers() -> None:
     weighting, losses_N = module_of("rlw", 3), torch.ones(3, dtype=torch.float64)
     torch.manual_seed(0)
     all_seen = torch.ones(3, dtype=torch.bool)
-    drawn = torch.stack([loss_weights(weighting, losses_N, all_seen)[0] for _ in range(4000)])
+    drawn = torch.stack([weighting.derivatives(losses_N, all_seen)[0] for _ in range(4000)])
     torch.testing.assert_close(drawn.sum(1), torch.full((4000,), 3.0, dtype=torch.float64))
     assert (drawn.mean(0) - 1).abs().max() < 0.06
     assert (drawn[:, 0].log() - drawn[:, 1].log()).var().item() == pytest.approx(2, abs=0.2)
-    two = loss_weights(weighting, losses_N, torch.tensor([True, False, True]))[0]
+    two = weighting.derivatives(losses_N, torch.tensor([True, False, True]))[0]
     assert two[1] == 0
     assert two.sum().item() == pytest.approx(2)
 
@@ -186,7 +186,7 @@ def test_a_task_that_comes_and_goes_keeps_its_memory(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_that_sees_no_task_has_no_weights_and_no_nan(kind: str) -> None:
     weighting, nobody = module_of(kind, 3), torch.zeros(3, dtype=torch.bool)
-    weights, own = loss_weights(weighting, torch.ones(3, dtype=torch.float64), nobody)
+    weights, own = weighting.derivatives(torch.ones(3, dtype=torch.float64), nobody)
     assert weights.tolist() == [0, 0, 0]
     assert all(change is None or torch.isfinite(change).all() for change in own)
 
@@ -212,7 +212,7 @@ def test_dwa_weighs_the_task_whose_loss_falls_slowly() -> None:
     weighting, everybody = module_of("dwa", 2), torch.ones(2, dtype=torch.bool)
     for losses in ([4.0, 4.0], [1.0, 3.0]):
         weighting.after_epoch(torch.tensor(losses, dtype=torch.float64), everybody)
-    weights, _ = loss_weights(weighting, torch.ones(2, dtype=torch.float64), everybody)
+    weights, _ = weighting.derivatives(torch.ones(2, dtype=torch.float64), everybody)
     wanted = 2 * torch.softmax(torch.tensor([0.25, 0.75], dtype=torch.float64) / 2, 0)
     torch.testing.assert_close(weights, wanted)
 
@@ -222,9 +222,9 @@ def test_dwa_gives_a_task_weight_one_until_it_was_seen_in_two_epochs() -> None:
     late = torch.tensor([True, True, False])
     for seen, losses in ((late, [4.0, 4.0, 0]), (late, [1.0, 3.0, 0]), (torch.ones(3) > 0, [1.0, 3.0, 5.0])):
         weighting.after_epoch(torch.tensor(losses, dtype=torch.float64), seen)
-    weights, _ = loss_weights(weighting, torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.bool))
+    weights, _ = weighting.derivatives(torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.bool))
     assert weights.tolist() == pytest.approx([1.0, 1.0, 1.0])
     weighting.after_epoch(torch.tensor([1.0, 3.0, 2.5], dtype=torch.float64), torch.ones(3, dtype=torch.bool))
-    weights, _ = loss_weights(weighting, torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.bool))
+    weights, _ = weighting.derivatives(torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.bool))
     assert weights.sum().item() == pytest.approx(3)
     assert weights[2] < weights[0]
