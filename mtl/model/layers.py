@@ -57,8 +57,8 @@ class GroupedLinear(nn.Module):
 
     def mapped(self, x: Tensor, weight: Tensor) -> Tensor:
         """(B, K*in) -> (B, K*out), where slice k of the weight (K*out, in) maps the input of tower k."""
-        x_BKF = x.unflatten(1, (self.n_towers, self.in_features))
-        weight_KGF = weight.unflatten(0, (self.n_towers, self.out_features))
+        x_BKF = x.reshape(-1, self.n_towers, self.in_features)
+        weight_KGF = weight.view(self.n_towers, self.out_features, self.in_features)
         if self.in_features * self.out_features < LARGE_MAP:
             return torch.bmm(x_BKF.transpose(0, 1), weight_KGF.transpose(1, 2)).transpose(0, 1).flatten(1)
         # W x, and not x W: the gradient of the weight then lies as the weight does, and is not copied

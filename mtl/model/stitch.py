@@ -60,10 +60,10 @@ class CrossStitch(nn.Module):
             )
             mixed: Tensor = _ChannelsLast.apply(alpha_KKC, x)  # type: ignore[no-untyped-call]
             return mixed
-        x_BKC = x.unflatten(1, (self.n_towers, self.width))
+        x_BKC = x.reshape(-1, self.n_towers, self.width, *x.shape[2:])
         if self.granularity == "scalar":
-            y_KBC: Tensor = (self.alpha @ x_BKC.transpose(0, 1).flatten(1)).view(x_BKC.transpose(0, 1).shape)
-            y: Tensor = y_KBC.transpose(0, 1).flatten(1, 2)
+            x_KBC = x_BKC.transpose(0, 1)
+            y: Tensor = (self.alpha @ x_KBC.flatten(1)).view(x_KBC.shape).transpose(0, 1).flatten(1, 2)
         elif few and x.ndim == 2:
             y = _summed(self.alpha, x_BKC).flatten(1)
         else:

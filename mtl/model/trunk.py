@@ -188,8 +188,7 @@ class StitchedTowers(Trunk):
             h = stage(h)
             if name in self.stitches:
                 h = self.stitches[name](h)
-        readings: Tensor = h.unflatten(1, (len(self.copies), self.shape[0]))
-        return readings
+        return h.reshape(-1, len(self.copies), *self.shape)
 
     def roles(self) -> dict[str, str]:
         return {

@@ -74,7 +74,7 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     else:
         weights_N = _backward(trainer, batches, totals, measured)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = _norm([p.grad for p in parameters if p.grad is not None])
     if not _all_finite(trainer, measured.losses_N, norm, parts):
         with (
             torch.no_grad()
@@ -90,6 +90,13 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
     _optimizer_step(trainer, totals)
     _after_step(trainer, whole, totals, measured)
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of all gradients together, as torch.nn.utils.get_total_norm; that also sorts them by their devices."""
+    if not gradients:
+        return torch.tensor(0.0)
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
 def _independent(parts: list[Rows], n_batches: int) -> list[Rows]:

@@ -74,8 +74,7 @@ class GroupedHead(nn.Module):
         h_BRF = self.take(h.flatten(2))
         features = through(self.hidden, h_BRF.flatten(1), present_BT)
         logits = through(self.norm, self.linear(features), present_BT)
-        logits_BTO: Tensor = logits.unflatten(1, (len(self.tasks), self.n_outputs))
-        return logits_BTO
+        return logits.view(-1, len(self.tasks), self.n_outputs)
 
     def extra_repr(self) -> str:
         return f"tasks={list(self.tasks)}, n_outputs={self.n_outputs}"
