@@ -39,7 +39,8 @@ def closing_lines(trainer: Trainer, path: Path, ended: Ended) -> Iterator[str]:
     values = {task: ended.metrics.get(f"test/{task}/{spec.headline}") for task, spec in tasks.items()}
     for label, task in _told(tasks, values):
         yield f"{label}{task}: {in_words(tasks[task], values[task])}"
-    yield f"run folder: {path}  (results in metrics.csv, pictures in plots/)"
+    drawn = any((path / "plots").glob("*.png"))
+    yield f"run folder: {path}  (results in metrics.csv{', pictures in plots/' if drawn else ''})"
     if (path / "report.html").is_file():
         yield f"report: {path / 'report.html'}  (one page; open it in a browser)"
     yield from _next(trainer, path, ended.plugins)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--extend-schedule", is_flag=True, help="With --resume and more epochs: stretch the schedule.")
 @click.option("--allow-nonfinite", is_flag=True, help="With --resume: take weights that are NaN or infinite.")
 @click.option("--require-bitwise", is_flag=True, help="With --resume: refuse another version or machine.")
-@click.option("--no-report", is_flag=True, help="Do not write report.html at the end.")
+@click.option("--no-report", is_flag=True, help="Draw no pictures and write no report.html at the end.")
 @plugin_option
 @debug_option
 def run(

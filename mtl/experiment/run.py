@@ -75,7 +75,7 @@ def run(
         out: the run folder; default `runs/<recipe>/<utc>-<suffix>`.
         plugins: the plug-ins that were loaded, for the record.
         listeners: the listeners that receive each event after it was written down; by default none.
-        report: whether the run writes `report.html` at its end.
+        report: whether the run draws its pictures and writes `report.html` at its end, which takes a second or two.
 
     Raises:
         UserError: the recipe or the data are at fault; nothing was written then.
@@ -186,7 +186,7 @@ def train(
         stream: the listeners.
         parent: the step that the run was resumed from, or None.
         save_first: commit a checkpoint before the first step, since the recipe alone does not reproduce the state.
-        report: write `report.html` at the end.
+        report: draw pictures and write `report.html` at the end.
     """
     folder.hold()
     try:
@@ -204,11 +204,11 @@ def train(
                     stop.check()
                 finish(trainer, folder, recorder, stream, stop.check)
                 stages.reached("plot")
-                from mtl.report.plots import plot_run  # matplotlib takes half a second to load
-
-                tasks = trainer.recipe.tasks
-                plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
                 if report:
+                    from mtl.report.plots import plot_run  # matplotlib takes half a second to load
+
+                    tasks = trainer.recipe.tasks
+                    plot_run(folder, {spec.headline for spec in tasks.values()}, units_of(tasks))
                     _write_report(folder, stream)
                 stop.check()
                 tracking.finish(stop.check)

@@ -415,6 +415,7 @@ def test_a_run_writes_its_page_unless_it_is_told_not_to(tmp_path: Path) -> None:
     assert "finished at step 5" in page.words
     assert any("confusion matrix" in label for label in page.labels)
     assert not (tmp_path / "without" / "report.html").exists()
+    assert [any((tmp_path / name).glob("plots/*.png")) for name in ("with", "without")] == [True, False]
     again = write_report(tmp_path / "without").read_text().replace("without", "with")
     dates = re.compile(r"began [^<]*|[0-9a-f]{8}-[0-9a-f-]{27}|<dt>time</dt>.*")
     assert dates.sub("", again) == dates.sub("", page.source)
