@@ -102,7 +102,10 @@ class ResidentRows:
     def _targets(self, index: Tensor) -> Targets:
         present = {group: there.index_select(0, index) for group, there in self.present.items()}
         return Targets(
-            {group: self._as_losses_take_it(target.index_select(0, index)) for group, target in self.target.items()},
+            {
+                group: self._as_losses_take_it(target.index_select(0, index))
+                for group, target in self.target.items()
+            },
             present,
             {group: self._weight(group, there, index) for group, there in present.items()},
         )
