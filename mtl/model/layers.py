@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from mtl.model.towers import SeparateTowers
 
+SETTLED = 1e-8
+"""Running statistics are not corrected any more once their start has this weight, below the rounding of float32."""
 LARGE_MAP = 1 << 16
 """Weights of one tower from which on a copy of their gradient takes longer than copies of activations."""
 
@@ -108,16 +110,29 @@ class _Debiased(nn.modules.batchnorm._BatchNorm):
         """Input -> normalized input of the same shape."""
         if not self.training or self.settled or x.is_meta:
             return super().forward(x)
-        momentum = self.momentum or 0.0
-        assert self.num_batches_tracked is not None
-        rest = (1 - momentum) ** (int(self.num_batches_tracked.max()) + 1)
+        momentum, rest = self.momentum or 0.0, self._rest()
         # from here on the correction is smaller than the rounding of float32, so the code skips the wait for the device
-        self.settled = rest < 1e-8
+        self.settled = rest < SETTLED
         self.momentum = momentum / (1 - rest)
         try:
             return super().forward(x)
         finally:
             self.momentum = momentum
+
+    def _rest(self) -> float:
+        """The weight that the start has in the running statistics after the next batch."""
+        assert self.num_batches_tracked is not None
+        return float((1 - (self.momentum or 0.0)) ** (int(self.num_batches_tracked.max()) + 1))
+
+    def settle(self) -> bool:
+        """Whether the next batch needs no correction; this looks at the count of batches."""
+        self.settled = self.settled or self._rest() < SETTLED
+        return self.settled
+
+
+def is_settled(model: nn.Module) -> bool:
+    """Whether no norm corrects its running statistics any more."""
+    return all(part.settle() for part in model.modules() if isinstance(part, _Debiased))
 
 
 class DebiasedBatchNorm1d(_Debiased, nn.BatchNorm1d):

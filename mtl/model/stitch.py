@@ -54,7 +54,7 @@ class CrossStitch(nn.Module):
             return nn.functional.linear(x.flatten(1), self.alpha).view(x.shape)
         channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
         few = self.n_towers <= FEW[self.granularity]
-        if channels_last and few:
+        if channels_last and few and not torch.compiler.is_compiling():
             alpha_KKC = (
                 self.alpha.unsqueeze(2) if self.granularity == "scalar" else self.alpha.permute(1, 2, 0)
             )

@@ -96,7 +96,8 @@ def _norm(gradients: list[Tensor]) -> Tensor:
     """The norm of all gradients together, as torch.nn.utils.get_total_norm; that also sorts them by their devices."""
     if not gradients:
         return torch.tensor(0.0)
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 def _independent(parts: list[Rows], n_batches: int) -> list[Rows]:
@@ -228,7 +229,7 @@ def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) 
     half = trainer.recipe.train.precision == "bfloat16"
     present = {group: batch.present[group] for group in trainer.incomplete}
     with torch.autocast(trainer.device.type, torch.bfloat16) if half else nullcontext():
-        logits = trainer.built.model(batch.inputs, present)
+        logits = trainer.network(batch.inputs, present)
     sums = []
     labels = Targets(batch.target, batch.present, batch.weight)  # not the inputs: parts would add up
     for name, module in trainer.modules.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -18,7 +18,8 @@ from mtl.data.rows.sampling import Sampler
 from mtl.dataset.assemble import Dataset
 from mtl.errors import UserError, quoted
 from mtl.evaluation.meter import Meter
-from mtl.model.stitched import StitchedMultiTower
+from mtl.model.compiled import Compiled
+from mtl.model.stitched import Logits, StitchedMultiTower
 from mtl.model.tasks.module import TaskModule
 from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
@@ -57,7 +58,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         train = self.recipe.train
-        self.modules = self.built.model.modules_of_tasks()
+        model = self.built.model
+        self.network: Callable[..., Logits] = Compiled(model, train.batch_size) if train.compile else model
+        self.modules = model.modules_of_tasks()
         with self.recipe.at():
             self.sampler = _sampler_of(self.recipe, self.modules, self.dataset)
         self.steps_per_epoch = math.ceil(self.sampler.n_batches / train.accumulate)

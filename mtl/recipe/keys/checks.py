@@ -181,6 +181,9 @@ def _weighting_problems(weighting: WeightingSpec, tasks: Tasks, train: Train) ->
             yield ("train", "accumulate"), what
         if why := weighting.why_not_on_features():
             yield ("weighting", "grads_on"), f"{weighting.kind} {why}; use grads_on: shared"
+    if weighting.needs == "gradients" and train.compile:
+        what = f"weighting {weighting.kind} goes back through a pass once for each task, which compiled code cannot"
+        yield ("train", "compile"), f"{what}; remove the key"
     if weighting.needs == "gradients" and len(tasks) == 1:
         yield ("weighting", "kind"), f"{weighting.kind} needs at least two tasks, 1 given; use kind 'sum'"
 

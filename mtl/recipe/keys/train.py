@@ -137,6 +137,10 @@ class Train(Model):
         "auto",
         description="of the CPU; auto: one if a batch takes fewer than 10 million multiplications, else torch's number",
     )
+    compile: bool = Field(
+        False,
+        description="the forward pass by torch.compile, which takes 10 to 30 seconds and needs a C++ compiler",
+    )
     deterministic: bool = Field(True, description="the same bits in every run on the same machine")
     clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest norm of the whole gradient")
     evaluate_every: Every = Field(
