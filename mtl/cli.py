@@ -85,4 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # the caller closed this stream
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+        if hasattr(
+            own := getattr(sys, stream), "reconfigure"
+        ):  # an ASCII terminal gets the escapes of other letters
+            own.reconfigure(errors="backslashreplace")
     return guarded(lambda: cli.main(given, prog_name="mtl", standalone_mode=False), "--debug" in given)

@@ -7,8 +7,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence, Sized
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from mtl.errors import printable
@@ -121,16 +121,47 @@ def complain(text: str) -> None:
 
 
 def _print(text: str, stream: IO[str]) -> None:
-    try:
+    with giving_up(stream):
         print(printable(text), file=stream, flush=True)
+
+
+_unread: list[list[str]] = []
+"""For each open `forgiving` context: the outputs that were lost inside."""
+
+
+@contextmanager
+def forgiving(lost: list[str]) -> Iterator[None]:
+    """Inside, a stream that refuses its output is muted and the work goes on; `lost` gets the stream and the reason.
+
+    A run needs nobody who reads its lines: its terminal may be gone, and the disk of its output may be full.
+    """
+    _unread.append(lost)
+    try:
+        yield
+    finally:
+        _unread.pop()
+
+
+@contextmanager
+def giving_up(stream: IO[str]) -> Iterator[None]:
+    """Mute a stream that refuses what is printed inside. A refusal of results of a command is an error of it."""
+    try:
+        yield
     except BrokenPipeError:  # nobody reads on (`| head -1`), but the work goes on
         mute(stream)
+    except OSError as error:
+        mute(stream)
+        if _unread:
+            name = {id(sys.stdout): "stdout", id(sys.stderr): "stderr"}.get(id(stream), "output")
+            _unread[-1].append(f"{name}: {(error.strerror or str(error)).lower()}")
+        elif stream is not sys.stderr:  # there is nobody to whom it could be said
+            raise
 
 
 def mute(stream: IO[str]) -> None:
     """Discard all further output of a stream, and the output that is still in its buffer."""
-    # a stream of a notebook has no number
-    with suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
+    # a stream of a notebook has no number, and that of another program may be closed
+    with suppress(io.UnsupportedOperation, OSError, ValueError), open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 

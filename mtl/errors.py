@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-OK, BUG, USER, ENVIRONMENT, NOT_FINITE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
+OK, BUG, USER, ENVIRONMENT, NOT_FINITE, HUNG_UP, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 129, 130, 143
 
 KeyPath = tuple[str | int, ...]
 """The path of a value in a recipe: `("model", "sharing", "after", 0)`."""
@@ -74,7 +74,15 @@ class ManyErrors(UserError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came."""
+    """SIGTERM came."""
+
+    code = TERMINATED
+
+
+class HungUp(Terminated):
+    """SIGHUP came: the terminal is gone."""
+
+    code = HUNG_UP
 
 
 class EnvironmentFault(UserError):

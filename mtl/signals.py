@@ -15,7 +15,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
-from mtl.errors import INTERRUPTED, TERMINATED, Terminated
+from mtl.errors import INTERRUPTED, HungUp, Terminated
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 REPEATED = 0.5
@@ -27,7 +27,14 @@ def end_at_once(number: int, frame: FrameType | None = None) -> None:
     end_echo(number)
     with suppress(OSError):
         os.write(2, b"interrupted\n")
-    os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+    os._exit(getattr(interrupt_of(number), "code", INTERRUPTED))
+
+
+def interrupt_of(number: int) -> KeyboardInterrupt:
+    """The exception that the command line and Python's users expect of a stop signal."""
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    return Terminated() if number == signal.SIGTERM else HungUp()
 
 
 def end_echo(number: int) -> None:
@@ -56,7 +63,7 @@ def undoing() -> Iterator[None]:
         if first is None:
             first = monotonic()
             end_echo(number)
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+            raise interrupt_of(number)
         if monotonic() - first >= REPEATED:
             end_at_once(number)
 
@@ -78,8 +85,8 @@ class StopAsked(Exception):
         self.number = number
 
     def as_interrupt(self) -> KeyboardInterrupt:
-        """The exception that the command line and Python's users expect of this signal."""
-        return KeyboardInterrupt() if self.number == signal.SIGINT else Terminated()
+        """As `interrupt_of` its number."""
+        return interrupt_of(self.number)
 
 
 class StopSignals:

@@ -359,7 +359,7 @@ def test_plain_lines(capsys: Capture) -> None:
         "",
         "t0: 50% of test labels predicted right",
         "t1: accuracy is undefined for its test labels",
-        "run folder: runs/small/1  (results in metrics.csv, pictures in plots/)",
+        "run folder: runs/small/1  (results in metrics.csv)",
         "next: does sharing help? Compare it with networks that share nothing:",
         "  mtl compare runs/small/1/recipe.resolved.yaml",
     ]

@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from mtl import signals
-from mtl.errors import INTERRUPTED, TERMINATED, Terminated
+from mtl.errors import HUNG_UP, INTERRUPTED, TERMINATED, HungUp, Terminated
 from mtl.signals import STOPPING, StopAsked, StopSignals, end_at_once, undoing
+
+KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated, signal.SIGHUP: HungUp}
+CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGHUP: HUNG_UP}
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +47,7 @@ def test_a_signal_is_noted_and_raised_at_the_edge(number: signal.Signals) -> Non
         with pytest.raises(StopAsked) as caught:
             stop.check()
     assert caught.value.number == number
-    kind = KeyboardInterrupt if number == signal.SIGINT else Terminated
-    assert type(caught.value.as_interrupt()) is kind
+    assert type(caught.value.as_interrupt()) is KINDS[number]
 
 
 def test_a_second_interrupt_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,13 +157,13 @@ def test_an_exception_and_then_the_end(
     with undoing():
         with pytest.raises(KeyboardInterrupt) as caught:
             os.kill(os.getpid(), number)
-        assert caught.type is (KeyboardInterrupt if number == signal.SIGINT else Terminated)
+        assert caught.type is KINDS[number]
         for _ in range(2):
             os.kill(os.getpid(), number)
         assert capfd.readouterr().err == ""
         with pytest.raises(Ended) as ended:
             os.kill(os.getpid(), number)
-        assert ended.value.args == ((INTERRUPTED if number == signal.SIGINT else TERMINATED),)
+        assert ended.value.args == (CODES[number],)
         assert capfd.readouterr().err == "interrupted\n"
     assert [signal.getsignal(number) for number in STOPPING] == [end_at_once] * len(STOPPING)
 
@@ -230,7 +232,7 @@ def test_the_end_at_once_while_something_is_imported(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(Ended) as ended:
         importlib.import_module("slow_to_import")
-    assert ended.value.args == ((INTERRUPTED if number == signal.SIGINT else TERMINATED),)
+    assert ended.value.args == (CODES[number],)
     assert capfd.readouterr().err == "interrupted\n"
     assert "slow_to_import" not in sys.modules
 

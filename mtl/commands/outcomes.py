@@ -21,7 +21,6 @@ from mtl.errors import (
     ENVIRONMENT,
     INTERRUPTED,
     OK,
-    TERMINATED,
     USER,
     EnvironmentFault,
     Terminated,
@@ -81,7 +80,7 @@ def guarded(command: Callable[[], Any], debug: bool) -> int:
         cause = (
             error.__cause__ if isinstance(error, click.Abort) else error
         )  # cli.py turns an interrupt into an Abort
-        return TERMINATED if isinstance(cause, Terminated) else INTERRUPTED
+        return cause.code if isinstance(cause, Terminated) else INTERRUPTED
 
 
 @opened_once()

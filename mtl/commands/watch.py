@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.commands.closing import closing_lines
 from mtl.commands.results import say_results
-from mtl.console import complain, counted, duration, number, rows_of_splits, say
+from mtl.console import complain, counted, duration, forgiving, giving_up, number, rows_of_splits, say
 from mtl.training.events import Ended, EpochEnded, Evaluated, Event, Noted, Started, Stepped, Warned
 from mtl.training.trainer import Trainer
 
@@ -47,9 +47,14 @@ class TrainingConsole:
         self._loss, self._loss_at = "", -LOSS_EVERY
         self._first_step = 0
         self._epochs = 0
+        self.lost: list[str] = []
 
     def on(self, event: Event) -> None:
-        """Print an event, or move the bar."""
+        """Print an event, or move the bar; output that cannot be written is noted in `lost`."""
+        with forgiving(self.lost):
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         match event:
             case Started():
                 self._start(event.trainer, event.path)
@@ -157,7 +162,8 @@ class TrainingConsole:
     def _line(self, line: str) -> None:
         self._last_line = self._clock()
         if self._bar is not None and self._joins_bar:
-            self._bar.console.print(line, highlight=False, soft_wrap=True)
+            with giving_up(sys.stderr):
+                self._bar.console.print(line, highlight=False, soft_wrap=True)
         else:
             say(line)
 
@@ -188,9 +194,10 @@ class TrainingConsole:
 
     def close(self) -> None:
         """Remove the bar from the screen."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            with forgiving(self.lost), giving_up(sys.stderr):
+                bar.stop()
 
 
 def _early_stop(trainer: Trainer) -> str:

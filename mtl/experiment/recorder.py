@@ -198,6 +198,7 @@ class Recorder:
 
     def _record_status(self, status: Status) -> None:
         self.folder.record.status = status
+        self.folder.record.untold = self.others.lost or None
         self._unless_refused(self.folder.save_record)
 
     def _unless_refused(self, write: Callable[[], object], so: str = "; training goes on without it") -> None:

@@ -152,6 +152,7 @@ class RunRecord(Shape):
             `test/<task>/derived` -> the headline metric of the trivial baselines.
         selected: a finished run has it, as it has `baselines`, `decisions`, `stopped_early` and `skipped_steps`.
         decisions: task -> its thresholds and temperatures, which were fitted on validation.
+        untold: the streams that refused the output of the run, and why; training went on without them.
     """
 
     schema_version: Literal[1]
@@ -184,6 +185,7 @@ class RunRecord(Shape):
     selected: Selected | None = None
     stopped_early: bool | None = None
     skipped_steps: Count | None = None
+    untold: list[str] | None = None
 
     def plain(self) -> dict[str, Any]:
         """The content of run.json as plain values, without the keys that are None."""

@@ -126,7 +126,10 @@ Event = Started | Stepped | Evaluated | EpochEnded | Saved | Noted | Warned | En
 
 
 class Listener(Protocol):
-    """An object that receives the events of a run, such as the console, the recorder or a tracker."""
+    """An object that receives the events of a run, such as the console, the recorder or a tracker.
+
+    It may have a list `lost` of texts, of what could not be told to the user; the record of the run gets them.
+    """
 
     def on(self, event: Event) -> None:
         """Handle an event, or ignore it. An exception of this method ends the training."""
@@ -141,6 +144,11 @@ class Stream:
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.listeners = listeners
+
+    @property
+    def lost(self) -> list[str]:
+        """What the listeners could not tell the user."""
+        return [text for listener in self.listeners for text in getattr(listener, "lost", ())]
 
     def on(self, event: Event) -> None:
         """Hand an event to each listener, one after the other."""

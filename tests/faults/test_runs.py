@@ -28,7 +28,7 @@ import pytest
 import mtl.experiment.run
 import mtl.report.plots
 from mtl import signals
-from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, NOT_FINITE, OK, TERMINATED, USER
+from mtl.errors import BUG, ENVIRONMENT, HUNG_UP, INTERRUPTED, NOT_FINITE, OK, TERMINATED, USER
 from mtl.runs import checkpoint, retention
 from mtl.stages import STAGES
 from mtl.training.events import EpochEnded
@@ -138,7 +138,7 @@ def test_stopped_at_the_next_edge(when: str, command: Command) -> None:
     command.goes_on()
 
 
-@pytest.mark.parametrize(("name", "code"), [("int", INTERRUPTED), ("hup", TERMINATED)])
+@pytest.mark.parametrize(("name", "code"), [("int", INTERRUPTED), ("hup", HUNG_UP)])
 def test_other_stop_signals(name: str, code: int, command: Command) -> None:
     with failing(f"backward:5:{name}"):
         done = command()

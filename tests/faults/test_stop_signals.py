@@ -24,7 +24,7 @@ import pytest
 
 import mtl.experiment.run
 from mtl.data.files import download
-from mtl.errors import INTERRUPTED, TERMINATED
+from mtl.errors import HUNG_UP, INTERRUPTED, TERMINATED
 from mtl.signals import REPEATED
 from mtl.sources import fashion_mnist
 from tests.faults.test_runs import EPOCHS, ROOT, STEPS, Command, _quick, command, straight
@@ -35,7 +35,7 @@ from tests.support.recipes import write
 
 __all__ = ["_quick", "command", "straight"]
 pytestmark = GROUPED
-CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGHUP: TERMINATED}
+CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGHUP: HUNG_UP}
 LIMIT = 60.0
 
 

@@ -30,7 +30,7 @@ import mtl.experiment.resume
 import mtl.experiment.run
 import mtl.report.plots
 from mtl.__main__ import main
-from mtl.errors import OK, TERMINATED, Terminated
+from mtl.errors import OK, Terminated
 from mtl.stages import listening
 from mtl.training.events import Stepped
 from tests.support.failpoints import Faults
@@ -237,8 +237,8 @@ def begin_or_go_on(made: Mapping[str, Any], out: Path, stop: int | None) -> int:
             mtl.experiment.resume.resume(out, listeners=(listener,))
         else:
             mtl.experiment.run.run(made, out=out, listeners=(listener,))
-    except Terminated:
-        code = TERMINATED
+    except Terminated as stopped:
+        code = stopped.code
     trainer = listener.trainer
     facts = {"pid": os.getpid(), "started_at": listener.started_at, "said": listener.warnings}
     print(json.dumps({**facts, "per_epoch": trainer.steps_per_epoch, "step": trainer.progress.step}))

@@ -18,7 +18,7 @@ from mtl.commands.options import (
     recipe_argument,
 )
 from mtl.commands.outcomes import require_torch
-from mtl.console import complain
+from mtl.console import complain, forgiving
 from mtl.errors import UserError, quoted
 
 MOST_SEEDS = 1000
@@ -101,10 +101,11 @@ def compare(
 
     console = CompareConsole(quiet)
     try:
-        for task, parts in fractions.items():
-            folder, outcome = conduct_curve(request, task, parts, console)
-        if not fractions:
-            folder, outcome = conduct(request, console)
+        with forgiving([]):  # the verdict is in the folder too
+            for task, parts in fractions.items():
+                folder, outcome = conduct_curve(request, task, parts, console)
+            if not fractions:
+                folder, outcome = conduct(request, console)
     except KeyboardInterrupt:
         complain("the same command goes on with this comparison; what is finished stays")
         raise

@@ -15,7 +15,7 @@ from mtl.comparison.processes.pool import Report
 from mtl.comparison.request import Announced
 from mtl.comparison.statistics.power import plan_lines
 from mtl.comparison.statistics.verdicts import AHEAD
-from mtl.console import complain, counted, duration, number, percent, say, table
+from mtl.console import complain, counted, duration, forgiving, giving_up, number, percent, say, table
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -120,9 +120,10 @@ class CompareConsole:
 
     def close(self) -> None:
         """End the bars."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            with forgiving([]), giving_up(sys.stderr):
+                bar.stop()
 
     def verdict(self, folder: Path, outcome: Mapping[str, Any], confirm: str = "") -> None:
         """Print the verdict in words, the table of arms, and the command that confirms what is not confirmed."""
