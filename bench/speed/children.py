@@ -33,7 +33,7 @@ def imported() -> dict[str, Any]:
 
 
 def trained(case: str, steps: str) -> dict[str, Any]:
-    """The memory of a process that trains a case for some steps, and the bytes that these steps need."""
+    """The memory of a process that trains a case, after each of its stages, and the bytes that its steps need."""
     from mtl.training.process import load_torch, start_process
 
     start_process()
@@ -44,13 +44,14 @@ def trained(case: str, steps: str) -> dict[str, Any]:
     from mtl.experiment.run import prepare
     from mtl.training import devices
 
-    recipe = CASES[case]()
+    imported, recipe = peak(), CASES[case]()
     with devices.settings(recipe.train.deterministic):
         trainer, _ = prepare(recipe)
-        loop = loop_of(trainer)
+        prepared, loop = peak(), loop_of(trainer)
         for _ in range(int(steps)):
             next(loop)
-        return {"peak": peak(), "needed": needed(trainer, loop)}
+        stages = {"imported": imported, "prepared": prepared, "trained": peak()}
+        return {"stages": stages, "needed": needed(trainer, loop)}
 
 
 def commanded(*arguments: str) -> dict[str, Any]:
@@ -62,6 +63,13 @@ def commanded(*arguments: str) -> dict[str, Any]:
     if code:
         sys.exit(code)
     return {"peak": peak()}
+
+
+def commanded_on_one_core(*arguments: str) -> dict[str, Any]:
+    """The same on a single core, where the platform can hold a process to one; torch then takes a single thread."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    return commanded(*arguments)
 
 
 def first_step(*arguments: str) -> dict[str, Any]:
@@ -107,7 +115,7 @@ def busy(case: str) -> dict[str, Any]:
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {
     "import": imported,
     "train": trained,
-    "mtl": commanded,
+    "mtl_on_one_core": commanded_on_one_core,
     "first_step": first_step,
     "busy": busy,
 }

@@ -68,22 +68,20 @@ class Ended:
     found: dict[str, Any]
 
 
-def child(
-    command: Sequence[str | Path], environment: Mapping[str, str] | None = None, one_core: bool = False
-) -> Ended:
+def child(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Ended:
     """Run a command of Python's to its end: `-m mtl ...`, or `-m bench.speed.children ...`.
 
     Args:
         command: what follows `python`.
         environment: additions to the environment of the user.
-        one_core: whether the child gets a single core, where the platform can give it one.
+
+    Raises:
+        RuntimeError: the command failed.
     """
-    taken = (lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})) if one_core else None
     began, before = perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         env=environment_of(environment),
-        preexec_fn=taken if hasattr(os, "sched_setaffinity") else None,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

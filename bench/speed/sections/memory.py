@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.speed.measure import MEGABYTE, child, spread
+from bench.speed.measure import MEGABYTE, cell, child, spread
 from bench.speed.measure import table as markdown
 from mtl.training.trainer import Trainer
 
@@ -20,6 +20,8 @@ ROUNDS = 3
 TITLE = "Memory"
 CASE, STEPS = "fashion_stitch", 20
 TARGET = 1.5
+STAGES = ("imported", "prepared", "trained")
+"""After the imports of mtl; after data and network are made; after some steps."""
 PARTS = ("weights", "gradients", "optimizer", "data", "activations")
 SETTINGS: dict[str, dict[str, str]] = {
     "as mtl sets it": {},
@@ -29,25 +31,24 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 
 def section(rounds: int, case: str = CASE, steps: int = STEPS) -> dict[str, Any]:
-    """Bytes that a step needs, and for each setting the growth over a process that imports torch, and their ratio."""
-    bases, peaks, needed = list[int](), {name: list[int]() for name in SETTINGS}, {}
+    """Bytes that a step needs, and for each setting the growth over a process that imports torch, stage by stage."""
+    grown = {name: {stage: list[int]() for stage in STAGES} for name in SETTINGS}
+    bases, needed = list[int](), dict[str, int]()
     for _ in range(rounds):
         bases.append(child(["-m", "bench.speed.children", "import"]).found["peak"])
         for name, environment in SETTINGS.items():
             command = ["-m", "bench.speed.children", "train", case, str(steps)]
             found = child(command, environment).found
-            peaks[name].append(found["peak"])
+            for stage in STAGES:
+                grown[name][stage].append(found["stages"][stage] - bases[-1])
             needed = found["needed"]
     whole = sum(needed.values())
-    grown = {
-        name: [peak - base for peak, base in zip(own, bases, strict=True)] for name, own in peaks.items()
-    }
     return {
         "case": case,
         "needed": needed,
         "torch": spread(bases),
-        "grown": {name: spread(own) for name, own in grown.items()},
-        "ratio": {name: spread(n / whole for n in own) for name, own in grown.items()},
+        "grown": {name: {stage: spread(own[stage]) for stage in STAGES} for name, own in grown.items()},
+        "ratio": {name: spread(n / whole for n in own["trained"]) for name, own in grown.items()},
     }
 
 
@@ -88,22 +89,12 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The table of this section."""
+    """The tables of this section: what is needed, and how a process grows from stage to stage."""
     own, whole = found["needed"], sum(found["needed"].values())
-    head = [
-        "memory is kept",
-        *(f"{part} MB" for part in PARTS),
-        "sum MB",
-        "growth MB",
-        "growth / sum",
-        "below",
-    ]
-    parts = [f"{own[part] / MEGABYTE:.1f}" for part in PARTS] + [f"{whole / MEGABYTE:.1f}"]
-    return markdown(
-        head,
-        (
-            [name, *parts, f"{grown['median'] / MEGABYTE:.1f}", f"{found['ratio'][name]['median']:.2f}"
-             f" ({found['ratio'][name]['least']:.2f})", f"{TARGET:.2f}"]
-            for name, grown in found["grown"].items()
-        ),
-    )  # fmt: skip
+    parts = [f"{n / MEGABYTE:.1f}" for n in (*(own[part] for part in PARTS), whole)]
+    rows = []
+    for name, grown in found["grown"].items():
+        stages = [f"{grown[stage]['median'] / MEGABYTE:.1f}" for stage in STAGES]
+        rows.append([name, *stages, f"{whole / MEGABYTE:.1f}", cell(found["ratio"][name]), f"{TARGET:.2f}"])
+    head = ["memory is kept", *(f"{stage} MB" for stage in STAGES), "needed MB", "trained / needed", "below"]
+    return "\n".join((markdown([*(f"{part} MB" for part in PARTS), "sum MB"], [parts]), markdown(head, rows)))

@@ -90,8 +90,16 @@ def section(rounds: int, rows: Sequence[int] = ROWS) -> dict[str, Any]:
         for i in range(rounds):
             for n, table_of_n in tables.items():
                 output = Path(folder, f"predicted{i}_{n}.csv")
-                command: list[str | Path] = ["mtl", "predict", run, "--input", table_of_n, "--output", output]
-                ended = child(["-m", "bench.speed.children", *command], one_core=True)
+                command: list[str | Path] = [
+                    "mtl_on_one_core",
+                    "predict",
+                    run,
+                    "--input",
+                    table_of_n,
+                    "--output",
+                    output,
+                ]
+                ended = child(["-m", "bench.speed.children", *command])
                 seconds[n].append(ended.seconds)
                 peaks[n].append(ended.found["peak"])
                 output.unlink()
