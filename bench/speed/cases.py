@@ -73,6 +73,14 @@ CASES: dict[str, Callable[[], mtl.Recipe]] = {
 }
 
 
+def with_rows(recipe: mtl.Recipe, rows: int) -> mtl.Recipe:
+    """The recipe with so many images for training, where it is one of Fashion-MNIST; others stay as they are."""
+    if recipe.data.source is None or recipe.data.source.kind != "fashion_mnist":
+        return recipe
+    given = recipe.model_dump(mode="json", exclude_unset=True)
+    return load_recipe(given, [f"data.source.rows={rows}"])
+
+
 def steps_of(trainer: Trainer) -> Iterator[None]:
     """Train as a run does, without end, and without evaluation and checkpoints; each `next` takes one step."""
     epoch = 0

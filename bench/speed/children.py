@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,15 @@ def first_step(*arguments: str) -> dict[str, Any]:
 
 def busy(case: str) -> dict[str, Any]:
     """Train a case in plain PyTorch until the parent is gone; a line of output tells that training has begun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
+    parent = os.getppid()
     import torch
 
     from bench.speed import reference
-    from bench.speed.cases import CASES
+    from bench.speed.cases import CASES, with_rows
     from mtl.experiment.run import prepare
-    from mtl.recipe.load import load_recipe
 
-    parent = os.getppid()
-    is_images = case.startswith("fashion")
-    recipe = load_recipe(case, [f"data.source.rows={BUSY_ROWS}"]) if is_images else CASES[case]()
-    loop: Iterator[None] = reference.steps_of(prepare(recipe)[0])
+    loop = reference.steps_of(prepare(with_rows(CASES[case](), BUSY_ROWS))[0])
     torch.set_num_threads(BUSY_THREADS)
     for step, _ in enumerate(loop):
         if step == BUSY_WARMUP:

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import mtl
-from bench.speed.cases import CASES, steps_of
+from bench.speed.cases import CASES, steps_of, with_rows
 from bench.speed.measure import cell, spread
 from bench.speed.measure import table as markdown
 from mtl.commands.watch import TrainingConsole
@@ -63,11 +63,9 @@ class Turns:
 def recipe_of(name: str, epochs: int) -> mtl.Recipe:
     """A case whose epochs have full batches only, as those of the bare loop; images are few."""
     recipe = CASES[name]()
-    rows = [f"data.source.rows={BATCHES * recipe.train.batch_size}"] if name.startswith("fashion") else []
-    changes = {"epochs": epochs, "drop_last": True, "early_stopping": None}
-    source = recipe.model_dump(mode="json", exclude_unset=True)
-    source["train"] = {**source["train"], **changes}
-    return load_recipe(source, rows)
+    given = with_rows(recipe, BATCHES * recipe.train.batch_size).model_dump(mode="json", exclude_unset=True)
+    given["train"] |= {"epochs": epochs, "drop_last": True, "early_stopping": None}
+    return load_recipe(given)
 
 
 def case(recipe: mtl.Recipe) -> dict[str, Any]:
