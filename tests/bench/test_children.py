@@ -58,24 +58,27 @@ def test_a_run_ends_after_its_first_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc")
-def test_busy_processes_end_with_the_bench_even_if_it_is_interrupted() -> None:
+def test_busy_processes_end_with_the_bench_even_if_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "print('busy', flush=True); import time; time.sleep(60)"
+    monkeypatch.setattr(busy, "BUSY", ["-c", code])
     inside: list[int] = []
 
     def interrupted() -> None:
-        with busy.busy_processes(1, SMALL) as processes:
+        with busy.busy_processes(2, SMALL) as processes:
             inside.extend(processes)
-            assert [is_alive(process) for process in processes] == [True]
+            assert [is_alive(process) for process in processes] == [True, True]
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert [is_alive(process) for process in inside] == [False]
+    assert [is_alive(process) for process in inside] == [False, False]
 
 
-def test_a_busy_process_that_does_not_begin_is_told() -> None:
+def test_a_busy_process_that_does_not_begin_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "BUSY", ["-c", "print('not yet')"])
     with (
-        pytest.raises(RuntimeError, match="busy nothing did not begin to train"),
-        busy.busy_processes(1, "nothing"),
+        pytest.raises(RuntimeError, match=f"{SMALL} did not begin to train"),
+        busy.busy_processes(1, SMALL),
     ):
         raise AssertionError
 

@@ -24,13 +24,15 @@ TITLE = "Beside busy processes"
 LEVELS = (0, 1, 2, 4)
 CASE, RUN = "fashion_stitch", "synthetic_stitch"
 RUNS_PER_STEP = 0.1
+BUSY = ["-m", "bench.speed.children", "busy"]
+"""What follows `python` in a busy process, before the name of the case."""
 
 
 @contextmanager
 def busy_processes(n: int, case: str) -> Iterator[list[int]]:
     """`n` processes that train a case; each has begun when the context is entered, and has ended when it is left."""
     started: list[subprocess.Popen[str]] = []
-    command = [sys.executable, "-m", "bench.speed.children", "busy", case]
+    command = [sys.executable, *BUSY, case]
     try:
         for _ in range(n):
             started.append(
