@@ -20,7 +20,7 @@ from mtl.sources.fashion_mnist import fetch; fetch()"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run data apt-data apt-strace apt-chromium test slow faults fuzz soak check format docs clean
+.PHONY: help run data apt-data apt-strace apt-chromium test slow faults fuzz soak bench check format docs clean
 
 help: ## list the targets
 	@echo "Targets (VENV=$(VENV) PYTHON=$(PYTHON)):"
@@ -59,6 +59,9 @@ fuzz: $(DEV) ## mutated input for every reader, SECONDS=50 for each; another SEE
 soak: $(DEV) ## 100,000 steps of a toy task, and 10,000 saves: what grows?
 	OMP_NUM_THREADS=1 $(PY) -m tests.load.soak --steps 100000
 	OMP_NUM_THREADS=1 $(PY) -m tests.load.soak --steps 10000 --save-every-step
+
+bench: $(DEV) data ## how fast mtl is, beside plain PyTorch and more: ten minutes on a machine that does nothing else; options in ARGS
+	$(PY) -m bench.speed $(ARGS)
 
 check: $(DEV) ## ruff and mypy
 	$(BIN)/ruff check .
