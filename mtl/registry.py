@@ -220,7 +220,9 @@ def _run_plugin(name: str, run: Callable[[], object]) -> None:
         run()
     except UserError as error:
         raise UserError(f"plugin {quoted(name)}", str(error)) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if _came_from_a_signal(error):
+            raise
         raise UserError(
             f"plugin {quoted(name)}",
             f"raised {type(error).__name__}: {quoted(str(error))} while it was loaded{_line_of(error)}",
@@ -235,18 +237,39 @@ def _line_of(error: BaseException) -> str:
     return f", at line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
 
 
+def _came_from_a_signal(error: BaseException) -> bool:
+    """Whether a handler of mtl's own raised an interrupt, in the middle of whatever code was running."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, KeyboardInterrupt) and (
+        not frames or frames[-1].f_globals.get("__name__") == "mtl.signals"
+    )
+
+
 def fault_of_plugin(error: BaseException) -> UserError | None:
     """An exception in a plug-in's own code, or in code that it called, as a user error; None for any other exception.
 
-    The error names the plug-in's class and method that are nearest to the place of the exception.
+    The error names the plug-in's class and method that are nearest to the place of the exception. An exit and an
+    interrupt that the plug-in's code raises are faults of it like others; those of a stop signal are not.
     """
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        plugin = _LOADED.get(str(frame.f_globals.get("__name__", "")).split(".")[0])
-        if plugin is not None:
-            where = frame.f_code.co_qualname.replace(".<locals>", "")
-            return UserError(
-                f"plugin {quoted(plugin)}",
-                f"{where} raised {type(error).__name__}: {quoted(str(error))} at line {line}",
-                "--debug shows the traceback",
-            )
-    return None
+    if _came_from_a_signal(error):
+        return None
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+        error = (
+            error.__cause__
+        )  # a generator of mtl's own was on the way, and Python gives it another name there
+    of_plugins = [
+        (plugin, frame.f_code.co_qualname.replace(".<locals>", ""), line)
+        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__)))
+        if (plugin := _LOADED.get(str(frame.f_globals.get("__name__", "")).split(".")[0])) is not None
+    ]
+    if not of_plugins:
+        return None
+    plugin, function, line = of_plugins[0]
+    where = next(
+        (name for _, name, _ in of_plugins if "." in name), function
+    )  # a method says more than a helper
+    return UserError(
+        f"plugin {quoted(plugin)}",
+        f"{where} raised {type(error).__name__}: {quoted(str(error))} at line {line}",
+        "--debug shows the traceback",
+    )

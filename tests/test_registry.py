@@ -125,7 +125,9 @@ def test_every_file_of_a_familys_folder_is_loaded() -> None:
     folders = {path.parent.name for path in package.glob("*/spec.py")}
     modules = {SHARING[name].__module__ for name in SHARING.names()}
     assert {
-        module.removeprefix("mtl.sharing.").removesuffix(".spec") for module in modules
+        module.removeprefix("mtl.sharing.").removesuffix(".spec")
+        for module in modules
+        if module.startswith("mtl.")  # other tests register members of their own
     } == files | folders
     assert len(folders) >= 2
 

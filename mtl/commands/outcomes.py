@@ -76,10 +76,11 @@ def guarded(command: Callable[[], Any], debug: bool) -> int:
     try:
         return _outcome(command, debug)
     except (KeyboardInterrupt, click.Abort) as error:  # it may also come while an error is printed
+        # cli.py turns an interrupt into an Abort
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        if cause is not None and (fault := _of_plugin(cause)) is not None:
+            return _told(fault)
         complain("interrupted")
-        cause = (
-            error.__cause__ if isinstance(error, click.Abort) else error
-        )  # cli.py turns an interrupt into an Abort
         return cause.code if isinstance(cause, Terminated) else INTERRUPTED
 
 
@@ -98,12 +99,16 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
     except click.ClickException as error:
         complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}{_settings(error)}")
         return USER
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         raise
-    except (BrokenPipeError, SystemExit):  # click exits so when nobody reads its output
-        mute(sys.stdout)
-        return OK
-    except Exception as error:
+    except BaseException as error:
+        if (fault := _of_plugin(error)) is not None:
+            if debug:
+                traceback.print_exc()
+            return _told(fault)
+        if isinstance(error, (BrokenPipeError, SystemExit)):  # click exits so when nobody reads its output
+            mute(sys.stdout)
+            return OK
         if is_out_of_memory(error):
             complain("error: not enough memory; lower train.batch_size or the model's size")
             return ENVIRONMENT
@@ -117,12 +122,15 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
         return _unforeseen(error)
 
 
-def _unforeseen(error: Exception) -> int:
-    """The exit code of a fault of a plug-in, of a missing package, or of a bug."""
+def _of_plugin(error: BaseException) -> UserError | None:
+    """The fault of a plug-in, unless torch lacked memory for it."""
     from mtl.registry import fault_of_plugin
 
-    if (fault := fault_of_plugin(error)) is not None:
-        return _told(fault)
+    return None if isinstance(error, RuntimeError) and is_out_of_memory(error) else fault_of_plugin(error)
+
+
+def _unforeseen(error: BaseException) -> int:
+    """The exit code of a missing package, or of a bug."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in PACKAGES:
         return _told(_missing((error.name or "").partition(".")[0]))
     with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:

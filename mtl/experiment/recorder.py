@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -168,6 +169,13 @@ class Recorder:
         self._record_status("diverged")
         text = json.dumps({"what": fault.what, **(fault.facts or {})}, indent=1) + "\n"
         self._unless_refused(lambda: write_whole(self.folder.path / DIVERGED, text.encode()), so="")
+
+    def failed(self) -> None:
+        """Record that an error ended the run, if the disk lets it; the last checkpoint stays the newest."""
+        if self.folder.record.status != "finished":
+            self.folder.record.status = "failed"
+            with suppress(EnvironmentFault):  # the error itself is what the user has to know
+                self.folder.save_record()
 
     def log(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows to a log; if the disk refuses, one warning tells it, and training and checkpoints go on.

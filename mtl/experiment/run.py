@@ -31,6 +31,7 @@ from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.recipe.task_spec import units_of
+from mtl.registry import fault_of_plugin
 from mtl.runs.folder import RunFolder, require_unused
 from mtl.runs.record import RunRecord
 from mtl.signals import StopAsked, StopSignals
@@ -248,8 +249,9 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
     except KeyboardInterrupt:
         recorder.broken_off()
         raise
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
+    except BaseException as error:
+        recorder.failed()
+        if is_out_of_memory(error) and not (isinstance(error, MemoryError) and fault_of_plugin(error)):
             raise _memory_fault(trainer, error) from error
         raise
 

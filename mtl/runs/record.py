@@ -31,7 +31,7 @@ Word = Annotated[str, StringConstraints(max_length=1000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 40)]
 Step = Annotated[int, Field(ge=0, lt=10**8)]
 MetricName = Annotated[str, StringConstraints(pattern=r"^[^/]+/[^/]+/[^/]+$", max_length=200)]
-Status = Literal["running", "interrupted", "diverged", "finished"]
+Status = Literal["running", "interrupted", "failed", "diverged", "finished"]
 
 
 def _as_it_is(value: Any, check: Callable[[Any], object]) -> Any:

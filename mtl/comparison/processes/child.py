@@ -57,6 +57,8 @@ def _jobs() -> Any:
 
 def _done(job: Mapping[str, Any], plugins: Sequence[str], reports: Any) -> dict[str, Any]:
     """Do one job, and return what became of it."""
+    from mtl.registry import fault_of_plugin
+
     try:
         if job["do"] == "reference":
             from mtl.comparison.references.make import make
@@ -68,13 +70,15 @@ def _done(job: Mapping[str, Any], plugins: Sequence[str], reports: Any) -> dict[
         return {"ended": "diverged", "why": str(fault)}
     except UserError as error:
         return {"ended": "refused", "errors": [str(each) for each in error.errors], "code": error.code}
-    except Exception as error:
+    except BaseException as error:  # an exit or an interrupt of a plug-in's own too
+        if isinstance(error, KeyboardInterrupt) and fault_of_plugin(error) is None:
+            raise
         traceback.print_exc()
         return {"ended": "failed", "why": _said(error)}
     return {"ended": "finished"}
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """A fault of a plug-in in words, or an unforeseen error by its type."""
     from mtl.registry import fault_of_plugin
 
