@@ -15,7 +15,7 @@ from mtl.experiment.run import Result, foretell
 from mtl.experiment.run import run as run_one
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe, to_yaml
-from mtl.runs.disk import make_folder, write_whole
+from mtl.runs.disk import make_folder, read_plain, write_whole
 from mtl.runs.folder import RECORD, RESOLVED, is_chain, new_place, require_unused
 from mtl.training.events import Listener, Noted, Stream
 from mtl.training.trainer import Trainer
@@ -82,7 +82,7 @@ def run_chain(
         make_folder(folder)
         write_whole(folder / "recipe.yaml", recipe.text or text.encode())
         write_whole(folder / RESOLVED, text.encode())
-    elif (folder / RESOLVED).read_text(encoding="utf-8") != text:
+    elif _recipe_of_chain(folder) != text:
         raise UserError(str(folder), "holds the phases of another recipe", "give another --out")
     stream = Stream(listeners)
     for number, (name, absolute, own) in enumerate(chain, 1):
@@ -97,6 +97,13 @@ def run_chain(
     return result
 
 
+def _recipe_of_chain(folder: Path) -> str:
+    try:
+        return read_plain(folder / RESOLVED).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(str(folder / RESOLVED), f"cannot be read: {quoted(str(error))}") from None
+
+
 def resume_chain(
     folder: Path, plugins: Sequence[str] = (), listeners: Sequence[Listener] = (), *, report: bool = True
 ) -> Result:
@@ -105,6 +112,7 @@ def resume_chain(
     Raises:
         UserError: the folder's recipe has no phases.
     """
+    _recipe_of_chain(folder)
     recipe = load_recipe(folder / RESOLVED)
     if not recipe.phases:
         raise UserError(str(folder), "holds a run that never began", f"begin it: mtl run {quoted(RESOLVED)}")

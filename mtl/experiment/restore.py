@@ -74,7 +74,7 @@ def _damage_of_best(folder: RunFolder, step: int, files: Mapping[str, Path]) -> 
 
     The end of the run needs the weights of the best steps.
     """
-    for best in sorted(state.best_steps(files) - {step}):
+    for best in sorted(state.progress_of(files).best_steps - {step}):
         try:
             _verified(folder, best)
         except checkpoint.Damaged as reason:

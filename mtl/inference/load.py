@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from mtl.build import Built, build
 from mtl.data.learned import Learned, from_record
 from mtl.data.types import Header
@@ -56,9 +58,16 @@ def load_trained(path: str | os.PathLike[str], device: str = "auto") -> Trained:
     _require_whole(folder)
     header, learned = from_record(folder.record.model.model_dump())
     _require_tasks(folder, recipe, learned)
-    built = build(recipe, header, learned)
     files, notice = selected_files(folder)
+    with torch.device(
+        "meta"
+    ):  # whatever sizes the record names, they cost nothing before the weights have them too
+        state.require_same_weights(build(recipe, header, learned).model, files)
+    built = build(recipe, header, learned)
     state.load_weights(built.model, files)
+    state.require_finite(
+        built.model.state_dict(), "train again, with a lower optimizer.lr or train.clip_norm"
+    )
     return Trained(recipe, built.to(target), header, learned, folder, notice)
 
 
@@ -108,7 +117,7 @@ def selected_files(folder: RunFolder) -> tuple[Mapping[str, Path], str | None]:
     run_id, selected = folder.record.id, folder.record.selected
     if selected is None:
         step, files, _ = checkpoint.newest(folder.checkpoints, run_id)
-        best = state.best_step(files)
+        best = state.progress_of(files).best_step
         if best is not None and best != step:
             with suppress(checkpoint.Damaged):
                 files = checkpoint.verified(_at(folder, best), run_id)

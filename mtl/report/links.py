@@ -6,7 +6,7 @@ from typing import Any
 
 from mtl.errors import UserError, quoted
 from mtl.evaluation.links.document import KEYS, SCHEMA_VERSION
-from mtl.runs.disk import plain_size
+from mtl.runs.disk import read_plain
 from mtl.runs.folder import LINKS, RunFolder
 from mtl.runs.json_text import strict_json
 from mtl.runs.record import shown, unreadable
@@ -24,8 +24,7 @@ def read_links(folder: RunFolder) -> dict[str, Any] | None:
     """
     path, selected = folder.path / LINKS, folder.record.selected
     try:
-        plain_size(path)
-        found = strict_json(path.read_bytes())
+        found = strict_json(read_plain(path))
     except FileNotFoundError:
         return None
     except OSError as error:

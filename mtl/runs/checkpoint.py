@@ -23,7 +23,7 @@ from typing import Any
 
 from mtl import __version__, stages
 from mtl.errors import EnvironmentFault, UserError, quoted
-from mtl.runs.disk import Content, make_folder, pieces, plain_size, sync_folder, write_new
+from mtl.runs.disk import Content, make_folder, pieces, plain_size, read_plain, sync_folder, write_new
 from mtl.runs.json_text import canonical_json, strict_json
 
 SCHEMA_VERSION = 1
@@ -166,7 +166,7 @@ def manifest_of(path: Path) -> dict[str, Any]:
     try:
         if plain_size(path / MANIFEST) > MANIFEST_LIMIT:
             raise Damaged(f"{MANIFEST}: larger than {MANIFEST_LIMIT} bytes")
-        manifest = strict_json((path / MANIFEST).read_bytes())
+        manifest = strict_json(read_plain(path / MANIFEST))
         version, step = manifest["schema_version"], manifest["step"]
         for entry in manifest["files"].values():
             if type(entry["bytes"]) is not int or type(entry["sha256"]) is not str:

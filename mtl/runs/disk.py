@@ -84,6 +84,30 @@ def plain_size(path: Path) -> int:
     return info.st_size
 
 
+MOST_BYTES = {".json": 64_000_000, ".yaml": 64_000_000, ".jsonl": 1_000_000_000}
+"""The largest file of a run that is read whole, by its ending, since reading takes ten times as much memory.
+
+The logs of a month have some hundred million bytes.
+"""
+
+
+def read_plain(path: Path) -> bytes:
+    """The bytes of a file of a run, which may be anything if somebody gave the run away.
+
+    Raises:
+        OSError: the path is a link, a pipe, a device or a folder, is too large, or does not exist.
+    """
+    size, most = plain_size(path), MOST_BYTES[path.suffix]
+    if size <= most:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            info = os.fstat(file.fileno())
+            if not S_ISREG(info.st_mode):  # another one since the question
+                raise OSError(errno.EINVAL, "is not a regular file")
+            if info.st_size <= most:
+                return file.read(info.st_size)
+    raise OSError(errno.EFBIG, f"is larger than {most // 10**6} MB")
+
+
 def require_own(path: Path, is_right: Callable[[int], bool] = S_ISREG) -> None:
     """Require that a path is a regular file (with `S_ISDIR` a folder) or does not exist.
 

@@ -18,10 +18,10 @@ from mtl.errors import EnvironmentFault, UserError, did_you_mean, quoted
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import to_yaml
 from mtl.runs import checkpoint
-from mtl.runs.disk import make_folder, require_own, sync_folder, write_whole
+from mtl.runs.disk import make_folder, read_plain, require_own, sync_folder, write_whole
 from mtl.runs.lock import LOCK, RunLock
 from mtl.runs.logs import RunLogs
-from mtl.runs.record import Change, RunRecord, read_record
+from mtl.runs.record import Change, RunRecord, read_record, unreadable
 
 RECORD, RESOLVED, DIVERGED = "run.json", "recipe.resolved.yaml", "diverged.json"
 LINKS = "links.json"
@@ -192,9 +192,13 @@ class RunFolder:
             UserError: the file is missing, or differs from what the run wrote.
         """
         path = self.path / RESOLVED
-        if not path.is_file():
-            raise UserError(str(self.path), f"has no {quoted(RESOLVED)}")
-        if hashlib.sha256(path.read_bytes()).hexdigest() not in self.record.resolved_sha256:
+        try:
+            digest = hashlib.sha256(read_plain(path)).hexdigest()
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(str(self.path), f"has no {quoted(RESOLVED)}") from None
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if digest not in self.record.resolved_sha256:
             what = f"{RESOLVED} is not as the run wrote it"
             raise UserError(str(self.path), what, "put it back, or start a new run")
         return path

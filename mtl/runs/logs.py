@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mtl import stages
 from mtl.errors import EnvironmentFault, UserError
-from mtl.runs.disk import open_own, plain_size, require_own, write_whole
+from mtl.runs.disk import open_own, read_plain, require_own, write_whole
 from mtl.runs.json_text import strict_json
 from mtl.runs.record import (
     PUT_BACK,
@@ -201,8 +201,7 @@ def read_lines(path: Path, length: int | None = None) -> list[dict[str, Any]]:
         UserError: another line is not what a run writes.
     """
     try:
-        plain_size(path)
-        lines = path.read_bytes()[:length].split(b"\n")[:-1]
+        lines = read_plain(path)[:length].split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -223,8 +222,7 @@ def read_timings(path: Path) -> list[dict[str, Any]]:
         UserError: the file cannot be read.
     """
     try:
-        plain_size(path)
-        lines = path.read_bytes().split(b"\n")
+        lines = read_plain(path).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -273,7 +271,11 @@ def _cut_timings(path: Path, epoch: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_bytes().split(b"\n"):
+    try:
+        lines = read_plain(path).split(b"\n")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    for line in lines:
         with suppress(ValueError, KeyError, TypeError, RecursionError):
             if strict_json(line)["epoch"] <= epoch:
                 kept.append(line + b"\n")

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from mtl.errors import EnvironmentFault, UserError, dotted, quoted
-from mtl.runs.disk import plain_size
+from mtl.runs.disk import read_plain
 from mtl.runs.json_text import canonical_json, strict_json
 
 SCHEMA_VERSION: Final = 1
@@ -201,8 +201,7 @@ def read_record(path: Path) -> RunRecord:
         FileNotFoundError, NotADirectoryError: the file does not exist.
     """
     try:
-        plain_size(path)
-        values = strict_json(path.read_bytes())
+        values = strict_json(read_plain(path))
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from mtl.errors import UserError, quoted
 from mtl.evaluation.meter import Meter
 from mtl.runs.checkpoint import SCHEMA_VERSION
-from mtl.runs.disk import Content
+from mtl.runs.disk import Content, read_plain
 from mtl.runs.json_text import canonical_json, strict_json
-from mtl.runs.tensor_files import TensorFile, read_tensors
+from mtl.runs.tensor_files import TensorFile, read_shapes, read_tensors
 from mtl.training.progress import Progress
 from mtl.training.trainer import Trainer
 
@@ -81,7 +81,7 @@ def restore(trainer: Trainer, files: Mapping[str, Path], allow_nonfinite: bool =
     progress, offsets, order_sha256 = _read_state(files)
     weights = _weights(trainer.built.model, files)
     if not allow_nonfinite:
-        _require_finite(weights)
+        require_finite(weights)
     moments = _moments(trainer, progress, _load(files, OPTIMIZER))
     weighting = _load(files, WEIGHTING)
     _require_same_tensors(WEIGHTING, weighting, trainer.weighting.state_dict())
@@ -106,7 +106,7 @@ def _read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], st
         UserError: the file holds no such state; a good digest does not prove that a run wrote the file.
     """
     try:
-        state = strict_json(files[STATE].read_bytes())
+        state = strict_json(read_plain(files[STATE]))
         if state["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"is of schema {state['schema_version']}")
         position = {name: state["position"][key] for key, name in POSITION.items()}
@@ -115,6 +115,11 @@ def _read_state(files: Mapping[str, Path]) -> tuple[Progress, dict[str, int], st
         for name, value in vars(progress).items():
             _PROGRESS[name].validate_python(value, strict=True)
         _REST.validate_python((offsets, order_sha256), strict=True)
+        folder = files[STATE].parent.name
+        if folder.startswith("step-") and folder != f"step-{progress.step:08d}":
+            raise ValueError(f"step is {progress.step} in {folder}")
+        if fault := progress.contradiction():
+            raise ValueError(fault)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(
@@ -131,20 +136,15 @@ _PROGRESS: dict[str, TypeAdapter[Any]] = {
 _REST = TypeAdapter(tuple[dict[str, _Count], str])
 
 
-def best_step(files: Mapping[str, Path]) -> int | None:
-    """The best step by validation at a checkpoint, or None; the run keeps a checkpoint of the best step."""
-    return _read_state(files)[0].best_step
-
-
-def best_steps(files: Mapping[str, Path]) -> set[int]:
-    """The steps whose weights the end of the run needs, as they are known at a checkpoint; the run keeps them."""
-    return _read_state(files)[0].best_steps
+def progress_of(files: Mapping[str, Path]) -> Progress:
+    """The position of the run at a checkpoint."""
+    return _read_state(files)[0]
 
 
 def best_steps_at(folder: Path, step: int) -> set[int]:
     """`best_steps` of one checkpoint of a run, without verification of its bytes; none if it cannot be read."""
     with suppress(UserError):
-        return best_steps({STATE: folder / f"step-{step:08d}" / STATE})
+        return progress_of({STATE: folder / f"step-{step:08d}" / STATE}).best_steps
     return set()
 
 
@@ -164,13 +164,17 @@ def _meter(trainer: Trainer, files: Mapping[str, Path]) -> Meter:
     return meter
 
 
-def _require_finite(tensors: Mapping[str, Tensor]) -> None:
+def require_finite(
+    tensors: Mapping[str, Tensor], todo: str = "resume an older checkpoint, or add --allow-nonfinite"
+) -> None:
+    """Refuse weights that are infinite or NaN.
+
+    Raises:
+        UserError: a tensor holds such a value.
+    """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise UserError(
-                MODEL, f"holds non-finite values in {quoted(name)}",
-                "resume an older checkpoint, or add --allow-nonfinite",
-            )  # fmt: skip
+            raise UserError(MODEL, f"holds non-finite values in {quoted(name)}", todo)
 
 
 def _moments(
@@ -229,6 +233,15 @@ def load_weights(model: nn.Module, files: Mapping[str, Path]) -> None:
     _put(model, _weights(model, files))
 
 
+def require_same_weights(model: nn.Module, files: Mapping[str, Path]) -> None:
+    """Refuse a checkpoint of another network; only names, shapes and types are read, so a network may be on `meta`.
+
+    Raises:
+        UserError: names, shapes or types differ.
+    """
+    _require_same_tensors(MODEL, _load(files, MODEL, read_shapes), model.state_dict())
+
+
 def _weights(model: nn.Module, files: Mapping[str, Path]) -> dict[str, Tensor]:
     tensors = _load(files, MODEL)
     _require_same_tensors(MODEL, tensors, model.state_dict())
@@ -248,16 +261,13 @@ def _require_same_tensors(file: str, tensors: Mapping[str, Tensor], own: Mapping
         if names:
             faults.append(f"{what} {', '.join(map(_named, sorted(names)[:SHOWN]))}")
     shared = [name for name in tensors if name in own]
-    shapes = [name for name in shared if tensors[name].shape != own[name].shape]
-    faults += [
-        f"{_named(name)} is {tuple(tensors[name].shape)}, the recipe's is {tuple(own[name].shape)}"
-        for name in shapes[:SHOWN]
-    ]
-    types = [name for name in shared if tensors[name].dtype != own[name].dtype]
-    faults += [
-        f"{_named(name)} is {str(tensors[name].dtype)[6:]}, the recipe's is {str(own[name].dtype)[6:]}"
-        for name in types[:SHOWN]
-    ]
+    facts: tuple[Callable[[Tensor], str], ...] = (lambda t: str(tuple(t.shape)), lambda t: str(t.dtype)[6:])
+    for shown in facts:
+        others = [name for name in shared if shown(tensors[name]) != shown(own[name])]
+        faults += [
+            f"{_named(name)} is {shown(tensors[name])}, the recipe's is {shown(own[name])}"
+            for name in others[:SHOWN]
+        ]
     if faults:
         raise UserError(file, "; ".join(faults))
 
@@ -278,9 +288,11 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return tensors
 
 
-def _load(files: Mapping[str, Path], name: str) -> dict[str, Tensor]:
+def _load(
+    files: Mapping[str, Path], name: str, read: Callable[[Path], dict[str, Tensor]] = read_tensors
+) -> dict[str, Tensor]:
     try:
-        return read_tensors(files[name])
+        return read(files[name])
     except (KeyError, OSError, SafetensorError) as error:
         text = str(error)
         shown = text if text.isprintable() and len(text) <= 200 else quoted(text)

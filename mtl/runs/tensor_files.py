@@ -78,6 +78,21 @@ def _pieces(tensor: Tensor) -> Iterator[memoryview]:
         yield memoryview(flat.view(torch.uint8).numpy())
 
 
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """Name -> a tensor of the file's shape and type on the meta device; only the header is read.
+
+    Raises:
+        SafetensorError, OSError: the path is not a safetensors file.
+    """
+    types = {name: dtype for dtype, name in NAMES.items()}
+    with safe_open(path, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: torch.empty(own.get_shape(), dtype=types[own.get_dtype()], device="meta")
+            for name, own in slices.items()
+        }
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Name -> a tensor with its own memory; the file is mapped into memory only during the copy.
 

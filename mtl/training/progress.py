@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from typing_extensions import TypedDict
+
+MAX_STEPS = 10**8
+"""A run has fewer steps than this, since names of checkpoints have eight digits."""
 
 
 class Best(TypedDict):
@@ -47,6 +51,33 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     stopped: bool = False
+
+    def contradiction(self) -> str:
+        """What cannot be so in any run; empty for a position that training reaches."""
+        best = (self.best, self.best_epoch, self.best_step)
+        bests = [*self.bests.values()]
+        if self.best is not None and self.best_epoch is not None and self.best_step is not None:
+            bests.append(Best(value=self.best, epoch=self.best_epoch, step=self.best_step))
+        elif best != (None, None, None):
+            return "the best value has no step, or the best step no value"
+        limits = {
+            "step": (self.step, MAX_STEPS - 1),
+            "horizon": (self.horizon, MAX_STEPS - 1),
+            "epoch": (self.epoch, self.step),
+            "step_in_epoch": (self.step_in_epoch, self.step),
+            "evaluated": (self.evaluated, self.step),
+            "stale": (self.stale, self.step + 1),
+            "skipped": (self.skipped, self.step),
+            "skipped_in_a_row": (self.skipped_in_a_row, self.skipped),
+            "best_step": (max((own["step"] for own in bests), default=0), self.step),
+            "best_epoch": (max((own["epoch"] for own in bests), default=0), self.epoch + 1),
+        }
+        for name, (value, most) in limits.items():
+            if not 0 <= value <= most:
+                return f"{name} is {value}, at most {most} is possible at step {self.step}"
+        if not all(math.isfinite(own["value"]) for own in bests):
+            return "a best value is not finite"
+        return ""
 
     @property
     def best_steps(self) -> set[int]:

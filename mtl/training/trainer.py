@@ -24,14 +24,12 @@ from mtl.model.tasks.module import TaskModule
 from mtl.model.weighting import Weighting
 from mtl.recipe.keys.recipe import Recipe
 from mtl.training.gradients import SharedFeatures, SharedNumbers, SharedSlices
-from mtl.training.progress import Progress
+from mtl.training.progress import MAX_STEPS, Progress
 from mtl.training.selection import notices_on_selection, selecting_metric
 from mtl.training.weighting_contract import check_weighting
 
 ROWS = 1 << 16
 """Weights of this many rows are summed at once."""
-MAX_STEPS = 10**8
-"""A run has fewer steps than this, since names of checkpoints have eight digits."""
 
 
 @dataclass

@@ -878,7 +878,7 @@ def test_an_end_that_was_left_is_not_told_any_more(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         mtl.resume(tmp_path / "run/checkpoints/step-00000006", listeners=(StopAfter(step=1),))
     record = json.loads((tmp_path / "run/run.json").read_text())
-    assert (record["status"], record["step"], record["epoch"], record["results"]) == ("running", 6, 2, {})
+    assert (record["status"], record["step"], record["epoch"], record["results"]) == ("failed", 6, 2, {})
     assert not {"selected", "stopped_early"} & set(record)
     mtl.load(tmp_path / "run")
     again = mtl.resume(tmp_path / "run")

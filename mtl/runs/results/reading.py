@@ -8,12 +8,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mtl.errors import UserError, quoted
-from mtl.runs.disk import plain_size
+from mtl.runs.disk import read_plain
 from mtl.runs.json_text import strict_json
 from mtl.runs.record import PUT_BACK, Shape, fault_in, shown, unreadable
-
-MOST_BYTES = 64_000_000
-"""A larger file is refused, since reading takes ten times as much memory."""
 
 Content = TypeVar("Content", bound=Shape)
 
@@ -38,9 +35,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
         UserError: the file cannot be read, is too large, or holds no object.
     """
     try:
-        if plain_size(path) > MOST_BYTES:
-            raise UserError(str(path), f"is larger than {MOST_BYTES // 10**6} MB", PUT_BACK)
-        values = strict_json(path.read_bytes())
+        values = strict_json(read_plain(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
