@@ -70,6 +70,23 @@ def test_what_a_command_loads(
     assert python(LOADED, *arguments).splitlines()[-1] == expected
 
 
+GARBAGE = """
+import gc, sys
+from mtl.training.process import load_torch, start_process
+usual = gc.get_threshold()
+if "start" in sys.argv:
+    start_process()
+print(gc.get_threshold()[0] // usual[0] > 1, gc.get_freeze_count() > 0)
+load_torch()
+print(gc.get_threshold() != usual, gc.get_freeze_count() > 100_000)
+"""
+
+
+def test_imports_are_not_searched_for_garbage_in_a_process_of_mtl() -> None:
+    assert python(GARBAGE, "start").split() == ["True", "False", "False", "True"]
+    assert python(GARBAGE).split() == ["False"] * 4
+
+
 SETTINGS = """
 import os
 from mtl.training.process import start_process
