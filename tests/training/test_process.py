@@ -34,7 +34,7 @@ LOADED = """
 import sys
 from mtl.__main__ import main
 code = main()
-heavy = ("torch", "torchmetrics", "torch._dynamo", "sympy", "scipy.signal", "matplotlib")
+heavy = ("torch", "torchmetrics", "torch._dynamo", "sympy", "scipy.signal", "matplotlib", "scipy.optimize", "pyarrow")
 print(*[name for name in heavy if name in sys.modules])
 sys.exit(code)
 """
@@ -60,7 +60,7 @@ def test_optimizers_and_metrics_are_the_same_without_their_ballast() -> None:
         (("--help",), ""),
         (("ls",), ""),
         (("validate", "synthetic_stitch"), "torch torchmetrics"),
-        (("run", *TOY, "--quiet"), "torch torchmetrics matplotlib"),
+        (("run", *TOY, "--quiet"), "torch torchmetrics matplotlib scipy.optimize"),
     ],
 )
 def test_what_a_command_loads(
