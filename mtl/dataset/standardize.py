@@ -9,7 +9,6 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from mtl.data.columns.inputs import fit_layout
 from mtl.data.learned import Learned
 from mtl.data.types import Array, Rows
 from mtl.dataset.join import Joined
@@ -129,6 +128,8 @@ def learn_inputs(recipe: Recipe, joined: Joined, splits: Mapping[str, Rows], lea
     """`learned` with what the training rows say of the inputs: their layout, fillings, means and deviations."""
     scale = recipe.data.standardize.kind
     if joined.layout is not None:
+        from mtl.data.columns.inputs import fit_layout  # it loads pyarrow, which only a table needs
+
         layout, mean, std, fill, indicators = fit_layout(
             cast(npt.NDArray[np.float32], joined.inputs),
             joined.layout,

@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mtl.build import Built
@@ -110,6 +109,8 @@ def fitted_temperature(
     module: TaskModule, logits_BO: Tensor, target: Tensor, weight_B: Tensor | None = None
 ) -> float:
     """The temperature, between 0.05 and 20, that makes the labels most likely, each row by its weight."""
+    from scipy.optimize import minimize_scalar  # it takes 0.3 s to load, before the first step of training
+
     logits_BO = logits_BO.double()
 
     def loss(log_temperature: float) -> float:

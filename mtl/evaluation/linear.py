@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from mtl.model.tasks.module import TaskModule
@@ -143,6 +142,8 @@ def _solved(
     between: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
     """The weights (r, M) of the axes and the biases (M,) that minimize the penalized loss, by L-BFGS from `start`."""
+    from scipy.optimize import minimize  # it takes 0.3 s to load, before the first step of training
+
     n_outputs = module.head.n_outputs
     strength_M = strength_T.double().repeat_interleave(n_outputs)
     scale_RM = (whitened.variance[:, None] + strength_M).rsqrt()

@@ -26,7 +26,8 @@ from mtl.experiment.recorder import Recorder
 from mtl.experiment.rehearsal import rehearse
 from mtl.experiment.trial import build_and_try, require_room
 from mtl.experiment.warm_start import take_weights
-from mtl.inference.predict import check_columns, load
+from mtl.inference.decoding import check_columns
+from mtl.inference.load import load_trained
 from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
@@ -131,7 +132,7 @@ def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
         return
     with recipe.at("train", "init_from"):
         paths = {"": given} if isinstance(given, str) else given
-        models = {name: load(path, "cpu") for name, path in paths.items()}
+        models = {name: load_trained(path, "cpu") for name, path in paths.items()}
         for notice in filter(None, (model.notice for model in models.values())):
             stream.on(Warned(notice))
         matched = take_weights(trainer.built, {name: model.built for name, model in models.items()})

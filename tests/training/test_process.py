@@ -34,7 +34,7 @@ LOADED = """
 import sys
 from mtl.__main__ import main
 code = main()
-heavy = ("torch", "torchmetrics", "torch._dynamo", "sympy", "scipy.signal", "matplotlib")
+heavy = ("torch", "torchmetrics", "torch._dynamo", "sympy", "scipy.signal", "matplotlib", "scipy.optimize", "pyarrow")
 print(*[name for name in heavy if name in sys.modules])
 sys.exit(code)
 """
@@ -60,7 +60,7 @@ def test_optimizers_and_metrics_are_the_same_without_their_ballast() -> None:
         (("--help",), ""),
         (("ls",), ""),
         (("validate", "synthetic_stitch"), "torch torchmetrics"),
-        (("run", *TOY, "--quiet"), "torch torchmetrics matplotlib"),
+        (("run", *TOY, "--quiet"), "torch torchmetrics matplotlib scipy.optimize"),
     ],
 )
 def test_what_a_command_loads(
@@ -68,6 +68,23 @@ def test_what_a_command_loads(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert python(LOADED, *arguments).splitlines()[-1] == expected
+
+
+GARBAGE = """
+import gc, sys
+from mtl.training.process import load_torch, start_process
+usual = gc.get_threshold()
+if "start" in sys.argv:
+    start_process()
+print(gc.get_threshold()[0] // usual[0] > 1, gc.get_freeze_count() > 0)
+load_torch()
+print(gc.get_threshold() != usual, gc.get_freeze_count() > 100_000)
+"""
+
+
+def test_imports_are_not_searched_for_garbage_in_a_process_of_mtl() -> None:
+    assert python(GARBAGE, "start").split() == ["True", "False", "False", "True"]
+    assert python(GARBAGE).split() == ["False"] * 4
 
 
 SETTINGS = """

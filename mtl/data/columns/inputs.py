@@ -59,7 +59,7 @@ class KnownCodes:
                 self.codes[text] = -1 if found is None else found
         lookup = np.array([*(self.codes[text] for text in distinct), -1], dtype=np.int32)
         where = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        self.unseen.count(distinct, np.bincount(where[where >= 0], minlength=len(distinct)), lookup[:-1] < 0)
+        self.unseen.count(distinct, np.bincount(where + 1, minlength=len(lookup))[1:], lookup[:-1] < 0)
         if len(self.codes) > REMEMBERED:
             self.codes.clear()
         codes: npt.NDArray[np.int32] = lookup[where]

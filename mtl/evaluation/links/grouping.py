@@ -8,8 +8,6 @@ from itertools import count
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 
 from mtl.evaluation.links.losses import Change, factor_of
 
@@ -100,6 +98,10 @@ def _joined(
     gain: npt.NDArray[np.float64], error: npt.NDArray[np.float64], factor: float
 ) -> list[tuple[int, ...]]:
     """Groups of towers by average linkage; a join that the numbers do not support ends its branch."""
+    # both take 0.2 s to load, and each page of a run loads this file
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import squareform
+
     n = len(gain)
     distance = gain.max() - gain
     np.fill_diagonal(distance, 0.0)

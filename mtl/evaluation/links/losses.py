@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import special
 from torch import Tensor
 
 from mtl.data.types import Rows
@@ -138,6 +137,8 @@ def change(
 
 def factor_of(n_tests: int, n_units: int) -> float:
     """How many standard errors a change must exceed: Student's t, divided among n_tests verdicts (Bonferroni)."""
+    from scipy import special  # it takes longer to load than torchmetrics
+
     return float(-special.stdtrit(max(1, n_units - 1), LEVEL / 2 / max(1, n_tests)))
 
 

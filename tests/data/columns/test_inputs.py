@@ -99,6 +99,15 @@ def test_faults_of_a_block(column: str, value: object, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+def test_the_length_of_a_text_is_that_of_its_characters() -> None:
+    texts = ["ä" * 131_072, None, "b"]
+    assert block({"c": texts}, Layout((), categorical=("c",)), {"c": Codes("c", 9)}).ravel().tolist() == [
+        1,
+        0,
+        2,
+    ]
+
+
 def test_the_largest_float32_is_taken() -> None:
     largest = float(np.finfo(np.float32).max)
     assert block({"x": [largest, -largest]}, Layout(("x",)), {}).ravel().tolist() == [largest, -largest]

@@ -23,7 +23,7 @@ BUFFER = 1 << 18
 class Streams(Protocol):
     """A file that can be read any number of times from its beginning."""
 
-    def stream(self) -> BinaryIO:
+    def stream(self) -> io.BufferedReader:
         """A new pass over the file's bytes."""
 
 
@@ -39,7 +39,7 @@ class Utf8:
     def __init__(self, file: Streams, encoding: Encoding, name: str) -> None:
         self.file, self.encoding, self.name = file, encoding, name
 
-    def stream(self) -> BinaryIO:
+    def stream(self) -> io.BufferedReader:
         """A new pass over the text as UTF-8."""
         return io.BufferedReader(_Recoded(self.file.stream(), self.encoding, self.name), BUFFER)
 
