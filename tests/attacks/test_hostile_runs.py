@@ -164,7 +164,10 @@ RUNS: dict[str, tuple[Callable[[], None], str]] = {
         lambda: written_and_signed(RECIPE, b"!!python/object/apply:os.mkdir [marker]"),
         f"{RECIPE}:1:1: tags (tag:yaml.org,2002:python/...) are not allowed",
     ),
-    "recipe without end": (lambda: replaced(RECIPE, "/dev/zero"), f"{RECIPE}: cannot be read: is not a regular file"),
+    "recipe without end": (
+        lambda: replaced(RECIPE, "/dev/zero"),
+        f"{RECIPE}: cannot be read: is not a regular file",
+    ),
 }
 
 
