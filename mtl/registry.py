@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -197,7 +198,7 @@ def load_plugin(name: str) -> str:
 
 
 def _load_file(path: Path, name: str) -> str:
-    if not path.is_file():
+    if not os.path.isfile(path):  # a name that is too long is none either
         raise UserError("--plugin", f"cannot import plugin {quoted(name)}: no such file")
     path = path.resolve()
     # each path has one module: a second load in the same process (tests, notebooks) finds its classes registered

@@ -19,7 +19,9 @@ CUSTOMERS, MISSING = 20_000, 0.4
 """Rows of the table of customers, and the share of labels that is left out, as examples/make_customers.py has them."""
 
 
-def mlp(n_tasks: int, rows: int = 20_000, features: int = 128, batch_size: int = 128) -> mtl.Recipe:
+def mlp(
+    n_tasks: int, rows: int = 20_000, features: int = 128, batch_size: int = 128, compiled: bool = False
+) -> mtl.Recipe:
     """Three stitched stages of 32 features each for N tasks of yes or no."""
     stages = [{"name": name, "kind": "linear", "features": 32} for name in SITES]
     return load_recipe(
@@ -35,7 +37,7 @@ def mlp(n_tasks: int, rows: int = 20_000, features: int = 128, batch_size: int =
                 "sharing": {"kind": "cross_stitch", "after": SITES},
             },
             "optimizer": {"kind": "adam", "lr": 1e-3},
-            "train": {"epochs": 1, "batch_size": batch_size},
+            "train": {"epochs": 1, "batch_size": batch_size, "compile": compiled},
         }
     )  # fmt: skip
 
@@ -70,6 +72,7 @@ CASES: dict[str, Callable[[], mtl.Recipe]] = {
     "age_gender_stitch": lambda: load_recipe("age_gender_stitch"),
     "customers": customers,
     **{f"mlp_{n}": (lambda n=n: mlp(n)) for n in (2, 8, 32, 128)},  # type: ignore[misc]
+    **{f"mlp_{n}_compiled": (lambda n=n: mlp(n, compiled=True)) for n in (2, 8)},  # type: ignore[misc]
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ trained_device_option = click.option(
 
 def is_override(text: str) -> bool:
     """Whether an argument is an override, `key=value` or `~key`, rather than a recipe."""
-    return text.startswith("~") or ("=" in text and not Path(text).is_file())
+    return text.startswith("~") or ("=" in text and not os.path.isfile(text))
 
 
 def load_plugins(names: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mtl.commands.options import is_override
 from mtl.errors import ManyErrors, UserError
 from mtl.recipe.load import BUILT_IN, MAX_BASES, built_in_names, find, load_recipe, to_yaml
 from tests.support.recipes import as_yaml, changed, small
@@ -411,3 +412,11 @@ def test_faults_of_base_and_overrides_come_at_once(run_mtl: Callable[..., Any]) 
         "command line: sed: unknown key 'sed' (did you mean 'seed'?)",
         "r.yaml:4:1: tran: unknown key 'tran' (did you mean 'train'?)",
     ]
+
+
+def test_a_long_override_is_no_name_of_a_file() -> None:
+    text = "x" * 300  # longer than a file may be called
+    assert load_recipe("fashion_stitch", [f"description={text}"]).description == text
+    assert is_override(f"description={text}")
+    with pytest.raises(UserError, match="whole number with too many digits"):
+        load_recipe("fashion_stitch", [f"train.epochs={'1' * 300}"])

@@ -1,7 +1,8 @@
 """How long a training step takes, beside plain PyTorch and beside its own convolutions and matrix products.
 
 In each round a step of mtl, one of the plain loop (bench/speed/reference.py), and one of the bare convolutions and
-matrix products (bench/speed/floor.py) are timed in one process, in changing order.
+matrix products (bench/speed/floor.py) are timed in one process, in changing order. Each comes after another step of its
+own, as in a training, and not after one of another loop that has filled the caches.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bench.speed.measure import table as markdown
 from mtl.experiment.run import prepare
 from mtl.training import devices
 
-ROUNDS = 30
+ROUNDS = 20
 TITLE = "A training step"
 
 
@@ -37,7 +38,7 @@ def case(name: str, rounds: int) -> dict[str, Any]:
             "plain": reference.steps_of(trainer),
             "floor": floor.steps_of(trainer),
         }
-        times = {loop: spread(ms) for loop, ms in timed(loops, rounds).items()}
+        times = {loop: spread(ms) for loop, ms in timed(loops, rounds, settle=1).items()}
         threads = torch.get_num_threads()
     both = {how: {loop: own[how] for loop, own in times.items()} for how in ("median", "least")}
     return {"threads": threads, **both}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from mtl.errors import KeyPath, Place, UserError, did_you_mean, dotted, gathered, quoted, raise_all
@@ -46,7 +46,7 @@ def refuse_spaces(texts: Sequence[str]) -> None:
         UserError: an argument begins with `=`, and the one before it is no file.
     """
     for i, (key, text) in enumerate(pairwise(texts), 1):
-        if text.startswith("=") and "=" not in key and not Path(key).is_file():
+        if text.startswith("=") and "=" not in key and not os.path.isfile(key):
             value = text[1:] or (texts[i + 1] if i + 1 < len(texts) else "value")
             what = f"there are spaces around the = of {quoted(key)}"
             raise UserError(COMMAND_LINE, what, f"write {quoted(f'{key}={value}')}")

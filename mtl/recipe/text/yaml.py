@@ -212,7 +212,9 @@ class _Tree:
                 n_documents += 1
                 if n_documents > 1:
                     raise UserError(self._place(event), "more than one YAML document in the file")
-                if event.version or event.tags:
+                if text.startswith(
+                    "%", event.start_mark.index
+                ):  # the parser skips those that it does not know
                     raise UserError(self._place(event), "YAML directives (%YAML, %TAG) are not allowed")
             elif isinstance(event, yaml.NodeEvent):
                 place = self._checked(event)
