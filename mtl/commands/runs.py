@@ -70,6 +70,7 @@ def evaluate(
     help="Columns of the input to carry through; may be given several times. One that has the name of a prediction "
     "becomes NAME_given.",
 )
+@click.option("--force", is_flag=True, help="Overwrite.")
 @trained_device_option
 @plugin_option
 @debug_option
@@ -78,16 +79,18 @@ def predict(
     data: str,
     output: str,
     keep: tuple[str, ...],
+    force: bool,
     device: str,
     plugins: tuple[str, ...],
     debug: bool,
 ) -> None:
     """Predict for every row of a file: a column per task, and probabilities beside it."""
     load_plugins(plugins)
-    from mtl.inference.writing import check_output, write_predictions
+    from mtl.inference.writing import check_output, require_free, write_predictions
 
-    check_output(output, data)
+    target = check_output(output, data)
     model = _loaded(run_folder, device, data)
+    require_free(target, Path(run_folder), force)
     from mtl.data.columns.unseen import notices
 
     unseen = model.feed.unseen()

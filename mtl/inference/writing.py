@@ -80,6 +80,22 @@ def check_output(output: str, data: str) -> Path:
     return target
 
 
+def require_free(target: Path, run: Path, force: bool) -> None:
+    """Refuse to write over a file that somebody may need, or into something that is no file.
+
+    Raises:
+        UserError: the path is in the run folder, is no regular file, or is there already and `force` is not given.
+    """
+    shown = quoted(str(target))
+    if run.resolve() in target.resolve().parents:
+        raise UserError("--output", f"{shown} is in the run folder", "write it elsewhere")
+    if os.path.lexists(target):
+        if not target.is_file():
+            raise UserError("--output", f"{shown} is not a regular file", "give another name")
+        if not force:
+            raise UserError("--output", f"{shown} is there already", "give another name, or --force")
+
+
 @undoing()
 def write_predictions(
     model: TrainedModel,

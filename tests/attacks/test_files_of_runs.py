@@ -233,10 +233,9 @@ def test_sizes_of_a_record_take_no_memory(
     record["model_sha256"] = hashlib.sha256(canonical_json(record["model"])).hexdigest()
     (run / "run.json").write_text(json.dumps(record))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    (tmp_path / "rows.csv").write_text("x0\n1\n")
-    assert main(["predict", str(run), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "p.csv")]) == USER
+    assert outcomes(run, ("eval",)) == {"eval": USER}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
-    assert "Traceback" not in capsys.readouterr().err
+    assert "the recipe's is (" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_finite_are_refused(chosen: Path, tmp_path: Path, capsys: Capture) -> None:

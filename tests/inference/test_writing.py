@@ -22,7 +22,7 @@ import pytest
 from mtl.errors import EnvironmentFault, Terminated, UserError
 from mtl.inference import feeding
 from mtl.inference.predict import TrainedModel, load
-from mtl.inference.writing import WRITERS, write_predictions
+from mtl.inference.writing import WRITERS, require_free, write_predictions
 from mtl.signals import end_at_once
 from tests.inference.shop import COLUMNS, as_texts, shop_rows, write_csv, write_parquet
 
@@ -385,3 +385,25 @@ def test_memory_does_not_grow_with_rows(case: str, shop: Path, tmp_path: Path) -
     (n_before, before), (n_after, after) = peaks(shop / "run", tmp_path / f"out{suffix}", *files)
     assert (n_before, n_after) == (few, many)
     assert after - before < 0.1 * (many - few), (before, after)  # kB: 100 bytes a row
+
+
+def test_an_output_takes_the_place_of_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "old.csv").write_text("a\n1\n")
+    (tmp_path / "link.csv").symlink_to("nowhere.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "null.csv").symlink_to("/dev/null")
+    require_free(tmp_path / "new.csv", run, force=False)
+    require_free(tmp_path / "old.csv", run, force=True)
+    for path, force, said in (
+        (tmp_path / "old.csv", False, "is there already; give another name, or --force"),
+        (tmp_path / "link.csv", True, "is not a regular file; give another name"),
+        (tmp_path / "pipe.csv", True, "is not a regular file; give another name"),
+        (tmp_path / "null.csv", True, "is not a regular file; give another name"),
+        (run / "metrics.csv", True, "is in the run folder; write it elsewhere"),
+        (run / "plots" / "p.csv", False, "is in the run folder; write it elsewhere"),
+    ):
+        with pytest.raises(UserError) as error:
+            require_free(path, run, force)
+        assert str(error.value).endswith(said)
