@@ -11,7 +11,7 @@ from mtl.model.stitched import StitchedMultiTower
 from mtl.model.towers import Towers
 from mtl.recipe.keys.train import Train
 
-LEAST_WORK = 10_000_000
+LEAST_WORK = 20_000_000
 """Multiplications in the forward pass of a batch; with fewer of them a run takes one thread."""
 
 

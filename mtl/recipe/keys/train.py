@@ -135,7 +135,7 @@ class Train(Model):
     )
     threads: Annotated[Threads, BeforeValidator(_threads, json_schema_input_type=Threads)] = Field(
         "auto",
-        description="of the CPU; auto: one if a batch takes fewer than 10 million multiplications, else torch's number",
+        description="of the CPU; auto: one if a batch takes fewer than 20 million multiplications, else torch's number",
     )
     compile: bool = Field(
         False,

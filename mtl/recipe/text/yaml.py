@@ -212,9 +212,8 @@ class _Tree:
                 n_documents += 1
                 if n_documents > 1:
                     raise UserError(self._place(event), "more than one YAML document in the file")
-                if text.startswith(
-                    "%", event.start_mark.index
-                ):  # the parser skips those that it does not know
+                mark = event.start_mark
+                if mark is not None and text.startswith("%", mark.index):  # the parser skips unknown ones
                     raise UserError(self._place(event), "YAML directives (%YAML, %TAG) are not allowed")
             elif isinstance(event, yaml.NodeEvent):
                 place = self._checked(event)
