@@ -149,15 +149,28 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+MOST_COMPARED, LONGEST_COMPARED = 1000, 80
+"""A name is compared with at most so many others, and with no longer ones, since each takes 10 microseconds."""
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that is most similar to `name`, or None if none is similar.
 
-    Upper and lower case are equal, and spaces around a name do not count.
+    Upper and lower case are equal, and spaces around a name do not count. Among very many names, those with the same
+    beginning are compared.
     """
+    asked = str(name)[:LONGEST_COMPARED].strip().casefold()
     by_folded: dict[str, str] = {}
     for each in known:
-        by_folded.setdefault(each.strip().casefold(), each)
-    near = difflib.get_close_matches(str(name)[:80].strip().casefold(), by_folded, n=1, cutoff=0.6)
+        if len(each) <= LONGEST_COMPARED:
+            by_folded.setdefault(each.strip().casefold(), each)
+    if asked in by_folded:
+        return by_folded[asked]
+    among = list(by_folded)
+    for n in (1, 2, 3):
+        if len(among) > MOST_COMPARED:
+            among = [each for each in among if each[:n] == asked[:n]]
+    near = difflib.get_close_matches(asked, among[:MOST_COMPARED], n=1, cutoff=0.6)
     return by_folded[near[0]] if near else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from mtl.errors import (
@@ -115,3 +117,13 @@ def test_did_you_mean() -> None:
     assert did_you_mean("STRASSE", ["Straße"]) == " (did you mean 'Straße'?)"
     assert did_you_mean("a", ["b", " a "]) == " (did you mean ' a ', with its spaces?)"
     assert did_you_mean(" label", ["label"]) == " (did you mean 'label'?)"
+
+
+def test_the_nearest_of_very_many_names_is_found_at_once() -> None:
+    """Compared with all of them, a name would take seconds, and a recipe may have a thousand that are unknown."""
+    known = [f"column_{i:06d}" for i in range(100_000)] + ["Age of the customer", "z" * 100_000]
+    began = time.process_time()
+    assert did_you_mean("age of the custmer", known) == " (did you mean 'Age of the customer'?)"
+    assert did_you_mean("COLUMN_000007 ", known) == " (did you mean 'column_000007'?)"
+    assert did_you_mean("x" * 100_000, known) == ""
+    assert time.process_time() - began < 2

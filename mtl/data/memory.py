@@ -44,7 +44,7 @@ def require_memory(needed: int, place: str, what: str, todo: str, free: int | No
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
-    texts = ("can't allocate memory", "not enough memory")
+    texts = ("can't allocate memory", "not enough memory", "can't start new thread")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
         and (type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in texts))

@@ -182,6 +182,10 @@ class _Parquet(_Tables):
         super().close()
 
 
+MOST_OF_NAME = 2**16 - 1 - len(".npy")
+"""Bytes of a column's name in a zip archive."""
+
+
 class _Npz:
     """Appends each column to a file of its own, block after block; the end joins them in an archive."""
 
@@ -192,6 +196,9 @@ class _Npz:
 
     def write(self, columns: dict[str, Any]) -> None:
         for name, values in columns.items():
+            if len(name.encode()) > MOST_OF_NAME:
+                what = f"column {quoted(name)} has a name of {len(name.encode())} bytes; an npz holds {MOST_OF_NAME}"
+                raise UserError("--output", what, "write .csv or .parquet")
             path = self.blocks.setdefault(name, self.folder / f"{len(self.blocks)}.npy")
             with path.open("ab") as file:
                 np.save(file, _array(name, values, self.lists), allow_pickle=False)

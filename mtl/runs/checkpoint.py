@@ -13,8 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,7 +45,7 @@ def commit(
     Args:
         folder: the run's `checkpoints`; it is made if it does not exist.
         step: the number of optimizer steps done.
-        files: name -> content, which is read twice, to write it and to hash it.
+        files: name -> content, which is hashed as it is written; no other thread is needed, which may not start.
         run_id: the run of the checkpoint.
         parent: the step that this process resumed from, or None.
 
@@ -63,19 +62,15 @@ def commit(
     try:
         stages.reached("save")
         make_folder(folder)
-        with ThreadPoolExecutor(1) as pool:  # sha256 lets other threads run, so it overlaps with writing
-            digests = {name: pool.submit(_entry, content) for name, content in files.items()}
-            if is_folder(path):
-                health = _health(path)
-                if health is not None and health["files"] == _results(digests):
-                    return path
-                prefix = ".del" if health is None else ".old"
-                aside = folder / f"{prefix}-{step:08d}-{secrets.token_hex(4)}"
-            temporary.mkdir()
-            for name, content in files.items():
-                write_new(temporary / name, content)
-            manifest = _manifest(step, run_id, parent, _results(digests))
-        write_new(temporary / MANIFEST, canonical_json(manifest))
+        if is_folder(path):
+            health = _health(path)
+            if health is not None and health["files"] == {name: _entry(own) for name, own in files.items()}:
+                return path
+            prefix = ".del" if health is None else ".old"
+            aside = folder / f"{prefix}-{step:08d}-{secrets.token_hex(4)}"
+        temporary.mkdir()
+        entries = {name: _write(temporary / name, content) for name, content in files.items()}
+        write_new(temporary / MANIFEST, canonical_json(_manifest(step, run_id, parent, entries)))
         sync_folder(temporary)
         if aside is not None:
             os.rename(path, aside)
@@ -97,17 +92,35 @@ def commit(
     return path
 
 
+class _Hashed:
+    """The pieces of a content; the entry of the file in the manifest is known once they were read."""
+
+    def __init__(self, content: Content) -> None:
+        self.content, self.size, self.digest = content, 0, hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        for piece in pieces(self.content):
+            self.size += len(piece)
+            self.digest.update(piece)
+            yield piece
+
+    def entry(self) -> dict[str, Any]:
+        return {"bytes": self.size, "sha256": self.digest.hexdigest()}
+
+
 def _entry(content: Content) -> dict[str, Any]:
     """The entry of a file in the manifest."""
-    size, digest = 0, hashlib.sha256()
-    for piece in pieces(content):
-        size += len(piece)
-        digest.update(piece)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    hashed = _Hashed(content)
+    for _ in hashed:
+        pass
+    return hashed.entry()
 
 
-def _results(digests: Mapping[str, Future[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    return {name: digest.result() for name, digest in digests.items()}
+def _write(path: Path, content: Content) -> dict[str, Any]:
+    """Write a new file, sync it, and return its entry in the manifest."""
+    hashed = _Hashed(content)
+    write_new(path, hashed)
+    return hashed.entry()
 
 
 def _manifest(step: int, run_id: str, parent: int | None, files: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -22,11 +22,12 @@ import pytest
 from mtl.errors import EnvironmentFault, Terminated, UserError
 from mtl.inference import feeding
 from mtl.inference.predict import TrainedModel, load
-from mtl.inference.writing import WRITERS, require_free, write_predictions
+from mtl.inference.writing import WRITERS, ListTexts, require_free, write_predictions
 from mtl.signals import end_at_once
 from tests.inference.shop import COLUMNS, as_texts, shop_rows, write_csv, write_parquet
 
 ROOT = Path(__file__).parents[2]
+NO_LISTS = ListTexts({}, frozenset())
 ROWS = shop_rows(50, seed=9)
 NAMES = [name for names in COLUMNS.values() for name in names]
 
@@ -407,3 +408,22 @@ def test_an_output_takes_the_place_of_nothing(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             require_free(path, run, force)
         assert str(error.value).endswith(said)
+
+
+def test_a_name_that_an_archive_cannot_hold(tmp_path: Path) -> None:
+    """A class of a task may have such a name, and its probability is a column."""
+    longest = "p" * (2**16 - 1 - len(".npy"))
+    for name, fits in ((longest, True), (longest + "p", False)):
+        writer = WRITERS[".npz"](tmp_path / "out.npz", NO_LISTS)
+        try:
+            if fits:
+                writer.write({name: np.ones(2)})
+                writer.finish()
+                assert np.load(tmp_path / "out.npz")[name].tolist() == [1.0, 1.0]
+            else:
+                with pytest.raises(
+                    UserError, match=r"65532 bytes; an npz holds 65531; write \.csv or \.parquet"
+                ):
+                    writer.write({name: np.ones(2)})
+        finally:
+            writer.close()

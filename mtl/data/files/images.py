@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from mtl.data.memory import require_memory
 from mtl.errors import UserError, quoted
 
 MAX_PIXELS = 50_000_000
+MAX_CHUNKS = 100_000
+PIXELS_AT_ONCE = 1 << 20
 CHUNK = 256
 """Images that are decoded in one task of a thread."""
 Mode = Literal["grey", "rgb"]
@@ -140,6 +142,7 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
     too_large = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         with found.open("rb") as file:
+            _require_few_chunks(file, place, shown)
             with Image.open(file, formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UserError(
@@ -148,7 +151,9 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
                 if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
                     raise UserError(place, f"{shown} is animated", "give one frame")
                 if image.format != "PNG":
-                    return _converted(image, size, mode)
+                    pixels = _converted(image, size, mode)
+                    _require_end(file)
+                    return pixels
                 image.verify()  # checks every part's checksum and the end; the file must be opened again afterwards
             file.seek(0)
             with Image.open(file, formats=("PNG",)) as image:
@@ -179,14 +184,52 @@ def _begins_like_one(path: Path) -> bool:
         return file.read(8).startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
 
 
+def _narrowed(wide: npt.NDArray[Any]) -> Images:
+    """16-bit grey as 8-bit grey; rows are taken in blocks, since a large image would take a gigabyte as float64."""
+    narrow = np.empty(wide.shape, np.uint8)
+    block = max(1, PIXELS_AT_ONCE // max(1, wide.shape[1]))
+    for start in range(0, len(wide), block):
+        part = wide[start : start + block].astype(np.float64)
+        narrow[start : start + block] = np.round(np.clip(part / 257, 0, 255))
+    return narrow
+
+
+def _require_few_chunks(file: BinaryIO, place: str, shown: str) -> None:
+    """Refuse a PNG with so many chunks that Pillow would take minutes for them; a large image has some ten thousand.
+
+    Raises:
+        UserError: it has more than `MAX_CHUNKS`.
+    """
+    at, n, is_png = 8, 0, file.read(8) == b"\x89PNG\r\n\x1a\n"
+    size = file.seek(0, os.SEEK_END)
+    while is_png and at < size and size > 12 * MAX_CHUNKS:  # a chunk takes at least 12 bytes
+        file.seek(at)
+        at += 12 + int.from_bytes(file.read(4), "big")
+        n += 1
+        if n > MAX_CHUNKS:
+            raise UserError(place, f"{shown} has more than {MAX_CHUNKS} chunks", "save the image anew")
+    file.seek(0)
+
+
+def _require_end(file: BinaryIO) -> None:
+    """Refuse a JPEG whose last picture does not end; the decoder makes up what is missing and says nothing.
+
+    Raises:
+        EOFError: there is no end of image (EOI) behind the last start of a scan (SOS).
+    """
+    file.seek(0)
+    data = file.read()
+    if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
+        raise EOFError("no end of image")
+
+
 def _converted(image: Any, size: tuple[int, int] | None, mode: Mode) -> Images:
     from PIL import Image, ImageOps
 
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        wide = np.asarray(image).astype(np.float64)
-        image = Image.fromarray(np.round(np.clip(wide / 257, 0, 255)).astype(np.uint8))
+        image = Image.fromarray(_narrowed(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

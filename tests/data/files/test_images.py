@@ -412,3 +412,37 @@ def test_no_memory_for_pixels_is_no_damage(world: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(images, "_converted", full)
     with pytest.raises(MemoryError):
         read(world, "ok.png")
+
+
+# --- what a decoder does not say ---
+
+
+def test_a_jpeg_whose_second_half_is_missing(tmp_path: Path) -> None:
+    """Pillow gives grey for what zeros do not tell; an end that is appended behind them is believed."""
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg", quality=95)
+    data = (tmp_path / "whole.jpg").read_bytes()
+    assert read(tmp_path, "whole.jpg").shape == (1, 3, 64, 64)
+    (tmp_path / "zeros.jpg").write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    assert fault(tmp_path, "zeros.jpg").endswith("zeros.jpg: image is truncated")
+    (tmp_path / "more.jpg").write_bytes(data + bytes(100))  # as some cameras write it
+    assert read(tmp_path, "more.jpg").shape == (1, 3, 64, 64)
+
+
+def test_a_png_of_very_many_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = b"\0" + bytes(4)
+    for n, fits in ((20, True), (200, False)):
+        monkeypatch.setattr(images, "MAX_CHUNKS", 100)
+        (tmp_path / "a.png").write_bytes(png(4, 1, pixels, extra=chunk(b"teSt", b"") * n))
+        if fits:
+            assert read(tmp_path, "a.png", mode="grey").shape == (1, 1, 1, 4)
+        else:
+            assert fault(tmp_path, "a.png").endswith("a.png has more than 100 chunks; save the image anew")
+
+
+def test_wide_grey_is_narrowed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = np.random.default_rng(2).integers(0, 65536, (37, 11), dtype=np.uint16)
+    expected = np.round(wide / 257).astype(np.uint8)
+    for at_once in (1, 11, 100, 1 << 20):
+        monkeypatch.setattr(images, "PIXELS_AT_ONCE", at_once)
+        np.testing.assert_array_equal(images._narrowed(wide), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -63,7 +64,8 @@ def refuse_twice(names: Sequence[str], file: str) -> None:
         UserError: one does.
     """
     if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        counts = Counter(names)
+        twice = next(name for name in names if counts[name] > 1)
         raise UserError(file, f"column {quoted(twice)} appears twice", "rename one of them")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -197,6 +198,14 @@ def test_refuse_twice(names: Sequence[str]) -> None:
     with pytest.raises(UserError, match=rf"^f\.csv: column '{first}' appears twice; rename one of them$"):
         refuse_twice(names, "f.csv")
     refuse_twice(["a", "A", "b"], "f.csv")
+
+
+def test_a_name_that_appears_twice_among_very_many() -> None:
+    names = [f"c{i}" for i in range(100_000)] + ["c99999"]
+    began = time.process_time()
+    with pytest.raises(UserError, match="column 'c99999' appears twice"):
+        refuse_twice(names, "f.csv")
+    assert time.process_time() - began < 1
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
