@@ -1,6 +1,7 @@
-"""A step and a run beside busy processes, each of which trains the same network in plain PyTorch with two threads.
+"""A step and a run beside busy processes, each of which trains the same network in plain PyTorch on one thread.
 
-With n such processes beside it, mtl has 1 / (n + 1) of the machine if the machine is shared evenly.
+If n such threads share the cores evenly with those of mtl, mtl takes (threads + n) / cores times as long, or as long as
+on a quiet machine if there are enough cores for all.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from bench.speed.cases import CASES, steps_of
-from bench.speed.measure import cell, child, environment_of, spread, timed
+from bench.speed.measure import cell, child, environment_of, machine, spread, timed
 from bench.speed.measure import table as markdown
 from mtl.experiment.run import prepare
 from mtl.training import devices
@@ -23,7 +26,7 @@ ROUNDS = 10
 TITLE = "Beside busy processes"
 LEVELS = (0, 1, 2, 4)
 CASE, RUN = "fashion_stitch", "synthetic_stitch"
-RUNS_PER_STEP = 0.1
+RUNS_PER_STEP, RUN_THREADS = 0.1, 1
 BUSY = ["-m", "bench.speed.children", "busy"]
 """What follows `python` in a busy process, before the name of the case."""
 
@@ -65,7 +68,16 @@ def section(
             with busy_processes(n, case):
                 steps[n] += timed(loop, rounds, warmup=2)["mtl"]
                 runs[n] += [run_seconds(recipe) for _ in range(max(1, round(RUNS_PER_STEP * rounds)))]
-    return {str(n): {"step": spread(steps[n]), "run": spread(runs[n])} for n in levels}
+        threads = {"step": torch.get_num_threads(), "run": RUN_THREADS}
+    cores = machine()["cores"]
+    return {
+        str(n): {
+            "step": spread(steps[n]),
+            "run": spread(runs[n]),
+            "even": {what: max(1.0, (own_threads + n) / cores) for what, own_threads in threads.items()},
+        }
+        for n in levels
+    }
 
 
 def run_seconds(recipe: str) -> float:
@@ -76,10 +88,12 @@ def run_seconds(recipe: str) -> float:
 
 def table(found: Mapping[str, Any]) -> str:
     """The table of this section."""
-    head = ["busy processes", f"step of {CASE} ms", "to quiet", f"run of {RUN} s", "to quiet", "even share"]
+    shares = ("to quiet", "even share")
+    head = ["busy processes", f"step of {CASE} ms", *shares, f"run of {RUN} s", *shares]
     quiet, rows = found["0"], []
     for n, own in found.items():
         ratios = [f"{own[what]['median'] / quiet[what]['median']:.2f}" for what in ("step", "run")]
         step, run = cell(own["step"], 1), cell(own["run"])
-        rows.append([n, step, ratios[0], run, ratios[1], str(int(n) + 1)])
+        even = [f"{own['even'][what]:.1f}" for what in ("step", "run")]
+        rows.append([n, step, ratios[0], even[0], run, ratios[1], even[1]])
     return markdown(head, rows)
