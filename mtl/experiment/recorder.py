@@ -110,6 +110,7 @@ class Recorder:
         Raises:
             EnvironmentFault: the disk refused.
         """
+        self.folder.require_held()
         self._check_space()
         progress, checkpoints = self.trainer.progress, self.folder.checkpoints
         if not checkpoints.exists() and self._last_size:

@@ -108,6 +108,22 @@ def read_plain(path: Path) -> bytes:
     raise OSError(errno.EFBIG, f"is larger than {most // 10**6} MB")
 
 
+def unshare(path: Path) -> None:
+    """Give a file that has other names, by hard links, bytes of its own; a file that does not exist is left out.
+
+    Raises:
+        EnvironmentFault: the disk refused, or the file is larger than any that a run writes.
+    """
+    try:
+        if path.lstat().st_nlink > 1:
+            write_whole(path, read_plain(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        what = f"cannot be copied: {(error.strerror or str(error)).lower()}"
+        raise EnvironmentFault(str(path), what) from error
+
+
 def require_own(path: Path, is_right: Callable[[int], bool] = S_ISREG) -> None:
     """Require that a path is a regular file (with `S_ISDIR` a folder) or does not exist.
 

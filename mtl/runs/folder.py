@@ -124,6 +124,15 @@ class RunFolder:
         """
         self._require_own()
         self._lock.take()
+        self.logs.unshare()
+
+    def require_held(self) -> None:
+        """Require that this process still holds the folder that it took; without a lock, nothing is required.
+
+        Raises:
+            EnvironmentFault: the folder was moved, or its lock was removed.
+        """
+        self._lock.require_held()
 
     def _require_own(self) -> None:
         """Require that the run writes its files into this folder.

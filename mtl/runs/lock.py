@@ -70,6 +70,23 @@ class RunLock:
             self._file.close()
             self._file = None
 
+    def require_held(self) -> None:
+        """Require that the lock which this process took is still that of the run folder.
+
+        Raises:
+            EnvironmentFault: the folder was moved, or the lock was removed, so that another process may have taken it.
+        """
+        if self._file is None:
+            return
+        own = os.fstat(self._file.fileno())
+        try:
+            there = self.path.lstat()
+        except OSError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
+            what = f"was moved, or its {LOCK} was removed, while it trained"
+            raise EnvironmentFault(str(self.run), what, "its checkpoints stand: resume it where it is now")
+
     def require_free(self) -> None:
         """Require that no other process has the lock; this makes no file.
 

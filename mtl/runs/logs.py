@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mtl import stages
 from mtl.errors import EnvironmentFault, UserError
-from mtl.runs.disk import open_own, read_plain, require_own, write_whole
+from mtl.runs.disk import open_own, read_plain, require_own, unshare, write_whole
 from mtl.runs.json_text import strict_json
 from mtl.runs.record import (
     PUT_BACK,
@@ -141,6 +141,11 @@ class RunLogs:
         """
         for name in (*LOGS, TIMINGS):
             require_own(self.folder / name)
+
+    def unshare(self) -> None:
+        """Give each log a file of its own, so that a copy made of hard links leaves the original alone."""
+        for name in (*LOGS, TIMINGS):
+            unshare(self.folder / name)
 
     def require_whole(self, offsets: Mapping[str, int]) -> None:
         """Require that each log still has the lines that it had at a checkpoint.
