@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
 from typing import IO
 
-from mtl.errors import printable
+from mtl.errors import EnvironmentFault, printable
 
 SMALLEST, LARGEST = 1e-4, 1e9
 """Numbers below and from here on are written with a power of ten."""
@@ -155,7 +155,7 @@ def giving_up(stream: IO[str]) -> Iterator[None]:
             name = {id(sys.stdout): "stdout", id(sys.stderr): "stderr"}.get(id(stream), "output")
             _unread[-1].append(f"{name}: {(error.strerror or str(error)).lower()}")
         elif stream is not sys.stderr:  # there is nobody to whom it could be said
-            raise
+            raise EnvironmentFault("stdout", (error.strerror or str(error)).lower()) from error
 
 
 def mute(stream: IO[str]) -> None:

@@ -247,8 +247,11 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
     except NotFinite as fault:
         recorder.diverged(fault)
         raise
-    except KeyboardInterrupt:
-        recorder.broken_off()
+    except KeyboardInterrupt as interrupt:
+        if fault_of_plugin(interrupt) is None:
+            recorder.broken_off()
+        else:
+            recorder.failed()
         raise
     except BaseException as error:
         recorder.failed()

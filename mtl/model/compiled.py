@@ -22,9 +22,14 @@ class Compiled:
     Args:
         model: the network.
         batch_size: rows.
+
+    Raises:
+        EnvironmentFault: torch finds no C++ compiler.
     """
 
     def __init__(self, model: StitchedMultiTower, batch_size: int) -> None:
+        if all(parameter.device.type == "cpu" for parameter in model.parameters()):
+            _require_compiler()
         self.model, self.batch_size, self._settled = model, batch_size, False
         # dropout draws as it does without the compiler
         self._compiled = torch.compile(model, dynamic=False, options={"fallback_random": True})
@@ -42,7 +47,26 @@ class Compiled:
         try:
             return self._compiled(x, present)  # type: ignore[no-any-return]
         except torch._dynamo.exc.TorchDynamoException as error:
-            what = f"torch cannot compile the network: {str(error).strip().splitlines()[0]}"
-            raise EnvironmentFault(
-                "", what, "install a C++ compiler, or set train.compile to false"
-            ) from error
+            raise _fault(error) from error
+
+
+def _require_compiler() -> None:
+    """Refuse a machine without the C++ compiler that torch would call, before a run begins.
+
+    Raises:
+        EnvironmentFault: torch finds none.
+    """
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+    except ImportError:  # another torch has it elsewhere, and the first compiled step tells
+        return
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        raise _fault(error) from error
+
+
+def _fault(error: Exception) -> EnvironmentFault:
+    reason = " ".join(str(error).split())[:200]
+    todo = "install a C++ compiler, such as g++, or train without train.compile"
+    return EnvironmentFault("", f"torch cannot compile the network: {reason}", todo)

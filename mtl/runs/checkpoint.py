@@ -13,10 +13,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def commit(
             prefix = ".del" if health is None else ".old"
             aside = folder / f"{prefix}-{step:08d}-{secrets.token_hex(4)}"
         temporary.mkdir()
-        entries = {name: _write(temporary / name, content) for name, content in files.items()}
+        entries = {name: _entry(own, partial(write_new, temporary / name)) for name, own in files.items()}
         write_new(temporary / MANIFEST, canonical_json(_manifest(step, run_id, parent, entries)))
         sync_folder(temporary)
         if aside is not None:
@@ -92,35 +93,19 @@ def commit(
     return path
 
 
-class _Hashed:
-    """The pieces of a content; the entry of the file in the manifest is known once they were read."""
+def _entry(content: Content, use: Callable[[Iterator[bytes | memoryview]], object] = list) -> dict[str, Any]:
+    """The entry of a file in the manifest, which is hashed while `use` takes its pieces."""
+    size, digest = 0, hashlib.sha256()
 
-    def __init__(self, content: Content) -> None:
-        self.content, self.size, self.digest = content, 0, hashlib.sha256()
-
-    def __iter__(self) -> Iterator[bytes | memoryview]:
-        for piece in pieces(self.content):
-            self.size += len(piece)
-            self.digest.update(piece)
+    def passed() -> Iterator[bytes | memoryview]:
+        nonlocal size
+        for piece in pieces(content):
+            size += len(piece)
+            digest.update(piece)
             yield piece
 
-    def entry(self) -> dict[str, Any]:
-        return {"bytes": self.size, "sha256": self.digest.hexdigest()}
-
-
-def _entry(content: Content) -> dict[str, Any]:
-    """The entry of a file in the manifest."""
-    hashed = _Hashed(content)
-    for _ in hashed:
-        pass
-    return hashed.entry()
-
-
-def _write(path: Path, content: Content) -> dict[str, Any]:
-    """Write a new file, sync it, and return its entry in the manifest."""
-    hashed = _Hashed(content)
-    write_new(path, hashed)
-    return hashed.entry()
+    use(passed())
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _manifest(step: int, run_id: str, parent: int | None, files: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -57,7 +57,10 @@ class Trainer:
     def __post_init__(self) -> None:
         train = self.recipe.train
         model = self.built.model
-        self.network: Callable[..., Logits] = Compiled(model, train.batch_size) if train.compile else model
+        with self.recipe.at("train", "compile"):
+            self.network: Callable[..., Logits] = (
+                Compiled(model, train.batch_size) if train.compile else model
+            )
         self.modules = model.modules_of_tasks()
         with self.recipe.at():
             self.sampler = _sampler_of(self.recipe, self.modules, self.dataset)

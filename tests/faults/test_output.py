@@ -132,7 +132,7 @@ def test_a_terminal_without_a_letter_gets_its_escape(encoding: str, tmp_path: Pa
 
 def test_a_command_whose_result_is_its_output_fails_without_it(straight: Path) -> None:
     done = mtl("show", straight / "r.yaml", output=full_stdout)
-    assert (done.returncode, done.stderr.decode()) == (ENVIRONMENT, f"error: mtl: {NO_SPACE}\n")
+    assert (done.returncode, done.stderr.decode()) == (ENVIRONMENT, f"error: stdout: {NO_SPACE}\n")
     assert mtl("show", straight / "r.yaml", output=no_reader).returncode == OK
 
 

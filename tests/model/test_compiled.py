@@ -83,4 +83,16 @@ def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(EnvironmentFault) as fault:
         network(torch.ones(3, 1))
     assert "torch cannot compile the network: no C++ compiler" in str(fault.value)
-    assert "install a C++ compiler, or set train.compile to false" in str(fault.value)
+    assert "install a C++ compiler, such as g++, or train without train.compile" in str(fault.value)
+
+
+def test_a_run_without_a_compiler_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.cpp_builder as builder
+
+    def none() -> str:
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(builder, "get_cpp_compiler", none)
+    with pytest.raises(EnvironmentFault, match="cannot compile the network: No working C"):
+        mtl.run(asked(train__compile=True), out=tmp_path / "run", report=False)
+    assert not (tmp_path / "run").exists()

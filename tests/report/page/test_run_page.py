@@ -19,6 +19,7 @@ from mtl.report.page.facts import read_facts
 from mtl.report.page.results import results_of, verdict
 from mtl.report.page.sharing import sharing_of
 from mtl.report.page.write import write_report
+from mtl.runs.disk import MOST_BYTES
 from mtl.runs.folder import RunFolder
 from mtl.training.events import Warned
 from tests.support.listening import Watching
@@ -371,8 +372,8 @@ def test_a_damaged_file_is_refused_by_name(name: str, text: str, line: str, run:
 
 
 def test_a_large_file_is_refused(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.runs.results.reading.MOST_BYTES", 10)
-    with pytest.raises(UserError, match=r"test_details\.json: is larger than 0 MB; put back"):
+    monkeypatch.setitem(MOST_BYTES, ".json", 10)
+    with pytest.raises(UserError, match=r"run\.json: cannot be read: is larger than 0 mb"):
         write_report(run.path)
 
 
