@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -93,7 +94,11 @@ def commit(
     return path
 
 
-def _entry(content: Content, use: Callable[[Iterator[bytes | memoryview]], object] = list) -> dict[str, Any]:
+_drop: Callable[[Iterator[bytes | memoryview]], object] = partial(deque, maxlen=0)
+"""Reads pieces and keeps none."""
+
+
+def _entry(content: Content, use: Callable[[Iterator[bytes | memoryview]], object] = _drop) -> dict[str, Any]:
     """The entry of a file in the manifest, which is hashed while `use` takes its pieces."""
     size, digest = 0, hashlib.sha256()
 
