@@ -112,7 +112,7 @@ def test_stderr_is_closed_too() -> None:
 
 def test_stdout_is_full() -> None:
     done = shell("MTL schema > /dev/full")
-    assert (done.returncode, done.stderr) == (ENVIRONMENT, "error: mtl: no space left on device\n")
+    assert (done.returncode, done.stderr) == (ENVIRONMENT, "error: stdout: no space left on device\n")
 
 
 def test_a_small_and_simple_terminal(folder: Path, capsys: Capture) -> None:  # C8
