@@ -59,9 +59,8 @@ def load_trained(path: str | os.PathLike[str], device: str = "auto") -> Trained:
     header, learned = from_record(folder.record.model.model_dump())
     _require_tasks(folder, recipe, learned)
     files, notice = selected_files(folder)
-    with torch.device(
-        "meta"
-    ):  # whatever sizes the record names, they cost nothing before the weights have them too
+    # whatever sizes the record names, they cost nothing before the weights have them too
+    with torch.device("meta"):
         state.require_same_weights(build(recipe, header, learned).model, files)
     built = build(recipe, header, learned)
     state.load_weights(built.model, files)
