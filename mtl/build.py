@@ -39,11 +39,13 @@ class Built:
         groups: its task groups.
         columns: the columns of the table that it reads, with the values of categories, and the positions of numbers
             with an indicator; None for other inputs.
+        kept_per_row: bytes that a forward pass keeps of each row for the backward pass; 0 if the network was not tried.
     """
 
     model: StitchedMultiTower
     groups: tuple[TaskGroup, ...]
     columns: tuple[Layout, tuple[int, ...]] | None = None
+    kept_per_row: int = 0
 
     def to(self, device: torch.device) -> Built:
         """The same model on another device; the model itself is moved, not copied."""

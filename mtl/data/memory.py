@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from pathlib import Path
 
 from mtl.console import file_size
 from mtl.errors import EnvironmentFault
 
 MEMINFO = Path("/proc/meminfo")
+STATM = Path("/proc/self/statm")
 CGROUP = Path("/sys/fs/cgroup")
 """The folder in which a container sees its own limits."""
 VERSIONS = (
@@ -20,8 +23,8 @@ UNKNOWN = 1 << 62
 
 
 def available_memory() -> int:
-    """Free bytes according to the system: those of the machine, or those of the container if they are fewer."""
-    return min(_of_machine(), *(_of_container(*names) for names in VERSIONS))
+    """Free bytes according to the system: those of the machine, of the container, or of the process's own limit."""
+    return min(_of_machine(), _of_process(), *(_of_container(*names) for names in VERSIONS))
 
 
 def require_memory(needed: int, place: str, what: str, todo: str, free: int | None = None) -> None:
@@ -43,12 +46,16 @@ def require_memory(needed: int, place: str, what: str, todo: str, free: int | No
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error reports a lack of memory; torch's CPU allocator raises a plain RuntimeError for that."""
-    texts = ("can't allocate memory", "not enough memory", "can't start new thread")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and (type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in texts))
-    )
+    """Whether an error reports a lack of memory.
+
+    torch's CPU allocator raises a plain RuntimeError for that, and the loader of libraries an ImportError.
+    """
+    texts = ("can't allocate memory", "cannot allocate memory", "failed to map segment", "not enough memory",
+             "can't start new thread")  # fmt: skip
+    if isinstance(error, RuntimeError | ImportError):
+        said = str(error).lower()
+        return type(error).__name__ == "OutOfMemoryError" or any(text in said for text in texts)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def _of_machine() -> int:
@@ -60,6 +67,17 @@ def _of_machine() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return UNKNOWN
+
+
+def _of_process() -> int:
+    """Free bytes below the limit of addresses (`ulimit -v`), less those that are taken."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return UNKNOWN
+    try:
+        return max(0, limit - int(STATM.read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, ValueError):
+        return limit
 
 
 def _of_container(most: str, used: str, detail: str, droppable: str) -> int:

@@ -23,7 +23,8 @@ from mtl.errors import EnvironmentFault, NotFinite, UserError, quoted
 from mtl.experiment.facts import first_record
 from mtl.experiment.finish import finish, selected_of
 from mtl.experiment.recorder import Recorder
-from mtl.experiment.rehearsal import rehearse
+from mtl.experiment.rehearsal.first_rows import rehearse
+from mtl.experiment.rehearsal.short_run import has_own_parts, require_resumable
 from mtl.experiment.trial import build_and_try, require_room
 from mtl.experiment.warm_start import take_weights
 from mtl.inference.decoding import check_columns
@@ -162,11 +163,20 @@ def prepare(recipe: Recipe, threads: int | None = None) -> tuple[Trainer, torch.
         require_room(recipe, tried, device)
         torch.set_num_threads(threads or threads_of(recipe.train, tried.model))
         dataset = load_dataset(recipe, header)
-    built = build(recipe, dataset.header, dataset.learned).to(device)
-    built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
-    trainer = Trainer.create(recipe, built, dataset.to(device))
+    dataset = dataset.to(device)
+
+    def new_trainer() -> Trainer:
+        built = build(recipe, dataset.header, dataset.learned).to(device)
+        built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
+        return Trainer.create(recipe, built, dataset)
+
+    trainer = new_trainer()
     rehearse(trainer)
-    check_columns(recipe, built)
+    check_columns(recipe, trainer.built)
+    if has_own_parts(recipe):
+        del trainer  # one at a time is in memory
+        require_resumable(new_trainer)
+        trainer = new_trainer()
     return trainer, device
 
 

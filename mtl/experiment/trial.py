@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mtl.build import Built, build, is_provisional
+from mtl.console import counted
 from mtl.contracts import check_activation, check_sharing
 from mtl.data.memory import require_memory
 from mtl.data.types import Header
@@ -48,7 +49,7 @@ def build_and_try(recipe: Recipe) -> tuple[Built, Header]:
         with torch.device("cpu"):
             tried = build(recipe, header)
     _try(recipe, tried, header)
-    return built, header
+    return replace(built, kept_per_row=_kept_per_row(tried, header)), header
 
 
 def preview(recipe: Recipe) -> tuple[Built, Header, tuple[str, ...]]:
@@ -79,18 +80,45 @@ def with_rows(recipe: Recipe, header: Header) -> tuple[Built, Dataset]:
 
 
 def require_room(recipe: Recipe, built: Built, device: torch.device) -> None:
-    """Refuse a network that cannot be trained in the free memory of a device; activations are not counted.
+    """Refuse a network, or a batch, that cannot be trained in the free memory of a device.
 
     Raises:
-        EnvironmentFault: weights, gradients and the state of the optimizer need more bytes than are free.
+        EnvironmentFault: weights, gradients and the state of the optimizer need more bytes than are free, or do so
+            together with the activations of a batch that the backward pass needs.
     """
     weights = sum(parameter.nbytes for parameter in built.model.parameters())
     n_copies = 2 + _state_size(recipe.optimizer)
     what = f"the weights, their gradients and the state of {recipe.optimizer.kind}"
+    free, n_rows = devices.free_memory(device), recipe.train.batch_size
     with recipe.at("model", "backbone"):
-        require_memory(weights * n_copies, "", what, "make the layers smaller", devices.free_memory(device))
+        require_memory(weights * n_copies, "", what, "make the layers smaller", free)
         if device.type != "cpu":  # the weights are drawn on the CPU
             require_memory(weights, "", "the weights", "make the layers smaller")
+    with recipe.at("train", "batch_size"):
+        kept = n_rows * built.kept_per_row // (2 if recipe.train.precision == "bfloat16" else 1)
+        activations = f"{what}, and the activations of {counted(n_rows, 'row')}"
+        require_memory(
+            weights * n_copies + kept, "", activations, "lower it and raise train.accumulate", free
+        )
+
+
+def _kept_per_row(tried: Built, header: Header) -> int:
+    """Bytes that a forward pass keeps of each row: what four rows take more than two."""
+    sizes = []
+    for n_rows in (4, 2):
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()  # an address, which `meta` does not have
+            return tensor
+
+        x = torch.zeros(n_rows, *header.input_shape, device=next(tried.model.parameters()).device)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits = tried.model(x)
+        sizes.append(sum(kept.values()))
+        del logits
+    return max(0, sizes[0] - sizes[1]) // 2
 
 
 def _state_size(optimizer: OptimizerSpec) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,8 +44,8 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
         "",
         table(
             ["part", "parameters", "MFLOPs forward"],
-            [[name, f"{size:,}", number(flops[name] / 1e6)] for name, size in sizes.items()]
-            + [["all", f"{parameter_count(model):,}", number(sum(flops[name] for name in sizes) / 1e6)]],
+            [[name, f"{size:,}", _millions(flops[name])] for name, size in sizes.items()]
+            + [["all", f"{parameter_count(model):,}", _millions(sum(flops[name] for name in sizes))]],
         ),
         "",
         *_sharing(recipe, built),
@@ -78,14 +82,26 @@ def _sizes(built: Built) -> dict[str, int]:
     return {"embeddings": embeddings, **sizes} if embeddings else sizes
 
 
-def count_flops(built: Built, header: Header) -> dict[str, int]:
-    """FLOPs of one row's forward pass, by part as in `_sizes`, and by stage (`towers.conv1`)."""
+def _millions(flops: float) -> str:
+    return "unknown" if math.isnan(flops) else number(flops / 1e6)
+
+
+def count_flops(built: Built, header: Header) -> Mapping[str, float]:
+    """FLOPs of one row's forward pass, by part as in `_sizes`, and by stage (`towers.conv1`).
+
+    All are NaN if a plug-in's part asks for the value of a number, which a network without memory does not have.
+    """
     counter = FlopCounterMode(display=False)
-    with counter, torch.device("meta"), torch.no_grad():
-        built.model(torch.empty(ROWS, *header.input_shape))
+    try:
+        with counter, torch.device("meta"), torch.no_grad():
+            built.model(torch.empty(ROWS, *header.input_shape))
+    except (RuntimeError, NotImplementedError) as error:
+        if "meta" not in str(error):
+            raise
+        return defaultdict(lambda: math.nan)
     counts = {name: sum(ops.values()) // ROWS for name, ops in counter.get_flop_counts().items()}
     root = type(built.model).__name__
-    flops = {"embeddings": counts.get(f"{root}.inputs", 0)}
+    flops: dict[str, float] = {"embeddings": counts.get(f"{root}.inputs", 0)}
     for place, towers in built.model.trunk.named_modules():
         if isinstance(towers, Towers):
             for stage in towers.stage_names:
@@ -99,7 +115,7 @@ def count_flops(built: Built, header: Header) -> dict[str, int]:
     return flops
 
 
-def _stage_table(built: Built, flops: dict[str, int]) -> str:
+def _stage_table(built: Built, flops: Mapping[str, float]) -> str:
     rows = []
     for place, towers in built.model.trunk.named_modules():
         if not isinstance(towers, Towers):
@@ -112,7 +128,7 @@ def _stage_table(built: Built, flops: dict[str, int]) -> str:
                     name if place == "towers" else f"{place}.{name}",
                     _shape(towers.shapes[name]),
                     f"{parameter_count(stage) // len(towers.names):,}",
-                    number(flops[f"{place}.{name}"] / len(towers.names) / 1e6),
+                    _millions(flops[f"{place}.{name}"] / len(towers.names)),
                     f"{parameter_count(stitch):,}" if stitch is not None else "",
                 ]
             )

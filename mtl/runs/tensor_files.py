@@ -53,7 +53,7 @@ class TensorFile:
     def __iter__(self) -> Iterator[bytes | memoryview]:
         yield self._header()
         for tensor in self.tensors.values():
-            yield from _pieces(tensor.detach())
+            yield from bytes_of(tensor.detach())
 
     def _header(self) -> bytes:
         entries, start = {}, 0
@@ -67,7 +67,7 @@ class TensorFile:
         return len(text).to_bytes(8, "little") + text
 
 
-def _pieces(tensor: Tensor) -> Iterator[memoryview]:
+def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
     """The bytes of a tensor, row after row; a tensor in another layout or on a device is copied piece by piece."""
     if tensor.nbytes == 0:
         return

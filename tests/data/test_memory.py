@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mtl.data import memory
-from mtl.data.memory import available_memory, require_memory
+from mtl.data.memory import available_memory, is_out_of_memory, require_memory
 from mtl.errors import ENVIRONMENT, EnvironmentFault
 
 GB = 1 << 30
@@ -62,6 +62,36 @@ def test_of_a_container_that_has_less(machine: Path, version: int) -> None:
 def test_a_container_without_a_limit(machine: Path, version: int, limit: int | str) -> None:
     container(machine, version, limit, GB)
     assert available_memory() == 8 * GB
+
+
+def test_of_a_process_with_a_limit(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (machine / "statm").write_text(f"{GB // os.sysconf('SC_PAGE_SIZE')} 5 5 1 0 5 0\n")
+    monkeypatch.setattr(memory, "STATM", machine / "statm")
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda which: (3 * GB, memory.resource.RLIM_INFINITY))
+    assert available_memory() == 2 * GB
+    (machine / "statm").write_text("?")
+    assert available_memory() == 3 * GB
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:131] DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        RuntimeError("can't start new thread"),
+        ImportError("libfreetype.so: failed to map segment from shared object"),
+        ImportError("libgfortran.so: cannot allocate memory in static TLS block"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+    ids=str,
+)
+def test_a_lack_of_memory_has_many_names(error: Exception) -> None:
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(
+        type(error)(2, "another") if isinstance(error, OSError) else ValueError("memory")
+    )
 
 
 def test_where_linux_is_not(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_weights_gradients_and_the_optimizers_state_are_counted(
     optimizer: dict[str, Any], n_copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = recipe(optimizer=optimizer, model__backbone__stages=linear(1000, 2000))
-    built, _ = build_and_try(asked)
+    built = replace(build_and_try(asked)[0], kept_per_row=0)
     needed = 4 * n_copies * sum(parameter.numel() for parameter in built.model.parameters())
     monkeypatch.setattr("mtl.training.devices.available_memory", lambda: needed)
     require_room(asked, built, CPU)
@@ -132,6 +133,32 @@ def test_weights_gradients_and_the_optimizers_state_are_counted(
     assert str(caught.value).startswith(
         f"recipe: model.backbone: the weights, their gradients and the state of {optimizer['kind']} take "
     )
+
+
+@pytest.mark.parametrize("features", [100, 5000])  # the larger one is tried without memory
+def test_the_activations_of_a_batch_are_counted(features: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer keeps its input and its output for the backward pass, and batch norm its own input, for two towers."""
+    asked = recipe(model__backbone__stages=linear(features, features), train__batch_size=64)
+    built, _ = build_and_try(asked)
+    weights = 2 * sum(parameter.nbytes for parameter in built.model.parameters())
+    assert 4 * 2 * 2 * features <= built.kept_per_row <= 4 * 2 * 10 * features
+    needed = weights + 64 * built.kept_per_row
+    monkeypatch.setattr("mtl.training.devices.available_memory", lambda: needed)
+    require_room(asked, built, CPU)
+    monkeypatch.setattr("mtl.training.devices.available_memory", lambda: needed - 1)
+    with pytest.raises(EnvironmentFault) as caught:
+        require_room(asked, built, CPU)
+    what = "the weights, their gradients and the state of sgd, and the activations of 64 rows take "
+    assert str(caught.value).startswith(f"recipe: train.batch_size: {what}")
+
+
+def test_a_weight_that_is_computed_is_no_activation() -> None:
+    """`lora` computes a weight of each tower, which a larger batch does not make larger."""
+    asked = recipe(
+        model__backbone__stages=linear(300, 300),
+        model__sharing={"kind": "lora", "stages": ["fc2"], "rank": 2},
+    )
+    assert build_and_try(asked)[0].kept_per_row < 4 * 300 * 300
 
 
 def test_the_weights_of_a_gpu_are_drawn_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

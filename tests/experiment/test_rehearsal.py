@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import random
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl.errors import UserError
 from mtl.evaluation.evaluate import evaluation_mode
-from mtl.experiment import rehearsal
+from mtl.experiment.rehearsal import first_rows
 from mtl.experiment.run import prepare
 from mtl.model.tasks.module import TaskModule
 from mtl.model.weighting import WeightedSum
@@ -63,7 +59,7 @@ def test_it_changes_nothing(trainer: Trainer) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     generator, numpy_state = torch.get_rng_state(), np.random.get_state()[1]
-    rehearsal.rehearse(trainer)
+    first_rows.rehearse(trainer)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -84,7 +80,7 @@ def test_a_weighting_that_remembers_does_not_see_it(trainer: Trainer) -> None:
             return super().forward(losses_N, seen_N)
 
     trainer.weighting = Remembering()
-    rehearsal.rehearse(trainer)
+    first_rows.rehearse(trainer)
     assert trainer.weighting.get_buffer("calls") == 0
 
 
@@ -99,7 +95,7 @@ def test_every_kind_is_called_with_the_first_training_rows(
         return original(self, logits, target, weight)
 
     monkeypatch.setattr(TaskModule, "loss", loss)
-    rehearsal.rehearse(trainer)
+    first_rows.rehearse(trainer)
     kinds = {"YesNo": (8, 2), "Classes": (8, 1), "Quantity": (8, 1), "OrderedClasses": (8, 1)}
     assert seen == list(kinds.items())
 
@@ -108,106 +104,7 @@ def test_it_says_which_task_and_where(trainer: Trainer, monkeypatch: pytest.Monk
     spec = type(trainer.recipe.tasks["stars"])
     monkeypatch.setattr(spec, "decode", lambda self, *_: {"": [1]})
     with evaluation_mode(trainer.built.model), pytest.raises(UserError) as caught:
-        rehearsal.rehearse(trainer)
+        first_rows.rehearse(trainer)
     assert str(caught.value).endswith(
         f"mixed.yaml:12:10: tasks.stars: {spec.__name__}.decode gives column '' not one value for each of 8 rows"
     )
-
-
-class Keeper:
-    """Something that holds what a weighting remembers."""
-
-    def __init__(self) -> None:
-        self.seen: deque[float] = deque(maxlen=2)
-
-
-def counts(module: Any, losses_N: torch.Tensor) -> None:
-    module.n += 1
-
-
-def keeps_losses(module: Any, losses_N: torch.Tensor) -> None:
-    module.last = losses_N.detach()
-
-
-def appends(module: Any, losses_N: torch.Tensor) -> None:
-    module.history["losses"].append(losses_N[0].item())
-
-
-def tells_a_keeper(module: Any, losses_N: torch.Tensor) -> None:
-    module.keeper.seen.append(losses_N[0].item())
-
-
-def draws_torch(module: Any, losses_N: torch.Tensor) -> None:
-    torch.rand(1, generator=module.torch_generator)
-
-
-def draws_numpy(module: Any, losses_N: torch.Tensor) -> None:
-    module.numpy_generator.random()
-
-
-def draws_python(module: Any, losses_N: torch.Tensor) -> None:
-    module.python_generator.random()
-
-
-def inside(module: Any, losses_N: torch.Tensor) -> None:
-    module.part.n = 5
-
-
-FORGETFUL = {
-    counts: "n",
-    keeps_losses: "last",
-    appends: "history",
-    tells_a_keeper: "keeper",
-    draws_torch: "torch_generator",
-    draws_numpy: "numpy_generator",
-    draws_python: "python_generator",
-    inside: "part.n",
-}
-
-
-def buffers(module: Any, losses_N: torch.Tensor) -> None:
-    module.count += 1
-    module.scratch = losses_N.detach()
-
-
-def nothing(module: Any, losses_N: torch.Tensor) -> None:
-    pass
-
-
-class Stepping(WeightedSum):
-    """A sum that does `step` at each call."""
-
-    def __init__(self, step: Callable[[Any, torch.Tensor], None]) -> None:
-        super().__init__((1.0,) * 5)
-        self.step = step
-        self.n, self.last = 0, torch.full((2,), torch.nan)
-        self.history: dict[str, list[float]] = {"losses": []}
-        self.keeper, self.part = Keeper(), nn.Identity()
-        self.torch_generator, self.numpy_generator = torch.Generator(), np.random.default_rng(0)
-        self.python_generator = random.Random(0)
-        self.register_buffer("count", torch.zeros(()))
-        self.register_buffer("scratch", torch.zeros(5), persistent=False)
-
-    def forward(self, losses_N: torch.Tensor, seen_N: torch.Tensor) -> torch.Tensor:
-        self.step(self, losses_N)
-        return super().forward(losses_N, seen_N)
-
-
-@pytest.mark.parametrize("step", FORGETFUL, ids=lambda step: step.__name__)
-def test_a_weighting_that_a_resumed_run_would_have_forgotten(
-    step: Callable[[Any, torch.Tensor], None], trainer: Trainer
-) -> None:
-    trainer.weighting = Stepping(step)
-    with pytest.raises(UserError) as caught:
-        rehearsal.rehearse(trainer)
-    name = FORGETFUL[step]
-    told = (
-        f"Sum.build gives a module that remembers {name!r} where no checkpoint holds it: use register_buffer"
-    )
-    assert str(caught.value).endswith(f": weighting: {told}")
-
-
-@pytest.mark.parametrize("step", [buffers, nothing], ids=lambda step: step.__name__)
-def test_what_a_weighting_may_remember(step: Callable[[Any, torch.Tensor], None], trainer: Trainer) -> None:
-    trainer.weighting = Stepping(step)
-    rehearsal.rehearse(trainer)

@@ -115,7 +115,7 @@ def test_a_logarithm_of_a_loss_that_is_not_positive_is_refused(
     kind: str, trainer_of: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mtl.errors import UserError
-    from mtl.experiment.rehearsal import _require_positive
+    from mtl.experiment.rehearsal.first_rows import _require_positive
 
     trainer = trainer_of({"kind": kind})
     _require_positive(trainer, torch.tensor([0.5, 0.1]))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Condition
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -22,6 +23,10 @@ MAX_CHUNKS = 100_000
 PIXELS_AT_ONCE = 1 << 20
 CHUNK = 256
 """Images that are decoded in one task of a thread."""
+BYTES_PER_PIXEL = 17
+"""What decoding takes at its most, measured with every kind of image that Pillow reads: 16.1 with transparency."""
+SMALL = 1 << 20
+"""Pixels below which nobody asks the system for free memory, which takes longer than the decoding of an icon."""
 Mode = Literal["grey", "rgb"]
 Images = npt.NDArray[np.uint8]
 
@@ -150,13 +155,15 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
                     )
                 if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
                     raise UserError(place, f"{shown} is animated", "give one frame")
+                n_pixels = image.width * image.height
                 if image.format != "PNG":
-                    pixels = _converted(image, size, mode)
+                    with _ROOM.taken(n_pixels, place, shown):
+                        pixels = _converted(image, size, mode)
                     _require_end(file)
                     return pixels
                 image.verify()  # checks every part's checksum and the end; the file must be opened again afterwards
             file.seek(0)
-            with Image.open(file, formats=("PNG",)) as image:
+            with Image.open(file, formats=("PNG",)) as image, _ROOM.taken(n_pixels, place, shown):
                 return _converted(image, size, mode)
     except (UserError, MemoryError):
         raise
@@ -177,6 +184,40 @@ def _image(path: str | None, root: Path, size: tuple[int, int] | None, mode: Mod
         raise UserError(
             place, f"{shown}: image is truncated" if cut else f"{shown}: image is damaged ({reason})"
         ) from None
+
+
+class _Room:
+    """Lets threads decode as many pixels together as one image may have, since each pixel takes memory meanwhile.
+
+    Args:
+        pixels: the most pixels at once.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self.free, self._changed = pixels, Condition()
+
+    @contextmanager
+    def taken(self, pixels: int, place: str, shown: str) -> Iterator[None]:
+        """Wait until so many pixels are free, and hold them; at most as many as there are may be asked for.
+
+        Raises:
+            EnvironmentFault: the memory that they need is not free.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self.free)
+            self.free -= pixels
+        try:
+            if pixels > SMALL:
+                what = f"the {pixels:,} pixels of {shown}"
+                require_memory(BYTES_PER_PIXEL * pixels, place, what, "make the image smaller")
+            yield
+        finally:
+            with self._changed:
+                self.free += pixels
+                self._changed.notify_all()
+
+
+_ROOM = _Room(MAX_PIXELS)
 
 
 def _begins_like_one(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 import zipfile
 import zlib
@@ -20,6 +21,10 @@ from mtl.errors import KeyPath, UserError, did_you_mean, quoted
 MAX_ARRAYS = 10_000
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The ways in which numpy packs an array."""
+MAX_HEADER = 10_000
+"""The size of a header that numpy reads, in bytes."""
+MAX_DIRECTORY = 64 << 20
+"""The size of an archive's directory, in bytes: room for 10,000 names of 6,000 characters."""
 DEFLATE_RATIO = 1032
 """Most unpacked bytes per packed byte. Source: zlib's technical details, "maximum compression factor"."""
 OBJECTS = "holds Python objects, which are never loaded"
@@ -46,7 +51,8 @@ class Archive:
         self.name, stream = file.path.name, file.stream()
         start = stream.read(6)
         try:
-            self.zip = zipfile.ZipFile(stream)
+            with stream.no_more_than(MAX_DIRECTORY):
+                self.zip = zipfile.ZipFile(stream)
         except FAULTS as error:
             raise UserError(self.name, *_no_archive(stream, start, error), path=("path",)) from None
         self.members = _members(self.zip, self.name)
@@ -129,7 +135,7 @@ def _no_archive(file: IO[bytes], start: bytes, error: Exception) -> tuple[str, s
     if start == np.lib.format.MAGIC_PREFIX:
         file.seek(0)
         try:
-            has_objects = _parsed(file)[1].hasobject
+            has_objects = parsed_header(file)[2].hasobject
         except FAULTS:
             has_objects = False
         todo = "save inputs and labels together by np.savez"
@@ -167,7 +173,7 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: st
     what = f"array {quoted(name)}"
     try:
         with _member(archive, info) as stream:
-            shape, dtype, at = _parsed(stream)
+            shape, _, dtype, at = parsed_header(stream)
     except FAULTS as error:
         raise UserError(file, f"{what} has no sound header ({_short(error)})") from None
     if dtype.hasobject:
@@ -186,24 +192,33 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: st
     return shape, dtype
 
 
-def _parsed(file: IO[bytes]) -> tuple[Shape, np.dtype[Any], int]:
-    """Shape and dtype from the header, and the position at which the values begin."""
+def parsed_header(file: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any], int]:
+    """Shape, whether it is in Fortran order, and dtype from the header; and the position at which the values begin.
+
+    Raises:
+        ValueError: it is no header that numpy reads.
+    """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown version {version[0]}.{version[1]}")
     old = version == (1, 0)
     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+    length = file.read(2 if old else 4)
+    size = int.from_bytes(length, "little")
+    if size > MAX_HEADER:  # numpy would read all of it before it looks at the size
+        raise ValueError(f"of {size} bytes, at most {MAX_HEADER} are read")
+    text = io.BytesIO(length + file.read(size))
     with warnings.catch_warnings(
         action="ignore"
     ):  # numpy warns of headers that Python 2 wrote, but reads them
         try:
-            shape, _, dtype = read(file)
+            shape, fortran, dtype = read(text)
         except (
             TokenError,
             MemoryError,
         ):  # an open quote, or brackets or signs nested too deep for Python's parser
             raise ValueError("it cannot be parsed") from None
-    return tuple(shape), dtype, file.tell()
+    return tuple(shape), fortran, dtype, file.tell()
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str, name: str) -> Array:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from mtl.console import counted
-from mtl.data.files.npz import Archive
+from mtl.data.files.npz import Archive, parsed_header
 from mtl.data.types import Array
 from mtl.errors import UserError, did_you_mean, quoted
 
@@ -49,10 +49,7 @@ class _Rows:
 
     def __init__(self, archive: Archive, name: str, file: IO[bytes]) -> None:
         self.place, self.name, self.file = archive.name, name, file
-        version = np.lib.format.read_magic(file)
-        old = version == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-        shape, fortran, self.dtype = read(file)
+        shape, fortran, self.dtype, _ = parsed_header(file)
         self.tail = tuple(shape[1:])
         self.whole: Array | None = archive.arrays([name])[name] if fortran and len(shape) > 1 else None
         self.at = 0

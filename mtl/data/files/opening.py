@@ -72,9 +72,9 @@ class OpenFile:
         self._state = _state(os.fstat(self._descriptor.file.fileno()))
         self._found: dict[Hashable, Any] = {}
 
-    def stream(self) -> io.BufferedReader:
+    def stream(self) -> FilePass:
         """A new pass over the file from its beginning; passes are independent, even in different threads."""
-        return io.BufferedReader(_Pass(self._descriptor), BUFFER)
+        return FilePass(_Pass(self._descriptor), BUFFER)
 
     def once(self, what: Hashable, find: Callable[[], Found]) -> Found:
         """The result of `find`, which is called only the first time that `what` is asked for."""
@@ -110,6 +110,31 @@ class OpenFile:
         """Release the descriptor and the kept results; passes that have not ended fail."""
         self._descriptor.close()
         self._found.clear()
+
+
+class FilePass(io.BufferedReader):
+    """A buffered pass over an open file."""
+
+    _most: int | None = None
+
+    @contextmanager
+    def no_more_than(self, most: int) -> Iterator[None]:
+        """Refuse to read more bytes at once, inside: a library takes the number from the file, and memory for it.
+
+        Raises:
+            ValueError: inside, more bytes were asked for.
+        """
+        self._most = most
+        try:
+            yield
+        finally:
+            self._most = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any reader."""
+        if self._most is not None and size is not None and size > self._most:
+            raise ValueError(f"{size} bytes are asked for at once")
+        return super().read(size)
 
 
 class _Descriptor:

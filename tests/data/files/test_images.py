@@ -446,3 +446,40 @@ def test_wide_grey_is_narrowed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     for at_once in (1, 11, 100, 1 << 20):
         monkeypatch.setattr(images, "PIXELS_AT_ONCE", at_once)
         np.testing.assert_array_equal(images._narrowed(wide), expected)
+
+
+# --- memory of the decoding ---
+
+
+def test_the_memory_of_a_large_image_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (2000, 1000)).save(tmp_path / "a.png")
+    monkeypatch.setattr(memory, "available_memory", lambda: 34_000_000)
+    assert first_image("a.png", tmp_path, "grey", place(0)).shape == (1, 1000, 2000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 33_999_999)
+    with pytest.raises(EnvironmentFault) as caught:
+        first_image("a.png", tmp_path, "grey", place(0))
+    what = "the 2,000,000 pixels of a.png take 34.0 MB, 34.0 MB are free; make the image smaller"
+    assert str(caught.value) == f"t.csv:row 0: {what}"
+
+
+def test_threads_decode_no_more_pixels_together_than_one_image_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight threads would hold eight images of 100 x 100; there is room for three of them."""
+    for name in "abcdefgh":
+        Image.new("L", (100, 100)).save(tmp_path / f"{name}.png")
+    room = images._Room(35_000)
+    monkeypatch.setattr(images, "_ROOM", room)
+    monkeypatch.setattr(images, "CHUNK", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    lowest, plain = [], images._converted
+
+    def converted(*given: Any) -> Images:
+        lowest.append(room.free)
+        return plain(*given)
+
+    monkeypatch.setattr(images, "_converted", converted)
+    assert read(tmp_path, *(f"{name}.png" for name in "abcdefgh"), mode="grey").shape == (8, 1, 100, 100)
+    assert len(lowest) == 8
+    assert min(lowest) >= 5_000
+    assert room.free == 35_000

@@ -176,7 +176,7 @@ MEMBERS: dict[str, tuple[bytes, str]] = {
         npy(np.zeros(3, [("a", "i4"), ("b", "f4")])),
         "is structured; save each of its fields as an",
     ),
-    "long_header": (header("(" + "1," * 9000 + ")") + HELD, "has no sound header (Header info length"),
+    "long_header": (header("(" + "1," * 9000 + ")") + HELD, "has no sound header (of "),
 }
 
 
@@ -355,3 +355,38 @@ def test_nothing_is_ever_unpickled(form: str, protocol: int, tmp_path: Path) -> 
     assert not (tmp_path / "marker").exists()
     pickle.loads(pickled)
     assert (tmp_path / "marker").exists(), "it would have been"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_header_is_not_read_before_its_size_is_known(version: int, tmp_path: Path) -> None:
+    """400 MB of spaces pack into 0.4 MB."""
+    n = 60_000 if version == 1 else 400 << 20
+    raw = b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", n)
+    path = archive(tmp_path / "a.npz", ("x.npy", raw + b" " * n))
+    tracemalloc.start()
+    try:
+        said = fault(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert said == f"a.npz: array 'x' has no sound header (of {n} bytes, at most 10000 are read)"
+    assert peak < 1 << 22
+
+
+def test_a_directory_is_not_read_before_its_size_is_known(tmp_path: Path) -> None:
+    """The end of a sparse file says that its directory takes 3 GB."""
+    path, size = tmp_path / "a.npz", 3 << 30
+    with path.open("wb") as file:
+        file.write(b"PK\x03\x04")
+        file.truncate(size + 4)
+        file.seek(0, os.SEEK_END)
+        file.write(b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, size, 4, 0))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError) as caught:
+            npz.archive(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert str(caught.value) == f"a.npz: path: is truncated or damaged ({size} bytes are asked for at once)"
+    assert peak < 1 << 22

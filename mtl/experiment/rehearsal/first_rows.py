@@ -6,16 +6,10 @@ Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 from __future__ import annotations
 
 import copy
-import random
-from collections import deque
-from collections.abc import Iterable, Mapping
 
-import numpy as np
 import torch
-from torch import nn
 
 from mtl.contracts import (
-    broken,
     check_decoded,
     check_losses,
     check_metrics,
@@ -56,7 +50,6 @@ def rehearse(trainer: Trainer) -> None:
 def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
     with trainer.recipe.at("weighting"):
         weighting = copy.deepcopy(trainer.weighting)  # a weighting that keeps losses must not keep these
-        before = _unsaved(weighting)
         seen_N = torch.ones_like(losses_N, dtype=torch.bool)
         if weighting.needs == "gradients":
             n_shared = trainer.shared.n_shared if trainer.shared is not None else 0
@@ -67,10 +60,6 @@ def _rehearse_weighting(trainer: Trainer, losses_N: torch.Tensor) -> None:
         else:
             check_objective(weighting, losses_N, seen_N)
         _require_positive(trainer, losses_N)
-        for name, value in _unsaved(weighting).items():
-            if before.get(name) != value:
-                what = f"gives a module that remembers {quoted(name)} where no checkpoint holds it: use register_buffer"
-                raise broken(trainer.recipe.weighting, "build", what)
 
 
 def _require_positive(trainer: Trainer, losses_N: torch.Tensor) -> None:
@@ -86,42 +75,6 @@ def _require_positive(trainer: Trainer, losses_N: torch.Tensor) -> None:
             kind = trainer.recipe.weighting.kind
             what = f"{kind} needs positive losses, and that of task {quoted(task)} is {loss:g}"
             raise UserError("", what, "take a weighting of any losses, such as sum or rlw", path=("kind",))
-
-
-def _unsaved(module: nn.Module) -> dict[str, str]:
-    """Attribute of a module or of an inner module -> its value as text, for all attributes outside the state_dict.
-
-    Buffers with `persistent=False` are left out, since their author chose that.
-    """
-    own = vars(nn.Module())
-    return {
-        f"{place}.{name}" if place else name: _as_text(value)
-        for place, part in module.named_modules()
-        for name, value in vars(part).items()
-        if name not in own
-    }
-
-
-def _as_text(value: object, depth: int = 4) -> str:
-    """The text of numbers, texts, tensors, arrays, random generators and their containers; otherwise a type name."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return repr(value.tolist())
-    if isinstance(value, int | float | str | None):
-        return repr(value)
-    if isinstance(value, torch.Generator):
-        return repr(value.get_state().tolist())
-    if isinstance(value, np.random.Generator):
-        return repr(value.bit_generator.state)
-    if isinstance(value, random.Random):
-        return repr(value.getstate())
-    inner: Iterable[object] = ()
-    if depth and isinstance(value, Mapping):
-        inner = [part for pair in value.items() for part in pair]
-    elif depth and isinstance(value, list | tuple | set | deque):
-        inner = value
-    elif depth and not isinstance(value, nn.Module | type) and hasattr(value, "__dict__"):
-        inner = vars(value).values()
-    return f"{type(value).__name__}({', '.join(_as_text(part, depth - 1) for part in inner)})"
 
 
 def _rehearse_single_row(trainer: Trainer, batch: Batch) -> None:

@@ -1,0 +1,104 @@
+"""A user's part that remembers something which no checkpoint holds is refused before the run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mtl.cli import main
+from mtl.errors import USER
+from tests.experiment.test_resume import no_plots
+from tests.support.assertions import plugins_undone
+from tests.support.memories import ALLOWED, FILE, PARTS, PLACES
+from tests.support.recipes import write
+
+__all__ = ["no_plots"]
+pytestmark = pytest.mark.usefixtures("no_plots")
+PLUGIN = Path(__file__).parents[1] / "support" / "forgetful_parts.py"
+SAID = {
+    "backbone": "model.backbone: Stage.forward gives",
+    "sharing": "model.sharing: Unit.forward gives",
+    "task": "tasks.a: Loss.loss gives",
+    "metric": "tasks.a: Loss.metric gives",
+    "weighting": "weighting: Weights.forward gives",
+    "optimizer": "optimizer: Steps.step gives",
+    "schedule": "schedule: Rate.factor gives",
+}
+"""Part -> what is said of it."""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe that has the user's part in every place."""
+    return write(
+        tmp_path,
+        task_defaults={"kind": "own_kind"},
+        tasks={"a": {"target": "task0"}, "b": {"target": "task1"}},
+        model__backbone__kind="own_stages",
+        model__sharing={"kind": "own_units"},
+        weighting={"kind": "own_weights"},
+        optimizer={"kind": "own_steps", "lr": 0.1},
+        schedule={"kind": "own_rate"},
+        train__epochs=1,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _undone() -> Iterator[None]:
+    """The plug-in is loaded anew in each test, and no test leaves a memory."""
+    with plugins_undone():
+        yield
+    FILE.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_a_resumed_run_would_have_forgotten(
+    part: str,
+    place: str,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MEMORY", f"{part}:{place}")
+    monkeypatch.delenv("MTL_TEST_CALLS", raising=False)
+    out = tmp_path / "out"
+    assert main(["run", str(recipe), "--plugin", str(PLUGIN), "--quiet", "--out", str(out)]) == USER
+    told = capsys.readouterr().err
+    assert f": {SAID[part]} other numbers after a stop and a resume" in told
+    assert not out.exists()
+
+
+def test_all_parts_and_places_are_tried() -> None:
+    assert (len(PARTS), len(PLACES)) == (7, 22)
+    assert SAID.keys() == set(PARTS)
+
+
+@pytest.mark.parametrize("place", ALLOWED)
+@pytest.mark.parametrize("part", PARTS)
+def test_what_a_step_seeds_may_be_drawn_from(
+    part: str, place: str, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORY", f"{part}:{place}")
+    given = ["run", str(recipe), "--plugin", str(PLUGIN), "--quiet", "--no-report", "--dry-run"]
+    assert main(given) == 0
+
+
+UNHELD = {
+    "late_buffer": "after 5 steps a checkpoint does not fit a new network: weighting.safetensors: has unknown 'late'",
+    "extra_state": "weighting: the state '_extra_state' of Weights is an object of type dict",
+    "number_in_optimizer": "optimizer: the state 'calls' of Steps is an object of type int",
+}
+"""State that a checkpoint cannot hold -> what is said."""
+
+
+@pytest.mark.parametrize("state", UNHELD)
+def test_state_that_no_checkpoint_can_hold(
+    state: str, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODULE", state)
+    assert main(["run", str(recipe), "--plugin", str(PLUGIN), "--quiet", "--dry-run"]) == USER
+    assert UNHELD[state] in capsys.readouterr().err

@@ -1,0 +1,183 @@
+"""A plug-in with one part of each family; one of them remembers something, which changes what it computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+import mtl
+from mtl.backbones.layers import Layers
+from mtl.model.stitch import CrossStitch
+from mtl.model.tasks.heads import GroupedHead
+from mtl.model.tasks.kinds import Classes
+from mtl.model.trunk import Plan, StitchedTowers
+from mtl.model.weighting import WeightedSum, Weighting
+from mtl.optimizers.sgd import SGD
+from mtl.recipe.specs import OPTIMIZERS, SCHEDULES
+from mtl.schedules.constant import Constant
+from mtl.weightings.sum import Sum
+from tests.support.memories import Memory
+
+
+class Loss(Classes):
+    """The cross-entropy."""
+
+    memory: Any
+
+    def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
+        return super().row_loss(logits_BTO, target) * self.memory.factor()
+
+    def metric(self, names: frozenset[str]) -> Any:
+        return Counted(names, len(self.tasks))
+
+
+class Counted(Metric):
+    """A count of the rows, times a number, in the place of each metric.
+
+    Args:
+        names: the metrics.
+        n_tasks: T.
+    """
+
+    def __init__(self, names: frozenset[str], n_tasks: int) -> None:
+        super().__init__()
+        self.names, self.memory = names, Memory("metric")
+        self.add_state("rows", torch.zeros(n_tasks, dtype=torch.float64))
+
+    def update(self, logits_BTO: Tensor, target: Tensor, weight_BT: Tensor) -> None:
+        self.rows = self.rows + weight_BT.sum(0) * self.memory.factor()
+
+    def compute(self) -> dict[str, Tensor]:
+        return dict.fromkeys(self.names, self.rows)
+
+
+@mtl.register_task("own_kind")
+class Kind(mtl.tasks.Multiclass):
+    """Classes."""
+
+    def group(self, n_outputs: int) -> tuple[str, ...]:
+        return ("own_kind", str(n_outputs))
+
+    def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> Any:
+        plain = super().build(head, constants)
+        plain.__class__ = Loss
+        plain.memory = Memory("task")
+        return plain
+
+
+class Stage(nn.Module):
+    """What it gets, times a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = Memory("backbone")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.memory.factor()
+
+
+@mtl.register_backbone("own_stages")
+class Stages(Layers):
+    """Layers, of which the first has a stage of its own."""
+
+    def build(self, *given: Any, **more: Any) -> Any:
+        (name, stage, shape), *others = super().build(*given, **more)
+        return [(name, nn.Sequential(stage, Stage()), shape), *others]
+
+
+class Unit(CrossStitch):
+    """A cross-stitch unit."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.memory = Memory("sharing")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.memory.factor()
+
+
+@mtl.register_sharing("own_units")
+class Units(mtl.SharingSpec):
+    """A unit after the first stage."""
+
+    reference: ClassVar[str] = "ours"
+
+    def sites(self) -> tuple[str, ...]:
+        return ("fc1",)
+
+    def build(self, plan: Plan) -> mtl.Trunk:
+        towers = plan.stages(tuple(plan.towers))
+        unit = Unit(len(plan.towers), towers.shapes["fc1"])
+        return StitchedTowers(towers, {"fc1": unit}, plan.tasks_of_towers(), plan.reading_of())
+
+
+class Weights(WeightedSum):
+    """The plain sum, times a number; `MODULE` gives it state that no checkpoint can hold."""
+
+    def __init__(self, task_weights: Sequence[float]) -> None:
+        super().__init__(task_weights)
+        self.memory = Memory("weighting")
+
+    def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
+        if os.environ.get("MODULE") == "late_buffer" and not hasattr(self, "late"):
+            self.register_buffer("late", torch.zeros(1))
+        return super().forward(losses_N, seen_N) * self.memory.factor()
+
+    def get_extra_state(self) -> object:
+        return {"calls": 1} if os.environ.get("MODULE") == "extra_state" else torch.zeros(1)
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+@mtl.register_weighting("own_weights")
+class WeightsSpec(Sum):
+    """The plain sum."""
+
+    def build(self, task_weights: tuple[float, ...], is_quantity: tuple[bool, ...]) -> Weighting:
+        return Weights(task_weights)
+
+
+class Steps(torch.optim.SGD):
+    """Gradient descent."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.memory = Memory("optimizer")
+
+    def step(self, closure: Any = None) -> Any:
+        factor = self.memory.factor()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad *= factor
+        super().step(closure)
+        if os.environ.get("MODULE") == "number_in_optimizer":
+            self.state[parameter]["calls"] = 1
+
+
+@OPTIMIZERS.register("own_steps")
+class StepsSpec(SGD):
+    """Gradient descent."""
+
+    def build(self, groups: Sequence[Mapping[str, Any]]) -> torch.optim.Optimizer:  # type: ignore[override]
+        return Steps(groups, lr=self.lr)
+
+
+class OfSchedule:
+    """A settings model is frozen, so what a schedule remembers is in its class."""
+
+    memory: ClassVar[Memory] = Memory("schedule")
+
+
+@SCHEDULES.register("own_rate")
+class Rate(Constant):
+    """A constant rate."""
+
+    def after_warmup(self, step: int, total: int) -> float:
+        return OfSchedule.memory.factor()
