@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl.console import counted
 from mtl.contracts import check_columns
 from mtl.data.learned import Learned
+from mtl.data.memory import BYTES_PER_ROW, require_memory
 from mtl.data.rows.split_rules import Codes
 from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
 from mtl.dataset.batch import ResidentRows
@@ -144,6 +146,10 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     notices = [notice for columns in joined.sources.values() for notice in columns.notices]
     header = _read_header(joined, header)
     outputs = known_outputs(recipe, header)
+    n_rows = len(joined.inputs)
+    require_memory(
+        BYTES_PER_ROW * n_rows, "", f"the order and the splits of {counted(n_rows, 'row')}", "use fewer rows"
+    )
     with recipe.at("data", "split"):
         splits, said = split_rows(recipe, joined, header)
     tasks = read_tasks(recipe, outputs, joined, header, splits)

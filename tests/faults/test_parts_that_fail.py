@@ -32,7 +32,7 @@ METHODS = {
 RAISED = ("SystemExit", "KeyboardInterrupt", "GeneratorExit", "MemoryError", "RecursionError", "StopIteration",
           "BrokenPipeError", "TimeoutError", "ZeroDivisionError")  # fmt: skip
 AT = {"source": 1, "metric": 12, "matrix": 3, "schedule": 30}
-"""The call of a part's method that raises; the 60th of the others, which is in a step, behind those of the first try."""
+"""The call of a part's method that raises; the 60th of the others, which is in a step of the run itself."""
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mtl.console import counted
 from mtl.data.columns.column import MAX_VALUES, Column, finished
 from mtl.data.columns.inputs import input_block
 from mtl.data.columns.numbers import inexact_row
 from mtl.data.columns.values import Codes, texts, vectors
 from mtl.data.files.table import TableFile, release_memory
 from mtl.data.learned import Float32
-from mtl.data.memory import require_memory
+from mtl.data.memory import BYTES_PER_ROW, require_memory
 from mtl.data.types import Array, Columns, Header, Layout, Mask, Rows, Wanted
 from mtl.errors import UserError, quoted
 
@@ -103,6 +104,10 @@ def _require_different(files: Mapping[str, TableFile]) -> None:
             raise UserError(file.name, what, "give other rows, or leave it out", path=(split,))
 
 
+BYTES_PER_VALUE = {"numbers": 16, "times": 16}
+"""How a column is read -> what one of its values takes while it is encoded; others are codes and take 4."""
+
+
 class _Reading:
     """Reads the files of a source, one after the other, into one set of columns."""
 
@@ -114,9 +119,10 @@ class _Reading:
         self.paths: list[str | None] = []
         width = layout.width if layout is not None else 0
         name = next(iter(form.files.values())).name
-        require_memory(
-            n_rows * width * 4, name, "the input columns", "read fewer, or use a machine with more"
-        )
+        taken = 4 * width + sum(BYTES_PER_VALUE.get(column.how, 4) for column in columns) + BYTES_PER_ROW
+        others = f" and {counted(len(columns), 'other column')}" if columns else ""
+        what = f"{counted(n_rows, 'row')} of {counted(width, 'input')}{others}"
+        require_memory(n_rows * taken, name, what, "read fewer, or use a machine with more")
         self.inputs = np.empty((n_rows, width), np.float32)
         categorical = layout.categorical if layout is not None else ()
         self.coders = {name: Codes(name, MAX_VALUES) for name in categorical}

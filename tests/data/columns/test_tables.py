@@ -270,14 +270,19 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
 
 def test_inputs_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = as_csv(tmp_path / "t.csv", {"x": [0] * 5, "v": ["a", "b", "c", "d", "a"]})
-    monkeypatch.setattr(memory, "available_memory", lambda: 19)
+    monkeypatch.setattr(memory, "available_memory", lambda: 169)
     with pytest.raises(
-        EnvironmentFault, match=r"^t\.csv: the input columns take 20 bytes, 19 bytes are free"
+        EnvironmentFault, match=r"^t\.csv: 5 rows of 1 input take 170 bytes, 169 bytes are free"
     ):
         read(file)
-    read(file, inputs=Layout((), categorical=()))
+    monkeypatch.setattr(memory, "available_memory", lambda: 269)
+    said = r"^t\.csv: 5 rows of 1 input and 2 other columns take 270 bytes, 269 bytes are free"
+    with pytest.raises(EnvironmentFault, match=said):
+        read(file, labels={"v": "classes"}, extra={"x": "numbers"})
+    less = iter((170, 19))
+    monkeypatch.setattr(memory, "available_memory", lambda: next(less))
     with pytest.raises(
-        EnvironmentFault, match=r"^the 4 labels of column 'v' take \d+ bytes, 19 bytes are free"
+        EnvironmentFault, match=r"^the 4 labels of column 'v' take 20 bytes, 19 bytes are free"
     ):
         read(file, inputs=Layout(()), labels={"v": "lists"})
 
