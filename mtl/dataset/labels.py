@@ -88,6 +88,7 @@ def read_task(
     if outputs is None:
         outputs = spec.found_outputs(labels)
     targets = narrow(check_targets(spec, spec.encode(labels, outputs), len(labels.values)))
+    _require_no_stray_fraction(spec, outputs, targets, joined)
     thinning: list[str] = []
     if fraction is not None:  # after the check of missing labels, since these are not missing in the data
         there, said = thinned(task, targets, spec.reads != "numbers", there, splits, *fraction)
@@ -213,6 +214,32 @@ def _odd_classes(task: str, outputs: Sequence[str], train: Array) -> list[str]:
             f"{called}: {once:,} of {n_rows:,} rows of train have a class of their own; is it an id?"
         )
     return notices
+
+
+def _require_no_stray_fraction(
+    spec: TaskSpec, outputs: Sequence[str], targets: Array, joined: Joined
+) -> None:
+    """Refuse one fraction among whole classes, as 3.7 among 0 to 4, if the recipe does not name the classes.
+
+    Raises:
+        UserError: exactly one class is a fraction, and at least two are whole numbers.
+    """
+    named = any(getattr(spec, key, None) for key in ("groups", "order")) or isinstance(
+        getattr(spec, "classes", None), tuple
+    )
+    if named or not spec.one_class or len(outputs) < 3 or not _are_fractions(outputs):
+        return
+    fractions = [i for i, name in enumerate(outputs) if not float(name).is_integer()]
+    rows = np.flatnonzero(targets == fractions[0])
+    if len(fractions) > 1 or not len(rows):
+        return
+    odd = outputs[fractions[0]]
+    whole = [name for name in outputs if name != odd]
+    shown = ", ".join(whole[:5]) + (", ..." if len(whole) > 5 else "")
+    what = f"{odd} in column {quoted(spec.target)} is a fraction, and all other classes are whole: {shown}"
+    raise UserError(
+        joined.place(int(rows[0])), what, "correct it, or list the names in `classes`", path=("target",)
+    )
 
 
 def _are_fractions(names: Sequence[str]) -> bool:

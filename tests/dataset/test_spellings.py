@@ -185,3 +185,33 @@ def test_a_column_with_zeros_in_front_is_text(tmp_path: Path) -> None:
     path = csv(tmp_path / "t.csv", x=rows(4), y=["01067", "1067", "1067.0", "01067"])
     found, _ = read({"source": table(path)}, {"kind": "multiclass", "target": "y"})
     assert found.outputs == ("01067", "1067", "1067.0")
+
+
+@pytest.mark.parametrize("write", [csv, parquet])
+@pytest.mark.parametrize(
+    ("values", "more", "odd"),
+    [
+        ([0, 1, 2, 3.7, 1, 2, 0, 3.7], {}, "3.7"),
+        ([0, 1, 2, 3.7, 1, 2, 0, 3.7], {"classes": ["0", "1", "2", "3.7"]}, None),
+        ([0, 1, 2, 3.7, 1, 2, 0, 3.7], {"groups": {"low": [0, 1], "high": [2, "3.7"]}}, None),
+        ([0, 0.5, 1, 1.5, 2, 1, 0, 2], {}, None),  # half stars
+        ([0, 1.5, 0, 1.5, 0, 1.5, 0, 0], {}, None),  # one whole number is no rule
+    ],
+)
+def test_one_fraction_among_whole_classes(
+    write: Any, values: list[float], more: dict[str, Any], odd: str | None, tmp_path: Path
+) -> None:
+    is_text = write is csv
+    shown = [f"{value:g}" for value in values] if is_text else values
+    path = write(
+        tmp_path / ("t.csv" if is_text else "t.parquet"), x=rows() if is_text else [1.0] * 8, label=shown
+    )
+    data, task = {"source": table(path)}, {"kind": "multiclass", "target": "label", **more}
+    if odd is None:
+        assert len(read(data, task)[0].targets) == 8
+        return
+    with pytest.raises(UserError) as caught:
+        read(data, task)
+    what = f"{odd} in column 'label' is a fraction, and all other classes are whole: 0, 1, 2"
+    assert what in str(caught.value)
+    assert ":row " in str(caught.value)
