@@ -21,9 +21,11 @@ NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?(e-?[0-9]+)?|-|")
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Aligned columns as text; the first `left` columns are left-aligned, the others right-aligned.
 
+    A cell is one line: line ends in it are written as `\\n`, as other characters that steer a terminal are.
+
     The numbers of a right-aligned column have their decimal points below each other.
     """
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in head]
+    columns = [list(map(on_one_line, column)) for column in zip(*rows, strict=True)] or [[] for _ in head]
     columns = [column if i < left else _on_the_point(column) for i, column in enumerate(columns)]
     rows = list(zip(*columns, strict=True))
     widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
@@ -35,6 +37,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def on_one_line(text: str) -> str:
+    """The text as it is if it can be printed on one line, and otherwise as Python writes it, without quotes."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _on_the_point(cells: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mtl.runs.disk import write_whole
 from mtl.runs.json_text import canonical_json
-from mtl.runs.record import Count, Shape, Word
+from mtl.runs.record import Count, Line, Shape
 from mtl.runs.results.reading import read_checked
 
 PLAN = "plan.json"
@@ -18,7 +18,7 @@ PLAN = "plan.json"
 class Look(Shape):
     """Results that somebody saw: of which arms, over which seeds."""
 
-    arms: list[Word]
+    arms: list[Line]
     seeds: list[Count]
 
 
@@ -33,7 +33,7 @@ class Memory(Shape):
     """
 
     schema_version: Literal[1] = 1
-    recipe_sha256: Word
+    recipe_sha256: Line
     threads: Annotated[int, Field(ge=1, le=1024)]
     at_most: Count | None
     looks: list[Look] = []

@@ -6,6 +6,9 @@ import json
 import math
 from typing import Any
 
+MAX_DIGITS = 1000
+"""A whole number with more of them is beyond any float."""
+
 
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and without infinite numbers: equal values give equal bytes."""
@@ -25,6 +28,11 @@ def strict_json(data: bytes) -> Any:
             raise ValueError(f"{text[:40]} is too large")
         return value
 
+    def short(text: str) -> int:
+        if len(text) > MAX_DIGITS:
+            raise ValueError(f"a number of {len(text)} digits is too large")
+        return int(text)
+
     def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) != len(pairs):
@@ -35,4 +43,6 @@ def strict_json(data: bytes) -> Any:
         raise ValueError(f"{constant} is not allowed")
 
     text = data.decode("utf-8")
-    return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse, parse_float=finite)
+    return json.loads(
+        text, object_pairs_hook=distinct, parse_constant=refuse, parse_float=finite, parse_int=short
+    )

@@ -21,11 +21,11 @@ from mtl.runs.json_text import strict_json
 from mtl.runs.record import (
     PUT_BACK,
     Count,
+    Line,
     MetricName,
     Number,
     Shape,
     Step,
-    Word,
     fault_in,
     shown,
     unreadable,
@@ -40,7 +40,7 @@ class _Metrics(Shape):
 
     __pydantic_extra__: dict[MetricName, Number] = Field(init=False)
 
-    split: Word
+    split: Line
     epoch: Count
     step: Step
 
@@ -48,8 +48,8 @@ class _Metrics(Shape):
 class Matrix(Shape):
     """How much each target takes from each source, at one place of the network."""
 
-    targets: list[Word]
-    sources: list[Word]
+    targets: list[Line]
+    sources: list[Line]
     values: list[list[float]]
 
     @model_validator(mode="after")
@@ -64,14 +64,14 @@ class _Sharing(Shape):
 
     epoch: Count
     step: Step
-    sharing: Annotated[dict[Word, Matrix], Field(min_length=1)]
+    sharing: Annotated[dict[Line, Matrix], Field(min_length=1)]
 
 
 class _Timing(Shape):
     """A line of timings.jsonl: the seconds of each activity in an epoch."""
 
     epoch: Count
-    seconds: dict[Word, Annotated[float, Field(ge=0)]]
+    seconds: dict[Line, Annotated[float, Field(ge=0)]]
     rows_per_second: Annotated[float, Field(ge=0)]
 
 

@@ -28,9 +28,11 @@ MOST_INPUTS = 2**28
 """A row of inputs has at most this many numbers (1 GB), since reading allocates them before it checks the weights."""
 
 Word = Annotated[str, StringConstraints(max_length=1000)]
+Line = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\p{C}\u2028\u2029]*$")]
+"""A name that commands print: no line ends, and no characters that steer a terminal."""
 Count = Annotated[int, Field(ge=0, lt=1 << 40)]
 Step = Annotated[int, Field(ge=0, lt=10**8)]
-MetricName = Annotated[str, StringConstraints(pattern=r"^[^/]+/[^/]+/[^/]+$", max_length=200)]
+MetricName = Annotated[str, StringConstraints(pattern=r"^[^/\p{C}]+/[^/\p{C}]+/[^/\p{C}]+$", max_length=200)]
 Status = Literal["running", "interrupted", "failed", "diverged", "finished"]
 
 
@@ -62,8 +64,8 @@ class DataRecord(Shape):
 
     sha256: Word
     generated: bool
-    rows: dict[Word, Count]
-    labels: dict[Word, dict[Word, Count]]
+    rows: dict[Line, Count]
+    labels: dict[Line, dict[Line, Count]]
     best_possible_accuracy: dict[Word, float]
 
 
@@ -125,8 +127,8 @@ class TaskResult(Selected):
         test: metric -> value.
     """
 
-    validation: dict[Word, Number]
-    test: dict[Word, Number]
+    validation: dict[Line, Number]
+    test: dict[Line, Number]
 
 
 class Change(Shape):
@@ -156,32 +158,32 @@ class RunRecord(Shape):
     """
 
     schema_version: Literal[1]
-    id: Word
-    name: Word
+    id: Line
+    name: Line
     status: Status
-    started: Word
+    started: Line
     recipe_sha256: Word
     resolved_sha256: list[Word]
     description: Word
     seeds: dict[Word, Count]
     plugins: list[str]
     plugin_sha256: dict[str, Word]
-    environment: dict[Word, Word]
-    device: Word
+    environment: dict[Line, Line]
+    device: Line
     threads: Annotated[int, Field(ge=1, le=1024)]
     data: DataRecord
     model: ModelRecord
     parameters: Count
-    classes: dict[Word, list[str]]
-    towers: dict[Word, list[Word]]
+    classes: dict[Line, list[str]]
+    towers: dict[Line, list[Line]]
     step: Step
     results: dict[MetricName, Number]
     model_sha256: Word
     epoch: Count | None = None
     changes: list[Change] | None = None
-    task_results: dict[Word, TaskResult] | None = None
+    task_results: dict[Line, TaskResult] | None = None
     baselines: dict[MetricName, Number] | None = None
-    decisions: dict[Word, dict[Word, list[float]]] | None = None
+    decisions: dict[Line, dict[Line, list[float]]] | None = None
     selected: Selected | None = None
     stopped_early: bool | None = None
     skipped_steps: Count | None = None

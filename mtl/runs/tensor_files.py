@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from mtl.runs.json_text import strict_json
 
 PIECE = 16 << 20
 """This many bytes are written, hashed or moved from a device at once."""
@@ -78,6 +82,19 @@ def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
         yield memoryview(flat.view(torch.uint8).numpy())
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The library's reader of a file; it would take the last of two tensors of one name without a word."""
+    with safe_open(path, framework="pt") as file:
+        with path.open("rb") as plain:
+            text = plain.read(int.from_bytes(plain.read(8), "little"))  # the library has checked this length
+        try:
+            strict_json(text)
+        except ValueError as error:
+            raise SafetensorError(f"its header: {error}") from None
+        yield file
+
+
 def read_shapes(path: Path) -> dict[str, Tensor]:
     """Name -> a tensor of the file's shape and type on the meta device; only the header is read.
 
@@ -85,7 +102,7 @@ def read_shapes(path: Path) -> dict[str, Tensor]:
         SafetensorError, OSError: the path is not a safetensors file.
     """
     types = {name: dtype for dtype, name in NAMES.items()}
-    with safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {
             name: torch.empty(own.get_shape(), dtype=types[own.get_dtype()], device="meta")
@@ -99,5 +116,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         SafetensorError, OSError: the path is not a safetensors file.
     """
-    with safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118

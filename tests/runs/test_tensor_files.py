@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mtl.runs import tensor_files
-from mtl.runs.tensor_files import NAMES, TensorFile, read_tensors
+from mtl.runs.tensor_files import NAMES, TensorFile, read_shapes, read_tensors
 
 
 def whole(tensors: Mapping[str, Tensor]) -> bytes:
@@ -133,3 +133,14 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
         for name, tensor in tensors.items():
             assert found[name].dtype == tensor.dtype
             assert torch.equal(found[name].view(torch.uint8), tensor.view(torch.uint8))
+
+
+def test_two_tensors_of_one_name(tmp_path: Path) -> None:
+    """The library itself reads the second one and says nothing."""
+    entry = '{"dtype":"F32","shape":[%d],"data_offsets":[0,4]}'
+    text = f'{{"x":{entry % 9},"x":{entry % 1}}}'.encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    for read in (read_tensors, read_shapes):
+        with pytest.raises(SafetensorError, match=r"^its header: a key is given twice$"):
+            read(path)
