@@ -46,24 +46,25 @@ class Commands(click.Group):
 
 
 @click.group(
-    cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""One network for N tasks from one recipe, and an answer to which of them should share.
+
+RECIPE is a path or the name of a built-in recipe. Overrides are bare: optimizer.lr=3e-4; ~key removes.
+""",
 )
 @click.version_option(__version__, prog_name="mtl")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def cli(context: click.Context, debug: bool) -> None:
-    """One network for N tasks from one recipe, and an answer to which of them should share.
-
-    RECIPE is a path or the name of a built-in recipe. Overrides are bare: optimizer.lr=3e-4; ~key removes.
-    """
     if context.invoked_subcommand is None:
         say(context.get_help())
 
 
-@click.command()
+@click.command(help="Check this machine: versions, devices, cache, data, and a few steps of training.")
 @debug_option
 def doctor(debug: bool) -> None:
-    """Check this machine: versions, devices, cache, data, and a few steps of training."""
     from mtl.commands.doctor import examine
 
     examine()

@@ -79,6 +79,14 @@ def test_version(capsys: Capture) -> None:
     assert good(called(capsys, "--version")) == f"mtl, version {__version__}\n"
 
 
+def test_help_does_not_live_in_docstrings(capsys: Capture) -> None:
+    """Python leaves them out with -OO."""
+    given = ["-c", "import sys; from mtl.cli import main; sys.exit(main(['run', '--help']))"]
+    done = subprocess.run([sys.executable, "-OO", *given], capture_output=True, text=True, timeout=60)
+    assert done.stdout == called(capsys, "run", "--help").stdout
+    assert "Train RECIPE and write a run folder." in done.stdout
+
+
 def test_no_command_at_all_shows_the_help(capsys: Capture) -> None:
     done = called(capsys)
     assert done.returncode == OK

@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from mtl.recipe.keys.recipe import Recipe
 
 
-@click.command()
+@click.command(help="Check recipes: text, schema, shapes, heads and memory; no row is read without --data.")
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--data", is_flag=True, help="Read the rows too, and print every notice about them.")
 @plugin_option
 @debug_option
 def validate(recipes: tuple[str, ...], data: bool, plugins: tuple[str, ...], debug: bool) -> None:
-    """Check recipes: text, schema, shapes, heads and memory; no row is read without --data."""
     from mtl.recipe.load import load_recipe
     from mtl.recipe.text.overrides import refuse_spaces
 
@@ -117,11 +116,12 @@ def _validated(recipe: Recipe, data: bool) -> str:
     return f"{sum(p.numel() for p in built.model.parameters()):,} parameters"
 
 
-@click.command("ls")
+@click.command(
+    "ls", help="List the built-in recipes, or the members of a family: task, source, backbone, sharing, ..."
+)
 @click.argument("what", required=False)
 @plugin_option
 def list_(what: str | None, plugins: tuple[str, ...]) -> None:
-    """List the built-in recipes, or the members of a family: task, source, backbone, sharing, ..."""
     load_plugins(plugins)
     from mtl.recipe.load import BUILT_IN, built_in_names
 
@@ -144,24 +144,22 @@ def list_(what: str | None, plugins: tuple[str, ...]) -> None:
     say(table([family.family, "what it is", "reference"], rows, left=3))
 
 
-@click.command()
+@click.command(help="Print RECIPE flat: base, overrides and defaults merged.")
 @recipe_argument
 @overrides_argument
 @plugin_option
 def show(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> None:
-    """Print RECIPE flat: base, overrides and defaults merged."""
     load_plugins(plugins)
     from mtl.recipe.load import load_recipe, to_yaml
 
     say(to_yaml(load_recipe(recipe, overrides)).rstrip())
 
 
-@click.command()
+@click.command(help="Copy a built-in RECIPE here (or to DESTINATION), its JSON schema beside it.")
 @recipe_argument
 @click.argument("destination", required=False)
 @click.option("--force", is_flag=True, help="Overwrite.")
 def cp(recipe: str, destination: str | None, force: bool) -> None:
-    """Copy a built-in RECIPE here (or to DESTINATION), its JSON schema beside it."""
     from mtl.recipe.load import BUILT_IN, find
 
     source = find(recipe)
@@ -177,13 +175,14 @@ def cp(recipe: str, destination: str | None, force: bool) -> None:
     say(f"{target} (schema: {schema})")
 
 
-@click.command()
+@click.command(
+    help="Shapes, parameters, FLOPs, and what is shared with what; rows of a table are read for its classes."
+)
 @recipe_argument
 @overrides_argument
 @plugin_option
 @debug_option
 def summary(recipe: str, overrides: tuple[str, ...], plugins: tuple[str, ...], debug: bool) -> None:
-    """Shapes, parameters, FLOPs, and what is shared with what; rows of a table are read for its classes."""
     load_plugins(plugins)
     summarize_recipe(recipe, overrides)
 
@@ -209,7 +208,9 @@ def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
     say(summarize(loaded, built, header))
 
 
-@click.command()
+@click.command(
+    help="Write a recipe for TABLE (CSV or Parquet): kinds of tasks and inputs are guessed, with the reasons."
+)
 @click.argument("table_file", metavar="TABLE")
 @click.option(
     "--targets",
@@ -225,7 +226,6 @@ def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
 def init(
     table_file: str, targets: str, group: str | None, time: str | None, output: str, force: bool, debug: bool
 ) -> None:
-    """Write a recipe for TABLE (CSV or Parquet): kinds of tasks and inputs are guessed, with the reasons."""
     from mtl.recipe.load import BUILT_IN
     from mtl.starter.write import target_names, write_starter
 
@@ -240,10 +240,9 @@ def init(
     say(f"{target}: {counted(len(recipe.tasks), 'task')}; look through it, then: mtl run {target}")
 
 
-@click.command()
+@click.command(help="Print the JSON schema of recipes, for editors.")
 @plugin_option
 def schema(plugins: tuple[str, ...]) -> None:
-    """Print the JSON schema of recipes, for editors."""
     load_plugins(plugins)
     from mtl.recipe.json_schema import schema_text
 

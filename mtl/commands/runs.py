@@ -28,7 +28,7 @@ SHOWN_BROKEN = 5
 """Most broken run folders that `mtl runs` names one by one."""
 
 
-@click.command("eval")
+@click.command("eval", help="Evaluate the selected weights of RUN again.")
 @run_argument
 @click.option("--split", help="train, validation or test.  [default: test]")
 @click.option(
@@ -40,7 +40,6 @@ SHOWN_BROKEN = 5
 def evaluate(
     run_folder: str, split: str | None, data: str | None, device: str, plugins: tuple[str, ...], debug: bool
 ) -> None:
-    """Evaluate the selected weights of RUN again."""
     load_plugins(plugins)
     if split is not None and data is not None:
         todo = f"leave out --split {quoted(split)}"
@@ -59,7 +58,7 @@ def evaluate(
     say_results(model.recipe.tasks, {**trained, **metrics}, beside, shown, stopped, path, heading)
 
 
-@click.command()
+@click.command(help="Predict for every row of a file: a column per task, and probabilities beside it.")
 @run_argument
 @click.option("--input", "data", required=True, metavar="FILE", help="CSV, Parquet or npz; needs no labels.")
 @click.option("--output", required=True, metavar="FILE", help="CSV, Parquet or npz, by its suffix.")
@@ -71,6 +70,11 @@ def evaluate(
     "becomes NAME_given.",
 )
 @click.option("--force", is_flag=True, help="Overwrite.")
+@click.option(
+    "--spreadsheet-safe",
+    is_flag=True,
+    help="Put ' in front of texts of a CSV that a spreadsheet would run (=...).",
+)
 @trained_device_option
 @plugin_option
 @debug_option
@@ -80,21 +84,21 @@ def predict(
     output: str,
     keep: tuple[str, ...],
     force: bool,
+    spreadsheet_safe: bool,
     device: str,
     plugins: tuple[str, ...],
     debug: bool,
 ) -> None:
-    """Predict for every row of a file: a column per task, and probabilities beside it."""
     load_plugins(plugins)
     from mtl.inference.writing import check_output, require_free, write_predictions
 
-    target = check_output(output, data)
+    target = check_output(output, data, spreadsheet_safe)
     model = _loaded(run_folder, device, data)
     require_free(target, Path(run_folder), force)
     from mtl.data.columns.unseen import notices
 
     unseen = model.feed.unseen()
-    n_rows = write_predictions(model, data, output, keep, unseen)
+    n_rows = write_predictions(model, data, output, keep, unseen, spreadsheet_safe)
     for notice in notices(unseen):
         complain(f"warning: {notice}")
     unknown = {name: count.n_unseen for name, count in unseen.items() if count.n_unseen}
@@ -125,22 +129,24 @@ def _loaded(run_folder: str, device: str, data: str | None) -> TrainedModel:
     return model
 
 
-@click.command()
+@click.command(
+    help="Write report.html of a run, or compare.html of a comparison, from its folder alone; prints its path."
+)
 @click.argument("folder", metavar="RUN|COMPARE")
 @debug_option
 def report(folder: str, debug: bool) -> None:
-    """Write report.html of a run, or compare.html of a comparison, from its folder alone; prints its path."""
     require_torch()
     from mtl.report.page.write import write_report
 
     say(str(write_report(folder)))
 
 
-@click.command()
+@click.command(
+    help="List the runs below ROOT (default: runs) with their status and mean result, the newest last."
+)
 @click.argument("root", required=False)
 @debug_option
 def runs(root: str | None, debug: bool) -> None:
-    """List the runs below ROOT (default: runs) with their status and mean result, the newest last."""
     from mtl.runs.listing import list_runs
 
     if root is not None and not Path(root).is_dir():
@@ -168,11 +174,10 @@ def _row_of(run: RunFolder) -> list[str]:
     return [str(run.path), run.record.name, status, number(step), ", ".join(means)]
 
 
-@click.command()
+@click.command(help="List the checkpoints of RUN and read every byte of them: which are whole?")
 @run_argument
 @debug_option
 def checkpoints(run_folder: str, debug: bool) -> None:
-    """List the checkpoints of RUN and read every byte of them: which are whole?"""
     from mtl.runs.checkpoint import listed
     from mtl.runs.folder import RunFolder
 

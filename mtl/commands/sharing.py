@@ -27,7 +27,10 @@ SHOWN = 20
 """Most rows of a table of links."""
 
 
-@click.command("sharing")
+@click.command(
+    "sharing",
+    help="Say what RUN shared, and what each task loses without it, on validation rows; writes RUN/links.json.",
+)
 @run_argument
 @click.option(
     "--rows", type=click.IntRange(2), default=2000, show_default=True, help="Most rows that are read."
@@ -52,7 +55,6 @@ def sharing(
     plugins: tuple[str, ...],
     debug: bool,
 ) -> None:
-    """Say what RUN shared, and what each task loses without it, on validation rows; writes RUN/links.json."""
     load_plugins(plugins)
     from mtl.runs.folder import RunFolder, last_phase
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mtl.training.trainer import Trainer
 
 
-@click.command()
+@click.command(help="Train RECIPE and write a run folder.")
 @click.argument("recipe", required=False)
 @overrides_argument
 @click.option("--out", metavar="DIR", help="The run folder itself; default runs/RECIPE/UTC-SUFFIX.")
@@ -56,7 +56,6 @@ def run(
     plugins: tuple[str, ...],
     debug: bool,
 ) -> None:
-    """Train RECIPE and write a run folder."""
     options = {
         "extend_schedule": extend_schedule,
         "allow_nonfinite": allow_nonfinite,

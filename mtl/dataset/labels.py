@@ -23,6 +23,8 @@ RARE = 1000
 """A notice is given if the most frequent class has this many times the rows of the rarest."""
 MANY_FRACTIONS = 20
 """More classes than these, if they are fractions, look like a quantity; half stars from 0 to 5 are 11 classes."""
+STRAY = 0.01
+"""A class of a smaller part of the rows is taken for a slip; 0.5 between 0 and 1 in every third row is a class."""
 ENOUGH_ROWS = 50
 """With this many training rows, classes of a single row each look like an id."""
 
@@ -219,10 +221,10 @@ def _odd_classes(task: str, outputs: Sequence[str], train: Array) -> list[str]:
 def _require_no_stray_fraction(
     spec: TaskSpec, outputs: Sequence[str], targets: Array, joined: Joined
 ) -> None:
-    """Refuse one fraction among whole classes, as 3.7 among 0 to 4, if the recipe does not name the classes.
+    """Refuse a rare fraction among whole classes, as 3.7 among 0 to 4, if the recipe does not name the classes.
 
     Raises:
-        UserError: exactly one class is a fraction, and at least two are whole numbers.
+        UserError: one class is a fraction, in one row or one of a hundred, and at least two are whole numbers.
     """
     named = any(getattr(spec, key, None) for key in ("groups", "order")) or isinstance(
         getattr(spec, "classes", None), tuple
@@ -231,7 +233,7 @@ def _require_no_stray_fraction(
         return
     fractions = [i for i, name in enumerate(outputs) if not float(name).is_integer()]
     rows = np.flatnonzero(targets == fractions[0])
-    if len(fractions) > 1 or not len(rows):
+    if len(fractions) > 1 or not 0 < len(rows) <= max(1, len(targets) * STRAY):
         return
     odd = outputs[fractions[0]]
     whole = [name for name in outputs if name != odd]

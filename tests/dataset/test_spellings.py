@@ -191,11 +191,12 @@ def test_a_column_with_zeros_in_front_is_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "more", "odd"),
     [
-        ([0, 1, 2, 3.7, 1, 2, 0, 3.7], {}, "3.7"),
-        ([0, 1, 2, 3.7, 1, 2, 0, 3.7], {"classes": ["0", "1", "2", "3.7"]}, None),
-        ([0, 1, 2, 3.7, 1, 2, 0, 3.7], {"groups": {"low": [0, 1], "high": [2, "3.7"]}}, None),
+        ([0, 1, 2, 3.7, 1, 2, 0, 1], {}, "3.7"),
+        ([0, 1, 2, 3.7, 1, 2, 0, 1], {"classes": ["0", "1", "2", "3.7"]}, None),
+        ([0, 1, 2, 3.7, 1, 2, 0, 1], {"groups": {"low": [0, 1], "high": [2, "3.7"]}}, None),
         ([0, 0.5, 1, 1.5, 2, 1, 0, 2], {}, None),  # half stars
-        ([0, 1.5, 0, 1.5, 0, 1.5, 0, 0], {}, None),  # one whole number is no rule
+        ([0, 0.5, 1, 0.5, 0, 1, 0, 1], {}, None),  # a class like others
+        ([0, 1.5, 0, 0, 0, 0, 0, 0], {}, None),  # one whole number is no rule
     ],
 )
 def test_one_fraction_among_whole_classes(

@@ -22,12 +22,13 @@ import pytest
 from mtl.errors import EnvironmentFault, Terminated, UserError
 from mtl.inference import feeding
 from mtl.inference.predict import TrainedModel, load
-from mtl.inference.writing import WRITERS, ListTexts, require_free, write_predictions
+from mtl.inference.writers import WRITERS, Texts
+from mtl.inference.writing import check_output, require_free, write_predictions
 from mtl.signals import end_at_once
 from tests.inference.shop import COLUMNS, as_texts, shop_rows, write_csv, write_parquet
 
 ROOT = Path(__file__).parents[2]
-NO_LISTS = ListTexts({}, frozenset())
+NO_LISTS = Texts({}, frozenset())
 ROWS = shop_rows(50, seed=9)
 NAMES = [name for names in COLUMNS.values() for name in names]
 
@@ -427,3 +428,27 @@ def test_a_name_that_an_archive_cannot_hold(tmp_path: Path) -> None:
                     writer.write({name: np.ones(2)})
         finally:
             writer.close()
+
+
+RUN = ["=1+1", "+1+cmd", "-2+3", "@SUM(A1)", "\tx", "\rx", "=cmd|' /C calc'!A0"]
+HARMLESS = ["a=1", "", "-5.25", "+7", "-1e9", "1,5", "'=1"]
+
+
+def test_no_text_that_a_spreadsheet_would_run(model: TrainedModel, tmp_path: Path) -> None:
+    """Texts get an apostrophe in front, names of columns too; numbers and all other texts stay as they are."""
+    rows = [{**ROWS[0], "=note": text, "=n": str(-i)} for i, text in enumerate([*RUN, *HARMLESS])]
+    data, output = write_parquet(tmp_path / "in.parquet", rows), tmp_path / "out.csv"
+    write_predictions(model, str(data), str(output), keep=["=note", "=n"])
+    plain = read(output)
+    assert plain["=note"] == [*RUN, *HARMLESS]
+    write_predictions(model, str(data), str(output), keep=["=note", "=n"], spreadsheet_safe=True)
+    safe = read(output)
+    assert safe["'=note"] == [*(f"'{text}" for text in RUN), *HARMLESS]
+    assert safe["'=n"] == plain["=n"]
+    assert {name: safe[name] for name in NAMES} == {name: plain[name] for name in NAMES}
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.npz"])
+def test_only_a_csv_is_for_spreadsheets(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"^--spreadsheet-safe: '{name}' is no \.csv; leave it out$"):
+        check_output(name, "in.csv", spreadsheet_safe=True)

@@ -25,7 +25,7 @@ MOST_SEEDS = 1000
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
-@click.command()
+@click.command(help="Does sharing help? Train RECIPE and its controls with several seeds, and judge.")
 @recipe_argument
 @overrides_argument
 @click.option("--arms", metavar="LIST", help="Default: single,hard,sharing,sterile. See docs/comparing.md.")
@@ -68,7 +68,6 @@ def compare(
     plugins: tuple[str, ...],
     debug: bool,
 ) -> None:
-    """Does sharing help? Train RECIPE and its controls with several seeds, and judge."""
     from mtl.comparison.arms.named import DEFAULT, require_arms, require_predictions
     from mtl.comparison.folder import folder_of, remembered
     from mtl.comparison.request import Asked
