@@ -24,7 +24,16 @@ from typing import Any
 
 from mtl import __version__, stages
 from mtl.errors import EnvironmentFault, UserError, quoted
-from mtl.runs.disk import Content, make_folder, pieces, plain_size, read_plain, sync_folder, write_new
+from mtl.runs.disk import (
+    Content,
+    make_folder,
+    move_folder,
+    pieces,
+    plain_size,
+    read_plain,
+    sync_folder,
+    write_new,
+)
 from mtl.runs.json_text import canonical_json, strict_json
 
 SCHEMA_VERSION = 1
@@ -75,7 +84,7 @@ def commit(
         write_new(temporary / MANIFEST, canonical_json(_manifest(step, run_id, parent, entries)))
         sync_folder(temporary)
         if aside is not None:
-            os.rename(path, aside)
+            move_folder(path, aside)
         os.rename(temporary, path)
         renamed = True
         sync_folder(folder)

@@ -41,7 +41,7 @@ def write_new(path: Path, content: Content) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that the names of its files survive a power cut."""
+    """Sync a folder, so that the names of its files survive a power cut; or a file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,6 +55,38 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         sync_folder(path.parent)
+
+
+def move_folder(old: Path, new: Path) -> None:
+    """Rename a folder of files. Where the disk cannot, it is copied as a whole and then deleted.
+
+    An overlay cannot rename a folder of its lower layer, as that of a run in a container's image. The copy has its new
+    name before the first file of the old folder is deleted; those are deleted in the order of their names.
+
+    Raises:
+        OSError: the disk refused; the old folder is whole then, or the new one.
+    """
+    try:
+        os.rename(old, new)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    else:
+        return
+    copy = old.with_name(f".tmp-{old.name}-{secrets.token_hex(4)}")
+    try:
+        shutil.copytree(old, copy, symlinks=True)
+        for path in copy.iterdir():
+            if path.is_file():
+                sync_folder(path)
+        os.rename(copy, new)
+        sync_folder(new.parent)
+    except OSError:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+    for name in sorted(os.listdir(old)):
+        (old / name).unlink()
+    old.rmdir()
 
 
 def write_whole(path: Path, data: bytes) -> None:

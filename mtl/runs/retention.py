@@ -7,12 +7,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from mtl import stages
 from mtl.errors import EnvironmentFault, UserError
 from mtl.runs.checkpoint import Damaged, is_folder, manifest_of, steps
-from mtl.runs.disk import plain_size, sync_folder
+from mtl.runs.disk import move_folder, plain_size, sync_folder
 
 ASIDE, DOOMED = "set-aside-", ".del-"
 _REPLACED = re.compile(r"\.old-([0-9]{8})-[0-9a-f]{8}")
@@ -50,7 +51,7 @@ def _doom(folder: Path, old: Iterable[int]) -> str | None:
     refused = None
     for step in old:
         doomed = folder / f"{DOOMED}{step:08d}-{secrets.token_hex(4)}"
-        refused = _tried(os.rename, folder / f"step-{step:08d}", doomed) or refused
+        refused = _tried(move_folder, folder / f"step-{step:08d}", doomed) or refused
     return refused
 
 
@@ -118,10 +119,12 @@ def set_aside(folder: Path, step: int) -> None:
         os.mkdir(place)
         sync_folder(folder)  # the target of the renames has to exist first
         for other in reversed(later):
-            os.rename(folder / f"step-{other:08d}", place / f"step-{other:08d}")
+            move_folder(folder / f"step-{other:08d}", place / f"step-{other:08d}")
         sync_folder(place)
         sync_folder(folder)
     except OSError as error:
+        with suppress(OSError):
+            os.rmdir(place)  # it stays if something was moved there
         what = f"later checkpoints cannot be set aside: {(error.strerror or str(error)).lower()}"
         raise EnvironmentFault(str(folder), what) from error
 
@@ -148,6 +151,6 @@ def clean(folder: Path) -> None:
 
 def _put_back(old: Path, path: Path) -> None:
     """Give a checkpoint its old name, since the new one never took its place."""
-    fault = _tried(os.rename, old, path)
+    fault = _tried(move_folder, old, path)
     if fault is not None:
         raise EnvironmentFault(str(old), f"cannot be put back: {fault.lower()}")
