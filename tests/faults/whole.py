@@ -39,5 +39,6 @@ def final_bytes(run: Path) -> dict[str, bytes]:
     files = checkpoints(run / "checkpoints")
     newest = files[max(files)]
     assert newest is not None
-    logs = {name: (run / name).read_bytes() for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv")}
+    names = [name for name in ("metrics.jsonl", "sharing.jsonl", "metrics.csv") if (run / name).exists()]
+    logs = {name: (run / name).read_bytes() for name in names}
     return {"step": str(max(files)).encode(), **newest, **logs}

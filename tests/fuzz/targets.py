@@ -6,7 +6,11 @@ import gzip
 import hashlib
 import io
 import json
+import random
+import shutil
+import signal
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -377,10 +381,51 @@ def state(folder: Path) -> Target:
     return Target(corpus, tokens, read)
 
 
+def run_folder(folder: Path) -> Target:
+    """A whole run: each input is the seed of some changes to it, and of the commands that read it."""
+    from mtl.cli import main
+    from mtl.errors import ENVIRONMENT, OK, USER, UserError
+    from tests.fuzz.run_folders import changed_folder
+    from tests.support.small_run import make_small_run
+
+    whole, run = make_small_run(folder / "whole"), folder / "run"
+    commands = (
+        ["run", "--resume", str(run), "train.epochs=3", "--quiet", "--no-report"],
+        *(["eval", str(run)], ["report", str(run)], ["checkpoints", str(run)], ["runs", str(folder)]),
+        ["sharing", str(run)],
+    )
+
+    def late(number: int, frame: object) -> None:
+        raise AssertionError(f"takes more than {HANGS} s")
+
+    def read(data: bytes) -> None:
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+        changed_folder(run, data)
+        rng, codes = random.Random(data), []
+        before = signal.signal(signal.SIGALRM, late)
+        for command in rng.sample(commands, 2) if data else commands:
+            out, err = io.StringIO(), io.StringIO()
+            signal.alarm(HANGS)
+            with redirect_stdout(out), redirect_stderr(err):
+                codes.append(main(command))
+            signal.alarm(0)
+            said = err.getvalue()
+            if codes[-1] not in (OK, USER, ENVIRONMENT) or not said.replace("\n", "").isprintable():
+                raise AssertionError(f"{command[0]} {codes[-1]}: {said}")
+        signal.signal(signal.SIGALRM, before)
+        if any(codes):
+            raise UserError("run", "refused")
+
+    return Target([b"", b"1", b"2"], (), read)
+
+
+HANGS = 10
+"""Seconds that one command may take."""
 TARGETS: dict[str, Callable[[Path], Target]] = {
     make.__name__: make
     for make in (
         recipe_text, recipe, override, idx, npz, npy_header, csv, parquet, image, manifest, record, record_parts,
-        log, state,
+        log, state, run_folder,
     )
 }  # fmt: skip

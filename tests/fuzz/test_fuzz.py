@@ -23,7 +23,7 @@ SEED = int(os.environ.get("MTL_FUZZ_SEED", "0"))
 
 
 def test_every_reader_has_a_fuzzer() -> None:
-    assert len(TARGETS) == 14
+    assert len(TARGETS) == 15
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -60,7 +60,7 @@ class Watch:
         if event in STARTS:
             self.seen = f"{event} {arguments[:1]}"
         elif event in CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & 3):
-            self._path(event, arguments[0])
+            self._path(event, arguments[event in ("os.symlink", "os.link")])  # the name that is made
 
     def _path(self, event: str, path: object) -> None:
         with suppress(TypeError):
@@ -112,7 +112,7 @@ def main(name: str, seconds: float, seed: int, folder: Path) -> dict[str, object
     limit_memory()
     counts, slowest, failures, seen = {"read": 0, "refused": 0}, 0.0, [], set[str]()
     end = time.monotonic() + seconds
-    at_least = len(target.corpus) + 20
+    at_least = int(os.environ.get("MTL_FUZZ_INPUTS", len(target.corpus) + 20))
     while (sum(counts.values()) < at_least or time.monotonic() < end) and len(failures) < MOST_FAILURES:
         data = next(inputs)
         watch.seen, watch.active = "", True
