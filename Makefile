@@ -50,7 +50,7 @@ test: $(DEV) data ## all tests but the slow ones; COVERAGE=1: whether they reach
 slow: $(DEV) data ## the tests marked slow
 	$(PY) -m pytest -m slow $(ARGS)
 
-faults: $(DEV) ## every fault at every system call of a save, and one run killed a hundred times
+faults: $(DEV) ## every fault at every system call of a save, and five runs killed 75 times and more
 	MTL_REQUIRE_STRACE=1 $(PY) -m pytest tests/faults -m "slow or not slow" $(ARGS)
 
 fuzz: $(DEV) ## mutated input for every reader, SECONDS=50 for each; another SEED gives other input

@@ -1,4 +1,4 @@
-"""What README and SECURITY.md promise names tests and files that are there."""
+"""What docs/reliability.md and SECURITY.md promise names tests and files that are there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_each_promise_of_the_readme_names_tests_that_exist() -> None:
+def test_each_promise_names_tests_that_exist() -> None:
     text = (
-        (ROOT / "README.md").read_text(encoding="utf-8").split("## What you can rely on")[1].split("\n## ")[0]
+        (ROOT / "docs/reliability.md").read_text(encoding="utf-8").split("## Promises")[1].split("\n## ")[0]
     )
     rows = re.findall(r"^\| (P[0-9]) \| .+ \| (.+) \|$", text, re.M)
     assert [name for name, _ in rows] == [f"P{i}" for i in range(1, 8)]

@@ -25,15 +25,8 @@ from typing import Any
 from mtl import __version__, stages
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.runs.disk import (
-    Content,
-    make_folder,
-    move_folder,
-    pieces,
-    plain_size,
-    read_plain,
-    sync_folder,
-    write_new,
-)
+    Content, make_folder, move_folder, pieces, plain_size, read_plain, sync_folder, write_new,
+)  # fmt: skip
 from mtl.runs.json_text import canonical_json, strict_json
 
 SCHEMA_VERSION = 1

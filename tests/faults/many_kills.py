@@ -5,8 +5,8 @@
 The recipe is synthetic_stitch with more epochs and a checkpoint every ten steps; KINDS has other kinds of runs. Of
 the kills, one in five comes at any time before the run takes its lock (imports), one in five within 2.5 s from there
 (reading the data, restoring, the first steps), the others within 2.5 s after its first own save (training, saving,
-retention, evaluation). At the end the model, the optimizer, the state, the logs and the table of metrics must have the bytes of a run that nobody
-disturbed.
+retention, evaluation). At the end the model, the optimizer, the state, the logs and the table of metrics must have
+the bytes of a run that nobody disturbed.
 """
 
 from __future__ import annotations

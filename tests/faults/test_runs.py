@@ -499,9 +499,20 @@ def test_killed_before_retention_and_held_for_a_while(command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_killed_a_hundred_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "kills", "epochs"),
+    [
+        ("plain", 100, 800),
+        ("accumulate", 75, 1200),
+        ("evaluations", 75, 500),
+        ("phases", 75, 90),
+        ("memory", 75, 300),
+    ],
+)
+def test_killed_again_and_again(kind: str, kills: int, epochs: int, tmp_path: Path) -> None:
     from tests.faults.many_kills import attempt
 
-    figures = attempt(tmp_path, kills=100, seed=0, epochs=800, every=10, seconds=2.5)
+    seconds = 2.5 if kind == "plain" else 1.5
+    figures = attempt(tmp_path, kills, seed=0, epochs=epochs, every=10, seconds=seconds, kind=kind)
     print(figures)
-    assert figures["kills"] == 100
+    assert figures["kills"] == kills
