@@ -21,8 +21,8 @@ from mtl.errors import UserError, quoted, without_paths
 
 if TYPE_CHECKING:
     from mtl.inference.predict import TrainedModel
-    from mtl.runs.checkpoint import Listed
     from mtl.runs.folder import RunFolder
+    from mtl.runs.listing import Listed
 
 SHOWN_BROKEN = 5
 """Most broken run folders that `mtl runs` names one by one."""
@@ -178,8 +178,8 @@ def _row_of(run: RunFolder) -> list[str]:
 @run_argument
 @debug_option
 def checkpoints(run_folder: str, debug: bool) -> None:
-    from mtl.runs.checkpoint import listed
     from mtl.runs.folder import RunFolder
+    from mtl.runs.listing import listed
 
     run = RunFolder.open(Path(run_folder))
     found = listed(run.checkpoints)

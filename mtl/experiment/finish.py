@@ -108,7 +108,7 @@ class _Weights:
         except checkpoint.Damaged as reason:
             which = "the last one" if step == self.trainer.progress.step else "the best by validation"
             raise UserError(
-                str(path), f"{which} is damaged ({reason})",
+                str(path), f"{which} {reason.told}",
                 f"mtl run --resume {self.folder.path} trains it again from an older one",
             ) from None  # fmt: skip
         self.step = step

@@ -78,7 +78,7 @@ def _damage_of_best(folder: RunFolder, step: int, files: Mapping[str, Path]) -> 
         try:
             _verified(folder, best)
         except checkpoint.Damaged as reason:
-            return best, str(reason)
+            return best, reason.told
     return None
 
 
@@ -91,11 +91,11 @@ def _named(folder: RunFolder, step: int) -> dict[str, Path]:
     try:
         files = _verified(folder, step)
     except checkpoint.Damaged as reason:
-        what, todo = f"is damaged ({reason})", "resume the run to use an older one"
+        what, todo = reason.told, "resume the run to use an older one"
         raise UserError(str(_at(folder, step)), what, todo) from None
     damage = _damage_of_best(folder, step, files)
     if damage is not None:
-        what = f"its best by validation, step-{damage[0]:08d}, is damaged ({damage[1]})"
+        what = f"its best by validation, step-{damage[0]:08d}, {damage[1]}"
         raise UserError(str(_at(folder, step)), what, "go back to another one")
     return files
 
@@ -111,7 +111,7 @@ def _newest(folder: RunFolder, stream: Stream) -> tuple[int, dict[str, Path]]:
         stream.on(Warned(warning))
     while (damage := _damage_of_best(folder, step, files)) is not None:
         best, reason = damage
-        text = f"step-{best:08d}, the best by validation, is damaged ({reason})"
+        text = f"step-{best:08d}, the best by validation, {reason}"
         step, files = _before(folder, best, text)
         stream.on(Warned(f"{text}; using step-{step:08d}"))
     return step, files

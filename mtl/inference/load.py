@@ -125,7 +125,7 @@ def selected_files(folder: RunFolder) -> tuple[Mapping[str, Path], str | None]:
     try:
         return checkpoint.verified(_at(folder, selected.step), run_id), None
     except checkpoint.Damaged as reason:
-        raise UserError(str(folder.path), f"step-{selected.step:08d} is damaged ({reason})") from None
+        raise UserError(str(folder.path), f"step-{selected.step:08d} {reason.told}") from None
 
 
 def _at(folder: RunFolder, step: int) -> Path:

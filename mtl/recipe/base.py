@@ -195,10 +195,13 @@ class Kind:
                 raise recipe_errors(family, [((), self.registry.unknown(value))])
             value = {"kind": value}
         if not isinstance(value, Mapping):
+            article = "an" if family[0] in "aeiou" else "a"
+            is_name = isinstance(value, str) and value in self.registry
+            todo = f"; write {{kind: {value}}}, on the command line KEY.kind={value}" if is_name else ""
             raise PydanticCustomError(
                 "recipe",
                 "{what}",
-                {"what": f"a {family} is a mapping with a key 'kind', got {quoted(value)}"},
+                {"what": f"{article} {family} is a mapping with a key 'kind', got {quoted(value)}{todo}"},
             )
         if "kind" not in value:
             known = ", ".join(self.registry.names())

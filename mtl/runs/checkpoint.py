@@ -16,7 +16,6 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,9 +24,17 @@ from typing import Any
 from mtl import __version__, stages
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.runs.disk import (
-    Content, make_folder, move_folder, pieces, plain_size, read_plain, sync_folder, write_new,
+    Content,
+    make_folder,
+    move_folder,
+    pieces,
+    plain_size,
+    read_plain,
+    sync_folder,
+    write_new,
 )  # fmt: skip
 from mtl.runs.json_text import canonical_json, strict_json
+from mtl.runs.record import shown
 
 SCHEMA_VERSION = 1
 """The version of the manifest and of the state."""
@@ -38,7 +45,16 @@ _NAME = re.compile(r"step-([0-9]{8})")
 
 
 class Damaged(Exception):
-    """A checkpoint differs from what was written; the text says how."""
+    """A checkpoint differs from what was written; the text says how.
+
+    Args:
+        fault: how it differs.
+        missing: whether nothing is left of it.
+    """
+
+    def __init__(self, fault: str, missing: bool = False) -> None:
+        super().__init__(fault)
+        self.told = "is missing" if missing else f"is damaged ({fault})"
 
 
 def commit(
@@ -168,6 +184,8 @@ def manifest_of(path: Path) -> dict[str, Any]:
         Damaged: the manifest is missing or malformed.
         UserError: a newer mtl wrote it.
     """
+    if not os.path.lexists(path):
+        raise Damaged("the folder is missing", missing=True)
     try:
         if plain_size(path / MANIFEST) > MANIFEST_LIMIT:
             raise Damaged(f"{MANIFEST}: larger than {MANIFEST_LIMIT} bytes")
@@ -179,13 +197,13 @@ def manifest_of(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise Damaged(f"{MANIFEST}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{MANIFEST}: {_shown(str(error) or type(error).__name__)}") from None
+        raise Damaged(f"{MANIFEST}: {shown(str(error) or type(error).__name__)}") from None
     if type(version) is not int or type(step) is not int:
         raise Damaged(f"{MANIFEST}: schema_version is {quoted(version)}, step {quoted(step)}")
     if version > SCHEMA_VERSION:
         raise UserError(
             str(path),
-            f"written by mtl {_shown(str(manifest.get('mtl', '?')))} (schema {version}), "
+            f"written by mtl {shown(str(manifest.get('mtl', '?')))} (schema {version}), "
             f"this is {__version__} (schema {SCHEMA_VERSION})",
             "upgrade mtl",
         )
@@ -194,10 +212,6 @@ def manifest_of(path: Path) -> dict[str, Any]:
     if (match := _NAME.fullmatch(path.name)) and step != int(match[1]):
         raise Damaged(f"{MANIFEST}: is of step {quoted(step)}")
     return dict(manifest)
-
-
-def _shown(text: str) -> str:
-    return text if text.isprintable() and len(text) <= 80 else quoted(text)
 
 
 def verified(path: Path, run_id: str | None = None) -> dict[str, Path]:
@@ -220,17 +234,17 @@ def verified(path: Path, run_id: str | None = None) -> dict[str, Path]:
     except OSError as error:
         raise Damaged(f"cannot be listed: {error.strerror or error}") from None
     for name in sorted(present ^ set(expected)):
-        raise Damaged(f"{_shown(name)}: {'not in the manifest' if name in present else 'missing'}")
+        raise Damaged(f"{shown(name)}: {'not in the manifest' if name in present else 'missing'}")
     for name, (size, digest) in expected.items():
         try:
             if plain_size(path / name) != size:
-                raise Damaged(f"{_shown(name)}: size differs")
+                raise Damaged(f"{shown(name)}: size differs")
             with (path / name).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise Damaged(f"{_shown(name)}: {error.strerror or error}") from None
+            raise Damaged(f"{shown(name)}: {error.strerror or error}") from None
         if found != digest:
-            raise Damaged(f"{_shown(name)}: sha256 differs")
+            raise Damaged(f"{shown(name)}: sha256 differs")
     return {name: path / name for name in expected}
 
 
@@ -240,34 +254,6 @@ def size_of(path: Path) -> int:
         return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path))
     except OSError:
         return 0
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One checkpoint on disk; `fault` says how it is damaged or is empty; `run_id` is the run in its manifest."""
-
-    step: int
-    size: int
-    created: str
-    fault: str
-    run_id: str = ""
-
-
-def listed(folder: Path) -> list[Listed]:
-    """Every checkpoint of a run in ascending order of steps, with its health; this reads every byte."""
-    found = []
-    for step in steps(folder):
-        path, fault, created, run_id = folder / f"step-{step:08d}", "", "", ""
-        try:
-            manifest = manifest_of(path)
-            created, run_id = (str(manifest.get(key, ""))[:40] for key in ("created", "run_id"))
-            verified(path)
-        except Damaged as reason:
-            fault = f"damaged ({reason})"
-        except UserError as error:
-            fault = error.what
-        found.append(Listed(step, size_of(path), created, fault, run_id))
-    return found
 
 
 def newest(folder: Path, run_id: str) -> tuple[int, dict[str, Path], list[str]]:
@@ -282,7 +268,7 @@ def newest(folder: Path, run_id: str) -> tuple[int, dict[str, Path], list[str]]:
         try:
             files = verified(folder / f"step-{step:08d}", run_id)
         except Damaged as reason:
-            warnings.append(f"step-{step:08d} is damaged ({reason})")
+            warnings.append(f"step-{step:08d} {reason.told}")
             continue
         if warnings:
             warnings[-1] += f"; using step-{step:08d}"

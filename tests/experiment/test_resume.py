@@ -868,7 +868,7 @@ def test_the_best_of_an_older_checkpoint_stays_as_long_as_it(
     with pytest.raises(Stop):
         mtl.resume(saved / "step-00000015", listeners=(StopAfter(step=1),))
     shutil.rmtree(saved / "step-00000006")
-    with pytest.raises(UserError, match="step-00000015: its best by validation, step-00000006, is damaged"):
+    with pytest.raises(UserError, match="step-00000015: its best by validation, step-00000006, is missing"):
         mtl.resume(saved / "step-00000015")
 
 

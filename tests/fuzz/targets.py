@@ -238,6 +238,7 @@ def image(folder: Path) -> Target:
 
 def manifest(folder: Path) -> Target:
     from mtl.runs import checkpoint
+    from mtl.runs.listing import listed
     from tests.support.small_run import make_small_run
 
     path = make_small_run(folder / "run") / "checkpoints" / "step-00000004"
@@ -245,7 +246,7 @@ def manifest(folder: Path) -> Target:
 
     def read(data: bytes) -> None:
         (path / checkpoint.MANIFEST).write_bytes(data)
-        checkpoint.listed(path.parent)
+        listed(path.parent)
         checkpoint.verified(path)
 
     return Target(

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from mtl.errors import ENVIRONMENT, EnvironmentFault, UserError
-from mtl.runs.checkpoint import Damaged, commit, listed, newest, size_of, steps, verified
+from mtl.runs.checkpoint import Damaged, commit, newest, size_of, steps, verified
+from mtl.runs.listing import listed
 from mtl.runs.retention import clean
 from tests.faults.whole import content
 from tests.runs.faulty_disk import FILES, PIECES, FailAt, Recorder, save, tree

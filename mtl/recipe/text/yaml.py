@@ -224,7 +224,10 @@ class _Tree:
     def _node(self, event: yaml.Event, events: Iterator[yaml.Event], path: KeyPath, mark: Mark) -> Any:
         self.marks[path] = mark
         if isinstance(event, yaml.ScalarEvent):
-            return scalar(event.value, mark.value, plain=event.implicit[0])
+            try:
+                return scalar(event.value, mark.value, plain=event.implicit[0])
+            except UserError as error:
+                raise UserError(error.place, error.what, error.todo, path=path) from None
         if len(path) >= MAX_DEPTH:
             raise UserError(mark.value, f"nested deeper than {MAX_DEPTH}")
         if isinstance(event, yaml.MappingStartEvent):
