@@ -37,6 +37,7 @@ class Entry:
     sizes: tuple[float, ...]
 
     def equals(self, other: Entry) -> bool:
+        """Whether the same was given twice."""
         if self.digest or other.digest:
             return self.digest == other.digest
         near = zip(self.sizes, other.sizes, strict=False)
@@ -75,10 +76,8 @@ class Journal:
     def take_step(self, trainer: Trainer, values: object) -> None:
         """Note what is there after a step."""
         weighting, model = trainer.weighting, trainer.built.model
-        self._note(
-            f"{type(weighting).__name__}.after_step", "gives", ("weighting",), list(weighting.buffers())
-        )
-        self._note("the network", "has", ("model",), list(model.buffers()))
+        self._note(f"{type(weighting).__name__}.after_step", "gives", ("weighting",), weighting.state_dict())
+        self._note("the network", "has", ("model",), model.state_dict())
         for module in trainer.modules.values():
             self._note(f"{type(module).__name__}.metric", "gives", ("tasks", module.tasks[0]), values)
 
