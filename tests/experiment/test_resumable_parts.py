@@ -11,12 +11,11 @@ from mtl.cli import main
 from mtl.errors import USER
 from tests.experiment.test_resume import no_plots
 from tests.support.assertions import plugins_undone
-from tests.support.memories import ALLOWED, FILE, PARTS, PLACES
-from tests.support.recipes import write
+from tests.support.memories import ALLOWED, FILE, PARTS, PLACES, recipe_of_own_parts
 
 __all__ = ["no_plots"]
 pytestmark = pytest.mark.usefixtures("no_plots")
-PLUGIN = Path(__file__).parents[1] / "support" / "forgetful_parts.py"
+PLUGIN = Path(__file__).parents[1] / "support" / "own_parts.py"
 SAID = {
     "backbone": "model.backbone: Stage.forward gives",
     "sharing": "model.sharing: Unit.forward gives",
@@ -32,17 +31,7 @@ SAID = {
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe that has the user's part in every place."""
-    return write(
-        tmp_path,
-        task_defaults={"kind": "own_kind"},
-        tasks={"a": {"target": "task0"}, "b": {"target": "task1"}},
-        model__backbone__kind="own_stages",
-        model__sharing={"kind": "own_units"},
-        weighting={"kind": "own_weights"},
-        optimizer={"kind": "own_steps", "lr": 0.1},
-        schedule={"kind": "own_rate"},
-        train__epochs=1,
-    )
+    return recipe_of_own_parts(tmp_path, train__epochs=1)
 
 
 @pytest.fixture(autouse=True)

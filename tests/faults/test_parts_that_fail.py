@@ -12,11 +12,11 @@ from mtl.cli import main
 from mtl.errors import ENVIRONMENT, USER
 from tests.experiment.test_resume import no_plots
 from tests.support.assertions import plugins_undone
-from tests.support.recipes import write
+from tests.support.memories import recipe_of_own_parts
 
 __all__ = ["no_plots"]
 pytestmark = pytest.mark.usefixtures("no_plots")
-PLUGIN = Path(__file__).parents[1] / "support" / "failing_parts.py"
+PLUGIN = Path(__file__).parents[1] / "support" / "own_parts.py"
 METHODS = {
     "source": "Rows.columns",
     "task": "Loss.row_loss",
@@ -38,18 +38,7 @@ AT = {"source": 1, "metric": 12, "matrix": 3, "schedule": 30}
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe that has the user's part in every place."""
-    return write(
-        tmp_path,
-        data__source__kind="rows",
-        task_defaults={"kind": "kind"},
-        tasks={"a": {"target": "task0"}, "b": {"target": "task1"}},
-        model__backbone__kind="stages",
-        model__sharing={"kind": "units"},
-        weighting={"kind": "weights"},
-        optimizer={"kind": "steps", "lr": 0.1},
-        schedule={"kind": "rate"},
-        train__epochs=30,
-    )
+    return recipe_of_own_parts(tmp_path, train__epochs=30)
 
 
 @pytest.fixture(autouse=True)

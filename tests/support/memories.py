@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from tests.support.recipes import write
+
 GLOBAL = {"calls": 0}
 FILE = Path(tempfile.gettempdir()) / f"mtl-calls-{os.getpid()}"
 
@@ -196,3 +198,19 @@ class Memory:
     def factor(self) -> float:
         """A number near 1, another one at each call."""
         return 1 + 0.01 * self.next()
+
+
+def recipe_of_own_parts(folder: Path, **changes: Any) -> Path:
+    """A recipe that has a part of tests/support/own_parts.py in every place."""
+    return write(
+        folder,
+        data__source__kind="rows",
+        task_defaults={"kind": "kind"},
+        tasks={"a": {"target": "task0"}, "b": {"target": "task1"}},
+        model__backbone__kind="stages",
+        model__sharing={"kind": "units"},
+        weighting={"kind": "weights"},
+        optimizer={"kind": "steps", "lr": 0.1},
+        schedule={"kind": "rate"},
+        **changes,
+    )

@@ -1,6 +1,8 @@
-"""A plug-in with one part of each family; `FAULT` says which of them raises what, and at which call.
+"""A plug-in with one part of each family, and a recipe that has all of them. The environment makes one of them faulty:
 
-`part:exception:call`, as in `weighting:SystemExit:3`.
+- `FAULT` says which part raises what, and at which call: `part:exception:call`, as in `weighting:SystemExit:3`.
+- `MEMORY` says which part remembers something, and where (tests/support/memories.py).
+- `MODULE` gives the weighting or the optimizer state that no checkpoint can hold.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 import mtl
 from mtl.backbones.layers import Layers
@@ -27,6 +29,7 @@ from mtl.recipe.specs import OPTIMIZERS, SCHEDULES
 from mtl.schedules.constant import Constant
 from mtl.sources.synthetic import Synthetic
 from mtl.weightings.sum import Sum
+from tests.support.memories import Memory
 
 CALLS: dict[str, int] = {}
 
@@ -53,13 +56,35 @@ class Rows(Synthetic):
 class Loss(Classes):
     """The cross-entropy."""
 
+    memory: Any
+
     def row_loss(self, logits_BTO: Tensor, target: Tensor) -> Tensor:
         called("task")
-        return super().row_loss(logits_BTO, target)
+        return super().row_loss(logits_BTO, target) * self.memory.factor()
 
     def metric(self, names: frozenset[str]) -> Any:
         called("metric")
-        return super().metric(names)
+        return Counted(names, len(self.tasks))
+
+
+class Counted(Metric):
+    """A count of the rows, times a number, in the place of each metric.
+
+    Args:
+        names: the metrics.
+        n_tasks: T.
+    """
+
+    def __init__(self, names: frozenset[str], n_tasks: int) -> None:
+        super().__init__()
+        self.names, self.memory = names, Memory("metric")
+        self.add_state("rows", torch.zeros(n_tasks, dtype=torch.float64))
+
+    def update(self, logits_BTO: Tensor, target: Tensor, weight_BT: Tensor) -> None:
+        self.rows = self.rows + weight_BT.sum(0) * self.memory.factor()
+
+    def compute(self) -> dict[str, Tensor]:
+        return dict.fromkeys(self.names, self.rows)
 
 
 @mtl.register_task("kind")
@@ -72,15 +97,20 @@ class Kind(mtl.tasks.Multiclass):
     def build(self, head: GroupedHead, constants: Mapping[str, Tensor]) -> Any:
         plain = super().build(head, constants)
         plain.__class__ = Loss
+        plain.memory = Memory("task")
         return plain
 
 
 class Stage(nn.Module):
-    """What it gets."""
+    """What it gets, times a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = Memory("backbone")
 
     def forward(self, x: Tensor) -> Tensor:
         called("backbone")
-        return x
+        return x * self.memory.factor()
 
 
 @mtl.register_backbone("stages")
@@ -95,9 +125,13 @@ class Stages(Layers):
 class Unit(CrossStitch):
     """A cross-stitch unit."""
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.memory = Memory("sharing")
+
     def forward(self, x: Tensor) -> Tensor:
         called("sharing")
-        return super().forward(x)
+        return super().forward(x) * self.memory.factor()
 
     def sharing_matrix(self) -> Tensor:
         called("matrix")
@@ -120,11 +154,23 @@ class Units(mtl.SharingSpec):
 
 
 class Weights(WeightedSum):
-    """The plain sum."""
+    """The plain sum, times a number."""
+
+    def __init__(self, task_weights: Sequence[float]) -> None:
+        super().__init__(task_weights)
+        self.memory = Memory("weighting")
 
     def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
         called("weighting")
-        return super().forward(losses_N, seen_N)
+        if os.environ.get("MODULE") == "late_buffer" and not hasattr(self, "late"):
+            self.register_buffer("late", torch.zeros(1))
+        return super().forward(losses_N, seen_N) * self.memory.factor()
+
+    def get_extra_state(self) -> object:
+        return {"calls": 1} if os.environ.get("MODULE") == "extra_state" else torch.zeros(1)
+
+    def set_extra_state(self, state: object) -> None:
+        pass
 
 
 @mtl.register_weighting("weights")
@@ -136,11 +182,22 @@ class WeightsSpec(Sum):
 
 
 class Steps(torch.optim.SGD):
-    """Gradient descent."""
+    """Gradient descent, with gradients times a number."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.memory = Memory("optimizer")
 
     def step(self, closure: Any = None) -> Any:
         called("optimizer")
-        return super().step(closure)
+        factor = self.memory.factor()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad *= factor
+        super().step(closure)
+        if os.environ.get("MODULE") == "number_in_optimizer":
+            self.state[parameter]["calls"] = 1
 
 
 @OPTIMIZERS.register("steps")
@@ -151,10 +208,16 @@ class StepsSpec(SGD):
         return Steps(groups, lr=self.lr)
 
 
+class OfSchedule:
+    """A settings model is frozen, so what a schedule remembers is in a class."""
+
+    memory: ClassVar[Memory] = Memory("schedule")
+
+
 @SCHEDULES.register("rate")
 class Rate(Constant):
     """A constant rate."""
 
     def after_warmup(self, step: int, total: int) -> float:
         called("schedule")
-        return float(np.ones(1)[0])
+        return OfSchedule.memory.factor()
