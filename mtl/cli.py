@@ -11,6 +11,7 @@ import click
 from mtl import __version__
 from mtl.commands import recipes, runs, sharing, training
 from mtl.commands.compare.command import compare
+from mtl.commands.export import export
 from mtl.commands.options import debug_option
 from mtl.commands.outcomes import guarded
 from mtl.console import say
@@ -74,7 +75,7 @@ for command in (
     training.run,
     compare,
     *(recipes.validate, recipes.init, recipes.list_, recipes.show, recipes.cp, recipes.summary),
-    *(runs.evaluate, sharing.sharing, runs.report, runs.predict, runs.runs, runs.checkpoints),
+    *(runs.evaluate, sharing.sharing, runs.report, runs.predict, export, runs.runs, runs.checkpoints),
     *(recipes.schema, doctor),
 ):
     cli.add_command(command)

@@ -26,7 +26,7 @@ ORDER = (
     ("training",),
     ("runs",),
     ("inference", "report", "starter", "tracking"),
-    ("experiment",),
+    ("experiment", "export"),
     ("phases", "comparison"),
     ("commands",),
     ("cli",),

@@ -91,7 +91,7 @@ class TableInputs(nn.Module):
     def _one_hot(self, codes_BC: Tensor) -> Tensor:
         """Codes (B, C) -> (B, V). Code 0 takes the place after the last one, which is then cut off."""
         place_BC = torch.where(codes_BC > 0, self.offsets + codes_BC - 1, self.n_codes)
-        hot = torch.zeros(len(codes_BC), self.n_codes + 1, dtype=self.mean.dtype, device=codes_BC.device)
+        hot = torch.zeros(codes_BC.shape[0], self.n_codes + 1, dtype=self.mean.dtype, device=codes_BC.device)
         return hot.scatter(1, place_BC, 1.0)[:, :-1]
 
     def _embedded(self, codes_BC: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class SelectedExperts(Trunk):
 
     def forward(self, x: Tensor) -> Tensor:
         h_BEC = self.experts(x).unflatten(1, (len(self.copies), self.shape[0]))
-        y: Tensor = self.mixture(self.gates().expand(len(h_BEC), -1, -1), h_BEC)
+        y: Tensor = self.mixture(self.gates().expand(h_BEC.shape[0], -1, -1), h_BEC)
         return y
 
     def gates(self) -> Tensor:

@@ -36,13 +36,13 @@ class ModulatedTrunk(Trunk):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        n_rows, n_towers, apart = len(x), len(self.towers), False
+        n_towers, apart = len(self.towers), False
         for name, stage in self.shared.stages.items():
             x = stage(x)
             if name in self.modulations:
-                x_BK = x.unflatten(0, (n_rows, n_towers)) if apart else x.unsqueeze(1)
+                x_BK = x.unflatten(0, (-1, n_towers)) if apart else x.unsqueeze(1)
                 x, apart = self.modulations[name](x_BK).flatten(0, 1), True
-        readings: Tensor = x.unflatten(0, (n_rows, n_towers))
+        readings: Tensor = x.unflatten(0, (-1, n_towers))
         return readings
 
     def reach(self) -> dict[str, Tensor]:

@@ -71,10 +71,10 @@ class AttentionNetwork(Trunk):
 
     def _extracted(self, site: str, attended: Tensor) -> Tensor:
         """f_j of the features of all towers, (B, K*C, ...) -> (B, K*C', ...), in one pass over B*K rows."""
-        n_rows, n_towers = len(attended), len(self.towers)
+        n_towers = len(self.towers)
         rows = attended.unflatten(1, (n_towers, -1)).flatten(0, 1)
         found: Tensor = self.extractors[site](rows)
-        joined: Tensor = found.unflatten(0, (n_rows, n_towers)).flatten(1, 2)
+        joined: Tensor = found.unflatten(0, (-1, n_towers)).flatten(1, 2)
         return joined
 
     def reach(self) -> dict[str, Tensor]:
