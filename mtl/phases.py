@@ -79,6 +79,8 @@ def run_chain(
     text = to_yaml(recipe)
     if not (go_on and is_chain(folder)):
         require_unused(folder)
+        for name, _, own in chain[1:]:  # the first phase is looked at by its own run
+            _foretell_phase(recipe, name, own)
         make_folder(folder)
         write_whole(folder / "recipe.yaml", recipe.text or text.encode())
         write_whole(folder / RESOLVED, text.encode())
@@ -129,11 +131,28 @@ def foretell_chain(recipe: Recipe, out: Path | None = None) -> list[Trainer]:
     """
     if out is not None:
         require_unused(out)
-    trainers: list[Trainer] = []
-    for name, _, own in chain_of(recipe, out or Path("runs", recipe.name)):
-        with recipe.at("phases", name):
-            trainers.append(foretell(load_recipe(own.plain(), ["~train.init_from"] if trainers else [])))
-    return trainers
+    return [
+        _foretell_phase(recipe, name, own)
+        for name, _, own in chain_of(recipe, out or Path("runs", recipe.name))
+    ]
+
+
+def _foretell_phase(recipe: Recipe, name: str, own: Recipe) -> Trainer:
+    """The trainer that a phase would have, without the weights of the one before.
+
+    Raises:
+        UserError: the phase is at fault; its place is that of the phase in the recipe.
+    """
+    given = own.train.init_from is not None and own.train.init_from != recipe.train.init_from
+    alone = load_recipe(own.plain(), ["~train.init_from"] if given else [])
+    try:
+        return foretell(alone)
+    except UserError as error:
+        for each in error.errors:
+            place = "" if str(each.place).startswith("recipe") else each.place
+            with recipe.at("phases", name):
+                raise type(each)(place, each.what, each.todo, path=each.path) from None
+        raise
 
 
 @opened_once()

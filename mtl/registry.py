@@ -197,6 +197,11 @@ def load_plugin(name: str) -> str:
     )
 
 
+def plugin_modules() -> list[ModuleType]:
+    """The modules that plug-ins consist of, as far as they are loaded."""
+    return [module for name, module in sys.modules.items() if name.split(".")[0] in _LOADED]
+
+
 def _load_file(path: Path, name: str) -> str:
     if not os.path.isfile(path):  # a name that is too long is none either
         raise UserError("--plugin", f"cannot import plugin {quoted(name)}: no such file")

@@ -186,3 +186,20 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plain/recipe.resolved.yaml").write_text(to_yaml(made(phases={})), encoding="utf-8")
     with pytest.raises(UserError, match=r"holds a run that never began; begin it: mtl run"):
         resume_chain(tmp_path / "plain")
+
+
+def test_a_fault_of_a_later_phase_is_told_before_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(to_yaml(made()), encoding="utf-8")
+    long = {"kind": "cosine", "warmup_steps": 1000}
+    for more in ([], ["--dry-run"]):
+        done = called(
+            capsys, "run", "r.yaml", f"phases.stitched={json.dumps({'schedule': long})}", "--out", "c", *more
+        )
+        assert done.returncode == 2
+        said = "phases.stitched.schedule.warmup_steps: 1,000 warm-up steps, but the run has 4 steps"
+        assert done.stderr.endswith(f": {said}\n"), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not Path("c").exists()

@@ -22,7 +22,7 @@ from mtl.runs.logs import METRICS
 from mtl.runs.record import Selected, TaskResult
 from mtl.runs.results.bootstrap import write_bootstrap
 from mtl.runs.results.details import write_test_details
-from mtl.training.events import Listener, Noted
+from mtl.training.events import Listener, Noted, Warned
 from mtl.training.loop import evaluate_split, row_of
 from mtl.training.progress import Progress
 from mtl.training.trainer import Trainer
@@ -69,7 +69,10 @@ def finish(
         found = _resampled(trainer, list(trainer.recipe.tasks), between)
     write_bootstrap(folder.path, found)
     _write_results(trainer.progress, folder, chosen, rows)
-    _write_details(trainer, folder, chosen, details, between)
+    try:
+        _write_details(trainer, folder, chosen, details, between)
+    except UserError as error:
+        listener.on(Warned(str(error)))
     # after the results, so that a fault of a plug-in's loss costs the run nothing but its baselines
     recipe, built, dataset = trainer.recipe, trainer.built, trainer.dataset
     values, told = baselines(recipe, built.groups, dataset, "test", between)

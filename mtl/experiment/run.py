@@ -24,7 +24,8 @@ from mtl.experiment.facts import first_record
 from mtl.experiment.finish import finish, selected_of
 from mtl.experiment.recorder import Recorder
 from mtl.experiment.rehearsal.first_rows import rehearse
-from mtl.experiment.rehearsal.short_run import has_own_parts, require_resumable
+from mtl.experiment.rehearsal.plugin_globals import kept_globals
+from mtl.experiment.rehearsal.short_run import has_own_parts, require_resumable, require_same_rows
 from mtl.experiment.trial import build_and_try, require_room
 from mtl.experiment.warm_start import take_weights
 from mtl.inference.decoding import check_columns
@@ -154,6 +155,7 @@ def prepare(recipe: Recipe, threads: int | None = None) -> tuple[Trainer, torch.
         UserError: shapes, device or data are at fault.
     """
     stages.reached("load")
+    forget = kept_globals()
     require_trackers(recipe)
     devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # a plug-in may draw
     with recipe.at("train", "device"):
@@ -175,7 +177,9 @@ def prepare(recipe: Recipe, threads: int | None = None) -> tuple[Trainer, torch.
     check_columns(recipe, trainer.built)
     if has_own_parts(recipe):
         del trainer  # one at a time is in memory
-        require_resumable(new_trainer)
+        require_same_rows(recipe, dataset)
+        require_resumable(new_trainer, forget)
+        forget()
         trainer = new_trainer()
     return trainer, device
 

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mtl.build import Built, build, is_provisional
 from mtl.console import counted
-from mtl.contracts import check_activation, check_sharing
+from mtl.contracts import broken, check_activation, check_sharing
 from mtl.data.memory import require_memory
 from mtl.data.types import Header
 from mtl.dataset.assemble import Dataset, load_dataset
@@ -87,7 +87,8 @@ def require_room(recipe: Recipe, built: Built, device: torch.device) -> None:
             together with the activations of a batch that the backward pass needs.
     """
     weights = sum(parameter.nbytes for parameter in built.model.parameters())
-    n_copies = 2 + _state_size(recipe.optimizer)
+    with recipe.at("optimizer"):
+        n_copies = 2 + _state_size(recipe.optimizer)
     what = f"the weights, their gradients and the state of {recipe.optimizer.kind}"
     free, n_rows = devices.free_memory(device), recipe.train.batch_size
     with recipe.at("model", "backbone"):
@@ -127,8 +128,16 @@ def _state_size(optimizer: OptimizerSpec) -> int:
     weight.grad = torch.zeros(2)
     group = {"params": [weight], "names": ["weight"], "decay": True, "lr_scale": 1.0, "lr": optimizer.lr}
     built = optimizer.build([group])
-    built.step()
-    kept = [value for state in built.state.values() for value in state.values()]
+    lacking = group.keys() - built.param_groups[0].keys()
+    if lacking:
+        what = f"gives an optimizer whose groups lack {quoted(min(lacking))}: hand on the groups as they are"
+        raise broken(optimizer, "build", what)
+    try:
+        built.step()
+    except TypeError as error:
+        what = f"gives an optimizer whose step cannot be called without arguments: {quoted(str(error))}"
+        raise broken(optimizer, "build", what) from None
+    kept = [value for state in built.state.values() if isinstance(state, dict) for value in state.values()]
     return sum(isinstance(value, Tensor) and value.numel() == weight.numel() for value in kept)
 
 
@@ -142,6 +151,8 @@ def _try(recipe: Recipe, tried: Built, header: Header) -> None:
         grouped = [part for part in tried.model.trunk.modules() if isinstance(part, Towers)]
         of_towers = {id(parameter) for part in grouped for parameter in part.parameters()}
         for name, parameter in tried.model.named_parameters():
+            if parameter.is_complex():
+                raise UserError("", f"{name} is complex; keep two real numbers", path=("backbone",))
             if parameter.grad is None:
                 path = (
                     "sharing" if name.startswith("trunk.") and id(parameter) not in of_towers else "backbone"

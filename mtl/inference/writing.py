@@ -43,7 +43,11 @@ def require_free(target: Path, run: Path, force: bool) -> None:
         UserError: the path is in the run folder, is no regular file, or is there already and `force` is not given.
     """
     shown = quoted(str(target))
-    if run.resolve() in target.resolve().parents:
+    try:
+        inside = run.resolve() in target.resolve().parents
+    except (OSError, RuntimeError):  # RuntimeError: a circle of links, before Python 3.13
+        raise UserError("--output", f"{shown} leads nowhere", "give another name") from None
+    if inside:
         raise UserError("--output", f"{shown} is in the run folder", "write it elsewhere")
     if os.path.lexists(target):
         if not target.is_file():

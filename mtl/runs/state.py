@@ -173,7 +173,8 @@ def require_finite(
         UserError: a tensor holds such a value.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        wide = tensor.float() if tensor.element_size() == 1 else tensor  # isfinite knows no float8
+        if tensor.is_floating_point() and not bool(torch.isfinite(wide).all()):
             raise UserError(MODEL, f"holds non-finite values in {quoted(name)}", todo)
 
 

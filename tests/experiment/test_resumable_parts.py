@@ -80,8 +80,21 @@ UNHELD = {
     "late_buffer": "after 5 steps a checkpoint does not fit a new network: weighting.safetensors: has unknown 'late'",
     "extra_state": "weighting: the state '_extra_state' of Weights is an object of type dict",
     "number_in_optimizer": "optimizer: the state 'calls' of Steps is an object of type int",
+    "tensor_in_optimizer": "optimizer: Steps keeps state for something that is no parameter",
+    "complex128": "weighting: the state 'own' of Weights is a tensor of complex128",
+    "expanded": "a part keeps what a checkpoint cannot hold or give back: RuntimeError: 'Error(s) in loading",
+    "set_once": "model.backbone: Stage.forward gives other numbers after a stop and a resume",
+    "evaluation": "model.backbone: Stage.forward gives other numbers after a stop and a resume",
+    "source": "data.source: Rows.columns gives other rows each time it is called; draw random numbers from its ",
 }
-"""State that a checkpoint cannot hold -> what is said."""
+"""What `MODULE` makes a part do -> what is said."""
+
+
+def test_a_buffer_of_eight_bits(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODULE", "float8")
+    given = ["--plugin", str(PLUGIN), "--quiet", "--no-report"]
+    assert main(["run", str(recipe), *given, "--out", str(tmp_path / "out")]) == 0
+    assert main(["run", "--resume", str(tmp_path / "out"), "train.epochs=2", *given]) == 0
 
 
 @pytest.mark.parametrize("state", UNHELD)

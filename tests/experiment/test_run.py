@@ -19,7 +19,7 @@ from mtl.errors import ENVIRONMENT, NOT_FINITE, EnvironmentFault, NotFinite, Use
 from mtl.recipe.load import load_recipe, to_yaml
 from mtl.runs import checkpoint, retention
 from mtl.runs.record import Selected
-from mtl.training.events import Ended, EpochEnded, Event, Stepped
+from mtl.training.events import Ended, EpochEnded, Event, Stepped, Warned
 from tests.support.listening import Watching
 from tests.support.recipes import changed, linear, small, stitched
 
@@ -444,3 +444,33 @@ def test_retention_that_fails_is_a_warning(
     monkeypatch.setattr(retention, "retain", lambda *_: "cannot delete an old checkpoint: Permission denied")
     mtl.run(recipe(), out=tmp_path / "run", listeners=(listener,))
     assert listener.warnings == ["cannot delete an old checkpoint: Permission denied"]  # once for the three
+
+
+def test_predictions_that_are_not_finite_cost_a_run_its_pictures_alone(
+    tmp_path: Path, no_plots: None
+) -> None:
+    """One test row has inputs near the largest float32, so that its logits are infinite or undefined."""
+    lines = [f"{i / 40},{i % 7},{'ab'[i % 2]},train" for i in range(30)]
+    lines += [f"{i / 40},{i % 7},{'ab'[i % 2]},test" for i in range(9)] + ["3e38,-3e38,a,test"]
+    (tmp_path / "t.csv").write_text("x,z,y,part\n" + "\n".join(lines) + "\n")
+    inputs = {"numeric": ["x", "z"]}
+    made = small(
+        data={
+            "source": {"kind": "table", "path": str(tmp_path / "t.csv"), "inputs": inputs},
+            "split": {"column": "part"},
+        },
+        tasks={"p": {"kind": "multiclass", "target": "y"}},
+        model__backbone__stages=linear(64, 64, 64),
+        model__sharing={"kind": "none"},
+    )
+    told: list[str] = []
+
+    class Hears:
+        def on(self, event: Event) -> None:
+            told.extend([event.text] if isinstance(event, Warned) else [])
+
+    result = mtl.run(made, out=tmp_path / "run", listeners=(Hears(),), report=False)
+    assert result.record.status == "finished"
+    assert result.metrics["test/p/loss"] is None
+    assert [line for line in told if "are not finite numbers in the test split" in line]
+    assert not (tmp_path / "run/test_details.json").exists()

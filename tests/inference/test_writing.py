@@ -452,3 +452,11 @@ def test_no_text_that_a_spreadsheet_would_run(model: TrainedModel, tmp_path: Pat
 def test_only_a_csv_is_for_spreadsheets(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^--spreadsheet-safe: '{name}' is no \.csv; leave it out$"):
         check_output(name, "in.csv", spreadsheet_safe=True)
+
+
+@pytest.mark.parametrize("name", ["self.csv", "loop/x.csv"])
+def test_an_output_behind_a_circle_of_links(name: str, tmp_path: Path) -> None:
+    (tmp_path / "self.csv").symlink_to("self.csv")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=r"leads nowhere; give another name$"):
+        require_free(tmp_path / name, tmp_path / "run", force=False)

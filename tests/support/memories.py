@@ -149,7 +149,7 @@ def of_count() -> Callable[[], float]:
 
 
 def of_cycle() -> Callable[[], float]:
-    kept = itertools.cycle(range(10))
+    kept = itertools.cycle(range(11))
     return lambda: float(next(kept))
 
 

@@ -2,13 +2,14 @@
 
 - `FAULT` says which part raises what, and at which call: `part:exception:call`, as in `weighting:SystemExit:3`.
 - `MEMORY` says which part remembers something, and where (tests/support/memories.py).
-- `MODULE` gives the weighting or the optimizer state that no checkpoint can hold.
+- `MODULE` makes a part behave in a way of its own, mostly by state that no checkpoint can hold.
 """
 
 from __future__ import annotations
 
 import builtins
 import os
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from mtl.weightings.sum import Sum
 from tests.support.memories import Memory
 
 CALLS: dict[str, int] = {}
+MEAN: list[float] = []
 
 
 def called(part: str) -> None:
@@ -50,7 +52,8 @@ class Rows(Synthetic):
 
     def columns(self, seed: int) -> Columns:
         called("source")
-        return super().columns(seed)
+        drawn = random.SystemRandom().randrange(99999)
+        return super().columns(drawn if os.environ.get("MODULE") == "source" else seed)
 
 
 class Loss(Classes):
@@ -106,10 +109,18 @@ class Stage(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = Memory("backbone")
+        self.memory, self.mean = Memory("backbone"), 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         called("backbone")
+        asked = os.environ.get("MODULE")
+        if asked == "set_once":
+            MEAN.extend([x.mean().item()] * (not MEAN))
+            return x - MEAN[0]
+        if asked == "evaluation":
+            if not self.training:
+                return x - self.mean
+            self.mean = 0.9 * self.mean + 0.1 * x.mean().item()
         return x * self.memory.factor()
 
 
@@ -159,6 +170,13 @@ class Weights(WeightedSum):
     def __init__(self, task_weights: Sequence[float]) -> None:
         super().__init__(task_weights)
         self.memory = Memory("weighting")
+        own = {
+            "complex128": lambda: torch.zeros(1, dtype=torch.complex128),
+            "expanded": lambda: torch.zeros(1).expand(3),
+            "float8": lambda: torch.ones(8).to(torch.float8_e4m3fn),
+        }.get(os.environ.get("MODULE", ""))
+        if own is not None:
+            self.register_buffer("own", own())
 
     def forward(self, losses_N: Tensor, seen_N: Tensor) -> Tensor:
         called("weighting")
@@ -198,6 +216,8 @@ class Steps(torch.optim.SGD):
         super().step(closure)
         if os.environ.get("MODULE") == "number_in_optimizer":
             self.state[parameter]["calls"] = 1
+        if os.environ.get("MODULE") == "tensor_in_optimizer":
+            self.state["own"] = torch.zeros(3)  # type: ignore[index]
 
 
 @OPTIMIZERS.register("steps")

@@ -81,6 +81,11 @@ class Journal:
         for module in trainer.modules.values():
             self._note(f"{type(module).__name__}.metric", "gives", ("tasks", module.tasks[0]), values)
 
+    def take_evaluation(self, trainer: Trainer, values: object) -> None:
+        """Note the metrics of an evaluation."""
+        for module in trainer.modules.values():
+            self._note(f"{type(module).__name__}.metric", "gives", ("tasks", module.tasks[0]), values)
+
     def _path(self, name: str) -> KeyPath:
         holders = [prefix for prefix in self._paths if f"{name}.".startswith(prefix)]
         return self._paths[max(holders, key=len)] if holders else ("model",)

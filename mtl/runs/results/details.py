@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mtl.errors import UserError, quoted
 from mtl.runs.disk import write_whole
 from mtl.runs.record import Shape, Step, Word
 
@@ -90,11 +91,26 @@ def write_test_details(
     """Write test_details.json whole; see `DetailsFile`.
 
     Raises:
+        UserError: a number is not finite.
         EnvironmentFault: the disk refused.
     """
     content: dict[str, Any] = {"schema_version": 1, "step": step}
     content |= {"headlines": dict(headlines), "tasks": dict(tasks)}
     if steps:
         content["steps"] = dict(steps)
+    if unfit := [task for task, own in tasks.items() if not _is_finite(own)]:
+        what = (
+            f"the predictions of {', '.join(map(quoted, unfit[:5]))} are not finite numbers in the test split"
+        )
+        raise UserError("", what, "look for extreme inputs there; report.html has no pictures of these rows")
     text = json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n"  # keys keep the recipe's order
     write_whole(folder / TEST_DETAILS, text.encode())
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether JSON can hold it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True

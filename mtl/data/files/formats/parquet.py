@@ -12,10 +12,12 @@ from mtl.data.files.column_types import type_name
 from mtl.data.files.formats.csv_structure import refuse_twice
 from mtl.data.files.formats.form import first_line
 from mtl.data.files.opening import OpenFile
-from mtl.errors import UserError
+from mtl.errors import EnvironmentFault, UserError
 
 ROWS = 16_384
 """Rows that are decoded at once."""
+BYTES = 1 << 28
+"""Most bytes of lists of fixed size that are decoded at once."""
 BUFFER = 1 << 17
 """Bytes of each column that are read at once."""
 
@@ -90,12 +92,24 @@ class Parquet:
         except (pa.ArrowException, OSError) as error:
             raise UserError(self.name, f"is not a Parquet file ({first_line(error)})") from None
 
+    def _rows_at_once(self, columns: Sequence[str]) -> int:
+        """So few rows that their lists of fixed size, as far as the schema says it, take no more than `BYTES`."""
+        kinds = [self._schema.field(name).type for name in columns]
+        sizes: list[int] = [8 * kind.list_size for kind in kinds if pa.types.is_fixed_size_list(kind)]
+        return max(1, BYTES // max(1, sum(sizes)))
+
     def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        rows = min(rows, self._rows_at_once(columns))
         reader = self._open().iter_batches(rows, columns=list(columns), use_threads=False)
         while True:
             try:
                 batch = next(reader, None)
             except (pa.ArrowException, OSError) as error:
+                if isinstance(error, MemoryError) or "alloc of size" in str(error):
+                    what = f"its rows do not fit into memory, {rows:,} at a time ({first_line(error)})"
+                    raise EnvironmentFault(
+                        self.name, what, "leave out columns of long texts or lists"
+                    ) from None
                 self.file.require_unchanged()
                 raise UserError(self.name, f"cannot be read to its end ({first_line(error)})") from None
             if batch is None:
