@@ -89,6 +89,7 @@ NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {
         "in the data",
     ): "a further column that is in no source is named before rows are read",
     ("mtl/data/memory.py", "raise"): "the memory of the machine, not an input",
+    ("mtl/data/files/formats/parquet.py", "EnvironmentFault"): "likewise",
     (
         "mtl/data/rows/sampling.py",
         "no row of train has a label",
