@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+COPIED = 1 << 28
+"""Bytes that a column of a batch may take when each row gets a copy of its text."""
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -40,3 +44,19 @@ def type_name(kind: pa.DataType) -> str:
         "time": lambda k: pa.types.is_timestamp(k) or pa.types.is_date(k),
     }
     return next((name for name, test in tests.items() if test(kind)), "other")
+
+
+def long_entry(array: pa.DictionaryArray, most: int) -> tuple[int, int] | None:
+    """The first row with a text of more than `most` characters, and how many it has; None if there is none.
+
+    No text is copied to the rows that have it. A column whose rows together take less than `COPIED` bytes passes.
+    """
+    entries = array.dictionary
+    if not is_text(entries.type):
+        return None
+    sizes = pc.binary_length(entries)
+    if (pc.max(sizes).as_py() or 0) * len(array) < COPIED or (pc.max(sizes).as_py() or 0) <= most:
+        return None
+    rows = pc.take(pc.utf8_length(entries), array.indices)
+    k = pc.index(pc.greater(rows, most), True).as_py()
+    return None if k < 0 else (k, rows[k].as_py())

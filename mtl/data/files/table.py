@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.console import counted
-from mtl.data.files.column_types import is_text
+from mtl.data.files.column_types import is_text, long_entry
 from mtl.data.files.formats.csv import Csv
+from mtl.data.files.formats.csv_structure import FIELD_LIMIT
 from mtl.data.files.formats.encoding import Encoding
 from mtl.data.files.formats.form import ColumnForm, Form
 from mtl.data.files.formats.in_memory import InMemory
@@ -168,6 +169,10 @@ class Table:
         arrays = []
         for name, array in zip(names, batch.columns, strict=True):
             if pa.types.is_dictionary(array.type):
+                if found_long := long_entry(array, FIELD_LIMIT):
+                    k, length = found_long
+                    what = f"holds {length} characters, at most {FIELD_LIMIT}"
+                    raise UserError(self.where(name, first + k), what)
                 array = array.dictionary_decode()
             if is_text(array.type):
                 array = self.as_text(name, first, array)
