@@ -247,9 +247,10 @@ def _require_no_stray_fraction(
 def _are_fractions(names: Sequence[str]) -> bool:
     """Whether every name is a number, and at least one is not whole."""
     try:
-        return any(not float(name).is_integer() for name in names)
+        numbers = [float(name) for name in names]
     except (ValueError, OverflowError):
         return False
+    return any(not number.is_integer() for number in numbers)
 
 
 def _label_notices(task: str, outputs: Sequence[str], targets: Array) -> list[str]:

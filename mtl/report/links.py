@@ -8,8 +8,8 @@ from mtl.errors import UserError, quoted
 from mtl.evaluation.links.document import KEYS, SCHEMA_VERSION
 from mtl.runs.disk import read_plain
 from mtl.runs.folder import LINKS, RunFolder
-from mtl.runs.json_text import strict_json
-from mtl.runs.record import shown, unreadable
+from mtl.runs.json_text import shown, strict_json
+from mtl.runs.record import unreadable
 
 AGAIN = "mtl sharing writes it again"
 

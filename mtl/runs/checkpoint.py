@@ -33,8 +33,7 @@ from mtl.runs.disk import (
     sync_folder,
     write_new,
 )  # fmt: skip
-from mtl.runs.json_text import canonical_json, strict_json
-from mtl.runs.record import shown
+from mtl.runs.json_text import canonical_json, shown, strict_json
 
 SCHEMA_VERSION = 1
 """The version of the manifest and of the state."""

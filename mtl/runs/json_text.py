@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+from mtl.errors import quoted
+
 MAX_DIGITS = 1000
 """A whole number with more of them is beyond any float."""
 
@@ -46,3 +48,8 @@ def strict_json(data: bytes) -> Any:
     return json.loads(
         text, object_pairs_hook=distinct, parse_constant=refuse, parse_float=finite, parse_int=short
     )
+
+
+def shown(text: str) -> str:
+    """The text of a parser; it is quoted if it is long or unprintable."""
+    return text if text.isprintable() and len(text) <= 200 else quoted(text)

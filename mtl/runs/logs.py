@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from mtl import stages
 from mtl.errors import EnvironmentFault, UserError
 from mtl.runs.disk import open_own, read_plain, require_own, unshare, write_whole
-from mtl.runs.json_text import strict_json
+from mtl.runs.json_text import shown, strict_json
 from mtl.runs.record import (
     PUT_BACK,
     Count,
@@ -27,7 +27,6 @@ from mtl.runs.record import (
     Shape,
     Step,
     fault_in,
-    shown,
     unreadable,
 )
 

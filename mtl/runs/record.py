@@ -20,7 +20,7 @@ from pydantic import (
 
 from mtl.errors import EnvironmentFault, UserError, dotted, quoted
 from mtl.runs.disk import read_plain
-from mtl.runs.json_text import canonical_json, strict_json
+from mtl.runs.json_text import canonical_json, shown, strict_json
 
 SCHEMA_VERSION: Final = 1
 PUT_BACK = "put back the one that the run wrote"
@@ -241,8 +241,3 @@ def fault_in(error: ValidationError) -> str:
         place = dotted(tuple(above[:-1])) if last == "[key]" else ""
         return f"{place} has a key {quoted(first['input'])}, which no run writes".lstrip()
     return f"{where.removesuffix(': ')} is {quoted(first['input'])}, which no run writes"
-
-
-def shown(text: str) -> str:
-    """The text of a parser; it is quoted if it is long or unprintable."""
-    return text if text.isprintable() and len(text) <= 200 else quoted(text)

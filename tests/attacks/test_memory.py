@@ -74,6 +74,13 @@ def equal_rows(folder: Path) -> dict[str, Any]:
     return {"data__source": source, **of_label("y")}
 
 
+def many_rows(folder: Path) -> dict[str, Any]:
+    """Twenty million short lines."""
+    (folder / "a.csv").write_bytes(b"x,y\n" + b"0,1\n" * 20_000_000)
+    source = {"kind": "table", "path": "a.csv", "inputs": {"numeric": ["x"]}}
+    return {"data__source": source, **of_label("y")}
+
+
 def large_images(folder: Path) -> dict[str, Any]:
     """Four images of 49 million pixels with transparency."""
     Image.new("LA", (7000, 7000)).save(folder / "a.png")
@@ -114,6 +121,7 @@ BOMBS: dict[Callable[[Path], dict[str, Any]], tuple[int, str]] = {
     long_header: (USER, "array 'x' has no sound header (of 1073741824 bytes, at most 10000 are read)"),
     equal_numbers: (ENVIRONMENT, "its arrays take 2.1 GB, "),
     equal_rows: (ENVIRONMENT, "60,000,000 rows of 1 input and 1 other column take 2.3 GB, "),
+    many_rows: (ENVIRONMENT, "20,000,000 rows of 1 input and 1 other column take 760.0 MB, "),
     large_images: (ENVIRONMENT, "the 49,000,000 pixels of a.png take 833.0 MB, "),
     large_network: (ENVIRONMENT, "the weights, their gradients and the state of "),
     large_batch: (ENVIRONMENT, "and the activations of 60,000 rows take "),
@@ -144,4 +152,4 @@ def test_what_is_too_large_is_refused_before_it_is_read(
 
 
 def test_all_readers_are_tried() -> None:
-    assert len(BOMBS) == 7
+    assert len(BOMBS) == 8

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from mtl.errors import UserError, quoted
 from mtl.runs.disk import read_plain
-from mtl.runs.json_text import strict_json
-from mtl.runs.record import PUT_BACK, Shape, fault_in, shown, unreadable
+from mtl.runs.json_text import shown, strict_json
+from mtl.runs.record import PUT_BACK, Shape, fault_in, unreadable
 
 Content = TypeVar("Content", bound=Shape)
 
