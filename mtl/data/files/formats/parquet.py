@@ -8,18 +8,16 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from mtl.data.files.column_types import is_text, type_name
-from mtl.data.files.formats.csv_structure import FIELD_LIMIT, refuse_twice
+from mtl.data.files.column_types import type_name
+from mtl.data.files.formats.csv_structure import refuse_twice
 from mtl.data.files.formats.form import first_line
 from mtl.data.files.opening import OpenFile
-from mtl.errors import EnvironmentFault, UserError, quoted
+from mtl.errors import EnvironmentFault, UserError
 
 ROWS = 16_384
-MUCH = 1 << 30
-"""Bytes that a batch of texts could take, beyond which each different text is kept once."""
 """Rows that are decoded at once."""
 BYTES = 1 << 28
-"""Most bytes of texts and lists that are decoded at once."""
+"""Most bytes of lists of fixed size that are decoded at once."""
 BUFFER = 1 << 17
 """Bytes of each column that are read at once."""
 
@@ -85,14 +83,9 @@ class Parquet:
         """The reader; it has read the footer."""
         import pyarrow.parquet as pq
 
-        def opened(**more: Any) -> Any:
-            # a small buffer: without it, memory keeps all that was read of the file
-            return pq.ParquetFile(self.file.stream(), pre_buffer=False, buffer_size=BUFFER, **more)
-
         def read() -> Any:
-            found = opened()
-            names = _kept_once(found)
-            return opened(metadata=found.metadata, read_dictionary=names) if names else found
+            # a small buffer: without it, memory keeps all that was read of the file
+            return pq.ParquetFile(self.file.stream(), pre_buffer=False, buffer_size=BUFFER)
 
         try:
             return self.file.once("parquet", read)
@@ -100,24 +93,13 @@ class Parquet:
             raise UserError(self.name, f"is not a Parquet file ({first_line(error)})") from None
 
     def _rows_at_once(self, columns: Sequence[str]) -> int:
-        """So few rows that their texts and lists take no more than `BYTES`, by the sizes that the footer has."""
-        metadata, sizes = self._open().metadata, dict.fromkeys(columns, 1)
-        for name in columns:
-            kind = self._schema.field(name).type
-            if pa.types.is_fixed_size_list(kind):
-                sizes[name] = 8 * kind.list_size
-        for group, chunk in _chunks(metadata):
-            name, size = chunk.path_in_schema, chunk.total_uncompressed_size // max(1, group.num_rows)
-            if name in sizes:
-                sizes[name] = max(sizes[name], size)
-                # a page of texts is read whole, so that fewer rows at a time would not help
-                is_long = size > FIELD_LIMIT and chunk.total_uncompressed_size > MUCH
-                if is_long and is_text(self._schema.field(name).type):
-                    what = f"column {quoted(name)} holds texts of {size:,} bytes on average"
-                    raise UserError(
-                        self.name, what, f"leave it out: at most {FIELD_LIMIT:,} characters are read"
-                    )
-        return max(1, BYTES // max(1, sum(sizes.values())))
+        """So few rows that their lists of fixed size, as far as the schema says it, take no more than `BYTES`."""
+        there = [
+            name for name in columns if name in self.column_names
+        ]  # the file may have been replaced meanwhile
+        kinds = [self._schema.field(name).type for name in there]
+        sizes: list[int] = [8 * kind.list_size for kind in kinds if pa.types.is_fixed_size_list(kind)]
+        return max(1, BYTES // max(1, sum(sizes)))
 
     def _batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         rows = min(rows, self._rows_at_once(columns))
@@ -136,21 +118,3 @@ class Parquet:
             if batch is None:
                 return self.file.require_unchanged()
             yield batch.select(list(columns))  # a name such as a.b also selects the field b of a column a
-
-
-def _kept_once(file: Any) -> list[str]:
-    """The columns of texts whose dictionary in the file is so large that a batch of copies could fill the memory."""
-    schema, found = file.schema_arrow, set()
-    for group, chunk in _chunks(file.metadata):
-        name, most = chunk.path_in_schema, min(ROWS, group.num_rows) * chunk.total_uncompressed_size
-        is_text_column = name in schema.names and is_text(schema.field(name).type)
-        if is_text_column and chunk.has_dictionary_page and most > MUCH:
-            found.add(name)
-    return sorted(found)
-
-
-def _chunks(metadata: Any) -> Iterator[tuple[Any, Any]]:
-    """Each row group with each of its columns, in the footer."""
-    for g in range(metadata.num_row_groups):
-        group = metadata.row_group(g)
-        yield from ((group, group.column(i)) for i in range(group.num_columns))
