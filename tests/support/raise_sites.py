@@ -91,10 +91,9 @@ NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {
     ("mtl/data/memory.py", "raise"): "the memory of the machine, not an input",
     ("mtl/data/files/formats/parquet.py", "EnvironmentFault"): "likewise",
     (
-        "mtl/data/files/formats/parquet.py",
-        "leave it out: at most",
-    ): "a gigabyte of texts, which a test makes small",
-    ("mtl/data/files/table.py", "raise UserError(self.where(name, first + k), what)"): "likewise",
+        "mtl/data/files/table.py",
+        "raise UserError(self.where(name, first + k), what)",
+    ): "texts that would take a gigabyte when they are copied to their rows",
     (
         "mtl/data/rows/sampling.py",
         "no row of train has a label",
