@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl.data.files.opening import opened_once
-from mtl.errors import UserError, dotted, quoted
+from mtl.errors import UserError, dotted, quoted, raise_all
 from mtl.experiment.resume import resume
 from mtl.experiment.run import Result, foretell
 from mtl.experiment.run import run as run_one
@@ -148,11 +148,15 @@ def _foretell_phase(recipe: Recipe, name: str, own: Recipe) -> Trainer:
     try:
         return foretell(alone)
     except UserError as error:
-        for each in error.errors:
-            place = "" if str(each.place).startswith("recipe") else each.place
-            with recipe.at("phases", name):
-                raise type(each)(place, each.what, each.todo, path=each.path) from None
-        raise
+        faults = [
+            type(each)(
+                "" if str(each.place) == "recipe" else each.place, each.what, each.todo, path=each.path
+            )
+            for each in error.errors  # the phase has been read from plain values, whose place is `recipe`
+        ]
+    with recipe.at("phases", name):
+        raise_all(faults)
+    raise AssertionError("an error has a fault")
 
 
 @opened_once()

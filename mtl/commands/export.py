@@ -52,8 +52,8 @@ def export(
     if model.notice is not None:
         complain(f"warning: {model.notice}")
     done = write(model, target, kind)
-    if done.own_rows:
-        complain(f"warning: compared on made-up rows: {done.own_rows}")
+    if done.made_up_why:
+        complain(f"warning: compared on made-up rows: {done.made_up_why}")
     outputs = counted(len(done.description["outputs"]), "output")
     tasks = counted(len(model.recipe.tasks), "task")
     say(f"{target}: {file_size(target.stat().st_size)}, {outputs} for {tasks}")

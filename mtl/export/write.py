@@ -46,14 +46,14 @@ class Exported:
         description: what is written into it.
         n_rows: the rows on which it gives what the run predicts.
         difference: the largest difference there.
-        own_rows: why no rows of the run's own data were taken; empty if they were.
+        made_up_why: why no rows of the run's own data were taken; empty if they were.
     """
 
     path: Path
     description: dict[str, Any]
     n_rows: int
     difference: float
-    own_rows: str
+    made_up_why: str
 
 
 def export(model: Trained, path: Path, kind: str) -> Exported:

@@ -32,7 +32,7 @@ from mtl.runs.disk import (
     read_plain,
     sync_folder,
     write_new,
-)  # fmt: skip
+)
 from mtl.runs.json_text import canonical_json, shown, strict_json
 
 SCHEMA_VERSION = 1

@@ -61,7 +61,7 @@ def test_every_sharing_scheme(scheme: str, kind: str, tmp_path: Path) -> None:
     sharing = {"kind": scheme, **SCHEMES[scheme]}
     run = trained(tmp_path, model__sharing=sharing, model__backbone__stages=linear(6, 5))
     done = exported(run, kind)
-    assert (done.n_rows, done.own_rows) == (40, "")
+    assert (done.n_rows, done.made_up_why) == (40, "")
     assert done.difference < 1e-6
     for n in (1, 7, 300):  # any number of rows
         rows = np.random.default_rng(n).standard_normal((n, 16)).astype(np.float32)
@@ -176,7 +176,7 @@ def test_a_run_whose_data_are_gone(shop: Path, tmp_path: Path) -> None:
         done = exported(run, "torch")
     finally:
         (tmp_path / "away.csv").rename(data)
-    assert "no such file" in done.own_rows
+    assert "no such file" in done.made_up_why
     assert (done.n_rows, done.difference < 1e-5) == (64, True)
 
 

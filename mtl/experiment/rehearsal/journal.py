@@ -27,7 +27,7 @@ class Entry:
         verb: what it did.
         path: the key of the part in the recipe.
         digest: of its values, where they must be the same bits.
-        sizes: the norm of each tensor, where they need only be near.
+        sizes: each number, and the norm of each tensor, where they need only be near.
     """
 
     maker: str
@@ -141,8 +141,8 @@ class Journal:
         for part in _parts(value):
             if not isinstance(part, Tensor):
                 digest.update(repr(part).encode())
-                continue
-            if self._exact:
+                sizes += [float(part)] if isinstance(part, int | float) else []
+            elif self._exact:
                 digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
                 for piece in bytes_of(part.detach()):
                     digest.update(piece)

@@ -42,11 +42,11 @@ def kept_globals() -> Callable[[], None]:
 
     Objects other than numbers, texts, tensors and their containers stay as they are, and so does what is large.
     """
-    before = [(holder, _plain_values(holder)) for holder in _holders()]
+    before = [(holder, set(vars(holder)), _plain_values(holder)) for holder in _holders()]
 
     def put_back() -> None:
-        for holder, values in before:
-            for name in _plain_values(holder).keys() - values.keys():
+        for holder, names, values in before:
+            for name in _plain_values(holder).keys() - names:
                 delattr(holder, name)
             for name, value in values.items():
                 _put(holder, name, copy.deepcopy(value))

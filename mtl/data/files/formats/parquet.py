@@ -94,9 +94,8 @@ class Parquet:
 
     def _rows_at_once(self, columns: Sequence[str]) -> int:
         """So few rows that their lists of fixed size, as far as the schema says it, take no more than `BYTES`."""
-        there = [
-            name for name in columns if name in self.column_names
-        ]  # the file may have been replaced meanwhile
+        # the file may have been replaced meanwhile
+        there = [name for name in columns if name in self.column_names]
         kinds = [self._schema.field(name).type for name in there]
         sizes: list[int] = [8 * kind.list_size for kind in kinds if pa.types.is_fixed_size_list(kind)]
         return max(1, BYTES // max(1, sum(sizes)))
