@@ -174,13 +174,16 @@ def _norm(recipe: Recipe, n_groups: int, shape: Shape) -> nn.Module | None:
         eps=own.eps,
         momentum=own.momentum,
         debias=own.debias,
+        sync=own.sync,
     )
 
 
 def _head_norm(recipe: Recipe, n_tasks: int, width: int) -> nn.Module | None:
     """The backbone's norm, for the features or outputs of a head."""
     own = recipe.model.backbone.norm
-    return head_norm(own.kind, n_tasks, width, eps=own.eps, momentum=own.momentum, debias=own.debias)
+    return head_norm(
+        own.kind, n_tasks, width, eps=own.eps, momentum=own.momentum, debias=own.debias, sync=own.sync
+    )
 
 
 def _start(recipe: Recipe, module: nn.Module, names: Sequence[str], *key: str) -> None:

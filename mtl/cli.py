@@ -15,7 +15,8 @@ from mtl.commands.export import export
 from mtl.commands.options import debug_option
 from mtl.commands.outcomes import guarded
 from mtl.console import say
-from mtl.errors import UserError, did_you_mean, quoted
+from mtl.distributed.launch import place_of_process
+from mtl.errors import USER, ToldElsewhere, UserError, did_you_mean, quoted
 
 
 class Commands(click.Group):
@@ -59,7 +60,13 @@ RECIPE is a path or the name of a built-in recipe. Overrides are bare: optimizer
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def cli(context: click.Context, debug: bool) -> None:
-    if context.invoked_subcommand is None:
+    verb, place = context.invoked_subcommand, place_of_process()
+    if place is not None and verb not in (None, "run"):
+        if place.rank:
+            raise ToldElsewhere(USER)
+        what = f"torchrun has started it {place.n} times, and only mtl run trains over several processes"
+        raise UserError(f"mtl {verb}", what, "start it without torchrun")
+    if verb is None:
         say(context.get_help())
 
 

@@ -85,6 +85,12 @@ class HungUp(Terminated):
     code = HUNG_UP
 
 
+class ToldElsewhere(SystemExit):
+    """The end of one of several processes that work together; another one tells the user why."""
+
+    code: int
+
+
 class EnvironmentFault(UserError):
     """A fault of the machine, not of the user's text: disk, permission, network, memory, or a missing package."""
 

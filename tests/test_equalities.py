@@ -63,7 +63,7 @@ class StopAt(Watching):
             self.steps -= 1
             self._stop(self.steps)
 
-    def evaluate(self, *given: Any, between: Callable[[], None]) -> Any:
+    def evaluate(self, *given: Any, between: Callable[[], None], **named: Any) -> Any:
         """The evaluation of a split, in which each batch counts."""
 
         def counted() -> None:
@@ -72,7 +72,7 @@ class StopAt(Watching):
                 self._stop(self.batches)
             between()
 
-        return EVALUATE(*given, between=counted)
+        return EVALUATE(*given, between=counted, **named)
 
     def _stop(self, left: int) -> None:
         if left == 0:

@@ -22,6 +22,7 @@ ORDER = (
     ("task_groups",),
     ("build",),
     ("dataset",),
+    ("distributed",),
     ("evaluation",),
     ("training",),
     ("runs",),

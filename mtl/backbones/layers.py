@@ -117,6 +117,7 @@ class MappedStage(StageSpec):
             eps=norm.eps,
             momentum=norm.momentum,
             debias=norm.debias,
+            sync=norm.sync,
         )
         if module is not None:
             parts["norm"] = module
@@ -255,10 +256,10 @@ class Dropout(StageSpec):
     p: float = Field(ge=0, lt=1, description="probability")
 
     def build(self, backbone: Layers, n_towers: int, shape: Shape, first: bool) -> tuple[nn.Module, Shape]:
-        from torch import nn
+        from mtl.model import parts
 
         _refuse_first(self, first)
-        return nn.Dropout(self.p), shape
+        return parts.Dropout(self.p), shape
 
 
 def activation_module(name: Activation) -> nn.Module | None:

@@ -24,6 +24,7 @@ from mtl.errors import (
     USER,
     EnvironmentFault,
     Terminated,
+    ToldElsewhere,
     UserError,
     quoted,
 )
@@ -99,6 +100,8 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
     except click.ClickException as error:
         complain(f"error: {_command_of(error)}: {' '.join(error.format_message().split())}{_settings(error)}")
         return USER
+    except ToldElsewhere as end:
+        return end.code
     except (click.Abort, KeyboardInterrupt):
         raise
     except BaseException as error:

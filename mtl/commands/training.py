@@ -19,9 +19,13 @@ from mtl.commands.options import (
 )
 from mtl.commands.outcomes import require_torch
 from mtl.console import counted, rows_of_splits, say
+from mtl.distributed.alone import Ranks
+from mtl.distributed.join import joined
+from mtl.distributed.launch import place_of_process
 from mtl.errors import UserError, quoted
 
 if TYPE_CHECKING:
+    from mtl.recipe.keys.recipe import Recipe
     from mtl.training.trainer import Trainer
 
 
@@ -61,27 +65,55 @@ def run(
         "allow_nonfinite": allow_nonfinite,
         "require_bitwise": require_bitwise,
     }
-    loaded_plugins = load_plugins(plugins)
     if device is not None:
         overrides = (*overrides, f"train.device={device}")
     if recipe is not None and is_override(recipe) and resume is not None:
         overrides, recipe = (recipe, *overrides), None
-    folder = _run_to_resume(recipe, out, resume)
-    if folder is None:
-        if recipe is None or is_override(recipe):
-            todo = "give a path or a built-in name; mtl ls lists them"
-            raise UserError("mtl run", "a recipe is missing", todo)
-        if resume is None and (given := [name for name, given in options.items() if given]):
-            name = given[0].replace("_", "-")
-            raise UserError(f"--{name}", "is for a run that goes on", "add --resume RUN")
-    if (
-        recipe is None
-        and folder is not None
-        and _train_chain(folder, overrides, quiet, loaded_plugins, dry_run, not no_report)
-    ):
-        return
-    go_on = resume == "auto"
-    _train(recipe, overrides, out, folder, quiet, loaded_plugins, options, dry_run, not no_report, go_on)
+    if place_of_process() is not None:
+        require_torch()
+    with joined() as ranks:
+        loaded_plugins = ranks.agreed(lambda: load_plugins(plugins))
+        folder = ranks.agreed(lambda: _run_to_resume(recipe, out, resume))
+        if folder is None:
+            ranks.agreed(lambda: _require_recipe(recipe, resume, options))
+        if ranks.n > 1 and dry_run:
+            raise UserError(
+                "--dry-run", f"{ranks.n} processes would all say the same", "start it without torchrun"
+            )
+        if (
+            recipe is None
+            and folder is not None
+            and _train_chain(folder, overrides, quiet, loaded_plugins, dry_run, not no_report, ranks)
+        ):
+            return
+        go_on = resume == "auto"
+        _train(
+            recipe,
+            overrides,
+            out,
+            folder,
+            quiet,
+            loaded_plugins,
+            options,
+            dry_run,
+            not no_report,
+            go_on,
+            ranks,
+        )
+
+
+def _require_recipe(recipe: str | None, resume: str | None, options: Mapping[str, bool]) -> None:
+    """Refuse a new run without a recipe, or with an option of a run that goes on.
+
+    Raises:
+        UserError: see above.
+    """
+    if recipe is None or is_override(recipe):
+        todo = "give a path or a built-in name; mtl ls lists them"
+        raise UserError("mtl run", "a recipe is missing", todo)
+    if resume is None and (given := [name for name, given in options.items() if given]):
+        name = given[0].replace("_", "-")
+        raise UserError(f"--{name}", "is for a run that goes on", "add --resume RUN")
 
 
 def _run_to_resume(recipe: str | None, out: str | None, resume: str | None) -> str | None:
@@ -108,19 +140,10 @@ def _train(
     dry_run: bool,
     report: bool,
     go_on: bool,
+    ranks: Ranks,
 ) -> None:
-    from mtl.recipe.load import load_recipe
-
     # text, place and columns are checked before torch is imported, so that their errors come at once
-    loaded = load_recipe(recipe, overrides) if recipe is not None else None
-    if resume is None and loaded is not None:
-        from mtl.dataset.header import checked_header
-        from mtl.runs.folder import require_unused
-
-        if out is not None and not go_on:
-            with suppress(OSError):  # making the folder says what is wrong with its path
-                require_unused(Path(out))
-        checked_header(loaded)
+    loaded = ranks.agreed(lambda: _loaded(recipe, overrides, resume, None if go_on else out))
     require_torch()
     from mtl.commands.watch import TrainingConsole
     from mtl.experiment import resume as resuming
@@ -133,6 +156,7 @@ def _train(
             assert loaded is not None
             place = Path(out) if out is not None else None
             if loaded.phases:
+                _require_alone(ranks)
                 from mtl.phases import foretell_chain, run_chain
 
                 if dry_run:
@@ -154,14 +178,39 @@ def _train(
         console.close()
 
 
+def _loaded(
+    recipe: str | None, overrides: Sequence[str], resume: str | None, out: str | None
+) -> Recipe | None:
+    """The recipe if one is given; where a run would begin, its place and its columns are looked at too."""
+    from mtl.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides) if recipe is not None else None
+    if resume is None and loaded is not None:
+        from mtl.dataset.header import checked_header
+        from mtl.runs.folder import require_unused
+
+        if out is not None:
+            with suppress(OSError):  # making the folder says what is wrong with its path
+                require_unused(Path(out))
+        checked_header(loaded)
+    return loaded
+
+
 def _train_chain(
-    folder: str, overrides: Sequence[str], quiet: bool, plugins: Sequence[str], dry_run: bool, report: bool
+    folder: str,
+    overrides: Sequence[str],
+    quiet: bool,
+    plugins: Sequence[str],
+    dry_run: bool,
+    report: bool,
+    ranks: Ranks,
 ) -> bool:
     """Go on with the phases in a folder; False if it holds none."""
     from mtl.runs.folder import is_chain
 
     if not is_chain(Path(folder)):
         return False
+    _require_alone(ranks)
     if dry_run:
         raise UserError("--dry-run", "looks at one run, and these are the phases of a recipe", "leave it out")
     if overrides:
@@ -178,6 +227,17 @@ def _train_chain(
     finally:
         console.close()
     return True
+
+
+def _require_alone(ranks: Ranks) -> None:
+    """Refuse several processes for a recipe with phases.
+
+    Raises:
+        UserError: there are several.
+    """
+    if ranks.n > 1:
+        what = f"they train in one process each, and torchrun has started {ranks.n}"
+        raise UserError("phases", what, "start mtl run without torchrun")
 
 
 def _foretold(trainer: Trainer) -> str:

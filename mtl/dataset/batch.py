@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtl.data.types import Rows as RowNumbers
+from mtl.model.parts import Part
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class Batch(Targets):
     Args:
         inputs: (B, ...) in the type of the source; the model standardizes them.
         rows: (B,) their numbers in the data set.
+        part: their place in a batch of which other processes have the rest; None for a whole batch.
     """
 
     inputs: Tensor
     rows: Tensor
+    part: Part | None = None
 
 
 @dataclass(frozen=True)

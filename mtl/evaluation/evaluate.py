@@ -10,8 +10,11 @@ from torch import nn
 from mtl.data.types import Rows
 from mtl.dataset.assemble import Dataset
 from mtl.dataset.batch import Batch
+from mtl.distributed.alone import ALONE, Ranks
+from mtl.distributed.shares import Update, gathered_updates
 from mtl.evaluation.meter import Meter, Values
 from mtl.model.stitched import Logits, StitchedMultiTower
+from mtl.model.tasks.module import TaskModule
 from mtl.recipe.specs import TaskSpec
 
 BATCH = 500
@@ -26,8 +29,11 @@ def evaluate(
     rows: Rows,
     split: str,
     between: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> Values:
     """`<split>/<task>/<metric>` -> value over `rows`, measured in evaluation mode; the model's mode is restored.
+
+    Several ranks take the batches in turn, and each measures all of them in their order, as one process does.
 
     Args:
         model: the network.
@@ -36,17 +42,35 @@ def evaluate(
         rows: the rows of the split.
         split: its name.
         between: called after each batch; an exception of it ends the evaluation.
+        ranks: the processes that evaluate together.
     """
     modules = model.modules_of_tasks()
     meter = Meter(modules, tasks, next(model.parameters()).device, dataset.undefined[split])
     with evaluation_mode(model):
-        for batch, logits in passes(model, dataset, rows):
-            for group, module in modules.items():
-                logits_BTO = logits.groups[group]
-                found = module.loss(logits_BTO, batch.target[group], batch.weight[group])
-                meter.update(group, logits_BTO, batch, *found)
+        for start in range(0, len(rows), BATCH * ranks.n):
+            end = min(start + BATCH * ranks.n, len(rows))
+            parts = [rows[at : min(at + BATCH, end)] for at in range(start, end, BATCH)]
+            own = parts[ranks.rank : ranks.rank + 1]
+            updates = [each for part in own for each in _updates(model, modules, dataset.rows.batch(part))]
+            if ranks.n > 1:
+                sizes = [[len(part) * (rank == i) for rank in range(ranks.n)] for i, part in enumerate(parts)]
+                labels = [dataset.rows.targets(part) for part in parts]
+                updates = list(gathered_updates(ranks, modules, sizes, labels, updates))
+            for update in updates:
+                meter.update(*update)
             between()
     return meter.values(split)
+
+
+def _updates(model: StitchedMultiTower, modules: Mapping[str, TaskModule], batch: Batch) -> list[Update]:
+    """What a batch gives the meter."""
+    logits: Logits = model(batch.inputs)
+    found: list[Update] = []
+    for group, module in modules.items():
+        logits_BTO = logits.groups[group]
+        sums = module.loss(logits_BTO, batch.target[group], batch.weight[group])
+        found.append((group, logits_BTO, batch, *sums))
+    return found
 
 
 def passes(model: StitchedMultiTower, dataset: Dataset, rows: Rows) -> Iterator[tuple[Batch, Logits]]:

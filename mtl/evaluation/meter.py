@@ -195,11 +195,16 @@ def new_metric(
     metric = module.metric(names)
     if any(tasks[task].metrics_weighted for task in module.tasks):
         hold_weights(metric, torch.float64)
-    if device.type == "mps":  # MPS has no float64
-        for part in metric.modules():
-            if isinstance(part, Metric):
-                part.set_dtype(torch.float32)
+    for _, part in _parts(metric):
+        part.distributed_available_fn = _alone  # each of several processes has measured all rows
+        if device.type == "mps":  # MPS has no float64
+            part.set_dtype(torch.float32)
     return metric.to(device)
+
+
+def _alone() -> bool:
+    """Whether torchmetrics should add up the measurements of several processes."""
+    return False
 
 
 def weight_in_metrics(

@@ -13,17 +13,19 @@ import numpy as np
 import torch
 
 from mtl import __version__
+from mtl.distributed.alone import ALONE, Ranks
 from mtl.recipe.load import to_yaml
 from mtl.runs.record import SCHEMA_VERSION, DataRecord, ModelRecord, RunRecord
 from mtl.training.trainer import Trainer
 
 
-def first_record(trainer: Trainer, plugins: Sequence[str]) -> RunRecord:
+def first_record(trainer: Trainer, plugins: Sequence[str], ranks: Ranks = ALONE) -> RunRecord:
     """The record of a run that is about to begin.
 
     Args:
         trainer: the trainer, before its first step.
         plugins: the plug-ins that were loaded.
+        ranks: the processes that train together.
     """
     recipe, dataset = trainer.recipe, trainer.dataset
     model = model_record(trainer)
@@ -42,6 +44,7 @@ def first_record(trainer: Trainer, plugins: Sequence[str]) -> RunRecord:
         environment=environment(),
         device=str(trainer.device),
         threads=torch.get_num_threads(),
+        processes=ranks.n,
         data=_data_record(trainer),
         model=model,
         parameters=sum(parameter.numel() for parameter in trainer.built.model.parameters()),

@@ -157,13 +157,14 @@ class Recorder:
 
     def broken_off(self) -> None:
         """Record that the run was interrupted within a step; the last checkpoint stays the newest."""
+        self._warn(f"stopped at step {self.trainer.progress.step}; {self.lost()}")
+
+    def lost(self) -> str:
+        """Record that the run was interrupted from outside within a step, and return what is kept and goes on."""
         self._record_status("interrupted")
         saved = checkpoint.steps(self.folder.checkpoints)
         kept = f"step {saved[-1]} is saved" if saved else "nothing is saved yet"
-        self._warn(
-            f"stopped at step {self.trainer.progress.step}; {kept}; "
-            f"`mtl run --resume {self.folder.path}` goes on"
-        )
+        return f"{kept}; `mtl run --resume {self.folder.path}` goes on"
 
     def diverged(self, fault: NotFinite) -> None:
         """Record that a loss or gradient was infinite or NaN, and write the facts of that step to diverged.json."""

@@ -74,12 +74,13 @@ class Reopened:
         return self.folder.record.status == "finished" and self.step is None and not self.grows
 
 
-def reopen(asked: Resumption, stream: Stream) -> Reopened:
+def reopen(asked: Resumption, stream: Stream, processes: int = 1) -> Reopened:
     """Open a run and make every check that needs neither its lock nor its data.
 
     Args:
         asked: the request.
         stream: the listeners that hear of differences from the run's beginning.
+        processes: how many train together.
 
     Raises:
         UserError: there is no such run, or it may not be resumed with this request.
@@ -93,7 +94,7 @@ def reopen(asked: Resumption, stream: Stream) -> Reopened:
     threads = folder.record.threads if recipe.train.threads == "auto" else recipe.train.threads
     reopened = Reopened(folder, step, recipe, changed, threads)
     if not reopened.is_done:
-        for line in _other_machine(reopened, asked.require_bitwise):
+        for line in _other_machine(reopened, asked.require_bitwise, processes):
             stream.on(Warned(line))
     return reopened
 
@@ -128,7 +129,7 @@ def _plugin_changes(folder: RunFolder, plugins: Sequence[str]) -> Iterator[str]:
             yield f"{now}: the plug-in changed since this run began"
 
 
-def _other_machine(run: Reopened, required: bool) -> list[str]:
+def _other_machine(run: Reopened, required: bool, processes: int) -> list[str]:
     """The differences in versions and machine since the run began, in words.
 
     Raises:
@@ -136,10 +137,11 @@ def _other_machine(run: Reopened, required: bool) -> list[str]:
     """
     record = run.folder.record
     with run.recipe.at("train", "device"):
-        device = devices.resolve(run.recipe.train.device)
+        device = devices.resolve(run.recipe.train.device, 0 if processes > 1 else None)
     was = {**record.environment, "device": record.device, "threads": record.threads}
-    now = {**environment(), "device": str(device), "threads": run.threads}
-    names = ("mtl", "torch", "numpy", "python", "cpu_capability", "device", "threads")
+    was["processes"] = record.processes
+    now = {**environment(), "device": str(device), "threads": run.threads, "processes": processes}
+    names = ("mtl", "torch", "numpy", "python", "cpu_capability", "device", "threads", "processes")
     other = [f"{name} {was[name]} -> {now[name]}" for name in names if name in was and was[name] != now[name]]
     if other and required:
         what = f"not bitwise: {'; '.join(other)}"

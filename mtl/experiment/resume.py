@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mtl.console import counted
+from mtl.distributed.alone import Ranks
+from mtl.distributed.join import joined
 from mtl.experiment.facts import model_record
+from mtl.experiment.follow import follow, require_fit_for_ranks
 from mtl.experiment.reopen import Reopened, Resumption, reopen, require_same_data
 from mtl.experiment.restore import load_checkpoint, restore
 from mtl.experiment.run import Result, prepare, result_of, train, warm_start
@@ -58,25 +61,40 @@ def resume(
 
 def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
     """As `resume`, with the request in one object."""
-    stream = Stream(listeners)
-    run = reopen(asked, stream)
-    folder = run.folder
-    if run.is_done:
-        stream.on(Warned(_done(folder)))
-        return result_of(folder)
-    folder.hold()
-    with devices.settings(run.recipe.train.deterministic, run.threads):
+    with joined() as ranks:
+        stream = Stream(listeners if ranks.rank == 0 else ())
+        run = ranks.agreed(lambda: reopen(asked, stream, ranks.n))
+        folder = run.folder
+        if ranks.told(run.is_done):
+            stream.on(Warned(_done(folder)))
+            return result_of(folder)
+        ranks.first(folder.hold)
         try:
-            folder.reread()  # another process may have changed it before its release
-            trainer, _ = prepare(run.recipe, run.threads)
-            require_same_data(folder, trainer)
-            parent = restore(folder, trainer, run.step, stream, asked.allow_nonfinite)
-            save_first = _adjust(run, trainer, parent, asked.extend_schedule, stream)
-            _write_start(run, trainer)
-        except BaseException:
-            folder.release()
-            raise
-        return train(trainer, folder, stream, parent, save_first, asked.report)
+            with devices.settings(run.recipe.train.deterministic, run.threads):
+                return _go_on(asked, run, ranks, stream)
+        finally:
+            if ranks.rank == 0:
+                folder.release()
+
+
+def _go_on(asked: Resumption, run: Reopened, ranks: Ranks, stream: Stream) -> Result:
+    folder = run.folder
+    if ranks.rank == 0:
+        folder.reread()  # another process may have changed it before its release
+    trainer = ranks.agreed(lambda: prepare(run.recipe, run.threads, ranks)[0])
+    require_fit_for_ranks(trainer, ranks)
+
+    def begin() -> tuple[int | None, bool]:
+        require_same_data(folder, trainer)
+        parent = restore(folder, trainer, run.step, stream, asked.allow_nonfinite)
+        save_first = _adjust(run, trainer, parent, asked.extend_schedule, stream)
+        _write_start(run, trainer)
+        return parent, save_first
+
+    begun = ranks.first(begin)
+    if begun is None:
+        return follow(trainer, ranks)  # type: ignore[no-any-return]
+    return train(trainer, folder, stream, ranks, *begun, asked.report)
 
 
 def _adjust(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,18 +13,21 @@ import torch
 
 from mtl import stages
 from mtl.build import build
-from mtl.console import counted, file_size
 from mtl.data.files.opening import opened_once
 from mtl.data.memory import is_out_of_memory
 from mtl.dataset.assemble import load_dataset
-from mtl.errors import EnvironmentFault, NotFinite, UserError, quoted
+from mtl.distributed.alone import ALONE, Ranks
+from mtl.distributed.join import joined
+from mtl.distributed.watch import RankLost
+from mtl.errors import NotFinite, UserError, quoted
 from mtl.experiment.facts import first_record
 from mtl.experiment.finish import finish, selected_of
+from mtl.experiment.follow import follow, notices_on_ranks, require_fit_for_ranks, spread, stop_of
 from mtl.experiment.recorder import Recorder
 from mtl.experiment.rehearsal.first_rows import rehearse
 from mtl.experiment.rehearsal.plugin_globals import kept_globals
 from mtl.experiment.rehearsal.short_run import has_own_parts, require_resumable, require_same_rows
-from mtl.experiment.trial import build_and_try, require_room
+from mtl.experiment.trial import build_and_try, memory_fault, require_room
 from mtl.experiment.warm_start import take_weights
 from mtl.inference.decoding import check_columns
 from mtl.inference.load import load_trained
@@ -42,7 +43,6 @@ from mtl.tracking.listener import Tracking, require_trackers
 from mtl.training import devices
 from mtl.training.events import Ended, Listener, Noted, Started, Stream, Warned
 from mtl.training.loop import fit
-from mtl.training.threads import threads_of
 from mtl.training.trainer import Trainer
 
 
@@ -89,15 +89,19 @@ def run(
         recipe = load_recipe(recipe, overrides)
     elif overrides:
         raise ValueError("overrides are applied while a recipe is loaded: give them to load_recipe")
-    stream = Stream(listeners)
-    with devices.settings(recipe.train.deterministic):
-        trainer, _ = prepare(recipe)
-        warm_start(recipe, trainer, stream)
-        record = first_record(trainer, plugins)
+    with joined() as ranks, devices.settings(recipe.train.deterministic):
+        stream = Stream(listeners if ranks.rank == 0 else ())
+        trainer = ranks.agreed(lambda: prepare(recipe, ranks=ranks)[0])
+        ranks.first(lambda: warm_start(recipe, trainer, stream))
+        require_fit_for_ranks(trainer, ranks)
+        record = first_record(trainer, plugins, ranks)
         with StopSignals():  # a signal during the making of the folder is obeyed after it
-            folder = RunFolder.create(Path(out) if out is not None else None, recipe, record)
+            place = Path(out) if out is not None else None
+            folder = ranks.first(lambda: RunFolder.create(place, recipe, record))
+            if folder is None:
+                return follow(trainer, ranks)  # type: ignore[no-any-return]
             warm = recipe.train.init_from is not None
-            return train(trainer, folder, stream, save_first=warm, report=report)
+            return train(trainer, folder, stream, ranks, save_first=warm, report=report)
 
 
 def foretell(
@@ -142,7 +146,7 @@ def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
         stream.on(Noted(f"init_from: {line}"))
 
 
-def prepare(recipe: Recipe, threads: int | None = None) -> tuple[Trainer, torch.device]:
+def prepare(recipe: Recipe, threads: int | None = None, ranks: Ranks = ALONE) -> tuple[Trainer, torch.device]:
     """Check a recipe, read its data, and build its trainer; the second result is the device.
 
     It sets the threads of torch, which a `devices.settings` around it restores.
@@ -150,6 +154,7 @@ def prepare(recipe: Recipe, threads: int | None = None) -> tuple[Trainer, torch.
     Args:
         recipe: a checked recipe.
         threads: those of a run that goes on; without them the recipe decides.
+        ranks: the processes that will train together, each with the CUDA device of its number.
 
     Raises:
         UserError: shapes, device or data are at fault.
@@ -159,11 +164,11 @@ def prepare(recipe: Recipe, threads: int | None = None) -> tuple[Trainer, torch.
     require_trackers(recipe)
     devices.seed(torch.device("cpu"), derived_seed(recipe.seeds.init, "build"))  # a plug-in may draw
     with recipe.at("train", "device"):
-        device = devices.resolve(recipe.train.device)
+        device = devices.resolve(recipe.train.device, ranks.local_rank)
     with opened_once():
         tried, header = build_and_try(recipe)
         require_room(recipe, tried, device)
-        torch.set_num_threads(threads or threads_of(recipe.train, tried.model))
+        torch.set_num_threads(threads or devices.threads_of(recipe.train, tried.model))
         dataset = load_dataset(recipe, header)
     dataset = dataset.to(device)
 
@@ -188,6 +193,7 @@ def train(
     trainer: Trainer,
     folder: RunFolder,
     stream: Stream,
+    ranks: Ranks = ALONE,
     parent: int | None = None,
     save_first: bool = False,
     report: bool = True,
@@ -200,6 +206,7 @@ def train(
         trainer: a new trainer, or one that was restored from a checkpoint.
         folder: the run.
         stream: the listeners.
+        ranks: the processes that train together; this one is rank 0.
         parent: the step that the run was resumed from, or None.
         save_first: commit a checkpoint before the first step, since the recipe alone does not reproduce the state.
         report: draw pictures and write `report.html` at the end.
@@ -207,6 +214,8 @@ def train(
     folder.hold()
     try:
         with StopSignals() as stop:
+            spread(trainer, ranks, folder.path)
+            check = stop_of(ranks, stop)
             tracking = Tracking(trainer.recipe, folder, stream, parent)
             recorder = Recorder(trainer, folder, stream, parent, save_first, tracking.copy)
             everyone = Stream((recorder, tracking, stream))
@@ -214,10 +223,13 @@ def train(
                 everyone.on(Started(trainer, folder.path))
                 for notice in trainer.notices:
                     everyone.on(Warned(notice))
-                stop.check()
-                for event in fit(trainer, stop.check):
+                for notice in notices_on_ranks(trainer):
+                    everyone.on(Noted(notice))
+                check()
+                for event in fit(trainer, check):
                     everyone.on(event)
-                    stop.check()
+                    check()
+                trainer.ranks = ALONE  # the others wait
                 finish(trainer, folder, recorder, stream, stop.check)
                 stages.reached("plot")
                 if report:
@@ -235,7 +247,7 @@ def train(
     record = result.record
     plugins, baselines = tuple(record.plugins), record.baselines or {}
     stream.on(Ended(result.metrics, selected.epoch, selected.step, baselines, plugins))
-    return result
+    return ranks.end(result)
 
 
 def _write_report(folder: RunFolder, stream: Stream) -> None:
@@ -261,6 +273,8 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
     except NotFinite as fault:
         recorder.diverged(fault)
         raise
+    except RankLost as lost:
+        raise RankLost("", lost.what, recorder.lost()) from None
     except KeyboardInterrupt as interrupt:
         if fault_of_plugin(interrupt) is None:
             recorder.broken_off()
@@ -270,20 +284,8 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
     except BaseException as error:
         recorder.failed()
         if is_out_of_memory(error) and not (isinstance(error, MemoryError) and fault_of_plugin(error)):
-            raise _memory_fault(trainer, error) from error
+            raise memory_fault(trainer, error) from error
         raise
-
-
-def _memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
-    if trainer.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(trainer.device)
-    batches = f"batches of {counted(trainer.recipe.train.batch_size, 'row')}"
-    return EnvironmentFault(
-        "",
-        f"not enough memory at step {trainer.progress.step} with {batches} (peak {file_size(peak)})",
-        "lower train.batch_size and raise train.accumulate; the last checkpoint stands",
-    )
 
 
 def result_of(folder: RunFolder) -> Result:

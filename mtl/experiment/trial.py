@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +13,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mtl.build import Built, build, is_provisional
-from mtl.console import counted
+from mtl.console import counted, file_size
 from mtl.contracts import broken, check_activation, check_sharing
 from mtl.data.memory import require_memory
 from mtl.data.types import Header
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import checked_header
-from mtl.errors import UserError, quoted
+from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.evaluation.links.contract import check_links
 from mtl.model.stitched import Logits
 from mtl.model.towers import Towers
@@ -26,7 +28,7 @@ from mtl.recipe.base import Shape, Spec
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import OptimizerSpec
 from mtl.training import devices
-from mtl.training.trainer import require_room_for_gradients, shared_numbers
+from mtl.training.trainer import Trainer, require_room_for_gradients, shared_numbers
 
 TRIED_IN_MEMORY = 1 << 23
 """A network with at most this many parameters is tried on the CPU; the meta device takes 1.4 s and 84 MB to start."""
@@ -101,6 +103,19 @@ def require_room(recipe: Recipe, built: Built, device: torch.device) -> None:
         require_memory(
             weights * n_copies + kept, "", activations, "lower it and raise train.accumulate", free
         )
+
+
+def memory_fault(trainer: Trainer, error: BaseException) -> EnvironmentFault:
+    """The fault of a step that lacks memory; it tells the most that this process has used."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
+    if trainer.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(trainer.device)
+    batches = f"batches of {counted(trainer.recipe.train.batch_size, 'row')}"
+    return EnvironmentFault(
+        "",
+        f"not enough memory at step {trainer.progress.step} with {batches} (peak {file_size(peak)})",
+        "lower train.batch_size and raise train.accumulate; the last checkpoint stands",
+    )
 
 
 def _kept_per_row(tried: Built, header: Header) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl.model.parts import channel_statistics, current_part, normalized
 from mtl.model.towers import SeparateTowers
 
 SETTLED = 1e-8
@@ -135,6 +136,36 @@ def is_settled(model: nn.Module) -> bool:
     return all(part.settle() for part in model.modules() if isinstance(part, _Debiased))
 
 
+class _Synced(_Debiased):
+    """Batch norm with the statistics of the whole batch where several processes share it; else plain batch norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input -> normalized input of the same shape."""
+        part = current_part()
+        if part is None or not self.training or x.is_meta:
+            return super().forward(x)
+        mean_C, var_C, n = channel_statistics(x, part)
+        momentum = self.momentum or 0.0
+        if not self.settled:
+            rest = self._rest()
+            self.settled, momentum = rest < SETTLED, momentum / (1 - rest)
+        assert self.num_batches_tracked is not None
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            for running, value_C in ((self.running_mean, mean_C), (self.running_var, var_C * n / (n - 1))):
+                assert running is not None
+                running.lerp_(value_C.to(running.dtype), momentum)
+        return normalized(x, mean_C, var_C, self.eps, self.weight, self.bias)
+
+
+class SyncedBatchNorm1d(_Synced, nn.BatchNorm1d):
+    """Batch norm of (B, F) over the rows of all processes."""
+
+
+class SyncedBatchNorm2d(_Synced, nn.BatchNorm2d):
+    """Batch norm of (B, C, H, W) over the rows of all processes."""
+
+
 class DebiasedBatchNorm1d(_Debiased, nn.BatchNorm1d):
     """Debiased batch norm of (B, F)."""
 
@@ -144,14 +175,28 @@ class DebiasedBatchNorm2d(_Debiased, nn.BatchNorm2d):
 
 
 def grouped_norm(
-    kind: str, n_groups: int, width: int, *, spatial: bool, eps: float, momentum: float, debias: bool = False
+    kind: str,
+    n_groups: int,
+    width: int,
+    *,
+    spatial: bool,
+    eps: float,
+    momentum: float,
+    debias: bool = False,
+    sync: bool = False,
 ) -> nn.Module | None:
     """A norm that treats each of `n_groups` groups of `width` channels on its own.
 
     batch: statistics per channel over the batch (and positions). layer: statistics per row over the channels (and
     positions) of one group, which is a group norm with one group per tower. none: the result is None.
+
+    With `sync`, the statistics are those of the rows of all processes that train together.
     """
     channels = n_groups * width
+    if kind == "batch" and sync:
+        norm = (SyncedBatchNorm2d if spatial else SyncedBatchNorm1d)(channels, eps=eps, momentum=momentum)
+        norm.settled = not debias
+        return norm
     if kind == "batch":
         plain = nn.BatchNorm2d if spatial else nn.BatchNorm1d
         debiased = DebiasedBatchNorm2d if spatial else DebiasedBatchNorm1d

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mtl.model.parts import Dropout
 from mtl.model.tasks.module import TaskModule
 from mtl.model.trunk import SharingMatrix, Trunk, along
 
@@ -82,7 +83,7 @@ class StitchedMultiTower(nn.Module):
         super().__init__()
         self.inputs = inputs if inputs is not None else nn.Identity()
         self.trunk = trunk
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.task_modules = nn.ModuleDict(task_modules)
         self.places = {
             task: (name, t) for name, module in task_modules.items() for t, task in enumerate(module.tasks)

@@ -240,6 +240,10 @@ class Norm(Model):
     debias: bool = Field(
         False, description="correct the running statistics for their start, as Adam does (batch only)"
     )
+    sync: bool = Field(
+        False,
+        description="over the rows of all processes that train together, see distributed.md (batch only)",
+    )
 
 
 def fault(what: str) -> PydanticCustomError:

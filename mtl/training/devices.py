@@ -1,7 +1,8 @@
-"""This module alone names devices; it also holds the settings that make a run repeatable."""
+"""This module alone names devices; it also holds the threads of a run and the settings that make it repeatable."""
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -11,9 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from mtl.data.memory import available_memory
 from mtl.errors import UserError, quoted
+from mtl.model.stitched import StitchedMultiTower
+from mtl.model.towers import Towers
+from mtl.recipe.keys.train import Train
+
+LEAST_WORK = 20_000_000
+"""Multiplications in the forward pass of a batch; with fewer of them a run takes one thread."""
 
 _seeded: list[dict[torch.Generator, torch.Tensor]] = []
 """For each open `settings` context: the CUDA generators that were seeded inside, and their states before."""
@@ -24,16 +32,28 @@ _memory: Any = torch.utils.deterministic
 NAME = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 
 
-def resolve(asked: str) -> torch.device:
+def resolve(asked: str, local_rank: int | None = None) -> torch.device:
     """The device of a name; `auto` takes the first CUDA device, else MPS, else the CPU.
 
+    Args:
+        asked: the name.
+        local_rank: the number of this process on its machine, where several train together: `cuda` is the CUDA device
+            of that number then, and MPS is not taken.
+
     Raises:
-        UserError: the name is unknown, or this machine does not have the device.
+        UserError: the name is unknown, this machine does not have the device, or several processes cannot take it.
     """
     if NAME.fullmatch(asked) is None:
         raise UserError("", f"no device {quoted(asked)}", "one of auto, cpu, cuda, cuda:1, mps")
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     has_mps = torch.backends.mps.is_available()
+    if local_rank is not None:
+        if asked.startswith("cuda:") or asked == "mps":
+            what = f"several processes train together, and {asked} is one device"
+            raise UserError("", what, "use auto, cuda or cpu")
+        has_mps = False
+        if n_cuda and asked in ("auto", "cuda"):
+            asked = f"cuda:{local_rank}"
     if asked == "auto":
         return torch.device("cuda" if n_cuda else "mps" if has_mps else "cpu")
     device = torch.device(asked)
@@ -124,3 +144,24 @@ def settings(deterministic: bool, threads: int | None = None) -> Iterator[None]:
         _memory.fill_uninitialized_memory = before[1]
         torch.backends.cudnn.benchmark = before[2]
         torch.set_num_threads(before[3])
+
+
+def threads_of(train: Train, model: StitchedMultiTower) -> int:
+    """The recipe's threads; `auto`: one where a batch has little work, else as many as torch has by itself."""
+    if train.threads != "auto":
+        return train.threads
+    return 1 if train.batch_size * work_of_row(model) < LEAST_WORK else torch.get_num_threads()
+
+
+def work_of_row(model: StitchedMultiTower) -> int:
+    """The multiplications by weights in the forward pass of one row: the weights of each stage times its positions."""
+    positions = {
+        parameter: math.prod(part.shapes[name][1:])
+        for part in model.trunk.modules()
+        if isinstance(part, Towers)
+        for name, stage in part.stages.items()
+        for parameter in stage.parameters()
+    }
+    mapped: list[nn.Module] = [model.trunk, model.task_modules]  # looking up embeddings multiplies nothing
+    weights = [parameter for part in mapped for parameter in part.parameters() if parameter.ndim > 1]
+    return sum(weight.numel() * positions.get(weight, 1) for weight in weights)

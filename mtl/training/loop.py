@@ -90,7 +90,7 @@ def evaluate_split(trainer: Trainer, split: str, between: Callable[[], None] = l
         trainer.device, derived_seed(trainer.recipe.seeds.order, f"evaluate/{split}", trainer.progress.step)
     )
     rows, tasks = dataset.splits[split], trainer.recipe.tasks
-    return evaluate(built.model, tasks, dataset, rows, split, between=between)
+    return evaluate(built.model, tasks, dataset, rows, split, between=between, ranks=trainer.ranks)
 
 
 def row_of(progress: Progress, split: str, values: Values, epoch: int | None = None) -> dict[str, Any]:

@@ -6,9 +6,7 @@ Shapes: B batch, T tasks of a group, O outputs per task, N all tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,37 +14,18 @@ from torch import Tensor
 
 from mtl import stages
 from mtl.data.types import Rows
-from mtl.dataset.batch import Batch, Targets
+from mtl.dataset.batch import Targets
+from mtl.distributed.shares import Update, gathered_updates, own_batches, sizes_of_shares
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.meter import Meter
 from mtl.model.layers import derived_seed
 from mtl.model.weighting import Weighting
 from mtl.training import devices
+from mtl.training.backward import Measured, Totals, backward, backward_by_task, losses, totals_of
 from mtl.training.trainer import Trainer
 
 MAX_SKIPS = 10
 """`on_nonfinite: skip` skips at most this many steps in a row; the next one raises `NotFinite`."""
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Numbers of a step that are known before its first forward pass.
-
-    Args:
-        counted_N: the divisor of each task's sum of losses: the number of rows that count times their mean weight.
-        seen_N: bool, whether a task takes part: a row counts for it and its weight in the recipe is positive.
-    """
-
-    counted_N: Tensor
-    seen_N: Tensor
-
-
-@dataclass
-class Measured:
-    """Results of a step's forward passes: the loss of each task, and the updates that a finite step gives the meter."""
-
-    losses_N: Tensor
-    updates: list[tuple[str, Tensor, Targets, Tensor, Tensor]] = field(default_factory=list)
 
 
 def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
@@ -64,15 +43,15 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     buffers = [*trainer.built.model.buffers(), *trainer.weighting.buffers()] if skips else []
     before = [buffer.clone() for buffer in buffers]
     parts = _independent(parts, trainer.weighting.batches)
-    whole = trainer.dataset.rows.batch(parts[0]) if len(parts) == 1 else None
+    whole = trainer.dataset.rows.batch(parts[0]) if len(parts) == 1 and trainer.ranks.n == 1 else None
     labels = [whole] if whole is not None else [trainer.dataset.rows.targets(part) for part in parts]
     totals = totals_of(trainer, labels)
     measured = Measured(torch.zeros_like(totals.counted_N))
-    batches = [whole] if whole is not None else (trainer.dataset.rows.batch(part) for part in parts)
+    batches = [whole] if whole is not None else own_batches(trainer.ranks, trainer.dataset.rows, parts)
     if trainer.weighting.needs == "gradients":
-        weights_N = _backward_by_task(trainer, batches, len(parts), totals, measured)
+        weights_N = backward_by_task(trainer, batches, parts, totals, measured)
     else:
-        weights_N = _backward(trainer, batches, totals, measured)
+        weights_N = backward(trainer, batches, parts, totals, measured)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = _norm([p.grad for p in parameters if p.grad is not None])
     if not _all_finite(trainer, measured.losses_N, norm, parts):
@@ -82,14 +61,25 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
         return
-    for update in measured.updates:
+    for update in (
+        measured.updates if trainer.ranks.n == 1 else _of_all_ranks(trainer, parts, labels, measured)
+    ):
         meter.update(*update)
     meter.weigh(weights_N, totals.seen_N)
     stages.reached("step")
     if recipe.train.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
     _optimizer_step(trainer, totals)
-    _after_step(trainer, whole, totals, measured)
+    if len(parts) == 1:
+        _after_step(trainer, parts, totals, measured)
+
+
+def _of_all_ranks(
+    trainer: Trainer, parts: list[Rows], labels: Sequence[Targets], measured: Measured
+) -> Iterator[Update]:
+    """The updates of the whole parts, from those of each rank's shares."""
+    sizes = [sizes_of_shares(trainer.ranks, len(part)) for part in parts]
+    return gathered_updates(trainer.ranks, trainer.modules, sizes, labels, measured.updates)
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:
@@ -124,122 +114,26 @@ def _optimizer_step(trainer: Trainer, totals: Totals) -> None:
             tensor.copy_(torch.where(totals.seen_N, tensor, value))
 
 
-def _after_step(trainer: Trainer, batch: Batch | None, totals: Totals, measured: Measured) -> None:
+def _after_step(trainer: Trainer, parts: list[Rows], totals: Totals, measured: Measured) -> None:
     """Let a weighting that asks for it see the losses of the same rows at the new parameters."""
     weighting = trainer.weighting
-    if batch is None or type(weighting).after_step is Weighting.after_step:
+    if type(weighting).after_step is Weighting.after_step:
         return
     losses_N = measured.losses_N.clone()
 
     def losses_of() -> Tensor:
         devices.seed(trainer.device, derived_seed(trainer.recipe.seeds.order, "step", trainer.progress.step))
         buffers = [(buffer, buffer.clone()) for buffer in trainer.built.model.buffers()]
+        again = Measured(torch.zeros_like(losses_N))
         with torch.no_grad():
-            again_N = _losses(trainer, batch, totals, Measured(torch.zeros_like(losses_N)))
+            for batch in own_batches(trainer.ranks, trainer.dataset.rows, parts):
+                if batch is not None:
+                    losses(trainer, batch, totals, again)
             for buffer, value in buffers:
                 buffer.copy_(value)
-        return again_N
+        return trainer.ranks.sum(again.losses_N)
 
     weighting.after_step(losses_N, totals.seen_N, losses_of)
-
-
-def totals_of(trainer: Trainer, labels: Sequence[Targets]) -> Totals:
-    """The totals of a step, which need only the labels of its parts."""
-    n_T: list[Tensor] = []
-    mean_T: list[Tensor] = []
-    for name, module in trainer.modules.items():
-        counts = [module.counted(part.target[name], part.weight[name]) for part in labels]
-        n_T.append(counts[0] if len(counts) == 1 else torch.stack(counts).sum(0))
-        mean_T.append(module.mean_weight)
-    counted_N = trainer.in_order(n_T) * trainer.in_order(mean_T)
-    return Totals(counted_N, (counted_N > 0) & (trainer.weighting.task_weights > 0))
-
-
-def _backward(trainer: Trainer, batches: Iterable[Batch], totals: Totals, measured: Measured) -> Tensor:
-    """Write the gradient of the step into the parameters, and return the weights (N,) of the losses."""
-    weighting = trainer.weighting
-    _backward_of_penalty(trainer)
-    if isinstance(batches, list):
-        losses_N = _losses(trainer, batches[0], totals, measured)
-        weights_N, own = weighting.derivatives(losses_N, totals.seen_N)
-        stages.reached("backward")
-        # the same gradient as losses_N.backward(weights_N), which would load sympy for a second
-        torch.dot(losses_N, weights_N).backward()
-    else:  # the objective is linear, so its weights do not depend on the losses
-        weights_N, own = weighting.derivatives(measured.losses_N, totals.seen_N)
-        for batch in batches:
-            losses_N = _losses(trainer, batch, totals, measured)
-            stages.reached("backward")
-            torch.dot(losses_N, weights_N).backward()
-        if own:
-            _, own = weighting.derivatives(measured.losses_N, totals.seen_N)
-    for parameter, gradient in zip(weighting.parameters(), own, strict=True):
-        parameter.grad = gradient
-    return weights_N
-
-
-def _backward_by_task(
-    trainer: Trainer, batches: Iterable[Batch], n_parts: int, totals: Totals, measured: Measured
-) -> Tensor:
-    """As `_backward`, for a weighting that combines the gradients of the tasks.
-
-    What the tasks share takes the combined gradient. All else takes the weighted sum of the tasks' gradients.
-    """
-    weighting, shared = trainer.weighting, trainer.shared
-    assert shared is not None
-    _backward_of_penalty(trainer)
-    seen = totals.seen_N.nonzero().squeeze(1)
-    n_batches = weighting.batches if n_parts % weighting.batches == 0 else 1
-    jacobians: list[Tensor] = []  # (S, P) of each independent batch; their sum is that of the step
-    for i, batch in enumerate(batches):
-        with shared.passing():
-            losses_N = _losses(trainer, batch, totals, measured)
-        stages.reached("backward")
-        if len(seen):
-            rows, of = shared.jacobian(losses_N[seen].unbind()), i * n_batches // n_parts
-            jacobians[of:] = [jacobians[of] + rows if of < len(jacobians) else rows]
-        shared.backward(losses_N, weighting.task_weights * totals.seen_N)
-    weights_N = torch.where(totals.seen_N, weighting.task_weights, 0.0)
-    if jacobians:
-        own_P = weighting.task_weights[seen] @ sum(jacobians[1:], jacobians[0])
-        parts = [shared.shared_part(rows) for rows in jacobians]
-        if weighting.batches == 1:
-            gradient, weights_S = weighting.combine(parts[0], measured.losses_N[seen], totals.seen_N)
-        elif n_batches > 1:
-            together = torch.stack(parts) * n_batches
-            gradient, weights_S = weighting.combine(together, measured.losses_N[seen], totals.seen_N)
-        else:
-            gradient, weights_S = weighting.task_weights[seen] @ parts[0], None
-        shared.add(gradient, own_P)
-        if weights_S is not None:
-            weights_N = weights_N.index_copy(0, seen, weights_S.to(weights_N.dtype))
-    return weights_N
-
-
-def _backward_of_penalty(trainer: Trainer) -> None:
-    """Add the gradient of the trunk's penalty, if it has one."""
-    penalty = trainer.built.model.trunk.penalty()
-    if penalty is not None:
-        penalty.backward()
-
-
-def _losses(trainer: Trainer, batch: Batch, totals: Totals, measured: Measured) -> Tensor:
-    """(N,) the share of a part in the loss of each task: the part's sum of losses divided by the step's total."""
-    stages.reached("forward")
-    half = trainer.recipe.train.precision == "bfloat16"
-    present = {group: batch.present[group] for group in trainer.incomplete}
-    with torch.autocast(trainer.device.type, torch.bfloat16) if half else nullcontext():
-        logits = trainer.network(batch.inputs, present)
-    sums = []
-    labels = Targets(batch.target, batch.present, batch.weight)  # not the inputs: parts would add up
-    for name, module in trainer.modules.items():
-        logits_BTO = logits.groups[name].float()
-        sum_T, weight_T = module.loss(logits_BTO, batch.target[name], batch.weight[name])
-        measured.updates.append((name, logits_BTO.detach(), labels, sum_T.detach(), weight_T))
-        sums.append(sum_T)
-    losses_N: Tensor = trainer.in_order(sums) / torch.where(totals.counted_N > 0, totals.counted_N, 1.0)
-    measured.losses_N = measured.losses_N + losses_N.detach()
-    return losses_N
 
 
 def _all_finite(trainer: Trainer, losses_N: Tensor, norm: Tensor, parts: Sequence[Rows]) -> bool:

@@ -16,6 +16,7 @@ from mtl.console import counted
 from mtl.data.memory import require_memory
 from mtl.data.rows.sampling import Sampler
 from mtl.dataset.assemble import Dataset
+from mtl.distributed.alone import ALONE, Ranks
 from mtl.errors import UserError, quoted
 from mtl.evaluation.meter import Meter
 from mtl.model.compiled import Compiled
@@ -44,6 +45,7 @@ class Trainer:
         optimizer: the optimizer of `parameter_groups`.
         progress: the position of the run.
         meter: the measurements of the epoch under way; None between epochs.
+        ranks: the processes that train this network together.
     """
 
     recipe: Recipe
@@ -53,6 +55,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     progress: Progress = field(default_factory=Progress)
     meter: Meter | None = None
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         train = self.recipe.train

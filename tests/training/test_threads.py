@@ -12,7 +12,7 @@ import torch
 import mtl
 from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
-from mtl.training.threads import threads_of, work_of_row
+from mtl.training.devices import threads_of, work_of_row
 
 
 @pytest.fixture

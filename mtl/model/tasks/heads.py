@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl.model.layers import GroupedLinear
+from mtl.model.parts import Dropout
 from mtl.model.tasks.norm import through
 
 
@@ -48,12 +49,12 @@ class GroupedHead(nn.Module):
             what = f"readings of a head's tasks ascend from 0 to {n_readings - 1} at most"
             raise ValueError(f"{what}, got {list(readings)}")
         self.tasks, self.n_outputs = tuple(tasks), n_outputs
-        self.dropout = None if dropout is None else nn.Dropout(dropout)
+        self.dropout = None if dropout is None else Dropout(dropout)
         self.take = Take(sorted(set(readings)), n_readings)
         layers: list[nn.Module] = []
         for features, hidden_norm in hidden:
             layer = self._linear(readings, width, features, bias=hidden_norm is None, first=not layers)
-            parts = [layer, hidden_norm, nn.ReLU(), nn.Dropout(dropout) if dropout else None]
+            parts = [layer, hidden_norm, nn.ReLU(), Dropout(dropout) if dropout else None]
             layers.append(nn.Sequential(*(part for part in parts if part is not None)))
             width = features
         self.hidden = nn.Sequential(*layers)

@@ -5,10 +5,13 @@ Shapes: B batch, T tasks of a group, W features or outputs of one task.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from mtl.model.layers import DebiasedBatchNorm1d, grouped_norm
+from mtl.model.parts import current_part
 
 FEWEST = 2
 """Labelled rows that a batch needs for statistics of its own; with fewer, a task is normalized as in evaluation."""
@@ -32,25 +35,32 @@ class LabelledBatchNorm(DebiasedBatchNorm1d):
         eps: added to each variance.
         momentum: the part of the running statistics that a batch replaces.
         debias: whether the running statistics are corrected for their start.
+        sync: whether the rows are those of all processes that train together.
     """
 
-    def __init__(self, n_tasks: int, width: int, *, eps: float, momentum: float, debias: bool) -> None:
+    def __init__(
+        self, n_tasks: int, width: int, *, eps: float, momentum: float, debias: bool, sync: bool = False
+    ) -> None:
         super().__init__(n_tasks * width, eps=eps, momentum=momentum)
-        self.n_tasks, self.width, self.debias = n_tasks, width, debias
+        self.n_tasks, self.width, self.debias, self.sync = n_tasks, width, debias, sync
         self.settled = not debias
         # a count for each task, since a batch without its labels leaves its statistics as they are
         self.num_batches_tracked = torch.zeros(n_tasks, dtype=torch.long)
 
     def forward(self, x: Tensor, present_BT: Tensor | None = None) -> Tensor:
         """Input (B, T*W) -> normalized input; `present_BT` tells which rows have a label, None that all have."""
+        part = current_part() if self.sync else None
+        if present_BT is None and part is not None:
+            present_BT = x.new_ones(len(x), self.n_tasks, dtype=torch.bool)
         if present_BT is None or not self.training or x.is_meta:
             return super().forward(x)
         x_BTW = x.float().unflatten(1, (self.n_tasks, self.width))
         there_BT1 = present_BT.unsqueeze(2)
-        n_T1 = there_BT1.sum(0)
+        over_processes: Callable[[Tensor], Tensor] = (lambda own: own) if part is None else part.sum
+        n_T1 = over_processes(there_BT1.sum(0))
         divisor_T1 = n_T1.clamp(min=1)
-        mean_TW = torch.where(there_BT1, x_BTW, 0.0).sum(0) / divisor_T1
-        var_TW = torch.where(there_BT1, x_BTW - mean_TW, 0.0).square().sum(0) / divisor_T1
+        mean_TW = over_processes(torch.where(there_BT1, x_BTW, 0.0).sum(0)) / divisor_T1
+        var_TW = over_processes(torch.where(there_BT1, x_BTW - mean_TW, 0.0).square().sum(0)) / divisor_T1
         assert self.running_mean is not None and self.running_var is not None
         shape, enough_T1 = (self.n_tasks, self.width), n_T1 >= FEWEST
         mean = torch.where(enough_T1, mean_TW, self.running_mean.view(shape)).flatten()
@@ -77,11 +87,18 @@ class LabelledBatchNorm(DebiasedBatchNorm1d):
 
 
 def head_norm(
-    kind: str, n_tasks: int, width: int, *, eps: float, momentum: float, debias: bool = False
+    kind: str,
+    n_tasks: int,
+    width: int,
+    *,
+    eps: float,
+    momentum: float,
+    debias: bool = False,
+    sync: bool = False,
 ) -> nn.Module | None:
     """`grouped_norm` for the head of T tasks, of which each normalizes over its own labelled rows."""
     if kind == "batch":
-        return LabelledBatchNorm(n_tasks, width, eps=eps, momentum=momentum, debias=debias)
+        return LabelledBatchNorm(n_tasks, width, eps=eps, momentum=momentum, debias=debias, sync=sync)
     return grouped_norm(kind, n_tasks, width, spatial=False, eps=eps, momentum=momentum)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mtl.model.layers import GroupedLinear
 from mtl.model.links import GateLinks, Links, Mixture
+from mtl.model.parts import drawn_by_row
 from mtl.model.trunk import Features, Plan, SharingMatrix, Trunk, along
 
 
@@ -62,7 +63,7 @@ class MixtureOfExperts(Trunk):
         """The gates without some experts, and with the same sum; a gate that would lose all keeps all."""
         if self.gate_dropout == 0:
             return gates_BKE
-        kept = torch.rand_like(gates_BKE) >= self.gate_dropout
+        kept = drawn_by_row(gates_BKE.detach(), torch.rand_like) >= self.gate_dropout
         left = gates_BKE * (kept | ~kept.any(-1, keepdim=True))
         return left / left.sum(-1, keepdim=True).clamp(min=1e-12)
 

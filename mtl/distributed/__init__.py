@@ -1,0 +1,1 @@
+"""Several processes train one network: what they exchange, how they start, and how a lost one is noticed."""
