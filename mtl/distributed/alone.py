@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,15 +72,15 @@ class Ranks:
         """The result of an action that rank 0 alone takes, None elsewhere; its fault ends all."""
         return self.agreed(action if self.rank == 0 else lambda: None)
 
-    def told(self, value: T) -> T:
-        """The value that rank 0 gives; what other ranks give is ignored."""
+    def told(self, value: bytes) -> bytes:
+        """The bytes that rank 0 gives; what other ranks give is ignored."""
         return value
 
-    def all_told(self, value: T) -> list[T]:
-        """The values of all ranks, in their order."""
+    def all_told(self, value: Any) -> list[Any]:
+        """The values of all ranks, in their order: what JSON can hold."""
         return [value]
 
-    def end(self, result: T | None) -> T:
+    def end(self, result: str | None) -> str:
         """The result of rank 0, which the others wait for; rank 0 does not wait."""
         assert result is not None
         return result

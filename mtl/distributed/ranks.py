@@ -7,7 +7,7 @@ ranks' gradients is the gradient that one process would compute.
 
 from __future__ import annotations
 
-import pickle
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -127,7 +127,7 @@ class Together(Ranks):
             result = action()
         except Exception as error:
             fault = error
-        told = None if fault is None else (str(fault), int(getattr(fault, "code", 1)))
+        told = None if fault is None else [str(fault), int(getattr(fault, "code", 1))]
         faults = self.all_told(told)
         if fault is not None:
             raise fault
@@ -136,22 +136,32 @@ class Together(Ranks):
                 raise FaultOfRank(rank, *other)
         return result  # type: ignore[return-value]
 
-    def told(self, value: T) -> T:
-        values = [value]
-        self.call(lambda: dist.broadcast_object_list(values, src=0))
-        return values[0]
-
-    def all_told(self, value: T) -> list[T]:
-        values = [value] * self.n
-        self.call(lambda: dist.all_gather_object(values, value))
-        return values
-
-    def end(self, result: T | None) -> T:
+    def told(self, value: bytes) -> bytes:
+        size = torch.tensor([len(value)], device=self.device)
+        self.call(lambda: dist.broadcast(size, src=0))
+        data = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
         if self.rank == 0:
-            self.watch.publish("result", pickle.dumps(result).hex())
-            return super().end(result)
-        found: T = pickle.loads(bytes.fromhex(self.watch.awaited("result")))
-        return found
+            data.copy_(torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else data)
+        self.call(lambda: dist.broadcast(data, src=0))
+        return data.cpu().numpy().tobytes()
+
+    def all_told(self, value: Any) -> list[Any]:
+        own = json.dumps(value).encode()
+        sizes = [torch.zeros(1, dtype=torch.long, device=self.device) for _ in range(self.n)]
+        self.call(lambda: dist.all_gather(sizes, torch.tensor([len(own)], device=self.device)))
+        data = torch.zeros(int(max(sizes)), dtype=torch.uint8, device=self.device)
+        data[: len(own)] = torch.frombuffer(bytearray(own), dtype=torch.uint8)
+        found = [torch.empty_like(data) for _ in range(self.n)]
+        self.call(lambda: dist.all_gather(found, data))
+        return [
+            json.loads(each[: int(size)].cpu().numpy().tobytes())
+            for each, size in zip(found, sizes, strict=True)
+        ]
+
+    def end(self, result: str | None) -> str:
+        if self.rank == 0:
+            self.watch.publish("result", super().end(result))
+        return self.watch.awaited("result")
 
 
 class FaultOfRank(Exception):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -81,19 +81,17 @@ def spread(trainer: Trainer, ranks: Ranks, path: Path | None = None) -> None:
     if not isinstance(ranks, Together):
         return
     ranks.device = trainer.device
-    files: dict[str, bytes] = {}
-    if ranks.rank == 0:
-        files = {name: b"".join(pieces(content)) for name, content in state.capture(trainer, {}).items()}
-    path, files = ranks.told((path, files))
-    ranks.watch.todo = f"`mtl run --resume {path}` goes on from its last checkpoint"
-    if ranks.rank:
-        with tempfile.TemporaryDirectory() as folder:
-            places = {name: Path(folder, name) for name in files}
-            for name, content in files.items():
-                places[name].write_bytes(content)
-            ranks.agreed(lambda: state.restore(trainer, places, allow_nonfinite=True))
-    else:
-        ranks.agreed(lambda: None)
+    files = state.capture(trainer, {}) if ranks.rank == 0 else {}
+    place, *names = ranks.all_told([str(path), *files])[0]
+    ranks.watch.todo = f"`mtl run --resume {place}` goes on from its last checkpoint"
+    with tempfile.TemporaryDirectory() as folder:
+        places = {name: Path(folder, name) for name in names}
+        for name, file in places.items():
+            content = ranks.told(b"".join(pieces(files.get(name, b""))))
+            if ranks.rank:
+                file.write_bytes(content)
+        restore = partial(state.restore, trainer, places, allow_nonfinite=True)
+        ranks.agreed(restore if ranks.rank else lambda: None)
 
 
 def stop_of(ranks: Ranks, stop: StopSignals) -> Callable[[], None]:
@@ -109,8 +107,8 @@ def stop_of(ranks: Ranks, stop: StopSignals) -> Callable[[], None]:
     return check
 
 
-def follow(trainer: Trainer, ranks: Ranks) -> Any:
-    """Train beside rank 0, and return its result; this process writes nothing.
+def follow(trainer: Trainer, ranks: Ranks) -> str:
+    """Train beside rank 0, and return what it tells of its result; this process writes nothing.
 
     Raises:
         KeyboardInterrupt: a signal has stopped the run.

@@ -13,7 +13,8 @@ from mtl.experiment.facts import model_record
 from mtl.experiment.follow import follow, require_fit_for_ranks
 from mtl.experiment.reopen import Reopened, Resumption, reopen, require_same_data
 from mtl.experiment.restore import load_checkpoint, restore
-from mtl.experiment.run import Result, prepare, result_of, train, warm_start
+from mtl.experiment.run import Result, prepare, result_of, train
+from mtl.experiment.warm_start import warm_start
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import to_yaml
 from mtl.runs import checkpoint
@@ -65,7 +66,7 @@ def go_on(asked: Resumption, listeners: Sequence[Listener] = ()) -> Result:
         stream = Stream(listeners if ranks.rank == 0 else ())
         run = ranks.agreed(lambda: reopen(asked, stream, ranks.n))
         folder = run.folder
-        if ranks.told(run.is_done):
+        if ranks.all_told(run.is_done)[0]:
             stream.on(Warned(_done(folder)))
             return result_of(folder)
         ranks.first(folder.hold)
@@ -93,7 +94,7 @@ def _go_on(asked: Resumption, run: Reopened, ranks: Ranks, stream: Stream) -> Re
 
     begun = ranks.first(begin)
     if begun is None:
-        return follow(trainer, ranks)  # type: ignore[no-any-return]
+        return Result.of_text(follow(trainer, ranks))
     return train(trainer, folder, stream, ranks, *begun, asked.report)
 
 

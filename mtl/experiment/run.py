@@ -28,9 +28,8 @@ from mtl.experiment.rehearsal.first_rows import rehearse
 from mtl.experiment.rehearsal.plugin_globals import kept_globals
 from mtl.experiment.rehearsal.short_run import has_own_parts, require_resumable, require_same_rows
 from mtl.experiment.trial import build_and_try, memory_fault, require_room
-from mtl.experiment.warm_start import take_weights
+from mtl.experiment.warm_start import warm_start
 from mtl.inference.decoding import check_columns
-from mtl.inference.load import load_trained
 from mtl.model.layers import derived_seed
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
@@ -59,6 +58,17 @@ class Result:
     path: Path
     metrics: dict[str, float | None]
     record: RunRecord
+
+    def to_text(self) -> str:
+        """The result as a text for another process."""
+        return f"{self.path}\n{self.record.model_dump_json()}"
+
+    @classmethod
+    def of_text(cls, text: str) -> Result:
+        """The result of `to_text`."""
+        path, _, record = text.rpartition("\n")
+        found = RunRecord.model_validate_json(record)
+        return cls(Path(path), dict(found.results), found)
 
 
 @opened_once()
@@ -99,7 +109,7 @@ def run(
             place = Path(out) if out is not None else None
             folder = ranks.first(lambda: RunFolder.create(place, recipe, record))
             if folder is None:
-                return follow(trainer, ranks)  # type: ignore[no-any-return]
+                return Result.of_text(follow(trainer, ranks))
             warm = recipe.train.init_from is not None
             return train(trainer, folder, stream, ranks, save_first=warm, report=report)
 
@@ -129,21 +139,6 @@ def foretell(
     for notice in trainer.notices:
         stream.on(Warned(notice))
     return trainer
-
-
-def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
-    """Replace the drawn weights by those of the runs in `train.init_from`."""
-    given = recipe.train.init_from
-    if given is None:
-        return
-    with recipe.at("train", "init_from"):
-        paths = {"": given} if isinstance(given, str) else given
-        models = {name: load_trained(path, "cpu") for name, path in paths.items()}
-        for notice in filter(None, (model.notice for model in models.values())):
-            stream.on(Warned(notice))
-        matched = take_weights(trainer.built, {name: model.built for name, model in models.items()})
-    for line in matched.lines():
-        stream.on(Noted(f"init_from: {line}"))
 
 
 def prepare(recipe: Recipe, threads: int | None = None, ranks: Ranks = ALONE) -> tuple[Trainer, torch.device]:
@@ -247,7 +242,8 @@ def train(
     record = result.record
     plugins, baselines = tuple(record.plugins), record.baselines or {}
     stream.on(Ended(result.metrics, selected.epoch, selected.step, baselines, plugins))
-    return ranks.end(result)
+    ranks.end(result.to_text())
+    return result
 
 
 def _write_report(folder: RunFolder, stream: Stream) -> None:

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from mtl.build import Built
 from mtl.errors import UserError, did_you_mean, quoted
+from mtl.inference.load import load_trained
 from mtl.model.inputs import TableInputs
 from mtl.model.towers import SeparateTowers, Towers
+from mtl.recipe.keys.recipe import Recipe
+from mtl.training.events import Noted, Stream, Warned
+from mtl.training.trainer import Trainer
 
 
 @dataclass
@@ -166,3 +170,18 @@ def _part(module: nn.Module, k: int, n: int) -> dict[str, Tensor]:
         else:  # all towers share a counter of batches
             tensors[name] = tensor
     return tensors
+
+
+def warm_start(recipe: Recipe, trainer: Trainer, stream: Stream) -> None:
+    """Replace the drawn weights by those of the runs in `train.init_from`."""
+    given = recipe.train.init_from
+    if given is None:
+        return
+    with recipe.at("train", "init_from"):
+        paths = {"": given} if isinstance(given, str) else given
+        models = {name: load_trained(path, "cpu") for name, path in paths.items()}
+        for notice in filter(None, (model.notice for model in models.values())):
+            stream.on(Warned(notice))
+        matched = take_weights(trainer.built, {name: model.built for name, model in models.items()})
+    for line in matched.lines():
+        stream.on(Noted(f"init_from: {line}"))

@@ -13,83 +13,47 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from tests.faults.whole import final_bytes
+from tests.support.ranks import ended, ranks_of, told_by_mtl, torchrun, wait_for_lock
 
-ROOT = Path(__file__).parents[2]
 LIMIT = 30.0
 """Seconds within which a lost rank ends all."""
-START_LIMIT = 300.0
 
 
-def command(out: Path, *changes: str, processes: int = 2) -> list[str]:
-    """The command of a run by several processes, which goes on where it is."""
-    return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)),
-        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "mtl", "run"),
-        *("synthetic_stitch", *changes, "--out", str(out), "--resume", "auto", "--quiet", "--no-report"),
-    ]
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        arguments,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+def arguments(out: Path, *changes: str) -> tuple[str, ...]:
+    """The command of a run that goes on where it is."""
+    return (
+        "run",
+        "synthetic_stitch",
+        *changes,
+        "--out",
+        str(out),
+        "--resume",
+        "auto",
+        "--quiet",
+        "--no-report",
     )
 
 
-def ranks_of(process: subprocess.Popen[str]) -> dict[int, int]:
-    """Rank -> its process id, of the children that torchrun has started."""
-    found = {}
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    for child in children.read_text().split() if children.exists() else []:
-        try:
-            variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        for variable in variables:
-            if variable.startswith(b"RANK="):
-                found[int(variable[5:])] = int(child)
-    return found
-
-
-def killed(arguments: list[str], run: Path, rank: int, seconds: float) -> tuple[list[str], float]:
+def killed(run: Path, rank: int, seconds: float, *changes: str) -> tuple[list[str], float]:
     """Start a run, kill one rank, and wait for the end: the lines of mtl, and how long the end took."""
-    process, began = start(arguments), time.monotonic()
+    process = torchrun(*arguments(run, *changes))
     try:
-        while not (run / ".lock").exists() or len(ranks_of(process)) < 2 or not _holds(run, process):
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() - began < START_LIMIT
-            time.sleep(0.01)
+        wait_for_lock(process, run)
         time.sleep(seconds)
         assert process.poll() is None, "ended before it was killed"
         os.kill(ranks_of(process)[rank], signal.SIGKILL)
         at = time.monotonic()
-        _, told = process.communicate(timeout=3 * LIMIT)
-    finally:
-        process.kill()
-        process.wait()
-    lines = [line for line in told.splitlines() if re.match(r"error: |interrupted", line)]
-    return lines, time.monotonic() - at
-
-
-def _holds(run: Path, process: subprocess.Popen[str]) -> bool:
-    """Whether rank 0 of this start has the lock of the run."""
-    held = (run / ".lock").read_text()
-    return held.startswith(f"pid {ranks_of(process).get(0)} ")
+    except BaseException:
+        ended(process, 0)
+        raise
+    _, _, told = ended(process, 3 * LIMIT)
+    return told_by_mtl(told), time.monotonic() - at
 
 
 def attempt(folder: Path, kills: int, seed: int, *changes: str, seconds: float = 6.0) -> dict[str, object]:
@@ -102,17 +66,21 @@ def attempt(folder: Path, kills: int, seed: int, *changes: str, seconds: float =
     slowest, of_rank = 0.0, [0, 0]
     for _ in range(kills):
         rank = draws.randrange(2)
-        lines, took = killed(command(run, *changes), run, rank, draws.uniform(0, seconds))
+        lines, took = killed(run, rank, draws.uniform(0, seconds), *changes)
         assert took < LIMIT, f"rank {rank} was killed, and all ended after {took:.0f} s"
         assert len(lines) == 1, lines
         assert f"rank {rank} of 2" in lines[0], lines
         slowest, of_rank[rank] = max(slowest, took), of_rank[rank] + 1
     for out in (straight, run):
-        done = start(command(out, *changes))
-        _, told = done.communicate(timeout=1800)
-        assert done.returncode == 0, told
+        code, _, told = ended(torchrun(*arguments(out, *changes)), 1800)
+        assert code == 0, told
     assert final_bytes(run) == final_bytes(straight)
-    return {"kills": kills, "of rank 0": of_rank[0], "of rank 1": of_rank[1], "slowest end": round(slowest, 1)}
+    return {
+        "kills": kills,
+        "of rank 0": of_rank[0],
+        "of rank 1": of_rank[1],
+        "slowest end": round(slowest, 1),
+    }
 
 
 def main() -> None:
