@@ -97,7 +97,8 @@ def page(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> It
 def test_the_pages() -> None:
     assert set(PAGES) == {
         *("recipe", "data", "tasks", "missing_labels", "sharing", "weighting", "comparing", "from_libmtl"),
-        *("plugins", "resuming", "reliability", "trackers", "reports", "exporting", "distributed", "clusters"),
+        *("plugins", "resuming", "reliability", "trackers", "reports", "exporting", "distributed"),
+        "clusters",
     }
 
 
