@@ -69,7 +69,7 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
 def _planned(
     asked: Asked, folder: Path, memory: Memory | None, machines: Machines, watcher: Watcher
 ) -> tuple[_Comparison, float, Sequence[str]]:
-    """A comparison that can begin, the seconds that one of its runs takes here, and facts about the data."""
+    """A comparison that can begin, the seconds of a run here, and facts about the data, whose rows are let go."""
     looked_at = machines.looked_at(asked.recipe)
     with devices.settings(asked.recipe.train.deterministic):
         trainer, device = prepare(changed(looked_at, asked.common))

@@ -82,7 +82,7 @@ class ray_cluster:
 
 def hide_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no node find the folder of a comparison, as on machines without a shared disk."""
-    monkeypatch.setattr(pool, "write_new", lambda path, data: path.write_bytes(b"of another comparison"))
+    monkeypatch.setattr(pool, "write_whole", lambda path, data: path.write_bytes(b"of another comparison"))
 
 
 def test_runs_on_ray_are_those_of_this_machine(
@@ -93,7 +93,7 @@ def test_runs_on_ray_are_those_of_this_machine(
     with plugins_undone():
         load_plugin(str(plugin))
         given: dict[str, Any] = {
-            "arms": ["single", "weighting=plain"], "seeds": (0,), "plugins": [str(plugin)],
+            "arms": ["single", "weighting=plain", "trees"], "seeds": (0,), "plugins": [str(plugin)],
             "made": compared(train__epochs=2),
         }  # fmt: skip
         conduct(asked(tmp_path / "here", **given))

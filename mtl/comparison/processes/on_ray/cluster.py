@@ -55,9 +55,8 @@ class RayMachines:
         self._ray: Any = ray
         self._is_own = not ray.is_initialized()
         if self._is_own:
-            # Ray prints what its daemons say whatever `log_to_driver` is; its debugger silences it in this way too
-            ray._private.worker._worker_logs_enabled = False
             _connect(ray, address)
+            _let_daemons_speak(ray, False)
         self.told = ""
 
     def __enter__(self) -> Self:
@@ -70,6 +69,7 @@ class RayMachines:
         if self._is_own:
             with _own_signals(), suppress(ConnectionError):
                 self._ray.shutdown()
+            _let_daemons_speak(self._ray, True)
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
@@ -111,6 +111,11 @@ class RayMachines:
         from mtl.comparison.processes.on_ray.pool import RayWorkers
 
         return RayWorkers(n, threads, plugins, folder, says)
+
+
+def _let_daemons_speak(ray: Any, speak: bool) -> None:
+    """Whether Ray prints what its daemons say, as it does whatever `log_to_driver` is; its debugger does the same."""
+    ray._private.worker._worker_logs_enabled = speak
 
 
 def _connect(ray: Any, address: str | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from mtl.comparison.processes.on_ray.copies import Incoming, Outgoing
 from mtl.comparison.processes.on_ray.node import AT_ONCE, Hello, News, Node, Setup
@@ -114,16 +114,17 @@ class Place:
         Raises:
             EnvironmentFault: a disk of the node refused.
         """
-        asked, self.asked = self.asked, None
-        try:
-            answer: Hello | News = ray.get(asked, timeout=PATIENCE)
+        try:  # an interrupt in the middle leaves the answer to be taken later
+            answer: Hello | News | RayError = ray.get(self.asked, timeout=PATIENCE)
         except RayTaskError as error:
+            self.asked = None
             if not isinstance(error.cause, OSError):
                 raise
             why = (error.cause.strerror or str(error.cause)).lower()
             raise EnvironmentFault(f"--on: node {self.host}", why, "make room there") from error
-        except (GetTimeoutError, RayError) as error:
-            return error
+        except RayError as error:
+            answer = error
+        self.asked = None
         return answer
 
     def take(self, news: News) -> None:

@@ -19,7 +19,7 @@ from mtl.comparison.processes.on_ray.place import LOOK, Needs, Place
 from mtl.comparison.processes.pool import LOG, Job, Report, Workers, report_of
 from mtl.comparison.processes.process import PATIENCE
 from mtl.errors import EnvironmentFault, UserError
-from mtl.runs.disk import write_new
+from mtl.runs.disk import write_whole
 
 RETRIES = 3
 """A run whose machine or process died goes on elsewhere, up to this many times."""
@@ -51,7 +51,7 @@ class RayWorkers:
         self._marker, self._token = f".here-{secrets.token_hex(8)}", secrets.token_hex(16)
 
     def __enter__(self) -> Self:
-        write_new(self.folder / self._marker, self._token.encode())
+        write_whole(self.folder / self._marker, self._token.encode())
         self._log = open(self.folder / LOG, "ab")
         return self
 
@@ -62,9 +62,9 @@ class RayWorkers:
                 for place in self._places:
                     place.stop()
             until = monotonic() + PATIENCE
-            while any(place.job for place in self._places) and monotonic() < until:
-                for place, answer in self._answers():
-                    with suppress(UserError):  # the first error is what the user has to know
+            while any(place.job and place.asked for place in self._places) and monotonic() < until:
+                with suppress(UserError):  # the first error is what the user has to know
+                    for place, answer in self._answers():
                         if self._lost_by(place, answer, lambda report: None) is not None:
                             place.free()
         finally:
@@ -176,6 +176,7 @@ class RayWorkers:
                 what = f"node {hello.host} has {name} {hello.versions[name]}, and this machine {own[name]}"
                 self._say_once(f"{what}; the last digits of its results may be others")
         place.hello, self._since = hello, monotonic()
+        del self._losses[""]
 
     def _again(self, place: Place, lost: str, waiting: deque[Job]) -> None:
         """Put a run that was lost first in the queue.
