@@ -8,6 +8,7 @@ from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 from mtl.comparison.processes.pool import Pool, Workers, cores
+from mtl.comparison.processes.process import COMPARED
 from mtl.errors import UserError, quoted
 from mtl.recipe.keys.recipe import Recipe
 
@@ -45,7 +46,13 @@ class Machines(Protocol):
         """The runs at a time where the user names no number; the arguments are those of `threads`."""
 
     def workers(
-        self, n: int, threads: int, plugins: Sequence[str], folder: Path, says: Callable[[str], None]
+        self,
+        n: int,
+        threads: int,
+        plugins: Sequence[str],
+        folder: Path,
+        says: Callable[[str], None],
+        module: str = COMPARED,
     ) -> Pool:
         """What makes the runs.
 
@@ -55,6 +62,7 @@ class Machines(Protocol):
             plugins: the plug-ins that each process loads.
             folder: the folder of the comparison.
             says: is given facts that the user should know.
+            module: what each process runs.
         """
 
 
@@ -82,10 +90,16 @@ class ThisMachine:
         return jobs
 
     def workers(
-        self, n: int, threads: int, plugins: Sequence[str], folder: Path, says: Callable[[str], None]
+        self,
+        n: int,
+        threads: int,
+        plugins: Sequence[str],
+        folder: Path,
+        says: Callable[[str], None],
+        module: str = COMPARED,
     ) -> Pool:
         """Processes, of which at most `n` run at a time."""
-        return Workers(n, threads, plugins, folder)
+        return Workers(n, threads, plugins, folder, module)
 
 
 def usual_jobs(device: str) -> int:

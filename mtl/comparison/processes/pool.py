@@ -1,4 +1,4 @@
-"""Several processes make the runs of a comparison, each one after the other."""
+"""Several processes make the runs of a comparison, or other jobs, each one after the other."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import selectors
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from mtl.comparison.processes.process import Process
+from mtl.comparison.processes.process import COMPARED, Process
 from mtl.errors import EnvironmentFault, UserError
 
 LOG = "workers.log"
@@ -33,13 +33,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """What a process says of its job: a step of so many, or how it ended."""
+    """What a process says of its job: a step of so many, or how it ended; `said` is all of it."""
 
     job: Job
     step: int | None
     of: int | None
     ended: str | None
     why: str = ""
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Pool(Protocol):
@@ -71,10 +72,13 @@ class Workers:
         threads: the threads of each.
         plugins: the plug-ins that each loads.
         folder: the folder of the comparison, whose workers.log gets what they print.
+        module: what each process runs.
     """
 
-    def __init__(self, n: int, threads: int, plugins: Sequence[str], folder: Path) -> None:
-        self.n, self.threads, self.plugins, self.folder = n, threads, plugins, folder
+    def __init__(
+        self, n: int, threads: int, plugins: Sequence[str], folder: Path, module: str = COMPARED
+    ) -> None:
+        self.n, self.threads, self.plugins, self.folder, self.module = n, threads, plugins, folder, module
         self._processes: dict[Process, Job | None] = {}
         self._log = open(folder / LOG, "ab")  # noqa: SIM115, closed in __exit__
 
@@ -124,7 +128,7 @@ class Workers:
             process.give(job.order)
 
     def _start(self, selector: selectors.BaseSelector) -> Process:
-        process = Process(self.threads, self.plugins, self._log)
+        process = Process(self.threads, self.plugins, self._log, self.module)
         selector.register(process.output, selectors.EVENT_READ, process)
         self._processes[process] = None
         return process
@@ -163,7 +167,7 @@ def report_of(job: Job, said: Mapping[str, Any], where: str = "") -> Report:
         raise kind(job.name + where, "; ".join(said["errors"]))
     if ended == "failed":
         raise UserError(job.name + where, said["why"], "see workers.log")
-    return Report(job, said.get("step"), said.get("of"), ended, said.get("why", ""))
+    return Report(job, said.get("step"), said.get("of"), ended, said.get("why", ""), said)
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""One process of `mtl.comparison.processes.child`, as its parent sees it."""
+"""One process that makes runs, as its parent sees it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
+COMPARED = "mtl.comparison.processes.child"
+"""The module that the processes of a comparison run."""
 PATIENCE = 120.0
 """Seconds that a stopped process has to save its run."""
 
@@ -21,6 +23,7 @@ class Process:
         threads: its threads.
         plugins: the plug-ins that it loads.
         log: the file that gets what it prints.
+        module: what it runs: a module that reads orders and writes reports as that of a comparison does.
         environment: variables that it has beside those of its parent.
         folder: its working directory; None: that of its parent.
     """
@@ -30,12 +33,13 @@ class Process:
         threads: int,
         plugins: Sequence[str],
         log: IO[bytes],
+        module: str = COMPARED,
         environment: Mapping[str, str] | None = None,
         folder: str | None = None,
     ) -> None:
         numbers = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mtl.comparison.processes.child", *plugins],
+            [sys.executable, "-m", module, *plugins],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

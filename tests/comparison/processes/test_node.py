@@ -167,3 +167,18 @@ def test_plugins_are_sent_along(tmp_path: Path, apart: Node) -> None:
             path.name,
             b"a = 1\n",
         )  # a run knows its plug-ins by their names
+
+
+OTHER = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"ended": "finished", "order": json.loads(line)}), flush=True)
+"""
+
+
+def test_a_process_may_run_another_module(tmp_path: Path, apart: Node) -> None:
+    (tmp_path / "echoing.py").write_text(OTHER, encoding="utf-8")
+    apart.setup = setup(tmp_path, module="echoing")  # found in the working folder
+    apart.begin({"trial": 3})
+    assert end_of(apart, tmp_path / "copy") == {"ended": "finished", "order": {"trial": 3}}
+    assert not (tmp_path / "copy").exists()  # it has no run folder that could be brought back

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from mtl.comparison.arms.arm import changed
 from mtl.comparison.processes.pool import Pool, cores
+from mtl.comparison.processes.process import COMPARED
 from mtl.console import counted
 from mtl.errors import EnvironmentFault, UserError
 from mtl.recipe.keys.recipe import Recipe
@@ -105,12 +106,18 @@ class RayMachines:
         return max(1, n)
 
     def workers(
-        self, n: int, threads: int, plugins: Sequence[str], folder: Path, says: Callable[[str], None]
+        self,
+        n: int,
+        threads: int,
+        plugins: Sequence[str],
+        folder: Path,
+        says: Callable[[str], None],
+        module: str = COMPARED,
     ) -> Pool:
         """Actors of Ray, of which at most `n` run at a time."""
         from mtl.comparison.processes.on_ray.pool import RayWorkers
 
-        return RayWorkers(n, threads, plugins, folder, says)
+        return RayWorkers(n, threads, plugins, folder, says, module)
 
 
 def _let_daemons_speak(ray: Any, speak: bool) -> None:

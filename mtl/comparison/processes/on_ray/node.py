@@ -18,7 +18,7 @@ from typing import Any
 
 from mtl import __version__
 from mtl.comparison.processes.on_ray.copies import Incoming, Outgoing, Piece
-from mtl.comparison.processes.process import PATIENCE, Process
+from mtl.comparison.processes.process import COMPARED, PATIENCE, Process
 from mtl.runs.lock import RunLock
 
 AT_ONCE = 2
@@ -52,6 +52,7 @@ class Setup:
         token: what this file holds.
         working: the working folder of the command.
         has_gpu: whether the runs train on a GPU.
+        module: what the process runs.
     """
 
     threads: int
@@ -61,6 +62,7 @@ class Setup:
     token: str
     working: str
     has_gpu: bool
+    module: str = COMPARED
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Node:
         self._outgoing = Outgoing(self._own)
         self._incoming = Incoming(self._own)
         self._sending: Iterator[Piece] | None = None
-        self._is_over = False
+        self._is_over = self._brings = False
         self._held = News()
 
     def hello(self) -> Hello:
@@ -147,9 +149,10 @@ class Node:
     def begin(self, order: Mapping[str, Any]) -> None:
         """Begin a run, or go on with one, once no process holds its folder any more."""
         order = dict(order)
+        self._brings = "out" in order and not self._is_shared
         if self._is_shared:
-            self._run = Path(order["out"])
-        else:
+            self._run = Path(order.get("out", self._own))
+        elif self._brings:
             order["out"] = str(self._run)
             self._outgoing.mark()
         self._sending, self._is_over, self._held = None, False, News()
@@ -162,7 +165,7 @@ class Node:
         working = self.setup.working if os.path.isdir(self.setup.working) else str(self._own)
         hidden = {} if self.setup.has_gpu else {"CUDA_VISIBLE_DEVICES": ""}
         plugins = [self._plugin(i, plugin) for i, plugin in enumerate(self.setup.plugins)]
-        return Process(self.setup.threads, plugins, self._log, hidden, working)
+        return Process(self.setup.threads, plugins, self._log, self.setup.module, hidden, working)
 
     def _plugin(self, i: int, plugin: Plugin) -> str:
         """The name by which the process loads a plug-in: its path where the same file is there, else a copy."""
@@ -188,8 +191,8 @@ class Node:
             self._held.said += self._reports(0.0 if self._sending else seconds)
             if not self._has_ended():
                 self._held.lost = self._process.code
-        news = News(pieces=[] if self._is_shared else self._next_pieces(), log=self._new_log())
-        if not self._has_ended() or self._is_shared or (self._is_over and self._sending is None):
+        news = News(pieces=self._next_pieces() if self._brings else [], log=self._new_log())
+        if not self._has_ended() or not self._brings or (self._is_over and self._sending is None):
             news.said, news.lost, self._held = self._held.said, self._held.lost, News()
         if news.lost is not None:
             self._process.close()

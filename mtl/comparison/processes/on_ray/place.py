@@ -86,8 +86,15 @@ class Place:
         """
         assert self.hello is not None
         self.job = job
-        out = Path(job.order["out"]).absolute()
-        if not self.hello.is_shared:
+        order = dict(job.order)
+        if "out" in order:
+            order["out"] = self._made_ready(Path(order["out"]).absolute(), self.hello.is_shared)
+        self._actor.begin.remote(order)
+        self.ask()
+
+    def _made_ready(self, out: Path, is_shared: bool | None) -> str:
+        """The path of a run folder, whose copy here is locked, and sent, where the node does not share it."""
+        if not is_shared:
             make_folder(out)
             self._lock = RunLock(out)
             self._lock.take()
@@ -95,8 +102,7 @@ class Place:
             self._actor.expect.remote(f"{out.parent.name}-{out.name}")
             with suppress(RayError):  # the next answer tells that the actor is gone
                 self._send(out)
-        self._actor.begin.remote({**job.order, "out": str(out)})
-        self.ask()
+        return str(out)
 
     def _send(self, out: Path) -> None:
         """Send what there is of a run; a piece is sent after the one before it has arrived."""

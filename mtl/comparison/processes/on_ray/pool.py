@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from mtl.comparison.processes.on_ray.node import Hello, News, Plugin, Setup, versions
 from mtl.comparison.processes.on_ray.place import LOOK, Needs, Place
 from mtl.comparison.processes.pool import LOG, Job, Report, Workers, report_of
-from mtl.comparison.processes.process import PATIENCE
+from mtl.comparison.processes.process import COMPARED, PATIENCE
 from mtl.errors import EnvironmentFault, UserError
 from mtl.runs.disk import write_whole
 
@@ -38,12 +38,20 @@ class RayWorkers:
         plugins: the plug-ins that each loads.
         folder: the folder of the comparison, whose workers.log gets what the processes print.
         says: is given facts that the user should know.
+        module: what each process runs.
     """
 
     def __init__(
-        self, n: int, threads: int, plugins: Sequence[str], folder: Path, says: Callable[[str], None]
+        self,
+        n: int,
+        threads: int,
+        plugins: Sequence[str],
+        folder: Path,
+        says: Callable[[str], None],
+        module: str = COMPARED,
     ) -> None:
         self.n, self.threads, self.plugins, self.folder, self.says = n, threads, plugins, folder, says
+        self.module = module
         self._places: list[Place] = []
         self._said: set[str] = set()
         self._losses: Counter[str] = Counter()
@@ -75,13 +83,13 @@ class RayWorkers:
 
     def do(self, jobs: Sequence[Job], on: Callable[[Report], None], may_begin: Callable[[], bool]) -> None:
         """As `Pool.do`; a run whose machine or process died goes on elsewhere from its last checkpoint."""
-        waiting = deque(job for job in jobs if job.order["do"] == "run")
+        waiting = deque(job for job in jobs if not _is_reference(job))
         while self._hand_out(waiting, may_begin):
             for place, answer in self._answers():
                 lost = self._lost_by(place, answer, on)
                 if lost is not None:
                     self._again(place, lost, waiting)
-        here = [job for job in jobs if job.order["do"] != "run"]
+        here = [job for job in jobs if _is_reference(job)]
         if here:
             with Workers(1, self.threads, self.plugins, self.folder) as workers:
                 workers.do(here, on, may_begin)
@@ -114,10 +122,10 @@ class RayWorkers:
         plugins = [
             Plugin(name, Path(name).read_bytes() if name.endswith(".py") else None) for name in self.plugins
         ]
-        folder = str(self.folder.absolute())
+        folder, has_gpu = str(self.folder.absolute()), needs.gpus > 0
         return Setup(
-            self.threads, plugins, folder, self._marker, self._token, os.getcwd(), needs.gpus > 0
-        )  # fmt: skip
+            self.threads, plugins, folder, self._marker, self._token, os.getcwd(), has_gpu, self.module
+        )
 
     def _answers(self) -> Iterator[tuple[Place, Hello | News | RayError]]:
         """What actors have answered, or how they were lost; this waits a while for one."""
@@ -216,6 +224,10 @@ class RayWorkers:
             self._since = monotonic()
         elif monotonic() - self._since > WAITED:
             self._say_once(f"no node of Ray has {needs} free; the runs wait for one")
+
+
+def _is_reference(job: Job) -> bool:
+    return job.order.get("do") == "reference"
 
 
 def _in_words(error: RayError) -> str:
