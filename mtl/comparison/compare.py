@@ -49,6 +49,7 @@ def compare(
     predictions: Mapping[str, str] | None = None,
     out: str | os.PathLike[str] | None = None,
     plugins: Sequence[str] = (),
+    on: str | None = None,
 ) -> Comparison:
     """Train arms of a recipe with several seeds, and judge whether sharing helps; docs/comparing.md explains it.
 
@@ -63,6 +64,7 @@ def compare(
         predictions: name -> a file with predictions of another program.
         out: the folder; by default `runs/<recipe>/compare-<digest>`. The same request goes on with what is there.
         plugins: the plug-in files that each process loads.
+        on: `ray` or `ray://HOST:PORT`: the runs are made on a Ray cluster; docs/clusters.md explains it.
 
     Raises:
         UserError: the recipe, an arm or the data are at fault, or a run was refused.
@@ -78,6 +80,7 @@ def compare(
         predictions=dict(predictions or {}),
         out=None if out is None else Path(out),
         plugins=tuple(plugins),
+        on=on,
     )
     folder, outcome = conduct(asked)
     return Comparison(folder, outcome)

@@ -21,7 +21,8 @@ from mtl.comparison.folder import digest, folder_of, remembered
 from mtl.comparison.memory import Memory
 from mtl.comparison.outcome import outcome_of
 from mtl.comparison.plan import PlannedRun, Settings, Steps, planned, require_comparable, selection_of
-from mtl.comparison.processes.pool import Job, Report, Workers, cores
+from mtl.comparison.processes.machines import Machines, machines_of, usual_jobs
+from mtl.comparison.processes.pool import Job, Report
 from mtl.comparison.references.make import read_reference
 from mtl.comparison.references.outside import outside_predictions
 from mtl.comparison.request import Announced, Asked, Silent, Watcher
@@ -37,8 +38,6 @@ from mtl.training import devices
 from mtl.training.step import train_step
 from mtl.training.trainer import Trainer
 
-MOST_JOBS = 8
-"""Processes that run at once unless the user asks for more."""
 MOST_LABELLED = 32
 """Rows of a batch that are sure to have a label of the task whose labels were thinned out."""
 START = 8.0
@@ -62,10 +61,21 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     require_comparable(asked.recipe)
     folder = folder_of(asked)
     memory = remembered(asked, folder)
+    with machines_of(asked.on) as machines:
+        made, per_run, notices = _planned(asked, folder, memory, machines, watcher)
+        return folder, made.conduct(per_run, notices)
+
+
+def _planned(
+    asked: Asked, folder: Path, memory: Memory | None, machines: Machines, watcher: Watcher
+) -> tuple[_Comparison, float, Sequence[str]]:
+    """A comparison that can begin, the seconds of a run here, and facts about the data, whose rows are let go."""
+    looked_at = machines.looked_at(asked.recipe)
     with devices.settings(asked.recipe.train.deterministic):
-        trainer, device = prepare(changed(asked.recipe, asked.common))
+        trainer, device = prepare(changed(looked_at, asked.common))
         threads = torch.get_num_threads()
-    if asked.recipe.tune and "validation" not in trainer.dataset.splits:
+    has_validation = "validation" in trainer.dataset.splits
+    if asked.recipe.tune and not has_validation:
         with asked.recipe.at("tune"):
             what = "validation chooses the settings, and no rows are held out for it"
             raise UserError("", what, "set data.split.validation")
@@ -73,22 +83,19 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> tuple[Path, dict[st
     labelled = _labelled(asked, facts)
     if labelled:  # an epoch whose batches must have labels has another number of steps
         with devices.settings(asked.recipe.train.deterministic):
-            trainer, device = prepare(changed(asked.recipe, (*asked.common, *labelled)))
+            trainer, device = prepare(changed(looked_at, (*asked.common, *labelled)))
     arms = arms_of(asked.recipe, asked.arms or default_arms(asked.recipe, facts), facts)
     arms += _outside(asked, trainer, arms)
-    jobs = asked.jobs or (1 if device.type != "cpu" else min(MOST_JOBS, cores()))
+    here = (None if asked.on else asked.jobs) or usual_jobs(device.type)
     if memory is None:
-        memory = Memory(
-            recipe_sha256=digest(asked), threads=max(1, min(threads, cores() // jobs)), at_most=asked.at_most
-        )
+        threads = machines.threads(asked.recipe, threads, here)
+        memory = Memory(recipe_sha256=digest(asked), threads=threads, at_most=asked.at_most)
+    jobs = asked.jobs or machines.at_once(asked.recipe, memory.threads, here)
     steps = Steps(trainer.total_steps, trainer.steps_per_epoch)
-    selection = selection_of(asked.recipe, "validation" in trainer.dataset.splits, steps.total)
+    selection = selection_of(asked.recipe, has_validation, steps.total)
     settings = Settings(selection, memory.threads, asked.resample, (*asked.common, *labelled))
-    made = _Comparison(asked, folder, arms, settings, steps, jobs, memory, watcher)
-    per_run = _seconds_per_step(trainer) * steps.total + BESIDE_STEPS
-    notices = trainer.notices
-    del trainer  # its rows and weights take memory that the runs need
-    return folder, made.conduct(per_run, notices)
+    made = _Comparison(asked, folder, arms, settings, steps, jobs, memory, watcher, machines)
+    return made, _seconds_per_step(trainer) * steps.total + BESIDE_STEPS, trainer.notices
 
 
 def facts_of(trainer: Trainer) -> Facts:
@@ -163,6 +170,7 @@ class _Comparison:
     jobs: int
     memory: Memory
     watcher: Watcher
+    machines: Machines
     trials: dict[str, list[dict[str, Any]]] | None = None
 
     def conduct(self, per_run: float, notices: Sequence[str]) -> dict[str, Any]:
@@ -239,7 +247,7 @@ class _Comparison:
         n_done = len(runs) - len(jobs)
         seconds = START + per_run * math.ceil((len(jobs) + len(others)) / self.jobs)
         told = (self.folder, arms, runs, n_done, seconds, self.jobs, self.asked, self.settings, notices)
-        self.watcher.begins(Announced(*told, len(others), trials))
+        self.watcher.begins(Announced(*told, len(others), trials, self.machines.told))
         self._do([*jobs, *others])
 
     def _job(self, run: PlannedRun) -> Job:
@@ -275,11 +283,10 @@ class _Comparison:
             one_run = spent * self.jobs / done[0] if done[0] else 0.0
             return spent + one_run <= self.asked.budget
 
-        with (
-            undoing(),
-            Workers(min(self.jobs, len(jobs)), self.settings.threads, self.asked.plugins, self.folder) as w,
-        ):
-            w.do(jobs, on, may_begin)
+        n, threads = min(self.jobs, len(jobs)), self.settings.threads
+        made_by = self.machines.workers(n, threads, self.asked.plugins, self.folder, self.watcher.says)
+        with undoing(), made_by as workers:
+            workers.do(jobs, on, may_begin)
 
     def _confirmed(
         self, outcome: Mapping[str, Any], seeds: Sequence[int], found: Found, per_run: float

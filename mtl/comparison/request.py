@@ -31,6 +31,7 @@ class Asked:
         few: a task whose labels were thinned out, so that each batch is sure to have some of them.
         out: the folder; None: `runs/<recipe>/compare-<digest>`.
         plugins: plug-ins that were loaded.
+        on: `ray` or `ray://HOST:PORT`, whose machines make the runs; None: this machine does.
     """
 
     recipe: Recipe
@@ -46,6 +47,7 @@ class Asked:
     few: str | None = None
     out: Path | None = None
     plugins: Sequence[str] = ()
+    on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Announced:
         notices: facts about the data.
         n_others: references that are made beside the runs.
         trials: whether these runs only choose the settings of the arms.
+        where: the machines in words; empty for this one.
     """
 
     folder: Path
@@ -77,6 +80,7 @@ class Announced:
     notices: Sequence[str]
     n_others: int = 0
     trials: bool = False
+    where: str = ""
 
 
 class Watcher(Protocol):

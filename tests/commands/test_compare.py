@@ -110,6 +110,9 @@ def test_fractions() -> None:
             "error: command line: train.monitor: a comparison reads the test split once",
         ),
         (["--arms", ""], "error: --arms: names no arm"),
+        (["--on", "slurm"], "error: --on: 'slurm' is neither ray nor an address such as ray://head:10001"),
+        (["--on", "ray://head"], "error: --on: 'ray://head' is neither ray nor an address"),
+        (["--on", "ray://head:x"], "error: --on: 'ray://head:x' is neither ray nor an address"),
         (["--arms", "sterile:c"], "error: --arms: the recipe has no task 'c'; its tasks are a, b"),
         (["--arms", "single,optimizer.lr=abc"], "error: --arms: optimizer.lr: "),
         (["--arms", "sharing:afterr=fc1"], "error: --arms: model.sharing.afterr: "),
@@ -142,7 +145,9 @@ def test_what_is_refused(options: list[str], line: str, folder: Path, capsys: Ca
     assert not list(folder.glob("runs/**/run.json")), "nothing was begun"
 
 
-@pytest.mark.parametrize("options", [["--arms", "shering"], ["--predictions", "a=b.csv"], ["--out", "."]])
+@pytest.mark.parametrize(
+    "options", [["--arms", "shering"], ["--predictions", "a=b.csv"], ["--out", "."], ["--on", "head"]]
+)
 def test_what_is_refused_before_torch_is_loaded(options: list[str], folder: Path) -> None:
     (folder / "t.yaml").write_text(TINY, encoding="utf-8")
     look = (

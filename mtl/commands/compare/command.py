@@ -47,6 +47,7 @@ UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 @click.option(
     "--label-fraction", multiple=True, metavar="TASK=F,F", help="Compare with parts of a task's labels."
 )
+@click.option("--on", metavar="RAY", help="ray or ray://HOST:PORT: make the runs on a Ray cluster.")
 @click.option("--out", metavar="DIR", help="The folder; default runs/RECIPE/compare-DIGEST.")
 @click.option("--quiet", is_flag=True, help="Only the verdict.")
 @plugin_option
@@ -63,6 +64,7 @@ def compare(
     confirm: bool,
     predictions: tuple[str, ...],
     label_fraction: tuple[str, ...],
+    on: str | None,
     out: str | None,
     quiet: bool,
     plugins: tuple[str, ...],
@@ -70,6 +72,7 @@ def compare(
 ) -> None:
     from mtl.comparison.arms.named import DEFAULT, require_arms, require_predictions
     from mtl.comparison.folder import folder_of, remembered
+    from mtl.comparison.processes.machines import require_machines
     from mtl.comparison.request import Asked
     from mtl.recipe.load import load_recipe
 
@@ -86,11 +89,13 @@ def compare(
         "predictions": pairs_of("--predictions", predictions),
         "out": None if out is None else Path(out),
         "plugins": loaded_plugins,
+        "on": on,
     }
     fractions = fractions_of(label_fraction)
     request = Asked(loaded, **asked)  # type: ignore[arg-type]
     require_arms(loaded, request.arms)
     require_predictions(request.predictions, request.arms or DEFAULT)
+    require_machines(on)
     if not fractions:
         remembered(request, folder_of(request))
     require_torch()  # what follows loads it, which takes seconds

@@ -57,7 +57,8 @@ class CompareConsole:
         n = len(announced.runs) - announced.n_done + announced.n_others
         total = announced.n_done + n
         done = f", {announced.n_done} of them finished already" if announced.n_done else ""
-        at_once = f"{announced.jobs} at a time with {counted(announced.settings.threads, 'thread')} each"
+        threads = counted(announced.settings.threads, "thread")
+        at_once = f"{announced.jobs} at a time{announced.where} with {threads} each"
         say(
             f"{counted(total, 'run')}{done}; {at_once}; about {duration(announced.seconds)} on a machine that "
             "does nothing else"

@@ -1,26 +1,21 @@
-"""Several processes make the runs of a comparison, each one after the other."""
+"""Several processes make the runs of a comparison, or other jobs, each one after the other."""
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
+from mtl.comparison.processes.process import COMPARED, Process
 from mtl.errors import EnvironmentFault, UserError
 
 LOG = "workers.log"
 ATTEMPTS = 3
 """A run whose process was killed goes on in another process, up to this many times."""
-PATIENCE = 120.0
-"""Seconds that a stopped process has to save its run."""
 
 
 @dataclass(frozen=True)
@@ -38,49 +33,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """What a process says of its job: a step of so many, or how it ended."""
+    """What a process says of its job: a step of so many, or how it ended; `said` is all of it."""
 
     job: Job
     step: int | None
     of: int | None
     ended: str | None
     why: str = ""
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Workers:
-    """At most `n` processes, each with a number of threads of its own; `with Workers(...)` ends them all.
+class Pool(Protocol):
+    """Makes jobs, on this machine or on others; `with` a pool, its processes end when it does."""
 
-    Args:
-        n: the number of processes.
-        threads: the threads of each.
-        plugins: the plug-ins that each loads.
-        folder: the folder of the comparison, whose workers.log gets what they print.
-    """
+    def __enter__(self) -> Self: ...
 
-    def __init__(self, n: int, threads: int, plugins: Sequence[str], folder: Path) -> None:
-        self.n, self.threads, self.plugins, self.folder = n, threads, plugins, folder
-        self._processes: dict[subprocess.Popen[bytes], Job | None] = {}
-        self._rests: dict[subprocess.Popen[bytes], bytes] = {}
-        self._log = open(folder / LOG, "ab")  # noqa: SIM115, closed in __exit__
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the stdin of every process, which ends its run after a save, and wait for all."""
-        for process in self._processes:
-            assert process.stdin is not None
-            with suppress(OSError):
-                process.stdin.close()
-        for process in self._processes:
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-        self._log.close()
+    def __exit__(self, *error: object) -> None: ...
 
     def do(self, jobs: Sequence[Job], on: Callable[[Report], None], may_begin: Callable[[], bool]) -> None:
         """Do all jobs, in their order, and call `on` with each report.
@@ -94,6 +62,39 @@ class Workers:
             UserError: a run was refused.
             EnvironmentFault: a process ended without a report, again and again.
         """
+
+
+class Workers:
+    """At most `n` processes, each with a number of threads of its own; `with Workers(...)` ends them all.
+
+    Args:
+        n: the number of processes.
+        threads: the threads of each.
+        plugins: the plug-ins that each loads.
+        folder: the folder of the comparison, whose workers.log gets what they print.
+        module: what each process runs.
+    """
+
+    def __init__(
+        self, n: int, threads: int, plugins: Sequence[str], folder: Path, module: str = COMPARED
+    ) -> None:
+        self.n, self.threads, self.plugins, self.folder, self.module = n, threads, plugins, folder, module
+        self._processes: dict[Process, Job | None] = {}
+        self._log = open(folder / LOG, "ab")  # noqa: SIM115, closed in __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the stdin of every process, which ends its run after a save, and wait for all."""
+        for process in self._processes:
+            process.stop()
+        for process in self._processes:
+            process.close()
+        self._log.close()
+
+    def do(self, jobs: Sequence[Job], on: Callable[[Report], None], may_begin: Callable[[], bool]) -> None:
+        """As `Pool.do`."""
         waiting, tries = deque(jobs), dict.fromkeys((job.name for job in jobs), 0)
         with selectors.DefaultSelector() as selector:
             while True:
@@ -101,15 +102,15 @@ class Workers:
                 if not any(self._processes.values()):
                     return
                 for key, _ in selector.select():
-                    process: subprocess.Popen[bytes] = key.data
+                    process: Process = key.data
                     job = self._processes[process]
                     assert job is not None
-                    for line in self._lines(process):
-                        report = _read(job, line)
+                    for said in process.reports():
+                        report = report_of(job, said)
                         on(report)
                         if report.ended is not None:
                             self._processes[process] = None
-                    if process.poll() is not None and self._processes[process] is not None:
+                    if process.code is not None and self._processes[process] is not None:
                         self._lost(process, job, tries, selector)
                         waiting.appendleft(job)
 
@@ -124,74 +125,49 @@ class Workers:
             process = idle or self._start(selector)
             job = waiting.popleft()
             self._processes[process] = job
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # a process that is gone is noticed when its output ends
-                process.stdin.write(json.dumps(job.order).encode() + b"\n")
-                process.stdin.flush()
+            process.give(job.order)
 
-    def _start(self, selector: selectors.BaseSelector) -> subprocess.Popen[bytes]:
-        threads = str(self.threads)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mtl.comparison.processes.child", *self.plugins],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-            start_new_session=True,  # an interrupt of the terminal is for the parent, which ends its children
-        )
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        selector.register(process.stdout, selectors.EVENT_READ, process)
-        self._processes[process], self._rests[process] = None, b""
+    def _start(self, selector: selectors.BaseSelector) -> Process:
+        process = Process(self.threads, self.plugins, self._log, self.module)
+        selector.register(process.output, selectors.EVENT_READ, process)
+        self._processes[process] = None
         return process
 
-    def _lines(self, process: subprocess.Popen[bytes]) -> list[bytes]:
-        """The whole lines that a process has written."""
-        assert process.stdout is not None
-        read = process.stdout.read()
-        if read == b"":  # its output has ended, and so does the process
-            process.wait()
-        *lines, self._rests[process] = (self._rests[process] + (read or b"")).split(b"\n")
-        return lines
-
     def _lost(
-        self,
-        process: subprocess.Popen[bytes],
-        job: Job,
-        tries: dict[str, int],
-        selector: selectors.BaseSelector,
+        self, process: Process, job: Job, tries: dict[str, int], selector: selectors.BaseSelector
     ) -> None:
         """Forget a process that ended without a report.
 
         Raises:
             EnvironmentFault: the same job has ended so too often.
         """
-        assert process.stdout is not None and process.stdin is not None
-        selector.unregister(process.stdout)
-        for pipe in (process.stdout, process.stdin):
-            with suppress(OSError):
-                pipe.close()
-        del self._processes[process], self._rests[process]
+        selector.unregister(process.output)
+        process.close()
+        del self._processes[process]
         tries[job.name] += 1
         if tries[job.name] == ATTEMPTS:
-            what = f"its process ended {ATTEMPTS} times without a result (exit code {process.returncode})"
+            what = f"its process ended {ATTEMPTS} times without a result (exit code {process.code})"
             raise EnvironmentFault(job.name, what, f"see {self.folder / LOG}")
 
 
-def _read(job: Job, line: bytes) -> Report:
-    """A line of a process.
+def report_of(job: Job, said: Mapping[str, Any], where: str = "") -> Report:
+    """What a process has said of its job.
+
+    Args:
+        job: the job.
+        said: the report, as the process wrote it.
+        where: is put behind the name of the job, where the process is on another machine.
 
     Raises:
         UserError: the job was refused, or a part of the user's failed.
     """
-    said = json.loads(line)
     ended = said.get("ended")
     if ended == "refused":
         kind = EnvironmentFault if said["code"] == EnvironmentFault.code else UserError
-        raise kind(job.name, "; ".join(said["errors"]))
+        raise kind(job.name + where, "; ".join(said["errors"]))
     if ended == "failed":
-        raise UserError(job.name, said["why"], "see workers.log")
-    return Report(job, said.get("step"), said.get("of"), ended, said.get("why", ""))
+        raise UserError(job.name + where, said["why"], "see workers.log")
+    return Report(job, said.get("step"), said.get("of"), ended, said.get("why", ""), said)
 
 
 def cores() -> int:

@@ -1,0 +1,1 @@
+"""The runs of a comparison on the machines of a Ray cluster."""
