@@ -111,15 +111,14 @@ def _loaded(run_folder: str, device: str, data: str | None) -> TrainedModel:
 
     The run and the file `data` are looked for before torch is imported.
     """
-    from mtl.data.files.opening import opened
+    from mtl.data.files.parts import found_at
+    from mtl.data.files.remote.fetch import local
     from mtl.runs.folder import RunFolder
 
     RunFolder.open(Path(run_folder))
-    if data is not None and Path(data).is_dir():
-        raise UserError(data, "is a directory", "name the file of the table")
     if data is not None:
         with without_paths():
-            opened(Path(data))
+            found_at(local(data))
     require_torch()
     from mtl.inference.predict import load
 

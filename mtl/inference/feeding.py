@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.data.columns.unseen import Unseen, trackers
+from mtl.data.files.remote.fetch import local
 from mtl.data.files.table import Table, TableFile
 from mtl.data.learned import Learned
 from mtl.data.types import Array, Header, Layout
@@ -78,7 +79,7 @@ class Feed:
             UserError: a column or array is missing, has another shape, or holds a wrong value.
         """
         if isinstance(data, str | os.PathLike):
-            path = Path(data)
+            path = local(data)
             if path.suffix == ".npz" and not self._holds_columns(path):
                 return self._npz(path, keep)
             return self._table(self._file(path), keep, unseen)
@@ -221,7 +222,7 @@ class _ImageRows:
         column, size, mode = self.image
         images = read_images(
             texts(self.file, column, first, batch.column(column)).to_pylist(),
-            root=self.file.path.parent,
+            root=self.file.folder,
             size=size,
             mode=mode,
             place=lambda row: self.file.row(first + row),

@@ -12,7 +12,9 @@ import numpy as np
 from mtl.console import counted
 from mtl.data.columns.spelling import Known
 from mtl.data.columns.unseen import Unseen, notices, trackers
-from mtl.data.files.opening import opened, opened_once
+from mtl.data.files.opening import opened_once
+from mtl.data.files.parts import found_at
+from mtl.data.files.remote.fetch import local
 from mtl.data.types import Layout
 from mtl.dataset.assemble import Dataset, assembled, load_dataset, wanted_of
 from mtl.dataset.copies import hashes, n_among
@@ -40,8 +42,10 @@ def rescore(
     recipe = model.recipe
     with devices.settings(recipe.train.deterministic, model.folder.record.threads):
         if data is not None:
-            dataset, split = other_data(model, Path(data), warn), "test"
-            known = _of_training(model, Path(data), dataset)
+            with without_paths():
+                path = local(data)
+            dataset, split = other_data(model, path, warn), "test"
+            known = _of_training(model, path, dataset)
             if known is not None:
                 held_out = f"mtl eval {model.folder.path} measures the rows that were held out"
                 warn(f"{data} {known} and the numbers say little of new rows; {held_out}")
@@ -81,10 +85,9 @@ def _of_training(model: Trained, path: Path, dataset: Dataset) -> str | None:
 def _is_file_of(recipe: Recipe, path: Path) -> bool:
     """Whether a file is one that the training rows come from, byte for byte."""
     # a source names the files of validation and test by keys of these names
-    own = [Path(file) for keys, file in file_paths(recipe.data, ()) if keys[-1] == "path"]
-    size = path.stat().st_size
-    alike = [file for file in own if file.is_file() and file.stat().st_size == size]
-    return any(opened(file).sha256 == opened(path).sha256 for file in alike)
+    own = [found_at(local(file)) for keys, file in file_paths(recipe.data, ()) if keys[-1] == "path"]
+    given = found_at(path)
+    return any(file.size == given.size and file.sha256 == given.sha256 for file in own)
 
 
 def own_data(model: Trained, split: str) -> Dataset:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.data.columns.unseen import Unseen
+from mtl.data.files.parts import takes
+from mtl.data.files.remote.address import is_address
 from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.inference.keep import beside
 from mtl.inference.writers import WRITERS, Texts, Writer
@@ -31,8 +33,12 @@ def check_output(output: str, data: str, spreadsheet_safe: bool = False) -> Path
         raise UserError("--spreadsheet-safe", f"{quoted(output)} is no .csv", "leave it out")
     if target.is_dir():
         raise UserError("--output", f"{quoted(output)} is a directory")
+    if is_address(data):
+        return target
     if target.exists() and Path(data).exists() and target.samefile(data):
         raise UserError("--output", f"{quoted(output)} is the input", "give another name")
+    if takes(Path(data), target):
+        raise UserError("--output", f"{quoted(output)} would be a file of the input", "write it elsewhere")
     return target
 
 

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, LiteralString, Self, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from mtl.data.files.remote.address import fault_of, is_address
 from mtl.errors import KeyPath, did_you_mean, nearest, quoted
 from mtl.registry import Registry
 
@@ -36,8 +38,24 @@ class IsPath:
     """Marks a field that holds a path on disk."""
 
 
-FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1000), IsPath]
+def _on_disk(path: str) -> str:
+    if is_address(path):
+        raise fault("an address is no path on disk, which this key takes")
+    return path
+
+
+def _sound_address(path: str) -> str:
+    found = fault_of(path) if is_address(path) else None
+    if found is not None:
+        raise fault("; ".join(found))
+    return path
+
+
+_Path = Annotated[str, StringConstraints(min_length=1, max_length=1000), IsPath]
+FilePath = Annotated[_Path, AfterValidator(_on_disk)]
 """A path on disk. A relative path starts from the folder of the recipe that holds it."""
+DataPath = Annotated[_Path, AfterValidator(_sound_address)]
+"""As FilePath, or an address such as `s3://bucket/rows.parquet`."""
 
 
 class Model(BaseModel):

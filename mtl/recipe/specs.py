@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from mtl.console import counted
+from mtl.recipe.base import DataPath as DataPath
 from mtl.recipe.base import FilePath as FilePath
 from mtl.recipe.base import Kind as Kind
 from mtl.recipe.base import Model as Model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -12,7 +11,7 @@ from pydantic import Field
 from mtl.data.fingerprint import fingerprint
 from mtl.data.types import Array, Columns, Header, Layout, Mask, Wanted
 from mtl.errors import UserError, quoted
-from mtl.recipe.specs import SOURCES, FilePath, SourceSpec
+from mtl.recipe.specs import SOURCES, DataPath, SourceSpec
 
 ArrayName = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -27,7 +26,7 @@ class Npz(SourceSpec):
     reference: ClassVar[str] = "ours"
     example: ClassVar[Mapping[str, Any]] = {"path": "four.npz"}
 
-    path: FilePath = Field(description="the .npz file")
+    path: DataPath = Field(description="the .npz file, or its address")
     inputs: ArrayName = Field("inputs", description="the array of inputs")
     id: ArrayName | None = Field(
         None, description="an array that names rows; one id may not be in two splits"
@@ -45,9 +44,10 @@ class Npz(SourceSpec):
     def header(self) -> Header:
         from mtl.data.columns.arrays import require_numbers
         from mtl.data.files.npz import archive, require_array
+        from mtl.data.files.remote.fetch import local
 
-        file = Path(self.path).name
-        found = archive(Path(self.path)).headers
+        opened = archive(local(self.path))
+        file, found = opened.name, opened.headers
         require_array(file, self.inputs, found, path=("inputs",))
         shape, dtype = found[self.inputs]
         what = f"array {quoted(self.inputs)} has shape {shape}"
@@ -61,8 +61,9 @@ class Npz(SourceSpec):
 
     def columns(self, seed: int) -> Columns:
         from mtl.data.files.npz import archive
+        from mtl.data.files.remote.fetch import local
 
-        found = archive(Path(self.path)).headers
+        found = archive(local(self.path)).headers
         n_rows = found[self.inputs][0][:1] if self.inputs in found else ()
         labels = [name for name, (shape, _) in found.items() if name != self.inputs and shape == n_rows]
         return self.read(seed, Wanted(dict.fromkeys(labels, "classes")))
@@ -70,8 +71,9 @@ class Npz(SourceSpec):
     def read(self, seed: int, wanted: Wanted) -> Columns:
         from mtl.data.columns import arrays as array_columns
         from mtl.data.files.npz import archive
+        from mtl.data.files.remote.fetch import local
 
-        opened, header = archive(Path(self.path)), self.header()
+        opened, header = archive(local(self.path)), self.header()
         file = opened.name
         needed = dict.fromkeys([self.inputs, *wanted.labels, *wanted.extra])
         found = dict(opened.arrays(list(needed)))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mtl.data.files.formats.encoding import Encoding
+from mtl.data.files.remote.address import is_address
 from mtl.data.types import Header, Layout
 from mtl.errors import UserError, quoted
-from mtl.recipe.base import FilePath
+from mtl.recipe.base import DataPath
 from mtl.recipe.keys.table import ColumnFormat, ColumnName, Inputs, MissingText
 from mtl.recipe.specs import SOURCES, SourceSpec
 
@@ -36,7 +36,7 @@ HELD = {
 
 @SOURCES.register("table")
 class Table(SourceSpec):
-    """Rows of a CSV, a Parquet file, or an .npz file with one array per column; labels, weights, groups and times too.
+    """Rows of a CSV, of Parquet files, or an .npz file with one array per column; labels, weights, groups and times too.
 
     Text becomes classes in a stable order: numerical where all values are whole numbers, else that of their
     code points. A value is the same in every form of file: `1` is `1.0`, and `True` is `true`, in a column of numbers
@@ -50,9 +50,12 @@ class Table(SourceSpec):
         "inputs": {"numeric": ("x",), "categorical": ("city",)},
     }
 
-    path: FilePath = Field(description="the file: .csv, .tsv, .txt, .parquet, .pq or .npz")
-    validation: FilePath | None = Field(None, description="a file of validation rows, with the same columns")
-    test: FilePath | None = Field(None, description="a file of test rows, with the same columns")
+    path: DataPath = Field(
+        description="the file: .csv, .tsv, .txt, .parquet, .pq or .npz; or a folder of Parquet files, or a pattern "
+        "such as `rows/**/*.parquet`; all of them also as an address that begins with s3://, gs:// or hf://"
+    )
+    validation: DataPath | None = Field(None, description="likewise, of validation rows, with the same columns")
+    test: DataPath | None = Field(None, description="likewise, of test rows")
     inputs: Inputs
     id: ColumnName | None = Field(
         None, description="a column that names rows; one id may not be in two splits"
@@ -72,10 +75,11 @@ class Table(SourceSpec):
     )
 
     def table(self, path: str | None = None) -> TableFile:
+        from mtl.data.files.remote.fetch import local
         from mtl.data.files.table import TableFile
 
         return TableFile(
-            Path(path or self.path),
+            local(path or self.path),
             delimiter=self.delimiter,
             encoding=self.encoding,
             na_values=self.na_values,
@@ -144,7 +148,10 @@ class Table(SourceSpec):
         if self.inputs.image is not None:
             image = self.image_column()
             assert image is not None
-            shape, layout = image_header(file, image, Path(self.path).parent), None
+            if is_address(self.path):
+                todo = "bring the table and its images onto this machine"
+                raise UserError("", "images are read from this machine", todo, path=("path",))
+            shape, layout = image_header(file, image, file.folder), None
         else:
             layout = self.layout(file)
             shape = (layout.width,)
@@ -189,7 +196,7 @@ class Table(SourceSpec):
             files=files,
             layout=None if self.inputs.image is not None else self.layout(next(iter(files.values()))),
             image=self.image_column(),
-            root=Path(self.path).parent,
+            root=next(iter(files.values())).folder,
             separator=self.separator,
             settings=repr(sorted(settings.items())),
         )

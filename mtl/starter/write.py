@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mtl.console import counted
+from mtl.data.files.remote.fetch import local
 from mtl.data.files.table import TableFile
 from mtl.errors import EnvironmentFault, UserError, did_you_mean, dotted, quoted, without_paths
 from mtl.recipe.base import MAX_TASKS
@@ -123,7 +124,7 @@ def starter_recipe(
     """The text of a recipe for a table, and what its author should know.
 
     Args:
-        table: the file; the recipe names it relative to `folder` if it lies below.
+        table: the file, data set or address; the recipe names it relative to `folder` if it lies below.
         targets: label columns, or patterns such as `assay_*`.
         folder: the folder in which the recipe will lie.
         group: a column; rows with the same value of it stay in one split.
@@ -132,9 +133,8 @@ def starter_recipe(
     Raises:
         UserError: a column is missing, or no input is left.
     """
-    path = Path(table)
     with without_paths():
-        opening = opening_of(path)
+        opening = opening_of(local(table), table)
         file = opening.table()
         looks = look(file)
     targets = _meant(file, targets, [name for name in looks if name not in (group, time)])
@@ -146,7 +146,7 @@ def starter_recipe(
     n_columns = len(plan.used) - len(targets) if plan.tabular else 0
     settings = settings_of(file.n_rows, n_columns, len(targets))
     lines = [
-        *sections.head(file, path),
+        *sections.head(file),
         "data:",
         *sections.source(opening, folder, plan, file.form.first_row),
         *sections.ids(plan),

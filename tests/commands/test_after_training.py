@@ -292,7 +292,7 @@ def test_predict_needs_no_labels(suffix: str, folder: Path, capsys: Capture) -> 
         (["--input", "bad.csv", "--output", "p.npz"], "bad.csv:row 7, column 'x': 'abc' is not a number"),
         (["--input", "empty.csv", "--output", "p.csv"], "empty.csv: no rows"),
         (["--input", "a.npz", "--output", "p.csv"], "a.npz: the run reads categories by name; give a table"),
-        (["--input", "run", "--output", "p.csv"], "run: is a directory; name the file of the table"),
+        (["--input", "run", "--output", "p.csv"], "run: is a directory without Parquet files"),
         (["--output", "p.csv"], "mtl predict: Missing option '--input'."),
         (["--input", "shop.csv", "--output", "p.csv", "--device", "cuda:9"], "cuda:9"),
     ],

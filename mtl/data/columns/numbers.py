@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from mtl.data.columns.values import plain, shown, texts
 from mtl.data.files.column_types import type_name
 from mtl.data.files.formats.form import ColumnForm
-from mtl.data.files.table import Table, first_bad
+from mtl.data.files.column_types import first_bad
+from mtl.data.files.table import Table
 from mtl.errors import UserError, quoted
 
 MISSING = "if it stands for a missing value, add it to na_values"

@@ -94,14 +94,16 @@ def _require_different(files: Mapping[str, TableFile]) -> None:
     """Refuse the same file for two splits, because evaluation would then measure the training rows again.
 
     Raises:
-        UserError: two splits have one file, or equal copies of it.
+        UserError: two splits have one file, or equal copies of it; of a data set each file counts.
     """
     seen: dict[str, str] = {}
     for split, file in files.items():
-        other = seen.setdefault(file.sha256(), split)
-        if other != split:
-            what = f"is the same file as that of {other}, byte for byte"
-            raise UserError(file.name, what, "give other rows, or leave it out", path=(split,))
+        for name, digest in file.digests().items():
+            other = seen.setdefault(digest, split)
+            if other != split:
+                which = "the same file as that" if len(files[other].digests()) == 1 else "one of the files"
+                what = f"is {which} of {other}, byte for byte"
+                raise UserError(name, what, "give other rows, or leave it out", path=(split,))
 
 
 BYTES_PER_VALUE = {"numbers": 16, "times": 16}

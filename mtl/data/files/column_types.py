@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,3 +62,16 @@ def long_entry(array: pa.DictionaryArray, most: int) -> tuple[int, int] | None:
     rows = pc.take(pc.utf8_length(entries), array.indices)
     k = pc.index(pc.greater(rows, most), True).as_py()
     return None if k < 0 else (k, rows[k].as_py())
+
+
+def first_bad(array: pa.Array, read: Callable[[pa.Array], object]) -> int:
+    """The position of the first value for which `read` fails, found by halving."""
+    low, high = 0, len(array)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            read(array.slice(low, middle - low))
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low

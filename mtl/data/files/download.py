@@ -159,7 +159,7 @@ class _Attempt:
             hooks={"response": _check_response},
         )
         try:
-            with open(self.part, "wb") as file, _progress(self.remote, url) as advance:
+            with open(self.part, "wb") as file, progress(self.remote.name, self.remote.size, url) as advance:
                 body = _Body(file, self.remote, advance)
                 fetch(url, body, pooch)
                 body.verify()
@@ -236,10 +236,16 @@ def _answer(response: requests.Response) -> str:
 
 
 @contextlib.contextmanager
-def _progress(remote: Remote, url: str) -> Iterator[Callable[[int], object]]:
-    """Report a download: a terminal shows a bar, which is told of arriving bytes; other outputs get one line."""
+def progress(what: str, size: int, url: str) -> Iterator[Callable[[int], object]]:
+    """Report a download: a terminal shows a bar, which is told of arriving bytes; other outputs get one line.
+
+    Args:
+        what: what is fetched.
+        size: its bytes.
+        url: where it comes from; the name of the host or bucket is shown.
+    """
     if not sys.stderr.isatty():
-        say(f"fetching {remote.name} ({file_size(remote.size)}) from {urlsplit(url).hostname}")
+        say(f"fetching {what} ({file_size(size)}) from {urlsplit(url).hostname}")
         yield lambda n: None
         return
     from rich.console import Console
@@ -247,5 +253,5 @@ def _progress(remote: Remote, url: str) -> Iterator[Callable[[int], object]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(remote.name, total=remote.size)
+        task = bar.add_task(what, total=size)
         yield lambda n: bar.advance(task, n)

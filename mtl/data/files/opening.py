@@ -9,10 +9,11 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from mtl.errors import UserError, did_you_mean, quoted
 
@@ -25,6 +26,21 @@ BUFFER = 1 << 18
 """Bytes that a pass reads from the system at once."""
 
 Found = TypeVar("Found")
+State = tuple[int, int, int, int]
+"""Device, number, size and time of change of a file."""
+
+
+class Shared(Protocol):
+    """What is opened at a path, and shared by all that ask for the path."""
+
+    def is_at_its_path(self) -> bool:
+        """Whether the path still leads to it, and nobody has written to it."""
+
+    def close(self) -> None:
+        """Release its descriptors and the kept results."""
+
+
+Opened = TypeVar("Opened", bound=Shared)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -69,12 +85,17 @@ class OpenFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = _Descriptor(open_file(path))
-        self._state = _state(os.fstat(self._descriptor.file.fileno()))
+        self.state = self._now()
         self._found: dict[Hashable, Any] = {}
 
     def stream(self) -> FilePass:
         """A new pass over the file from its beginning; passes are independent, even in different threads."""
         return FilePass(_Pass(self._descriptor), BUFFER)
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.state[2]
 
     def once(self, what: Hashable, find: Callable[[], Found]) -> Found:
         """The result of `find`, which is called only the first time that `what` is asked for."""
@@ -90,19 +111,22 @@ class OpenFile:
         self.require_unchanged()
         return digest
 
-    def require_unchanged(self) -> None:
+    def require_unchanged(self, since: State | None = None) -> None:
         """Refuse a file that was written to since it was opened, because results of its passes may disagree.
+
+        Args:
+            since: the state of an earlier opening, if results of its passes count too.
 
         Raises:
             UserError: its size or its time of change differs from that at the opening.
         """
-        if _state(os.fstat(self._descriptor.file.fileno())) != self._state:
+        if self._now() != (self.state if since is None else since):
             raise UserError(self.path.name, "was changed while it was read", "start again once it is whole")
 
     def is_at_its_path(self) -> bool:
         """Whether the path still leads to this file, and nobody has written to it."""
         try:
-            return _state(self.path.stat()) == self._state
+            return state_of(self.path.stat()) == self.state
         except (OSError, ValueError):
             return False
 
@@ -110,6 +134,9 @@ class OpenFile:
         """Release the descriptor and the kept results; passes that have not ended fail."""
         self._descriptor.close()
         self._found.clear()
+
+    def _now(self) -> State:
+        return state_of(os.fstat(self._descriptor.file.fileno()))
 
 
 class FilePass(io.BufferedReader):
@@ -174,12 +201,20 @@ class _Pass(io.RawIOBase):
         return at
 
 
-def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+def state_of(found: os.stat_result) -> State:
     """Numbers that change when a file is written to or replaced."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-_OPEN: ContextVar[dict[Path, OpenFile] | None] = ContextVar("files that are opened once", default=None)
+@dataclass
+class _Command:
+    """What one command has opened and found so far."""
+
+    files: dict[tuple[Path, Callable[[Path], Any]], Any] = field(default_factory=dict)
+    found: dict[Hashable, Any] = field(default_factory=dict)
+
+
+_COMMAND: ContextVar[_Command | None] = ContextVar("files that are opened once", default=None)
 
 
 @contextmanager
@@ -189,16 +224,16 @@ def opened_once() -> Iterator[None]:
     The end of the context closes the files. A context inside a longer one does so too; the outer one then opens
     them again when a reader asks.
     """
-    longer = _OPEN.get()
-    files: dict[Path, OpenFile] = {} if longer is None else longer
-    before = _OPEN.set(files)
+    command = _COMMAND.get() or _Command()
+    before = _COMMAND.set(command)
     try:
         yield
     finally:
-        _OPEN.reset(before)
-        for file in files.values():
+        _COMMAND.reset(before)
+        for file in command.files.values():
             file.close()
-        files.clear()
+        command.files.clear()
+        command.found.clear()
 
 
 def opened(path: Path) -> OpenFile:
@@ -209,9 +244,26 @@ def opened(path: Path) -> OpenFile:
     Raises:
         UserError: as `open_file`.
     """
-    files = _OPEN.get()
-    if files is None:
-        return OpenFile(path)
-    if path not in files or not files[path].is_at_its_path():
-        files[path] = OpenFile(path)
-    return files[path]
+    return shared(path, OpenFile)
+
+
+def shared(path: Path, open_at: Callable[[Path], Opened]) -> Opened:
+    """As `opened`, for what else can be opened at a path: `open_at` opens it."""
+    command = _COMMAND.get()
+    if command is None:
+        return open_at(path)
+    known: Opened | None = command.files.get((path, open_at))
+    if known is None or not known.is_at_its_path():
+        known = command.files[path, open_at] = open_at(path)
+    return known
+
+
+def once_in_command(what: Hashable, find: Callable[[], Found]) -> Found:
+    """The result of `find`; within `opened_once` it is called only the first time that `what` is asked for."""
+    command = _COMMAND.get()
+    if command is None:
+        return find()
+    if what not in command.found:
+        command.found[what] = find()
+    found: Found = command.found[what]
+    return found

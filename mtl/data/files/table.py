@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.console import counted
-from mtl.data.files.column_types import is_text, long_entry
+from mtl.data.files.column_types import first_bad, is_text, long_entry
 from mtl.data.files.formats.csv import Csv
 from mtl.data.files.formats.csv_structure import FIELD_LIMIT
 from mtl.data.files.formats.encoding import Encoding
@@ -20,7 +20,8 @@ from mtl.data.files.formats.form import ColumnForm, Form
 from mtl.data.files.formats.in_memory import InMemory
 from mtl.data.files.formats.named_arrays import Arrays
 from mtl.data.files.formats.parquet import Parquet
-from mtl.data.files.opening import opened
+from mtl.data.files.formats.parquet_parts import ParquetParts
+from mtl.data.files.parts import Parts, found_at, is_data_set
 from mtl.data.types import no_column, shown_columns
 from mtl.errors import UserError, quoted
 
@@ -56,6 +57,11 @@ class Table:
         self.form, self.name, self.path = form, name, path
         self.na_values, self.columns = tuple(na_values), dict(columns or {})
 
+    @property
+    def folder(self) -> Path:
+        """The folder that paths of images start from."""
+        return self.path.parent
+
     @cached_property
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns."""
@@ -89,8 +95,8 @@ class Table:
         return self.na_values if own is None else own
 
     def row(self, i: int) -> str:
-        """The name of row i in messages: i counts from 0, but the name counts a CSV's header as row 1."""
-        return f"{self.name}:row {i + self.form.first_row}"
+        """The name of row i in messages; it counts a CSV's header as row 1, and the rows of each file of a data set."""
+        return self.form.row(i)
 
     def where(self, column: str, i: int) -> str:
         """The name of the value of a column in row i."""
@@ -209,10 +215,10 @@ class Table:
 
 
 class TableFile(Table):
-    """A table in a file: CSV, Parquet, or .npz with one array per column.
+    """A table in a file: CSV, Parquet, or .npz with one array per column; or in the Parquet files of a data set.
 
     Args:
-        path: the file.
+        path: the file, or the folder or pattern of a data set.
         name: the file's name in messages; by default the last part of its path.
         delimiter: the text between the fields of a CSV; by default a comma, or a tab in .tsv.
         encoding: the encoding of a CSV.
@@ -220,7 +226,7 @@ class TableFile(Table):
         columns: column -> how its texts are read.
 
     Raises:
-        UserError: the file does not exist, or its suffix is unknown.
+        UserError: the file does not exist, or its suffix is unknown; the data set has no files.
     """
 
     def __init__(
@@ -233,30 +239,40 @@ class TableFile(Table):
         na_values: Sequence[str] = ("",),
         columns: Mapping[str, ColumnForm] | None = None,
     ) -> None:
-        suffix, called = path.suffix.lower(), name or path.name
-        if suffix not in SUFFIXES:
-            if path.is_dir():
-                raise UserError(str(path), "is a directory", "name the file of the table", path=("path",))
+        suffix = path.suffix.lower()
+        if not is_data_set(path) and suffix not in SUFFIXES:
             what = f"a table is one of {', '.join(SUFFIXES)}, not {quoted(path.suffix)}"
             todo = "save the sheet as CSV or Parquet" if suffix in SHEETS else ""
             raise UserError(str(path), what, todo, path=("path",))
-        self._file = opened(path)
+        self._file = found_at(path)
         form: Form
-        if suffix in PARQUET_SUFFIXES:
-            form = Parquet(self._file, called)
+        if isinstance(self._file, Parts):
+            form = ParquetParts(self._file, name or self._file.name)
+        elif suffix in PARQUET_SUFFIXES:
+            form = Parquet(self._file, name or path.name)
         elif suffix == ".npz":
-            form = Arrays(self._file, called)
+            form = Arrays(self._file, name or path.name)
         else:
-            form = Csv(self._file, called, delimiter or ("\t" if suffix == ".tsv" else ","), encoding)
-        super().__init__(form, called, path, na_values, columns)
+            usual = "\t" if suffix == ".tsv" else ","
+            form = Csv(self._file, name or path.name, delimiter or usual, encoding)
+        super().__init__(form, form.name, path, na_values, columns)
+
+    @property
+    def folder(self) -> Path:
+        """As of any table; that of the data set, if it is one."""
+        return self._file.folder if isinstance(self._file, Parts) else super().folder
 
     def once(self, what: Hashable, find: Callable[[], Found]) -> Found:
         """The result of `find`, computed once for all tables of this form on one opening; see `OpenFile.once`."""
         return self._file.once((getattr(self.form, "form", None), what), find)
 
     def sha256(self) -> str:
-        """sha256 of the file's bytes, in hex."""
+        """sha256 in hex, of the file's bytes, or of the names and bytes of the files of a data set."""
         return self._file.sha256
+
+    def digests(self) -> Mapping[str, str]:
+        """The name of each file that has rows -> sha256 of its bytes, in hex."""
+        return self.form.digests() if isinstance(self.form, ParquetParts) else {self.name: self.sha256()}
 
 
 class MemoryTable(Table):
@@ -283,16 +299,3 @@ class MemoryTable(Table):
 def release_memory() -> None:
     """Return the memory that pyarrow keeps for the next file: 76 MB after one of 2 million rows and 50 columns."""
     pa.default_memory_pool().release_unused()
-
-
-def first_bad(array: pa.Array, read: Callable[[pa.Array], object]) -> int:
-    """The position of the first value for which `read` fails, found by halving."""
-    low, high = 0, len(array)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            read(array.slice(low, middle - low))
-            low = middle
-        except pa.ArrowInvalid:
-            high = middle
-    return low

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from mtl.data.files.remote.address import is_address
 from mtl.errors import KeyPath, Place
 from mtl.recipe.base import IsPath
 from mtl.recipe.text.merge import replaced
@@ -21,11 +22,16 @@ def folder_of(place: Place | str) -> Path:
     return Path() if file in ("", "recipe", COMMAND_LINE.file) else Path(file).parent
 
 
+def absolute_path(folder: Path, written: str) -> str:
+    """A path as it is meant by a recipe in `folder`; an address stays as it is."""
+    return written if is_address(written) else str((folder / written).absolute())
+
+
 def with_absolute_paths(recipe: BaseModel, document: Document) -> Document:
     """The same document with absolute paths; a path is relative to the folder of the file in which it was written."""
     value = document.value
     for path, written in file_paths(recipe, ()):
-        absolute = str((folder_of(place_of(document.marks, path)) / written).absolute())
+        absolute = absolute_path(folder_of(place_of(document.marks, path)), written)
         if absolute != written:
             value = replaced(value, path, absolute)
     return document if value is document.value else Document(document.file, value, document.marks)

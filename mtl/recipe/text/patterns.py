@@ -12,7 +12,7 @@ from mtl.errors import KeyPath, Place, UserError, quoted, raise_all
 from mtl.recipe.base import Kind
 from mtl.recipe.specs import SOURCES
 from mtl.recipe.text.faults import faults_of
-from mtl.recipe.text.files import file_paths, folder_of
+from mtl.recipe.text.files import absolute_path, file_paths, folder_of
 from mtl.recipe.text.inherit import check_tasks, source_paths
 from mtl.recipe.text.merge import marks_in, merge, replaced, same_kind, value_at
 from mtl.recipe.text.yaml import Document, Mark, place_of
@@ -146,7 +146,7 @@ def _columns(document: Document) -> dict[str, tuple[str, ...]]:
             kind = Kind(SOURCES)
             for below, written in file_paths(kind.resolve(value), ()):
                 folder = folder_of(place_of(document.marks, (*here, *below)))
-                value = replaced(value, below, str((folder / written).absolute()))
+                value = replaced(value, below, absolute_path(folder, written))
             header = kind.resolve(value).header()
         except ValidationError as error:
             raise_all(faults_of(error, document, here))

@@ -11,6 +11,7 @@ from mtl.data.files.formats.csv_structure import DELIMITERS, read_header
 from mtl.data.files.formats.encoding import Encoding, Streams, Utf8
 from mtl.data.files.formats.form import ColumnForm
 from mtl.data.files.opening import OpenFile, opened
+from mtl.data.files.remote.address import is_address
 from mtl.data.files.table import TEXT_SUFFIXES, TableFile
 from mtl.errors import UserError, quoted
 
@@ -24,30 +25,38 @@ class Opening:
     """How a table is opened.
 
     Args:
-        path: the file.
+        path: the file, or the folder or pattern of a data set.
         delimiter: the delimiter of a CSV, if it differs from the one that the suffix means; else None.
         encoding: the encoding of a CSV.
         note: why this encoding was chosen, if it was guessed.
+        address: where the file was fetched from; empty for a file of this machine.
     """
 
     path: Path
     delimiter: str | None = None
     encoding: Encoding = "utf-8"
     note: str = ""
+    address: str = ""
 
     def table(self, columns: Mapping[str, ColumnForm] | None = None) -> TableFile:
         """The table, whose columns are read in these forms."""
         return TableFile(self.path, delimiter=self.delimiter, encoding=self.encoding, columns=columns)
 
 
-def opening_of(path: Path) -> Opening:
-    """How to open the file; its bytes are read to their end if they are not UTF-8."""
+def opening_of(path: Path, written: str = "") -> Opening:
+    """How to open the file; its bytes are read to their end if they are not UTF-8.
+
+    Args:
+        path: the file, as `local` gives it.
+        written: what the user wrote; it is kept if it is an address.
+    """
+    address = written if is_address(written) else ""
     if path.suffix.lower() not in TEXT_SUFFIXES or not path.is_file():
-        return Opening(path)
+        return Opening(path, address=address)
     file = opened(path)
     encoding, note = _encoding(file)
     text: Streams = file if encoding == "utf-8" else Utf8(file, encoding, path.name)
-    return Opening(path, _delimiter(text, path), encoding, note)
+    return Opening(path, _delimiter(text, path), encoding, note, address)
 
 
 def _encoding(file: OpenFile) -> tuple[Encoding, str]:

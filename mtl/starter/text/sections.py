@@ -10,6 +10,7 @@ from typing import Any
 
 from mtl.console import counted, percent
 from mtl.data.files.formats.form import ColumnForm
+from mtl.data.files.parts import is_data_set
 from mtl.data.files.table import TableFile
 from mtl.starter.guess.roles import Role
 from mtl.starter.guess.settings import Settings
@@ -28,9 +29,10 @@ FEW_FORMS = 8
 PLAIN = ColumnForm()
 
 
-def head(file: TableFile, path: Path) -> Iterator[str]:
+def head(file: TableFile) -> Iterator[str]:
     """The lines above `data`: the header comment, the schema version, the name and the seed."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:80] or "table"
+    called = file.folder.absolute().name if is_data_set(file.path) else file.path.stem
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", called).strip("_.-")[:80] or "table"
     yield "# yaml-language-server: $schema=recipe.schema.json"
     yield "#"
     yield f"# Written by `mtl init` from a look at {comment(file.name)} ({counted(file.n_rows, 'row')})."
@@ -46,7 +48,7 @@ def source(opening: Opening, folder: Path, plan: Plan, first_row: int) -> Iterat
     for line in of_totals(plan, first_row):
         yield f"  # {comment(line)}"
     where, root = opening.path.resolve(), folder.resolve()
-    shown = str(where.relative_to(root)) if where.is_relative_to(root) else str(where)
+    shown = opening.address or str(where.relative_to(root) if where.is_relative_to(root) else where)
     yield "  source:"
     yield "    kind: table"
     yield f"    path: {scalar(shown)}"

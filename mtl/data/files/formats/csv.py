@@ -53,6 +53,10 @@ class Csv:
         """The number of rows without the header; the file is read from end to end for it."""
         return self._checked().n_rows
 
+    def row(self, i: int) -> str:
+        """The name of row i in messages."""
+        return f"{self.name}:row {i + self.first_row}"
+
     def check(self) -> None:
         """Refuse a faulty file, as `check_csv` does."""
         self._checked()

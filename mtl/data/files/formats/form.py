@@ -40,6 +40,8 @@ class ColumnForm:
 class Form(Protocol):
     """One form of a table: CSV, Parquet, arrays, or memory."""
 
+    name: str
+    """The name of the table in messages."""
     first_row: ClassVar[int]
     """The number of the first row in messages: a CSV counts its header as row 1, all others count from 0."""
     finds_missing: ClassVar[bool]
@@ -56,6 +58,9 @@ class Form(Protocol):
     @property
     def n_rows(self) -> int:
         """The number of rows."""
+
+    def row(self, i: int) -> str:
+        """The name of row i in messages: i counts from 0, `first_row` is the number that row 0 gets there."""
 
     def check(self) -> None:
         """Refuse a faulty table.

@@ -31,7 +31,7 @@ class InMemory:
 
     def __init__(self, table: pa.Table, name: str) -> None:
         refuse_twice(table.column_names, name)
-        self.table = table
+        self.table, self.name = table, name
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -47,6 +47,10 @@ class InMemory:
     def n_rows(self) -> int:
         """The number of rows."""
         return int(self.table.num_rows)
+
+    def row(self, i: int) -> str:
+        """The name of row i in messages."""
+        return f"{self.name}:row {i}"
 
     def check(self) -> None:
         """Do nothing: a table in memory has no form that could be faulty."""

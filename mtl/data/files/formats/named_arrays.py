@@ -70,6 +70,10 @@ class Arrays:
             raise UserError(self.name, f"array {quoted(other)} has {m} rows, {quoted(one)} has {n}")
         return next(iter(lengths.values()), 0)
 
+    def row(self, i: int) -> str:
+        """The name of row i in messages."""
+        return f"{self.name}:row {i}"
+
     def check(self) -> None:
         """Refuse a file without rows."""
         if self.n_rows == 0:

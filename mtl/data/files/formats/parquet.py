@@ -39,16 +39,16 @@ class Parquet:
     @property
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns, from the footer."""
-        return tuple(self._schema.names)
+        return tuple(self.schema.names)
 
     @property
     def types(self) -> Mapping[str, str]:
         """Column -> the name of its type."""
-        return {name: type_name(self._schema.field(name).type) for name in self.column_names}
+        return {name: type_name(self.schema.field(name).type) for name in self.column_names}
 
     @cached_property
-    def _schema(self) -> pa.Schema:
-        """The schema.
+    def schema(self) -> pa.Schema:
+        """The columns and their types, from the footer.
 
         Raises:
             UserError: a column appears twice, or has a name that is no text.
@@ -64,6 +64,10 @@ class Parquet:
     def n_rows(self) -> int:
         """The number of rows, from the footer."""
         return int(self._open().metadata.num_rows)
+
+    def row(self, i: int) -> str:
+        """The name of row i in messages."""
+        return f"{self.name}:row {i}"
 
     def check(self) -> None:
         """Refuse a file without rows."""
@@ -96,7 +100,7 @@ class Parquet:
         """So few rows that their lists of fixed size, as far as the schema says it, take no more than `BYTES`."""
         # the file may have been replaced meanwhile
         there = [name for name in columns if name in self.column_names]
-        kinds = [self._schema.field(name).type for name in there]
+        kinds = [self.schema.field(name).type for name in there]
         sizes: list[int] = [8 * kind.list_size for kind in kinds if pa.types.is_fixed_size_list(kind)]
         return max(1, BYTES // max(1, sum(sizes)))
 

@@ -1,0 +1,1 @@
+"""Tables in an object store: s3://, gs:// and hf://."""
