@@ -36,7 +36,7 @@ HELD = {
 
 @SOURCES.register("table")
 class Table(SourceSpec):
-    """Rows of a CSV, of Parquet files, or an .npz file with one array per column; labels, weights, groups and times too.
+    """Rows of a CSV, of Parquet files, or of an .npz file with one array per column; labels, weights and times too.
 
     Text becomes classes in a stable order: numerical where all values are whole numbers, else that of their
     code points. A value is the same in every form of file: `1` is `1.0`, and `True` is `true`, in a column of numbers
@@ -54,7 +54,9 @@ class Table(SourceSpec):
         description="the file: .csv, .tsv, .txt, .parquet, .pq or .npz; or a folder of Parquet files, or a pattern "
         "such as `rows/**/*.parquet`; all of them also as an address that begins with s3://, gs:// or hf://"
     )
-    validation: DataPath | None = Field(None, description="likewise, of validation rows, with the same columns")
+    validation: DataPath | None = Field(
+        None, description="likewise, of validation rows, with the same columns"
+    )
     test: DataPath | None = Field(None, description="likewise, of test rows")
     inputs: Inputs
     id: ColumnName | None = Field(
@@ -140,6 +142,9 @@ class Table(SourceSpec):
     def header(self) -> Header:
         from mtl.data.columns.tables import image_header
 
+        if self.inputs.image is not None and is_address(self.path):
+            todo = "bring the table and its images onto this machine"
+            raise UserError("", "images are read from this machine", todo, path=("path",))
         file = self.table()
         for name in self.formats:
             if name not in file.column_names:
@@ -148,9 +153,6 @@ class Table(SourceSpec):
         if self.inputs.image is not None:
             image = self.image_column()
             assert image is not None
-            if is_address(self.path):
-                todo = "bring the table and its images onto this machine"
-                raise UserError("", "images are read from this machine", todo, path=("path",))
             shape, layout = image_header(file, image, file.folder), None
         else:
             layout = self.layout(file)

@@ -90,6 +90,9 @@ NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {
     ): "a further column that is in no source is named before rows are read",
     ("mtl/data/memory.py", "raise"): "the memory of the machine, not an input",
     ("mtl/data/files/formats/parquet.py", "EnvironmentFault"): "likewise",
+    ("mtl/data/files/remote/listing.py", "raise"): "the network, the store or the machine, not an input",
+    ("mtl/data/files/remote/fetch.py", "raise"): "likewise",
+    ("mtl/data/files/parts.py", "on_one_line(str(self.folder))"): "a million files",
     (
         "mtl/data/files/table.py",
         "raise UserError(self.where(name, first + k), what)",

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data.columns.values import plain, shown, texts
-from mtl.data.files.column_types import type_name
+from mtl.data.files.column_types import first_bad, type_name
 from mtl.data.files.formats.form import ColumnForm
-from mtl.data.files.column_types import first_bad
 from mtl.data.files.table import Table
 from mtl.errors import UserError, quoted
 

@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 
 from mtl.data.columns.numbers import MISSING, numbers
 from mtl.data.columns.values import plain, shown, texts
-from mtl.data.files.column_types import type_name
-from mtl.data.files.column_types import first_bad
+from mtl.data.files.column_types import first_bad, type_name
 from mtl.data.files.table import Table
 from mtl.data.iso_time import iso_seconds
 from mtl.errors import UserError, quoted

@@ -18,7 +18,19 @@ FILES = (
     "a.parquet", "b.parquet", "sub/a.parquet", "sub/x.csv", "sub/deep/a.parquet", "year=2024/part-0.parquet",
     "year=2024/part-1.parquet", "year=2025/part-0.parquet", "year=2025/region=eu/part-0.parquet",
 )  # fmt: skip
-SIGNS = ("**", "*", "a*", "*.parquet", "year=*", "part-?.parquet", "[ab].parquet", "sub", "deep", "a.parquet", "*=*")
+SIGNS = (
+    "**",
+    "*",
+    "a*",
+    "*.parquet",
+    "year=*",
+    "part-?.parquet",
+    "[ab].parquet",
+    "sub",
+    "deep",
+    "a.parquet",
+    "*=*",
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +49,9 @@ def test_the_same_files_as_glob(folder: Path, parts: list[str]) -> None:
     assert {name for name in FILES if Pattern(parts).fits(name)} == expected
 
 
-@pytest.mark.parametrize("name", ["_SUCCESS", "_metadata", ".x.crc", "_temporary/a.parquet", "sub/.hidden/a.parquet"])
+@pytest.mark.parametrize(
+    "name", ["_SUCCESS", "_metadata", ".x.crc", "_temporary/a.parquet", "sub/.hidden/a.parquet"]
+)
 def test_names_that_are_no_data(name: str) -> None:
     assert not Pattern(("**", "*")).fits(name)
     assert Pattern(("**", "*")).fits("sub/x_.parquet")

@@ -94,7 +94,11 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol != "s3" or "config_kwargs" in conf.get("s3", {}):
         return {}
     # s3fs tries five times by itself
-    limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "retries": {"max_attempts": 1}}
+    limits = {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "retries": {"max_attempts": 1},
+    }
     return {"config_kwargs": limits}
 
 
@@ -111,7 +115,9 @@ def listing_of(files: Any, address: str) -> Listing:
         found = files.info(root)
         if found["type"] == "file" and not parts:
             return Listing(address, None, (), (_file(root.rsplit("/", 1)[-1], found, address),))
-        below = files.find(found["name"], maxdepth=None if "**" in parts or not parts else len(parts), detail=True)
+        below = files.find(
+            found["name"], maxdepth=None if "**" in parts or not parts else len(parts), detail=True
+        )
     pattern, start = Pattern(parts or EVERYTHING), found["name"].rstrip("/") + "/"
     # a name that ends with a slash is a folder that somebody made in a store without folders
     named = {name.removeprefix(start): entry for name, entry in below.items() if not name.endswith("/")}
@@ -119,7 +125,9 @@ def listing_of(files: Any, address: str) -> Listing:
     require_parquet([file.name for file in taken], address, of_folder=not parts)
     for file in taken:
         if "\0" in file.name or not {"", ".", ".."}.isdisjoint(file.name.split("/")):
-            raise UserError(address, f"file {quoted(file.name)} has a name that no disk can hold", path=("path",))
+            raise UserError(
+                address, f"file {quoted(file.name)} has a name that no disk can hold", path=("path",)
+            )
     return Listing(address, root, parts, tuple(taken))
 
 
@@ -147,7 +155,10 @@ def explained(address: str) -> Iterator[None]:
     except Exception as error:
         chain = list(_causes(error))
         if any(isinstance(each, PermissionError) or type(each).__name__ in DENIED for each in chain):
-            what, todo = "access is denied", "check the credentials of the environment, and the rights that they give"
+            what, todo = (
+                "access is denied",
+                "check the credentials of the environment, and the rights that they give",
+            )
         elif any(type(each).__name__ == "FileExpired" for each in chain):
             what, todo = "was changed while it was read", "start again once it is whole"
         else:

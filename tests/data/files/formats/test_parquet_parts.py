@@ -31,7 +31,9 @@ def as_text(values: list[Any]) -> list[str | None]:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    for i, (year, region) in enumerate(((2024, "eu"), (2024, "New%20York"), (2025, "__HIVE_DEFAULT_PARTITION__"))):
+    for i, (year, region) in enumerate(
+        ((2024, "eu"), (2024, "New%20York"), (2025, "__HIVE_DEFAULT_PARTITION__"))
+    ):
         folder = tmp_path / f"rows/year={year}/region={region}"
         write(folder / "part-1.parquet", {"x": [i, i + 0.5], "s": ["a", None]})
         write(folder / "part-0.parquet", {"s": ["b"], "x": [float(-i)]})
@@ -95,7 +97,9 @@ def test_a_data_set_without_rows(tmp_path: Path) -> None:
         ((pa.timestamp("ms"), pa.timestamp("us")), pa.timestamp("us")),
     ],
 )
-def test_types_that_differ_harmlessly(kinds: tuple[pa.DataType, ...], whole_kind: pa.DataType, tmp_path: Path) -> None:
+def test_types_that_differ_harmlessly(
+    kinds: tuple[pa.DataType, ...], whole_kind: pa.DataType, tmp_path: Path
+) -> None:
     expected = []
     for i, kind in enumerate(kinds):
         plain = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -108,7 +112,9 @@ def test_types_that_differ_harmlessly(kinds: tuple[pa.DataType, ...], whole_kind
     assert pa.Table.from_batches(batches)["x"].to_pylist() == expected
 
 
-@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string(), pa.binary()])
+@pytest.mark.parametrize(
+    "kind", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string(), pa.binary()]
+)
 def test_texts_in_several_forms(kind: pa.DataType, tmp_path: Path) -> None:
     texts = pa.array(["c", "", "d"])
     write(tmp_path / "a.parquet", {"s": pa.array(["a", None, "b"])})
@@ -172,13 +178,17 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_long_text_of_a_dictionary_is_not_copied_to_its_rows(tmp_path: Path) -> None:
-    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 150, pa.int32()), pa.array(["a", "x" * (4 << 20)]))
+    texts = pa.DictionaryArray.from_arrays(
+        pa.array([0, 1] * 150, pa.int32()), pa.array(["a", "x" * (4 << 20)])
+    )
     for name in "ab":
         (tmp_path / "rows").mkdir(exist_ok=True)
         pq.write_table(pa.table({"s": texts}), tmp_path / f"rows/{name}.parquet", compression="zstd",
                        dictionary_pagesize_limit=1 << 30)  # fmt: skip
     del texts
     before = pa.total_allocated_bytes()
-    with pytest.raises(UserError, match=r"^rows/a\.parquet:row 1, column 's': holds 4194304 characters, at most"):
+    with pytest.raises(
+        UserError, match=r"^rows/a\.parquet:row 1, column 's': holds 4194304 characters, at most"
+    ):
         next(TableFile(tmp_path / "rows").batches(["s"]))
     assert pa.total_allocated_bytes() - before < 64 << 20

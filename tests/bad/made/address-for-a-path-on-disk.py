@@ -1,0 +1,1 @@
+"""An address for a key that takes a path on disk."""

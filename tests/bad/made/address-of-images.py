@@ -1,0 +1,1 @@
+"""A table of images that lies in an object store."""

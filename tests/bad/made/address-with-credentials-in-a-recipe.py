@@ -1,0 +1,1 @@
+"""An address that holds a password, in a recipe."""

@@ -1,0 +1,14 @@
+"""A column that is in one file, and in the name of the folder of another."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+for name, columns in {
+    "a.parquet": {"x": [0.5, 1.5], "label": [0, 1]},
+    "label=1/b.parquet": {"x": [0.5]},
+}.items():
+    path = Path("rows", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
