@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl.console import on_one_line
+
 COPIED = 1 << 28
 """Bytes that a column of a batch may take when each row gets a copy of its text."""
 
@@ -46,6 +48,11 @@ def type_name(kind: pa.DataType) -> str:
         "time": lambda k: pa.types.is_timestamp(k) or pa.types.is_date(k),
     }
     return next((name for name, test in tests.items() if test(kind)), "other")
+
+
+def shown_type(kind: pa.DataType) -> str:
+    """pyarrow's own name of a type in messages; names of fields, which a file gives, are printable and cut."""
+    return on_one_line(str(kind))[:60]
 
 
 def long_entry(array: pa.DictionaryArray, most: int) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from mtl.data.files.column_types import first_bad, is_bytes, is_text, type_name
+from mtl.data.files.column_types import first_bad, is_bytes, is_text, shown_type, type_name
 from mtl.data.files.formats.parquet import Parquet
 from mtl.data.files.parts import Part, Parts
 from mtl.errors import UserError, quoted
@@ -178,17 +178,33 @@ def _merged(merged: pa.Schema, schema: pa.Schema, part: Part, first: Part) -> pa
         return merged
     kinds = []
     for name in merged.names:
-        both = [merged.field(name).type, schema.field(name).type]
-        if any(map(is_text, both)) and any(map(is_bytes, both)):
-            kinds.append((name, pa.string()))  # some programs write text as bytes
-            continue
+        both = merged.field(name).type, schema.field(name).type
         try:
-            one = pa.unify_schemas([pa.schema([(name, kind)]) for kind in both], promote_options="permissive")
+            kinds.append((name, both[0] if both[0] == both[1] else _wider(*both)))
         except pa.ArrowException:
-            what = f"column {quoted(name)} is of type {both[1]}, in {first.shown} of type {both[0]}"
+            here, there = (shown_type(kind) for kind in reversed(both))
+            what = f"column {quoted(name)} is of type {here}, in {first.shown} of type {there}"
             raise UserError(part.shown, what, "write all files with the same types") from None
-        kinds.append((name, one.field(name).type))
     return pa.schema(kinds)
+
+
+def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type that holds the values of both.
+
+    Raises:
+        ArrowException: there is none.
+    """
+    both = one, other
+    if any(map(is_text, both)) and any(map(is_bytes, both)):
+        return pa.string()  # some programs write text as bytes
+    decimals = [pa.types.is_decimal(kind) for kind in both]
+    if any(decimals) and not all(decimals) and {type_name(kind) for kind in both} <= {"integer", "number"}:
+        return pa.float64()  # pyarrow finds a decimal that holds no int64
+    schemas = [pa.schema([("", kind)]) for kind in both]
+    wider = pa.unify_schemas(schemas, promote_options="permissive").field("").type
+    for kind in both:
+        pa.array([], kind).cast(wider)
+    return wider
 
 
 def _cast(array: pa.Array, kind: pa.DataType, part: Part, name: str, first: int) -> pa.Array:
@@ -207,5 +223,5 @@ def _cast(array: pa.Array, kind: pa.DataType, part: Part, name: str, first: int)
         return array.cast(kind)
     except pa.ArrowInvalid:
         row = first + first_bad(array, lambda values: values.cast(kind))
-        what = f"cannot be held as {kind}, which the column is in other files"
+        what = f"cannot be held as {shown_type(kind)}, which the column is in other files"
         raise UserError(f"{part.shown}:row {row}, column {quoted(name)}", what) from None

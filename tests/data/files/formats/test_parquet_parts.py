@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def test_a_data_set_without_rows(tmp_path: Path) -> None:
         ((pa.null(), pa.int16(), pa.null()), pa.int16()),
         ((pa.dictionary(pa.int32(), pa.int64()), pa.float64()), pa.float64()),
         ((pa.timestamp("ms"), pa.timestamp("us")), pa.timestamp("us")),
+        ((pa.int64(), pa.decimal128(9, 2)), pa.float64()),
+        ((pa.decimal128(9, 2), pa.decimal128(5, 1)), pa.decimal128(9, 2)),
     ],
 )
 def test_types_that_differ_harmlessly(
@@ -103,7 +106,8 @@ def test_types_that_differ_harmlessly(
     expected = []
     for i, kind in enumerate(kinds):
         plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-        values = pa.array([None, None] if pa.types.is_null(kind) else [i, None]).cast(plain)
+        value = None if pa.types.is_null(kind) else Decimal(i) if pa.types.is_decimal(kind) else i
+        values = pa.array([value, None]).cast(plain)
         write(tmp_path / f"{i}.parquet", {"x": values.dictionary_encode() if plain != kind else values})
         expected += values.cast(whole_kind).to_pylist()
     file = TableFile(tmp_path)
