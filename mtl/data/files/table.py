@@ -222,11 +222,10 @@ class TableFile(Table):
         name: the file's name in messages; by default the last part of its path.
         delimiter: the text between the fields of a CSV; by default a comma, or a tab in .tsv.
         encoding: the encoding of a CSV.
-        na_values: texts that mean a missing value in a column that has none of its own.
-        columns: column -> how its texts are read.
+        na_values, columns: as for `Table`.
 
     Raises:
-        UserError: the file does not exist, or its suffix is unknown; the data set has no files.
+        UserError: there is no such file, its suffix is unknown, or the data set has no files.
     """
 
     def __init__(
@@ -240,7 +239,7 @@ class TableFile(Table):
         columns: Mapping[str, ColumnForm] | None = None,
     ) -> None:
         suffix = path.suffix.lower()
-        if not is_data_set(path) and suffix not in SUFFIXES:
+        if suffix not in SUFFIXES and not is_data_set(path):
             what = f"a table is one of {', '.join(SUFFIXES)}, not {quoted(path.suffix)}"
             todo = "save the sheet as CSV or Parquet" if suffix in SHEETS else ""
             raise UserError(str(path), what, todo, path=("path",))
@@ -253,14 +252,14 @@ class TableFile(Table):
         elif suffix == ".npz":
             form = Arrays(self._file, name or path.name)
         else:
-            usual = "\t" if suffix == ".tsv" else ","
-            form = Csv(self._file, name or path.name, delimiter or usual, encoding)
+            delimiter = delimiter or ("\t" if suffix == ".tsv" else ",")
+            form = Csv(self._file, name or path.name, delimiter, encoding)
         super().__init__(form, form.name, path, na_values, columns)
 
     @property
     def folder(self) -> Path:
-        """As of any table; that of the data set, if it is one."""
-        return self._file.folder if isinstance(self._file, Parts) else super().folder
+        """The folder that paths of images start from."""
+        return self._file.folder if isinstance(self._file, Parts) else self.path.parent
 
     def once(self, what: Hashable, find: Callable[[], Found]) -> Found:
         """The result of `find`, computed once for all tables of this form on one opening; see `OpenFile.once`."""
@@ -280,8 +279,7 @@ class MemoryTable(Table):
 
     Args:
         table: the rows.
-        na_values: texts that mean a missing value in a column that has none of its own.
-        columns: column -> how its texts are read.
+        na_values, columns: as for `Table`.
 
     Raises:
         UserError: a column appears twice.
