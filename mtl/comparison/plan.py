@@ -10,6 +10,7 @@ from typing import Literal
 from mtl.comparison.arms.arm import Arm, changed
 from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.keys.tune import grid_of
 
 Selection = Literal["last", "best_of_each"]
 ENDS_AT = 0.05
@@ -88,7 +89,7 @@ def require_comparable(recipe: Recipe) -> None:
     """Refuse a recipe that a comparison cannot be fair to.
 
     Raises:
-        UserError: the recipe looks at its test split while it trains, or is a chain of runs.
+        UserError: the recipe looks at its test split while it trains, is a chain of runs, or tunes over a range.
     """
     if recipe.phases:
         with recipe.at("phases"):
@@ -99,6 +100,10 @@ def require_comparable(recipe: Recipe) -> None:
         with recipe.at("train", "monitor"):
             what = "a comparison reads the test split once, at the end of each run"
             raise UserError("", what, "take this key out: ~train.monitor")
+    for key in recipe.tune.keys() - grid_of(recipe.tune).keys():
+        with recipe.at("tune", key):
+            what = "a comparison tries every value for every arm, and a range has too many"
+            raise UserError("", what, "list the values, or find one first: mtl tune")
 
 
 def planned(

@@ -15,6 +15,7 @@ from mtl.comparison.plan import PlannedRun, Settings, Steps, planned
 from mtl.comparison.results import collect
 from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.keys.tune import grid_of
 
 SEED = 1000
 """Added to the recipe's seeds in trials, so that no compared run repeats one of them."""
@@ -45,10 +46,11 @@ def trials_of(recipe: Recipe, arms: Sequence[Arm]) -> list[Trial]:
     """
     found: list[Trial] = []
     used: set[str] = set()
+    grid = grid_of(recipe.tune)
     for arm in arms:
         if not arm.is_network:
             continue
-        own = {key: values for key, values in recipe.tune.items() if _has(recipe, arm, key, values[0])}
+        own = {key: values for key, values in grid.items() if _has(recipe, arm, key, values[0])}
         used |= own.keys()
         grids = [[f"{key}={json.dumps(value)}" for value in values] for key, values in own.items()]
         for i, changes in enumerate(itertools.product(*grids)):
@@ -59,7 +61,7 @@ def trials_of(recipe: Recipe, arms: Sequence[Arm]) -> list[Trial]:
                 changes=(*arm.changes, *changes),
             )
             found.append(Trial(made, arm.name, changes))
-    for key in recipe.tune:
+    for key in grid:
         if key not in used:
             with recipe.at("tune", key):
                 raise UserError("", "is a key of no arm", "name a key as on the command line: optimizer.lr")

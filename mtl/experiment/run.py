@@ -40,7 +40,7 @@ from mtl.runs.record import RunRecord
 from mtl.signals import StopAsked, StopSignals
 from mtl.tracking.listener import Tracking, require_trackers
 from mtl.training import devices
-from mtl.training.events import Ended, Listener, Noted, Started, Stream, Warned
+from mtl.training.events import Ended, Halted, Listener, Noted, Started, Stream, Warned
 from mtl.training.loop import fit
 from mtl.training.trainer import Trainer
 
@@ -195,7 +195,8 @@ def train(
 ) -> Result:
     """Run `fit` with logs, checkpoints and the record, and evaluate the test split at the end.
 
-    A stop signal (SIGINT, SIGTERM, SIGHUP) is obeyed at the end of the current step, after a checkpoint.
+    A stop signal (SIGINT, SIGTERM, SIGHUP) is obeyed at the end of the current step, after a checkpoint. A listener
+    that raises `Halted` ends the run in the same way.
 
     Args:
         trainer: a new trainer, or one that was restored from a checkpoint.
@@ -266,6 +267,9 @@ def _broken_off_in_order(trainer: Trainer, recorder: Recorder) -> Iterator[None]
     except StopAsked as asked:
         recorder.stopped()
         raise asked.as_interrupt() from None
+    except Halted:
+        recorder.stopped()
+        raise
     except NotFinite as fault:
         recorder.diverged(fault)
         raise

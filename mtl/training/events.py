@@ -125,6 +125,10 @@ class Ended:
 Event = Started | Stepped | Evaluated | EpochEnded | Saved | Noted | Warned | Ended
 
 
+class Halted(Exception):
+    """A listener raises it to end a run in order, before its results: its state is saved, and it may be resumed."""
+
+
 class Listener(Protocol):
     """An object that receives the events of a run, such as the console, the recorder or a tracker.
 

@@ -1,4 +1,4 @@
-"""A process that makes the runs of a comparison one after the other, as its parent asks for them.
+"""A process that makes runs one after the other, as its parent asks for them; by itself those of a comparison.
 
 Each line on stdin is a job in JSON, each line on stdout a report. A closed stdin ends the run under way after a save,
 so that no run goes on when its parent was stopped or killed.
@@ -13,19 +13,26 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mtl.errors import NotFinite, UserError
 from mtl.training.process import load_torch, start_process
+
+if TYPE_CHECKING:
+    from mtl.training.events import Event
 
 EVERY = 0.5
 """Seconds between two reports of a position."""
 
 
-def main(plugins: Sequence[str]) -> int:
+Work = Callable[[Mapping[str, Any], Sequence[str], TextIO], Mapping[str, Any] | None]
+"""Does a job, with the plug-ins that were loaded and the stream of reports; returns how it ended, or None: finished."""
+
+
+def serve(plugins: Sequence[str], work: Work) -> int:
     """Do every job that comes, and report each; the end of stdin ends the process."""
     from mtl.registry import load_plugin
 
@@ -35,12 +42,16 @@ def main(plugins: Sequence[str]) -> int:
     os.dup2(2, 1)  # what a user's part prints belongs to the log, not to the reports
     loaded = [load_plugin(name) for name in plugins]
     for job in _jobs():
-        report = _done(job, loaded, reports)
-        print(json.dumps(report), file=reports, flush=True)
+        tell(reports, _done(work, job, loaded, reports))
     return 0
 
 
-def _jobs() -> Any:
+def tell(reports: TextIO, said: Mapping[str, Any]) -> None:
+    """Write a report."""
+    print(json.dumps(said), file=reports, flush=True)
+
+
+def _jobs() -> Iterator[dict[str, Any]]:
     """Yield the jobs; once stdin is closed, this process gets the signal that ends a run after a save."""
     waiting: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
@@ -55,17 +66,12 @@ def _jobs() -> Any:
         yield job
 
 
-def _done(job: Mapping[str, Any], plugins: Sequence[str], reports: Any) -> dict[str, Any]:
+def _done(work: Work, job: Mapping[str, Any], plugins: Sequence[str], reports: TextIO) -> Mapping[str, Any]:
     """Do one job, and return what became of it."""
     from mtl.registry import fault_of_plugin
 
     try:
-        if job["do"] == "reference":
-            from mtl.comparison.references.make import make
-
-            make(job)
-        else:
-            _run(job, plugins, reports)
+        return work(job, plugins, reports) or {"ended": "finished"}
     except NotFinite as fault:
         return {"ended": "diverged", "why": str(fault)}
     except UserError as error:
@@ -75,7 +81,6 @@ def _done(job: Mapping[str, Any], plugins: Sequence[str], reports: Any) -> dict[
             raise
         traceback.print_exc()
         return {"ended": "failed", "why": _said(error)}
-    return {"ended": "finished"}
 
 
 def _said(error: BaseException) -> str:
@@ -86,33 +91,44 @@ def _said(error: BaseException) -> str:
     return str(fault) if fault is not None else f"{type(error).__name__}: {error}"
 
 
-def _run(job: Mapping[str, Any], plugins: Sequence[str], reports: Any) -> None:
-    """Begin a run, or go on with one that was broken off."""
+class Position:
+    """A listener that reports the step of a run now and then.
+
+    Args:
+        reports: the stream of reports.
+        further: what each report says beside it.
+    """
+
+    def __init__(self, reports: TextIO, further: Mapping[str, Any] | None = None) -> None:
+        self.reports, self.further, self._last = reports, further or {}, 0.0
+
+    def on(self, event: Event) -> None:
+        """Report the step of a run."""
+        from mtl.training.events import Started, Stepped
+
+        if isinstance(event, Started):
+            self._trainer = event.trainer
+        if isinstance(event, Stepped) and monotonic() - self._last >= EVERY:
+            self._last = monotonic()
+            progress, total = self._trainer.progress, self._trainer.total_steps
+            tell(self.reports, {**self.further, "step": progress.step, "of": total})
+
+
+def _compared(job: Mapping[str, Any], plugins: Sequence[str], reports: TextIO) -> None:
+    """Make a reference, or begin a run, or go on with one that was broken off."""
+    if job["do"] == "reference":
+        from mtl.comparison.references.make import make
+
+        return make(job)
     from mtl.experiment.resume import resume
     from mtl.experiment.run import run
-    from mtl.training.events import Event, Started, Stepped
 
-    last = [0.0]
-    total = [0]
-
-    class Position:
-        """Reports the step now and then."""
-
-        def on(self, event: Event) -> None:
-            """Report the step of a run."""
-            if isinstance(event, Started):
-                self.trainer, total[0] = event.trainer, event.trainer.total_steps
-            if isinstance(event, Stepped) and monotonic() - last[0] >= EVERY:
-                last[0] = monotonic()
-                print(
-                    json.dumps({"step": self.trainer.progress.step, "of": total[0]}), file=reports, flush=True
-                )
-
+    listeners = (Position(reports),)
     out = Path(job["out"])
     if (out / "run.json").exists():
-        resume(out, plugins=plugins, listeners=(Position(),), report=False)
+        resume(out, plugins=plugins, listeners=listeners, report=False)
     else:
-        run(job["recipe"], out=out, plugins=plugins, listeners=(Position(),), report=False)
+        run(job["recipe"], out=out, plugins=plugins, listeners=listeners, report=False)
     _keep_result(out)
 
 
@@ -128,4 +144,4 @@ def _keep_result(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(sys.argv[1:], _compared))

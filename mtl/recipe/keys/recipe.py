@@ -16,6 +16,7 @@ from mtl.recipe.keys.checks import problems_between
 from mtl.recipe.keys.data import Data
 from mtl.recipe.keys.model import Network
 from mtl.recipe.keys.train import Train
+from mtl.recipe.keys.tune import Tunable
 from mtl.recipe.specs import (
     OPTIMIZERS,
     SCHEDULES,
@@ -31,6 +32,7 @@ from mtl.recipe.specs import (
 from mtl.recipe.text.yaml import Mark, place_of
 
 SCHEMA_VERSION = 1
+MOST_TUNED = 16
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 PhaseName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=40)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**32)]
@@ -71,10 +73,11 @@ class Recipe(Model):
     optimizer: Annotated[OptimizerSpec, Kind(OPTIMIZERS)]
     schedule: Annotated[ScheduleSpec, Kind(SCHEDULES)] = Field({"kind": "constant"}, validate_default=True)
     train: Train
-    tune: dict[str, Annotated[tuple[Any, ...], Field(min_length=1, max_length=64)]] = Field(
+    tune: dict[str, Tunable] = Field(
         {},
-        max_length=8,
-        description="key, as on the command line, -> values that `mtl compare` tries for every arm; a run ignores it",
+        max_length=MOST_TUNED,
+        description="key, as on the command line, -> a list of values, which `mtl compare` tries for every arm and "
+        "`mtl tune` draws from, or a range, for `mtl tune` alone; a run ignores it",
     )
     phases: dict[PhaseName, dict[str, Any]] = Field(
         {},

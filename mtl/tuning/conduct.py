@@ -1,0 +1,212 @@
+"""One sweep, from a recipe to the best one: it is checked, its trials are made, and its outcome is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mtl.comparison.processes.pool import Job, Report, Workers, cores
+from mtl.data.files.opening import opened_once
+from mtl.errors import EnvironmentFault, UserError
+from mtl.experiment.run import prepare
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.tuned import require_tunable, with_settings
+from mtl.runs.disk import make_folder
+from mtl.signals import undoing
+from mtl.training import devices
+from mtl.training.trainer import Trainer
+from mtl.tuning.folder import DATABASE, Memory, folder_of, remembered, study_of
+from mtl.tuning.outcome import Outcome, outcome_of, write_outcome
+from mtl.tuning.request import Announced, Asked, Silent, Watcher
+from mtl.tuning.space import own_params
+
+if TYPE_CHECKING:
+    import optuna
+
+    from mtl.tuning.study import Address
+
+MOST_JOBS = 8
+"""Processes that run at once unless the user asks for more."""
+WORKER = "mtl.tuning.worker"
+
+
+def require_sweep(asked: Asked) -> None:
+    """Refuse a request that no sweep can be made of; this reads no data.
+
+    Raises:
+        UserError: the recipe has nothing to tune, names a setting that it does not take, is a chain of runs, or looks
+            at its test split; or the folder holds something else.
+        EnvironmentFault: Optuna is not installed.
+    """
+    recipe = asked.recipe
+    if find_spec("optuna") is None:
+        raise EnvironmentFault("mtl tune", "optuna is not installed", "pip install 'mtl-recipes[tune]'")
+    if not recipe.tune:
+        todo = "add tune: {optimizer.lr: {log_uniform: [1e-4, 1e-2]}}"
+        with recipe.at():
+            raise UserError("", "the recipe has no settings to tune", todo)
+    if recipe.phases:
+        with recipe.at("phases"):
+            raise UserError("", "a trial is one run, and these are several", "tune the recipe of one phase: ~phases")
+    if recipe.train.monitor == "test":
+        with recipe.at("train", "monitor"):
+            what = "a sweep never looks at the test split"
+            raise UserError("", what, "take this key out: ~train.monitor")
+    require_tunable(recipe)
+    if asked.storage is not None:
+        from mtl.tuning.study import checked_url
+
+        checked_url(asked.storage)
+    remembered(asked, folder_of(asked))
+
+
+def conduct(asked: Asked, watcher: Watcher | None = None) -> Outcome:
+    """Make the trials of a sweep that are missing, and write its outcome.
+
+    A trial that was broken off goes on where its run was saved, and the trials of other processes on the same storage
+    count. So the same request after a stop, a kill or a crash goes on.
+
+    Raises:
+        UserError: the recipe or the data are at fault, or no trial has a result.
+    """
+    watcher = watcher or Silent()
+    require_sweep(asked)
+    from mtl.tuning import study as studies
+
+    folder, recipe = folder_of(asked), asked.recipe
+    memory = remembered(asked, folder)
+    with devices.settings(recipe.train.deterministic):
+        trainer, device = prepare(with_settings(recipe))
+        threads = torch.get_num_threads()
+    metric, higher = _metric(recipe, trainer)
+    jobs = asked.jobs or (1 if device.type != "cpu" else min(MOST_JOBS, cores()))
+    threads = memory.threads if memory is not None else max(1, min(threads, cores() // jobs))
+    facts = {
+        studies.RECIPE: recipe.sha256(),
+        studies.DATA: trainer.dataset.fingerprint,
+        studies.METRIC: metric,
+    }
+    notices = trainer.notices
+    del trainer  # its rows and weights take memory that the trials need
+    make_folder(folder)
+    Memory(recipe_sha256=recipe.sha256(), threads=threads).save(folder)
+    url = asked.storage or _own_storage(folder)
+    address = studies.Address(url, study_of(recipe), recipe.seeds.init, studies.BEAT, studies.GRACE)
+    study = studies.join(address, higher)
+    studies.require_same(study, facts)
+    if not study.get_trials(deepcopy=False) and (own := own_params(recipe)) is not None:
+        study.enqueue_trial(own, skip_if_exists=True)  # the first trial is the recipe as it is
+    shown = studies.checked_url(url).render_as_string(hide_password=True)
+    n_done = studies.n_begun(study)
+    watcher.begins(
+        Announced(asked, folder, address.study, shown, metric, higher, n_done, jobs, threads, notices)
+    )
+    _Sweep(asked, folder, study, address, metric, higher, jobs, threads, watcher).make()
+    outcome = outcome_of(recipe, study, metric, higher, folder)
+    write_outcome(recipe, outcome)
+    return outcome
+
+
+def _metric(recipe: Recipe, trainer: Trainer) -> tuple[str, bool]:
+    """The validation metric that chooses the best trial, and whether more of it is better.
+
+    Raises:
+        UserError: there is no validation split, no metric is defined in it, or a setting changes what it means.
+    """
+    if "validation" not in trainer.dataset.splits:
+        with recipe.at("tune"):
+            what = "validation judges the trials, and no rows are held out for it"
+            raise UserError("", what, "set data.split.validation")
+    if trainer.selecting is None:
+        with recipe.at("tune"):
+            raise UserError("", "no task with a weight has a loss in validation", "split otherwise")
+    metric, higher = trainer.selecting
+    changed = [key for key in recipe.tune if key.split(".")[0] == "tasks"]
+    if metric.endswith("/loss") and changed:
+        with recipe.at("tune", changed[0]):
+            what = f"changes what {metric} means, by which trials are compared"
+            raise UserError("", what, "name another metric in train.early_stopping.metric")
+    return metric, higher
+
+
+def _own_storage(folder: Path) -> str:
+    """The file of SQLite in the folder of the sweep."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(folder.absolute() / DATABASE)).render_as_string()
+
+
+@dataclass
+class _Sweep:
+    """The state of one sweep while its trials are made."""
+
+    asked: Asked
+    folder: Path
+    study: optuna.Study
+    address: Address
+    metric: str
+    higher: bool
+    jobs: int
+    threads: int
+    watcher: Watcher
+    silent_since: dict[int, float] = field(default_factory=dict)
+
+    def make(self) -> None:
+        """Make trials until enough have ended; trials of other processes are waited for, in case these die."""
+        from mtl.tuning.study import running
+
+        told = False
+        with undoing():
+            while True:
+                self._make_missing()
+                others = running(self.study)
+                if not others:
+                    return
+                if not told:
+                    n = len(others)
+                    self.watcher.says(
+                        f"{'a trial runs' if n == 1 else f'{n} trials run'} in another process, or it was killed; "
+                        f"{'it counts' if n == 1 else 'they count'} as lost after {self.address.grace} s of silence"
+                    )
+                    told = True
+                sleep(min(self.address.beat, self.address.grace / 4))
+                self._bury_dead()
+
+    def _make_missing(self) -> None:
+        left = self._n_left()
+        if not left:
+            return
+        order = {
+            "recipe": self.asked.recipe.plain(), "folder": str(self.folder), "metric": self.metric,
+            "higher": self.higher, "trials": self.asked.trials, "threads": self.threads,
+            "address": vars(self.address),
+        }  # fmt: skip
+        jobs = [Job(f"trial {i + 1} of this command", order) for i in range(left)]
+        workers = (min(self.jobs, left), self.threads, self.asked.plugins, self.folder, WORKER)
+        with Workers(*workers) as each:
+            each.do(jobs, self._report, lambda: self._n_left() > 0)
+
+    def _report(self, report: Report) -> None:
+        self.watcher.reports(report)
+
+    def _n_left(self) -> int:
+        """How many trials have not begun yet."""
+        from mtl.tuning.study import n_begun
+
+        return max(0, self.asked.trials - n_begun(self.study))
+
+    def _bury_dead(self) -> None:
+        """Repeat the trials whose processes have died, those without any sign of life among them."""
+        from mtl.tuning.study import bury, fail_silent, running
+
+        fail_silent(self.study)
+        now = monotonic()
+        for trial in running(self.study):
+            since = self.silent_since.setdefault(trial.number, now)
+            if not trial.params and now - since > self.address.grace:
+                bury(self.study, trial)

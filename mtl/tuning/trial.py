@@ -1,0 +1,287 @@
+"""One trial: its settings are drawn, its run is judged by validation after each evaluation, and it ends before the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mtl.data.memory import is_out_of_memory
+from mtl.errors import EnvironmentFault, NotFinite, UserError
+from mtl.experiment.resume import resume
+from mtl.experiment.run import prepare, run
+from mtl.recipe.keys.recipe import Recipe
+from mtl.recipe.tuned import with_settings
+from mtl.runs import retention
+from mtl.runs.folder import RECORD, RunFolder
+from mtl.runs.logs import RunLogs
+from mtl.training import devices
+from mtl.training.events import EpochEnded, Evaluated, Event, Halted, Listener, Started
+from mtl.training.trainer import Trainer
+from mtl.tuning.folder import run_folder
+from mtl.tuning.space import drawn, overrides_of
+from mtl.tuning.study import SAME, SURPLUS, WHY, first_number, own_trials, repeat
+
+KEPT = 2
+"""Checkpoints of a trial that goes on; afterwards it keeps the last one and its best ones."""
+SAVED_EVERY = 2.0
+"""Minutes after which a trial saves; most are over before."""
+TAKEN = "its process gave no sign of life for so long that another one repeats it"
+
+
+class Unfit(Exception):
+    """The settings of a trial give no result, for a reason that other settings do not share."""
+
+
+@dataclass
+class Work:
+    """The trials of one process.
+
+    Args:
+        recipe: the recipe with `tune`.
+        study: the study, which this process has joined.
+        folder: the folder of the sweep.
+        metric: the validation metric that chooses.
+        trials: how many trials the study shall have.
+        threads: of each trial.
+        plugins: the plug-ins that were loaded.
+    """
+
+    recipe: Recipe
+    study: optuna.Study
+    folder: Path
+    metric: str
+    trials: int
+    threads: int
+    plugins: Sequence[str] = ()
+
+    def one(self, listener_of: Callable[[int], Listener]) -> dict[str, Any]:
+        """Make the next trial, and say how it ended.
+
+        Args:
+            listener_of: gives a further listener for the trial of a number.
+
+        Raises:
+            UserError: something is at fault that every trial needs.
+        """
+        made = _Trial(self, listener_of)
+        try:
+            self.study.optimize(made.objective, n_trials=1, catch=(NotFinite, Unfit))
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            if not made.was_taken:  # Optuna refuses the result of a trial that another process has marked as failed
+                raise
+        assert made.number is not None
+        ended = self.study.get_trials(deepcopy=False)[made.number]
+        why = TAKEN if made.was_taken else ended.user_attrs.get(WHY)
+        words = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
+        return {
+            "ended": words.get(ended.state, "unfit"),
+            "trial": made.number,
+            "settings": ended.params,
+            "value": ended.value,
+            "same": ended.user_attrs.get(SAME),
+            **({} if why is None else {"why": why}),
+        }
+
+
+@dataclass
+class _Trial:
+    """The trial under way."""
+
+    work: Work
+    listener_of: Callable[[int], Listener]
+    number: int | None = None
+    was_taken: bool = False
+    judge: Judge = field(init=False)
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """Draw settings, train with them, and return the value by which the trial is compared."""
+        try:
+            return self._judged(trial)
+        finally:
+            self.was_taken = self._is_taken(trial)
+
+    def _is_taken(self, trial: optuna.Trial) -> bool:
+        """Whether another process took this one for dead, as after the sleep of a machine, and repeats the trial."""
+        return self.work.study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING
+
+    def _judged(self, trial: optuna.Trial) -> float:
+        study, self.number = self.work.study, trial.number
+        self.judge = Judge(trial, self.work.metric)
+        place = sum(other.number < trial.number for other in own_trials(study))
+        if place >= self.work.trials:
+            trial.set_user_attr(SURPLUS, True)
+            raise self._unfit(trial, "another process began the last trial at the same moment")
+        drawn(trial, self.work.recipe.tune)
+        same = _twin(study, trial)
+        if same is not None:
+            return self._again(trial, same)
+        try:
+            return self._trained(trial)
+        except (NotFinite, Unfit, optuna.TrialPruned) as end:
+            if isinstance(end, NotFinite):
+                trial.set_user_attr(WHY, str(end))
+            raise
+        except UserError as error:
+            if (whole := self._concerns_all(error)) is not None:
+                repeat(study, trial)
+                raise whole from None
+            raise self._unfit(trial, "; ".join(map(str, error.errors))) from None
+        except BaseException as error:
+            if not self._is_taken(trial):
+                repeat(study, trial)
+            raise
+
+    def _trained(self, trial: optuna.Trial) -> float:
+        """Begin the run of the trial, or go on with that of an earlier attempt, and return its value.
+
+        Raises:
+            TrialPruned: the run was halted, since others were better after as many evaluations.
+            Unfit: validation gives no value.
+            UserError: the recipe does not take the settings, or the data or the machine are at fault.
+        """
+        fixed = (
+            f"train.threads={self.work.threads}",
+            f"train.checkpoint={{every: {{minutes: {SAVED_EVERY}}}, keep: {KEPT}}}",
+        )
+        recipe = with_settings(
+            self.work.recipe, (*overrides_of(trial.params), *fixed), without=("trackers",)
+        )
+        listeners, plugins = (self.listener_of(trial.number), self.judge), self.work.plugins
+        path = self._place(trial)
+        try:
+            if (path / RECORD).exists():
+                resume(path, plugins=plugins, listeners=listeners, report=False)
+            else:
+                run(recipe, out=path, plugins=plugins, listeners=listeners, report=False)
+        except Halted:
+            self.judge.release(path)
+        if self.judge.pruned:
+            raise optuna.TrialPruned
+        if self.judge.value is None:
+            raise self._unfit(trial, f"{self.work.metric} has no value in any evaluation")
+        return self.judge.value
+
+    def _place(self, trial: optuna.Trial) -> Path:
+        """The run folder: that of the first attempt, unless a process that counts as dead still holds it."""
+        first = run_folder(self.work.folder, first_number(trial))
+        if (first / RECORD).exists() and RunFolder.open(first).standing()[0] == "running":
+            return run_folder(self.work.folder, trial.number)
+        return first
+
+    def _again(self, trial: optuna.Trial, same: FrozenTrial) -> float:
+        """The result of an earlier trial of the same settings, which would have the same bits."""
+        trial.set_user_attr(SAME, same.number)
+        if same.state == TrialState.PRUNED:
+            raise optuna.TrialPruned
+        if same.value is None:
+            raise self._unfit(trial, f"its settings are those of trial {same.number}, which failed")
+        return same.value
+
+    def _unfit(self, trial: optuna.Trial, why: str) -> Unfit:
+        trial.set_user_attr(WHY, why)
+        return Unfit(why)
+
+    def _concerns_all(self, error: UserError) -> UserError | None:
+        """The error that every trial would meet, or None: it comes from the settings.
+
+        The recipe itself has been accepted before. If it still is, the settings are at fault, unless the machine failed
+        within the run for another reason than memory.
+        """
+        in_run = self.judge.trainer is not None
+        if isinstance(error, EnvironmentFault) and in_run and not is_out_of_memory(error.__cause__):
+            return error
+        own = with_settings(self.work.recipe)
+        try:
+            with devices.settings(own.train.deterministic):
+                prepare(own)
+        except UserError as whole:
+            return whole
+        return None
+
+
+def _twin(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial | None:
+    """An earlier trial of the same settings that has ended."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return next(
+        (
+            other
+            for other in own_trials(study)
+            if other.state in ended and other.number < trial.number and other.params == trial.params
+        ),
+        None,
+    )
+
+
+class Judge:
+    """The listener that judges a run by validation: it reports each evaluation, prunes, and ends before the test.
+
+    A run that it halts has the status `interrupted`. Its results on the test split were never computed.
+
+    Args:
+        trial: the trial of the run.
+        metric: the validation metric that chooses.
+    """
+
+    def __init__(self, trial: optuna.Trial, metric: str) -> None:
+        self.trial, self.metric = trial, metric
+        self.trainer: Trainer | None = None
+        self.pruned = False
+        self._n_evaluations = 0
+        self._last: float | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The best value so far; with `train.select: last` the last one."""
+        if self.trainer is None:
+            return None
+        return self._last if self.trainer.recipe.train.select == "last" else self.trainer.progress.best
+
+    def on(self, event: Event) -> None:
+        """Report the evaluations of a run, and halt it once it is pruned or trained.
+
+        Raises:
+            Halted: it is.
+            UserError: another metric chooses in this run.
+        """
+        if isinstance(event, Started):
+            self._start(event)
+        if isinstance(event, Evaluated | EpochEnded):
+            is_last = isinstance(event, EpochEnded) and event.is_last
+            is_new = self._measured(event.rows)
+            self.pruned = is_new and not is_last and self.trial.should_prune()
+            if self.pruned or is_last:
+                raise Halted
+
+    def _start(self, event: Started) -> None:
+        self.trainer = event.trainer
+        selecting = event.trainer.selecting
+        if selecting is None or selecting[0] != self.metric:
+            what = f"{'no metric' if selecting is None else selecting[0]} chooses in it, where {self.metric} does else"
+            raise UserError("", what)
+        self._measured(RunLogs(event.path).rows())
+        if event.trainer.finished:
+            raise Halted
+
+    def _measured(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Report lines of metrics.jsonl, and return whether one is of validation.
+
+        Evaluations are counted, so that trials with batches of other sizes can be compared.
+        """
+        of_validation = [row for row in rows if row["split"] == "validation"]
+        for row in of_validation:
+            self._n_evaluations += 1
+            self._last = row[self.metric]
+            if self._last is not None:
+                self.trial.report(self._last, self._n_evaluations)
+        return bool(of_validation)
+
+    def release(self, path: Path) -> None:
+        """Delete the checkpoints that nobody needs who goes on with the run, since a sweep has many of them."""
+        assert self.trainer is not None
+        folder = RunFolder.open(path)
+        retention.retain(folder.checkpoints, folder.record.id, 1, self.trainer.progress.best_steps)
