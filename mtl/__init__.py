@@ -15,6 +15,7 @@ _HOME = {
     "run": "mtl.phases",
     "resume": "mtl.experiment.resume",
     "compare": "mtl.comparison.compare",
+    "tune": "mtl.tuning.tune",
     "load": "mtl.inference.predict",
     "register_task": "mtl.recipe.specs",
     "register_source": "mtl.recipe.specs",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from mtl.recipe.specs import register_task as register_task
     from mtl.recipe.specs import register_tracker as register_tracker
     from mtl.recipe.specs import register_weighting as register_weighting
+    from mtl.tuning.tune import tune as tune
 
 
 def __getattr__(name: str) -> Any:

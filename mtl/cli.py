@@ -14,6 +14,7 @@ from mtl.commands.compare.command import compare
 from mtl.commands.export import export
 from mtl.commands.options import debug_option
 from mtl.commands.outcomes import guarded
+from mtl.commands.tune.command import tune
 from mtl.console import say
 from mtl.distributed.launch import place_of_process
 from mtl.errors import USER, ToldElsewhere, UserError, did_you_mean, quoted
@@ -81,6 +82,7 @@ def doctor(debug: bool) -> None:
 for command in (
     training.run,
     compare,
+    tune,
     *(recipes.validate, recipes.init, recipes.list_, recipes.show, recipes.cp, recipes.summary),
     *(runs.evaluate, sharing.sharing, runs.report, runs.predict, export, runs.runs, runs.checkpoints),
     *(recipes.schema, doctor),

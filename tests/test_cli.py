@@ -27,7 +27,7 @@ from tests.support.command_line import run_of as run_of
 from tests.support.recipes import around, table, write
 
 COMMANDS = ["run", "validate", "ls", "show", "cp", "summary", "eval", "runs", "checkpoints", "schema"]
-COMMANDS += ["predict", "init", "doctor", "sharing", "export"]
+COMMANDS += ["predict", "init", "doctor", "sharing", "export", "compare", "tune"]
 FOOTWEAR = """\
 import mtl
 

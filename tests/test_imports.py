@@ -29,6 +29,7 @@ ORDER = (
     ("inference", "report", "starter", "tracking"),
     ("experiment", "export"),
     ("phases", "comparison"),
+    ("tuning",),
     ("commands",),
     ("cli",),
     ("", "__main__"),  # mtl/__init__.py: the public names, imported when asked for

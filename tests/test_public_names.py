@@ -13,7 +13,7 @@ import pytest
 import mtl
 
 NAMES = """
-Recipe load_recipe run resume UserError StitchedMultiTower CrossStitch SeparateTowers
+Recipe load_recipe run resume compare tune UserError StitchedMultiTower CrossStitch SeparateTowers
 Trunk TaskModule Weighting __version__
 register_task register_source register_backbone register_sharing register_weighting register_tracker
 TrackerSpec Tracker TrackedRun TaskSpec SourceSpec BackboneSpec SharingSpec WeightingSpec GradientWeightingSpec

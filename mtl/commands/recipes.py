@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 def validate(recipes: tuple[str, ...], data: bool, plugins: tuple[str, ...], debug: bool) -> None:
     from mtl.recipe.load import load_recipe
     from mtl.recipe.text.overrides import refuse_spaces
+    from mtl.recipe.tuned import require_tunable
 
     load_plugins(plugins)
     refuse_spaces(recipes)
@@ -45,7 +46,9 @@ def validate(recipes: tuple[str, ...], data: bool, plugins: tuple[str, ...], deb
     checked = []
     for name in (text for text in recipes if text not in overrides):
         try:
-            checked.append((name, load_recipe(name, overrides)))
+            recipe = load_recipe(name, overrides)
+            require_tunable(recipe)
+            checked.append((name, recipe))
         except UserError as error:
             faults.extend(error.errors)
     from mtl.data.files.opening import opened_once

@@ -12,7 +12,17 @@ from mtl.recipe.keys.tune import Range
 from mtl.recipe.load import load_recipe
 
 SAME = (
-    *("schema_version", "base", "name", "tune", "phases", "trackers", "seed", "data.split", "data.label_fraction"),
+    *(
+        "schema_version",
+        "base",
+        "name",
+        "tune",
+        "phases",
+        "trackers",
+        "seed",
+        "data.split",
+        "data.label_fraction",
+    ),
     *("train.select", "train.early_stopping.metric", "train.monitor"),
 )
 """Keys that say how settings are measured; they are no settings themselves."""
@@ -46,7 +56,7 @@ def own_settings(recipe: Recipe) -> dict[str, Any] | None:
             same = [value] if isinstance(value, kinds) and low <= value <= high else []
         else:
             same = [choice for choice in allowed if _equal(choice, value)]
-        if not same or isinstance(allowed, Range) and isinstance(value, bool):
+        if not same or (isinstance(allowed, Range) and isinstance(value, bool)):
             return None
         found[key] = same[0]
     return found

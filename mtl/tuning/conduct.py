@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from mtl.comparison.processes.pool import Job, Report, Workers, cores
-from mtl.data.files.opening import opened_once
-from mtl.errors import EnvironmentFault, UserError
+from mtl.errors import UserError
 from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
-from mtl.recipe.tuned import require_tunable, with_settings
+from mtl.recipe.tuned import with_settings
 from mtl.runs.disk import make_folder
 from mtl.signals import undoing
 from mtl.training import devices
 from mtl.training.trainer import Trainer
+from mtl.tuning.checks import require_sweep
 from mtl.tuning.folder import DATABASE, Memory, folder_of, remembered, study_of
 from mtl.tuning.outcome import Outcome, outcome_of, write_outcome
 from mtl.tuning.request import Announced, Asked, Silent, Watcher
@@ -33,36 +32,6 @@ if TYPE_CHECKING:
 MOST_JOBS = 8
 """Processes that run at once unless the user asks for more."""
 WORKER = "mtl.tuning.worker"
-
-
-def require_sweep(asked: Asked) -> None:
-    """Refuse a request that no sweep can be made of; this reads no data.
-
-    Raises:
-        UserError: the recipe has nothing to tune, names a setting that it does not take, is a chain of runs, or looks
-            at its test split; or the folder holds something else.
-        EnvironmentFault: Optuna is not installed.
-    """
-    recipe = asked.recipe
-    if find_spec("optuna") is None:
-        raise EnvironmentFault("mtl tune", "optuna is not installed", "pip install 'mtl-recipes[tune]'")
-    if not recipe.tune:
-        todo = "add tune: {optimizer.lr: {log_uniform: [1e-4, 1e-2]}}"
-        with recipe.at():
-            raise UserError("", "the recipe has no settings to tune", todo)
-    if recipe.phases:
-        with recipe.at("phases"):
-            raise UserError("", "a trial is one run, and these are several", "tune the recipe of one phase: ~phases")
-    if recipe.train.monitor == "test":
-        with recipe.at("train", "monitor"):
-            what = "a sweep never looks at the test split"
-            raise UserError("", what, "take this key out: ~train.monitor")
-    require_tunable(recipe)
-    if asked.storage is not None:
-        from mtl.tuning.study import checked_url
-
-        checked_url(asked.storage)
-    remembered(asked, folder_of(asked))
 
 
 def conduct(asked: Asked, watcher: Watcher | None = None) -> Outcome:

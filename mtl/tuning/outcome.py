@@ -17,14 +17,22 @@ from mtl.recipe.load import to_yaml
 from mtl.recipe.tuned import with_settings
 from mtl.runs.disk import write_whole
 from mtl.tuning.folder import run_folder
-from mtl.tuning.space import overrides_of
+from mtl.tuning.space import decoded, overrides_of
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
 BEST, FOUND, TABLE = "best.yaml", "tune.json", "trials.csv"
-STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+STATES = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+}
+ASIDE = ("repeated", "surplus")
+"""States of trials that do not count."""
 DIED = "its process died"
 
 
@@ -34,8 +42,8 @@ class Trial:
 
     Args:
         number: in the study, from 0.
-        state: `complete`, `pruned`, `failed`, `repeated` (it was broken off, and another trial has its settings),
-            `running` or `waiting`.
+        state: `complete`, `pruned`, `failed`, `running` or `waiting`; or `repeated` (it was broken off, and another
+            trial has its settings) or `surplus` (two processes began the last one), which do not count.
         value: the metric that chooses, at the best evaluation; of a pruned trial at its last one.
         settings: key -> value.
         evaluations: how many its run has had.
@@ -84,9 +92,9 @@ class Outcome:
         return self.path / BEST
 
     def counts(self) -> dict[str, int]:
-        """State -> how many trials are in it, the most frequent one first."""
-        states = [trial.state for trial in self.trials]
-        return {state: states.count(state) for state in sorted(set(states), key=states.count, reverse=True)}
+        """State -> how many of the trials that count are in it."""
+        states = [trial.state for trial in self.trials if trial.state not in ASIDE]
+        return {state: states.count(state) for state in STATES.values() if state in states}
 
 
 def outcome_of(recipe: Recipe, study: optuna.Study, metric: str, higher: bool, folder: Path) -> Outcome:
@@ -103,14 +111,22 @@ def outcome_of(recipe: Recipe, study: optuna.Study, metric: str, higher: bool, f
     if not complete:
         reasons = [trial.why for trial in trials if trial.why]
         first = f"; the first failed: {reasons[0]}" if reasons else ""
-        what = f"no trial of {len(trials)} has a result{first}"
+        what = f"none of {counted(len(own), 'trial')} has a result{first}"
         raise UserError(str(folder), what, "narrow the ranges in tune, or add trials")
     sign = -1 if higher else 1
     best = min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
     assert best.value is not None
     settings = overrides_of(study.get_trials(deepcopy=False)[best.number].params)
     return Outcome(
-        folder, study.study_name, metric, higher, best.number, best.value, settings, _importances(study), trials
+        folder,
+        study.study_name,
+        metric,
+        higher,
+        best.number,
+        best.value,
+        settings,
+        _importances(study),
+        trials,
     )
 
 
@@ -118,7 +134,7 @@ def _trial(trial: FrozenTrial, counts: bool, folder: Path) -> Trial:
     from mtl.tuning.study import SAME, SURPLUS, WHY, first_number
 
     attributes = trial.user_attrs
-    state = STATES[trial.state.name] if counts or SURPLUS in attributes else "repeated"
+    state = STATES[trial.state.name] if counts else ASIDE[SURPLUS in attributes]
     why = attributes.get(WHY, DIED if state == "failed" else "")
     if SAME in attributes:
         why = f"the settings of trial {attributes[SAME]}"
@@ -127,7 +143,7 @@ def _trial(trial: FrozenTrial, counts: bool, folder: Path) -> Trial:
         trial.number,
         state,
         trial.value,
-        {key: json.loads(value) if isinstance(value, str) else value for key, value in trial.params.items()},
+        {key: decoded(value) for key, value in trial.params.items()},
         len(trial.intermediate_values),
         str(run) if run.is_dir() else None,
         why,
@@ -161,7 +177,7 @@ def write_outcome(recipe: Recipe, outcome: Outcome) -> None:
 def best_text(recipe: Recipe, outcome: Outcome) -> str:
     """The best recipe as YAML that runs, with a head that says where it comes from."""
     direction = "higher" if outcome.higher_is_better else "lower"
-    n = counted(len(outcome.trials), "trial")
+    n = counted(sum(outcome.counts().values()), "trial")
     head = [
         f"Trial {outcome.best} of study {outcome.study}, the best of {n}: "
         f"{outcome.metric} {number(outcome.value)} ({direction} is better).",

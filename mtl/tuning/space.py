@@ -33,12 +33,16 @@ def overrides_of(params: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def decoded(value: Any) -> Any:
+    """A setting as Optuna keeps it -> its value in the recipe."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 def own_params(recipe: Recipe) -> dict[str, Any] | None:
     """The settings of the recipe itself, as Optuna keeps them; None unless `tune` allows all of them."""
     own = own_settings(recipe)
     if own is None:
         return None
     return {
-        key: value if isinstance(recipe.tune[key], Range) else json.dumps(value)
-        for key, value in own.items()
+        key: value if isinstance(recipe.tune[key], Range) else json.dumps(value) for key, value in own.items()
     }

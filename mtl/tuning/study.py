@@ -176,7 +176,9 @@ def _in_words(use: Callable[[], T]) -> T:
     try:
         return use()
     except NoSuchModuleError:
-        raise UserError("--storage", "names a kind of database that SQLAlchemy lacks", "use sqlite:///") from None
+        raise UserError(
+            "--storage", "names a kind of database that SQLAlchemy lacks", "use sqlite:///"
+        ) from None
     except ImportError as error:
         what = f"the driver of this database is not installed: {quoted(str(error.__cause__ or error))}"
         raise EnvironmentFault("--storage", what, "install it with pip") from None

@@ -1,4 +1,4 @@
-"""One trial: its settings are drawn, its run is judged by validation after each evaluation, and it ends before the test."""
+"""One trial: its settings are drawn, validation judges its run, and the run ends before it reads the test split."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ class Work:
         try:
             self.study.optimize(made.objective, n_trials=1, catch=(NotFinite, Unfit))
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            if not made.was_taken:  # Optuna refuses the result of a trial that another process has marked as failed
+            if (
+                not made.was_taken
+            ):  # Optuna refuses the result of a trial that another process has marked as failed
                 raise
         assert made.number is not None
         ended = self.study.get_trials(deepcopy=False)[made.number]
@@ -131,7 +133,7 @@ class _Trial:
                 repeat(study, trial)
                 raise whole from None
             raise self._unfit(trial, "; ".join(map(str, error.errors))) from None
-        except BaseException as error:
+        except BaseException:
             if not self._is_taken(trial):
                 repeat(study, trial)
             raise
@@ -148,9 +150,7 @@ class _Trial:
             f"train.threads={self.work.threads}",
             f"train.checkpoint={{every: {{minutes: {SAVED_EVERY}}}, keep: {KEPT}}}",
         )
-        recipe = with_settings(
-            self.work.recipe, (*overrides_of(trial.params), *fixed), without=("trackers",)
-        )
+        recipe = with_settings(self.work.recipe, (*overrides_of(trial.params), *fixed), without=("trackers",))
         listeners, plugins = (self.listener_of(trial.number), self.judge), self.work.plugins
         path = self._place(trial)
         try:
@@ -193,7 +193,8 @@ class _Trial:
         within the run for another reason than memory.
         """
         in_run = self.judge.trainer is not None
-        if isinstance(error, EnvironmentFault) and in_run and not is_out_of_memory(error.__cause__):
+        is_memory = error.__cause__ is not None and is_out_of_memory(error.__cause__)
+        if isinstance(error, EnvironmentFault) and in_run and not is_memory:
             return error
         own = with_settings(self.work.recipe)
         try:

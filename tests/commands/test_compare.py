@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from mtl.commands.compare.bars import Pace
 from mtl.commands.compare.command import (
     compare,
     fractions_of,
@@ -17,7 +18,7 @@ from mtl.commands.compare.command import (
     seeds_of,
     split_arms,
 )
-from mtl.commands.compare.console import CompareConsole, Pace
+from mtl.commands.compare.console import CompareConsole
 from mtl.errors import UserError
 from tests.support.assertions import Capture, called
 from tests.support.command_line import folder as folder

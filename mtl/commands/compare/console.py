@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mtl.commands.compare.bars import Bars, Pace
 from mtl.comparison.outcome import roles_of
 from mtl.comparison.plan import IN_WORDS
 from mtl.comparison.processes.pool import Report
 from mtl.comparison.request import Announced
 from mtl.comparison.statistics.power import plan_lines
 from mtl.comparison.statistics.verdicts import AHEAD
-from mtl.console import complain, counted, duration, forgiving, giving_up, number, percent, say, table
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
+from mtl.console import complain, counted, duration, number, percent, say, table
 
 SHOWN_NOTICES = 6
 
@@ -33,8 +28,7 @@ class CompareConsole:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._bar: Bar | None = None
-        self._bars: dict[str, TaskID] = {}
+        self._bars = Bars("all runs")
         self._pace = Pace(0, 1)
 
     def begins(self, announced: Announced) -> None:
@@ -75,42 +69,17 @@ class CompareConsole:
             say(line)
         say(f"folder: {announced.folder}")
         self._pace = Pace(n, announced.jobs)
-        self._start_bar(n)
-
-    def _start_bar(self, n: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        if n == 0 or not sys.stderr.isatty() or console.is_dumb_terminal:
-            return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[left]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._bars = {"": self._bar.add_task("all runs", total=n, left="")}
-        self._bar.start()
+        self._bars.start(n)
 
     def reports(self, report: Report) -> None:
         """Move the bars, or print a line for a run that has ended."""
-        name = report.job.name
-        if self._bar is not None and report.ended is None:
-            if name not in self._bars:
-                self._bars[name] = self._bar.add_task(name, total=report.of, left="")
-            self._bar.update(self._bars[name], completed=report.step, total=report.of)
+        name, pace = report.job.name, self._pace
         if report.ended is None:
+            self._bars.moved(name, report.step, report.of)
             return
-        pace = self._pace
         left = pace.ended(monotonic())
-        if self._bar is not None:
-            if name in self._bars:
-                self._bar.remove_task(self._bars.pop(name))
-            self._bar.update(self._bars[""], completed=pace.n_done, left=left)
-        elif not self.quiet:
+        self._bars.ended(name, pace.n_done, left)
+        if not self._bars.shown and not self.quiet:
             say(f"{pace.n_done} of {pace.n}: {name}: {report.ended}" + (f"; {left}" if left else ""))
         if report.ended == "diverged":
             complain(f"warning: {name}: {report.why}")
@@ -121,10 +90,7 @@ class CompareConsole:
 
     def close(self) -> None:
         """End the bars."""
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            with forgiving([]), giving_up(sys.stderr):
-                bar.stop()
+        self._bars.close()
 
     def verdict(self, folder: Path, outcome: Mapping[str, Any], confirm: str = "") -> None:
         """Print the verdict in words, the table of arms, and the command that confirms what is not confirmed."""
@@ -162,31 +128,6 @@ def _of_part(outcome: Mapping[str, Any]) -> list[str]:
         return []
     labels = counted(smallest["labels"], "label")
     return [f"with {labels} of {smallest['task']} ({percent(smallest['fraction'], 1.0)}):"]
-
-
-@dataclass
-class Pace:
-    """How fast runs end; the first of each process are left out, since they wait for its start.
-
-    Args:
-        n: all runs.
-        jobs: runs at the same time.
-    """
-
-    n: int
-    jobs: int
-    n_done: int = 0
-    since: float = 0.0
-
-    def ended(self, now: float) -> str:
-        """Count a run, and say how long the others take; empty while it is not known, and at the end."""
-        self.n_done += 1
-        if self.n_done <= self.jobs:
-            self.since = now
-            return ""
-        left = self.n - self.n_done
-        seconds = (now - self.since) / (self.n_done - self.jobs) * left
-        return f"about {duration(seconds)} left" if left > 0 else ""
 
 
 def _arms_table(outcome: Mapping[str, Any], arms: Mapping[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""`mtl tune`: the command, and what a person sees of a sweep."""
