@@ -19,7 +19,7 @@ from mtl.signals import undoing
 from mtl.training import devices
 from mtl.training.trainer import Trainer
 from mtl.tuning.checks import require_sweep
-from mtl.tuning.folder import DATABASE, Memory, folder_of, remembered, study_of
+from mtl.tuning.folder import DATABASE, TRIALS, Memory, folder_of, remembered, study_of
 from mtl.tuning.outcome import Outcome, outcome_of, write_outcome
 from mtl.tuning.request import Announced, Asked, Silent, Watcher
 from mtl.tuning.space import own_params
@@ -68,6 +68,9 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> Outcome:
     address = studies.Address(url, study_of(recipe), recipe.seeds.init, studies.BEAT, studies.GRACE)
     study = studies.join(address, higher)
     studies.require_same(study, facts)
+    if not studies.n_begun(study) and any((folder / TRIALS).glob("*")):
+        what = "holds trials that are not in this storage"
+        raise UserError(str(folder), what, "give the --storage that they were begun with, or another --out")
     if not study.get_trials(deepcopy=False) and (own := own_params(recipe)) is not None:
         study.enqueue_trial(own, skip_if_exists=True)  # the first trial is the recipe as it is
     shown = studies.checked_url(url).render_as_string(hide_password=True)

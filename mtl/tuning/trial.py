@@ -72,9 +72,7 @@ class Work:
         try:
             self.study.optimize(made.objective, n_trials=1, catch=(NotFinite, Unfit))
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            if (
-                not made.was_taken
-            ):  # Optuna refuses the result of a trial that another process has marked as failed
+            if not made.was_taken:  # else Optuna refuses the result, since the trial counts as failed
                 raise
         assert made.number is not None
         ended = self.study.get_trials(deepcopy=False)[made.number]
@@ -155,7 +153,7 @@ class _Trial:
         path = self._place(trial)
         try:
             if (path / RECORD).exists():
-                resume(path, plugins=plugins, listeners=listeners, report=False)
+                resume(path, recipe=recipe, plugins=plugins, listeners=listeners, report=False)
             else:
                 run(recipe, out=path, plugins=plugins, listeners=listeners, report=False)
         except Halted:

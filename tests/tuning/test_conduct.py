@@ -16,7 +16,7 @@ import pytest
 
 import mtl
 from mtl.comparison.processes.pool import Report
-from mtl.errors import INTERRUPTED
+from mtl.errors import INTERRUPTED, UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs.logs import read_lines
@@ -121,6 +121,28 @@ def test_the_same_request_repeats_nothing_and_more_trials_add(done: tuple[Outcom
     assert [ended["trial"] for ended in watching.ended] == [5]
     assert more.trials[:5] == outcome.trials
     assert watching.announced[0].n_done == 5
+
+
+def test_trials_of_another_storage_are_left_alone(done: tuple[Outcome, Watching], tmp_path: Path) -> None:
+    outcome, _ = done
+    with pytest.raises(UserError, match="holds trials that are not in this storage; give the --storage that"):
+        conduct(Asked(tuned(), 5, f"sqlite:///{tmp_path}/new.db", out=outcome.path))
+
+
+def test_other_data_under_the_same_recipe_are_refused(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    rows = [f"{i},{i % 2}" for i in range(60)]
+    table.write_text("\n".join(["x,label", *rows]), encoding="utf-8")
+    source = {"kind": "table", "path": str(table), "inputs": {"numeric": ["x"]}}
+    made = recipe(
+        data={"source": source, "split": {"validation": 0.25, "test": 0.25}},
+        tasks={"a": {"kind": "multiclass", "target": "label"}}, tune={"optimizer.lr": [0.1]},
+    )  # fmt: skip
+    asked = Asked(made, 1, jobs=1, out=tmp_path / "t")
+    assert conduct(asked).counts() == {"complete": 1}
+    table.write_text("\n".join(["x,label", *rows, "60,0"]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"--storage: the study small-.* was begun with other data"):
+        conduct(asked)
 
 
 def command(folder: Path, storage: str, n: int, out: str) -> list[str]:
