@@ -135,7 +135,8 @@ class _Sweep:
         told = False
         with undoing():
             while True:
-                self._make_missing()
+                while left := self._n_left():  # a trial that a worker finds dead has to be made again
+                    self._make(left)
                 others = running(self.study)
                 if not others:
                     return
@@ -149,10 +150,8 @@ class _Sweep:
                 sleep(min(self.address.beat, self.address.grace / 4))
                 self._bury_dead()
 
-    def _make_missing(self) -> None:
-        left = self._n_left()
-        if not left:
-            return
+    def _make(self, left: int) -> None:
+        """Make as many trials; fewer if other processes make some of them."""
         order = {
             "recipe": self.asked.recipe.plain(), "folder": str(self.folder), "metric": self.metric,
             "higher": self.higher, "trials": self.asked.trials, "threads": self.threads,
