@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mtl.comparison.processes.pool import Job, Report, Workers, cores
+from mtl.comparison.processes.pool import Job, Workers, cores
 from mtl.errors import UserError
 from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
@@ -160,10 +160,7 @@ class _Sweep:
         jobs = [Job(f"trial {i + 1} of this command", order) for i in range(left)]
         workers = (min(self.jobs, left), self.threads, self.asked.plugins, self.folder, WORKER)
         with Workers(*workers) as each:
-            each.do(jobs, self._report, lambda: self._n_left() > 0)
-
-    def _report(self, report: Report) -> None:
-        self.watcher.reports(report)
+            each.do(jobs, self.watcher.reports, lambda: self._n_left() > 0)
 
     def _n_left(self) -> int:
         """How many trials have not begun yet."""

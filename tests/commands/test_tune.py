@@ -177,6 +177,8 @@ def test_the_lines_of_progress(capsys: Capture) -> None:
         "4 of 4: trial 3: failed",
     ]
     assert err == "warning: trial 3: too large\n"
+    console.reports(report("complete", settings={"a": {"b": True}}))
+    assert capsys.readouterr().out == '5 of 5: trial 3: 0.5000 with a={"b": true}\n', "of a dead process"
     quiet = TuneConsole(quiet=True)
     quiet.begins(Announced(asked, *facts))  # type: ignore[arg-type]
     quiet.reports(report("complete"))

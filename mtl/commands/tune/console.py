@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import Any
@@ -69,6 +70,7 @@ class TuneConsole:
             return
         name, pace = f"trial {report.said['trial']}", self._pace
         left = pace.ended(monotonic())
+        pace.n = max(pace.n, pace.n_done)  # those of dead processes come on top
         self._bars.ended(name, pace.n_done, left)
         if not self._bars.shown and not self.quiet:
             say(f"{pace.n_done} of {pace.n}: {name}: {_ended(report)}" + (f"; {left}" if left else ""))
@@ -108,8 +110,10 @@ def _words(tried: tuple[Any, ...] | Range) -> str:
 
 
 def _setting(value: Any) -> str:
-    """A value with four significant digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A value with four significant digits; a mapping or a truth value as in a recipe."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _settings(params: Mapping[str, Any]) -> str:
