@@ -30,11 +30,19 @@ KEPT = 2
 """Checkpoints of a trial that goes on; afterwards it keeps the last one and its best ones."""
 SAVED_EVERY = 2.0
 """Minutes after which a trial saves; most are over before."""
+ELSEWHERE = "elsewhere"
 TAKEN = "its process gave no sign of life for so long that another one repeats it"
 
 
 class Unfit(Exception):
     """The settings of a trial give no result, for a reason that other settings do not share."""
+
+
+class Elsewhere(BaseException):
+    """Another process makes this very trial; Optuna, which catches every Exception, must not hear of it.
+
+    SQLite has no locks of rows, so that two processes may take the same waiting trial.
+    """
 
 
 @dataclass
@@ -74,6 +82,8 @@ class Work:
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
             if not made.was_taken:  # else Optuna refuses the result, since the trial counts as failed
                 raise
+        except Elsewhere:
+            return {"ended": ELSEWHERE, "trial": made.number}
         assert made.number is not None
         ended = self.study.get_trials(deepcopy=False)[made.number]
         why = TAKEN if made.was_taken else ended.user_attrs.get(WHY)
@@ -127,6 +137,8 @@ class _Trial:
                 trial.set_user_attr(WHY, str(end))
             raise
         except UserError as error:
+            if self.judge.trainer is None and self._is_held(trial):
+                raise Elsewhere from None
             if (whole := self._concerns_all(error)) is not None:
                 repeat(study, trial)
                 raise whole from None
@@ -164,12 +176,15 @@ class _Trial:
             raise self._unfit(trial, f"{self.work.metric} has no value in any evaluation")
         return self.judge.value
 
+    def _is_held(self, trial: optuna.Trial) -> bool:
+        """Whether another process trains in the run folder of this trial."""
+        path = run_folder(self.work.folder, first_number(trial))
+        return (path / RECORD).exists() and RunFolder.open(path).standing()[0] == "running"
+
     def _place(self, trial: optuna.Trial) -> Path:
         """The run folder: that of the first attempt, unless a process that counts as dead still holds it."""
-        first = run_folder(self.work.folder, first_number(trial))
-        if (first / RECORD).exists() and RunFolder.open(first).standing()[0] == "running":
-            return run_folder(self.work.folder, trial.number)
-        return first
+        number = trial.number if self._is_held(trial) else first_number(trial)
+        return run_folder(self.work.folder, number)
 
     def _again(self, trial: optuna.Trial, same: FrozenTrial) -> float:
         """The result of an earlier trial of the same settings, which would have the same bits."""

@@ -49,7 +49,7 @@ class Watching(Silent):
         self.announced.append(announced)
 
     def reports(self, report: Report) -> None:
-        if report.ended is not None:
+        if report.ended not in (None, "elsewhere"):
             self.ended.append(dict(report.said))
 
     def says(self, line: str) -> None:

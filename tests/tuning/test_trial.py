@@ -303,6 +303,26 @@ def test_a_trial_keeps_the_checkpoints_that_a_resume_needs(work: Callable[..., W
     assert steps == sorted({f"step-{best:08d}", "step-00000016"})
 
 
+def test_a_trial_that_another_process_makes_is_left_to_it(work: Callable[..., Work]) -> None:
+    """Two processes took the same waiting trial."""
+    made = work()
+
+    class Second(Watching):
+        def stepped(self, event: Stepped) -> None:
+            if self.trainer.progress.step == 3:
+                with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as other:
+                    waiting = made.study._storage.get_trial_id_from_study_id_trial_number
+                    patch.setattr(
+                        made.study, "_pop_waiting_trial_id", lambda: waiting(made.study._study_id, 0)
+                    )
+                    self.said = other.submit(one, made).result()
+
+    watching = Second()
+    assert one(made, watching)["ended"] == "complete"
+    assert watching.said == {"ended": "elsewhere", "trial": 0}
+    assert [trial.state for trial in made.study.trials] == [TrialState.COMPLETE]
+
+
 class Ignored(Watching):
     def on(self, event: Event) -> None: ...
 

@@ -68,6 +68,8 @@ class TuneConsole:
         if report.ended is None:
             self._bars.moved(f"trial {report.said['trial']}", report.step, report.of)
             return
+        if report.ended == "elsewhere":  # another process makes this trial
+            return
         name, pace = f"trial {report.said['trial']}", self._pace
         left = pace.ended(monotonic())
         pace.n = max(pace.n, pace.n_done)  # those of dead processes come on top
