@@ -150,11 +150,15 @@ class Trainer:
     @property
     def notices(self) -> tuple[str, ...]:
         """Facts about the data, the weighting and what selects a step that the user should know; one line each."""
-        remark = self.recipe.weighting.remark(len(self.recipe.tasks))
+        recipe = self.recipe
+        remarks = (
+            recipe.weighting.remark(len(recipe.tasks)),
+            recipe.model.backbone.remark(recipe.data.standardize.kind),
+        )
         return (
             *self.dataset.notices,
             *notices_on_selection(self.recipe, self.dataset),
-            *([remark] if remark else []),
+            *filter(None, remarks),
         )
 
     def order_sha256(self, epoch: int) -> str:
