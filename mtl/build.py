@@ -53,9 +53,7 @@ class Built:
         return self
 
 
-def build(
-    recipe: Recipe, header: Header, learned: Learned | None = None, *, trained: bool = False
-) -> Built:
+def build(recipe: Recipe, header: Header, learned: Learned | None = None, *, trained: bool = False) -> Built:
     """The network of a recipe with its initial weights, on the current default device.
 
     The initial weights of each tower's stage, and of each task, are drawn from (seed.init, name). Another task or
@@ -255,7 +253,8 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Parameters by role, for the optimizer: weights decay; scales, shifts and sharing parameters do not.
 
-    Frozen parameters are in no group. Each group has `params`, `names`, `decay`, and `lr_scale`, which is the factor of its learning rate.
+    Frozen parameters are in no group. Each group has `params`, `names`, `decay`, and `lr_scale`, which is the factor of
+    its learning rate.
     """
     roles = model.parameter_roles()
     scale = recipe.model.sharing.sharing_lr_scale()

@@ -74,7 +74,7 @@ def test_a_stage_that_is_not_named_belongs_to_the_next_one() -> None:
     torch.manual_seed(0)
     whole = nn.Sequential(*(module for _, module, _ in spec().build(2, (3, 32, 32))))
     parts = spec(stages=("layer2", "layer3")).build(2, (3, 32, 32))
-    assert [(name, shape) for name, _, shape in parts] == [("layer2", (48, 4, 4)), ("layer3", (64, 2, 2))]
+    assert [(name, shape) for name, _, shape in parts] == [("layer2", (48, 4, 4)), ("layer3", (192, 2, 2))]
     cut = nn.Sequential(*(module for _, module, _ in parts))
     for own, other in zip(cut.parameters(), whole.parameters(), strict=False):
         own.data.copy_(other.data)
@@ -131,7 +131,9 @@ def test_frozen_stages_are_not_trained_and_keep_their_statistics() -> None:
     logits = built.model(torch.rand(4, 1, 28, 28))
     torch.stack([output.square().sum() for output in logits.groups.values()]).sum().backward()
     optimizer.step()
-    changed = {name.split(".")[1] for name, tensor in towers.state_dict().items() if not tensor.equal(before[name])}
+    changed = {
+        name.split(".")[1] for name, tensor in towers.state_dict().items() if not tensor.equal(before[name])
+    }
     assert changed == {"layer2", "layer3", "layer4"}
 
 
@@ -193,7 +195,10 @@ REFUSED = {
         {"name": "test_vit3"},
         "test_vit3 cannot be cut into stages: its forward pass is no chain of modules, as ",
     ),
-    "branches": ({"name": "test_vit"}, "test_vit cannot be cut into stages: its forward pass cannot be followed: "),
+    "branches": (
+        {"name": "test_vit"},
+        "test_vit cannot be cut into stages: its forward pass cannot be followed: ",
+    ),
     "stage": (
         {"name": "resnet18", "stages": ("layer5",)},
         f"no stage 'layer5'; stages: {', '.join(STAGES)} (did you mean 'layer4'?)",
@@ -228,7 +233,9 @@ def test_weights_that_timm_does_not_name_are_refused() -> None:
 
     models = load().models
     name = next(n for n in models.list_models("resnet*") if not models.get_pretrained_cfg(n).has_weights)
-    with pytest.raises(ValidationError, match=rf"timm names no weights of {name}; give a file by weights: PATH"):
+    with pytest.raises(
+        ValidationError, match=rf"timm names no weights of {name}; give a file by weights: PATH"
+    ):
         spec(name, pretrained=True)
     assert spec(name, pretrained=True, weights="here.pth")
 
@@ -238,7 +245,11 @@ def test_weights_that_timm_does_not_name_are_refused() -> None:
     ("name", "shape", "text"),
     [
         ("resnet18", (8,), r"resnet18 reads images \(channels, height, width\), but a row has 8 numbers"),
-        ("swin_tiny_patch4_window7_224", (3, 224, 224), "stage layers_0 gives .* where .channels, height, width. is"),
+        (
+            "swin_tiny_patch4_window7_224",
+            (3, 224, 224),
+            "stage layers_0 gives .* where .channels, height, width. is",
+        ),
         ("test_convnext", (3, 8, 8), "test_convnext: stage stages_2 does not fit on 3 x 8 x 8: "),
     ],
 )
@@ -258,7 +269,9 @@ def test_equal_towers_that_mix_evenly_are_refused() -> None:
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     for module in ("mtl.recipe.keys.checks", "mtl.backbones.timm.spec"):
-        monkeypatch.setattr(sys.modules[module], "find_spec", lambda name: None if name == "timm" else found(name))
+        monkeypatch.setattr(
+            sys.modules[module], "find_spec", lambda name: None if name == "timm" else found(name)
+        )
     with pytest.raises(UserError) as caught:
         load_recipe(mapping())
     expected = 'model.backbone.kind: timm needs timm, not installed here; pip install "mtl-recipes[timm]"'
@@ -271,7 +284,11 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in which Python looks first for timm and torchvision, neither of which is imported yet."""
-    own = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("timm", "torchvision")}
+    own = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] in ("timm", "torchvision")
+    }
     for name in own:
         del sys.modules[name]
     monkeypatch.syspath_prepend(tmp_path)
@@ -308,7 +325,9 @@ def test_timm_is_imported_without_torchvision(not_imported: Path) -> None:
     )
     timm = load()
     assert not isinstance(nn.BatchNorm2d(2), timm.FrozenBatchNorm2d)
-    with pytest.raises(ModuleNotFoundError, match=r"FrozenBatchNorm2d is needed, and torchvision is not installed"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"FrozenBatchNorm2d is needed, and torchvision is not installed"
+    ):
         timm.FrozenBatchNorm2d(3)
     assert not any(name.startswith("torchvision") for name in sys.modules)
     with pytest.raises(ModuleNotFoundError, match="No module named 'torchvision'"):

@@ -115,7 +115,9 @@ def shapes_of(name: str, input_shape: Shape, last: str) -> dict[str, Shape]:
             size = " x ".join(map(str, input_shape))
             raise ValueError(f"stage {stage} does not fit on {size}: {str(error).splitlines()[0]}") from error
         if x.ndim not in (2, 4) or chain.channels.get(stage, x.shape[1]) != x.shape[1]:
-            raise NotAChain(f"stage {stage} gives {tuple(x.shape[1:])}, where (channels, height, width) is needed")
+            raise NotAChain(
+                f"stage {stage} gives {tuple(x.shape[1:])}, where (channels, height, width) is needed"
+            )
         shapes[stage] = tuple(x.shape[1:])
         if stage == last:
             break

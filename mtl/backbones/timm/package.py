@@ -20,7 +20,8 @@ from mtl.errors import EnvironmentFault
 
 INSTALL = 'pip install "mtl-recipes[timm]"'
 IMPORTED_BY_TIMM = tuple(
-    f"torchvision{rest}" for rest in ("", ".ops", ".ops.misc", ".datasets", ".transforms", ".transforms.functional")
+    f"torchvision{rest}"
+    for rest in ("", ".ops", ".ops.misc", ".datasets", ".transforms", ".transforms.functional")
 )
 """The modules of torchvision that timm imports and cannot do without."""
 LONGEST = 160

@@ -27,8 +27,10 @@ class Timm(BackboneSpec):
     packages: ClassVar[tuple[str, ...]] = ("timm",)
     install: ClassVar[str] = INSTALL
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$", max_length=100)] = Field(
-        description="timm's name of the network, with or without the tag of its weights: resnet18, resnet18.a1_in1k"
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?$", max_length=100)] = (
+        Field(
+            description="timm's name of the network, with or without the tag of its weights: resnet18, resnet18.a1_in1k"
+        )
     )
     stages: Stages | None = Field(
         None,
@@ -37,7 +39,8 @@ class Timm(BackboneSpec):
     )
     pretrained: bool = Field(False, description="whether every tower starts from the trained weights")
     weights: FilePath | None = Field(
-        None, description="a file of trained weights, .safetensors or of torch.save; default: those of timm's hub"
+        None,
+        description="a file of trained weights, .safetensors or of torch.save; default: those of timm's hub",
     )
     freeze: tuple[str, ...] = Field(
         (), max_length=200, description="stages whose weights and statistics of norms stay as they are"
@@ -111,7 +114,9 @@ class Timm(BackboneSpec):
         from mtl.backbones.timm.network import make, shapes_of
 
         if len(input_shape) != 3:
-            what = f"{self.name} reads images (channels, height, width), but a row has {input_shape[0]} numbers"
+            what = (
+                f"{self.name} reads images (channels, height, width), but a row has {input_shape[0]} numbers"
+            )
             raise UserError("", what, "take a source of images", path=("name",))
         try:
             shapes = shapes_of(self.name, input_shape, self.stage_names()[-1])
