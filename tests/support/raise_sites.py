@@ -123,7 +123,7 @@ NOT_BY_AN_INPUT: dict[tuple[str, str], str] = {
     (
         "mtl/recipe/keys/checks.py",
         "start from the same weights",
-    ): "towers of timm, which is not everywhere; tests/backbones has them",
+    ): "towers of timm, which not every machine has; tests/backbones has them",
     ("mtl/recipe/load.py", "a key is text"): "for a recipe given as a mapping in Python",
     (
         "mtl/data/columns/labels.py",
