@@ -192,7 +192,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _running_statistics(model: nn.Module) -> set[int]:
-    """The identities of the running statistics that each rank has computed from its own rows; frozen norms have none."""
+    """The identities of running statistics that each rank has computed from its own rows; a frozen norm has none."""
     found = set()
     for module in model.modules():
         synced = isinstance(module, SyncedBatchNorm1d | SyncedBatchNorm2d)
