@@ -38,7 +38,8 @@ class Chain:
 
     def up_to(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """The stages `names`, each with the modules of the stages before it that are not named."""
-        found, waiting = {}, []
+        found: dict[str, tuple[str, ...]] = {}
+        waiting: list[str] = []
         for name, paths in self.stages.items():
             waiting += paths
             if name in names:
@@ -176,7 +177,7 @@ def _elements(network: nn.Module, opened: set[str]) -> list[str]:
     except Exception as error:  # whatever a forward pass says to a tensor without numbers
         raise NotAChain(f"its forward pass cannot be followed: {str(error).splitlines()[0]}") from error
     previous, *others = graph.nodes
-    elements = []
+    elements: list[str] = []
     for node in others:
         if node.op == "output" and node.args == (previous,):
             return elements

@@ -76,10 +76,11 @@ class Timm(BackboneSpec):
             yield ("pretrained",), f"timm names no weights of {self.name}; give a file by weights: PATH"
         stages = tuple(chain.stages)
         known = ", ".join(stages)
-        for i, stage in enumerate(self.stages or ()):
+        given = self.stages or ()
+        for i, stage in enumerate(given):
             if stage not in stages:
                 yield ("stages", i), f"no stage {quoted(stage)}; stages: {known}{did_you_mean(stage, stages)}"
-            elif i and stages.index(stage) <= max(stages.index(s) for s in self.stages[:i] if s in stages):
+            elif any(s in stages and stages.index(s) >= stages.index(stage) for s in given[:i]):
                 yield ("stages", i), f"stage {quoted(stage)} is out of order; stages: {known}"
         own = self.stages or stages
         for i, stage in enumerate(self.freeze):
