@@ -97,12 +97,8 @@ def _validated(recipe: Recipe, data: bool) -> str:
             with recipe.at("phases", name):
                 build_and_try(own)
     built, header = build_and_try(recipe)
-    for remark in (
-        recipe.weighting.remark(len(recipe.tasks)),
-        recipe.model.backbone.remark(recipe.data.standardize.kind),
-    ):
-        if remark:
-            complain(f"warning: {remark}")
+    for remark in recipe.remarks():
+        complain(f"warning: {remark}")
     if data:
         built, dataset = with_rows(recipe, header)
         header = dataset.header

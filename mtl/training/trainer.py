@@ -150,15 +150,10 @@ class Trainer:
     @property
     def notices(self) -> tuple[str, ...]:
         """Facts about the data, the weighting and what selects a step that the user should know; one line each."""
-        recipe = self.recipe
-        remarks = (
-            recipe.weighting.remark(len(recipe.tasks)),
-            recipe.model.backbone.remark(recipe.data.standardize.kind),
-        )
         return (
             *self.dataset.notices,
             *notices_on_selection(self.recipe, self.dataset),
-            *filter(None, remarks),
+            *self.recipe.remarks(),
         )
 
     def order_sha256(self, epoch: int) -> str:

@@ -156,5 +156,5 @@ def test_a_finished_run_is_exported(finished: Path, images: Path, tmp_path: Path
     from mtl.inference.load import load_trained
 
     done = export(load_trained(finished, "cpu"), tmp_path / "network.pt2", "torch")
-    assert done.n_rows == BATCH
+    assert done.n_rows >= BATCH
     assert done.difference < 1e-4
