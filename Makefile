@@ -44,7 +44,7 @@ apt-data apt-strace apt-chromium:
 
 test: COV := $(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=95)
 test: $(DEV) data ## all tests but the slow ones; COVERAGE=1: whether they reach 95% of lines and every refusal; options in ARGS
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup $(COV) $(ARGS)
+	MTL_REQUIRE_TIMM=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup $(COV) $(ARGS)
 	$(if $(COVERAGE),$(PY) -m tests.support.raise_sites)
 
 slow: $(DEV) data ## the tests marked slow
@@ -96,4 +96,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(DEV): pyproject.toml constraints.txt
 	$(install) '.[dev]'
+	$(PY) -m pip install -q -c constraints.txt --no-deps timm  # its torchvision may not belong to this torch
 	@touch $(INSTALLED) $@

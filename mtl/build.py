@@ -53,7 +53,7 @@ class Built:
         return self
 
 
-def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Built:
+def build(recipe: Recipe, header: Header, learned: Learned | None = None, *, trained: bool = False) -> Built:
     """The network of a recipe with its initial weights, on the current default device.
 
     The initial weights of each tower's stage, and of each task, are drawn from (seed.init, name). Another task or
@@ -64,6 +64,8 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
         header: the facts known about the data.
         learned: what was learned from the training rows. Without it, a task whose classes the header does not
             give gets two, and inputs are not scaled.
+        trained: whether a backbone that starts from trained weights loads them. A network that gets the weights of a
+            checkpoint, or is only looked at, does without.
 
     Raises:
         UserError: shapes do not chain, or a task does not fit the data.
@@ -79,7 +81,9 @@ def build(recipe: Recipe, header: Header, learned: Learned | None = None) -> Bui
         stage_names=recipe.model.backbone.stage_names(),
         input_shape=header.input_shape if width is None else (width,),
         own_inputs=own_inputs,
-        stages=partial(_stages, recipe, header.input_shape if width is None else (width,), own_inputs),
+        stages=partial(
+            _stages, recipe, header.input_shape if width is None else (width,), own_inputs, trained
+        ),
         norm=partial(_norm, recipe),
         start=partial(_start, recipe),
     )
@@ -112,18 +116,24 @@ def _stages(
     recipe: Recipe,
     input_shape: Shape,
     own_inputs: bool,
+    trained: bool,
     names: Sequence[str],
     first: str | None = None,
     last: str | None = None,
 ) -> Towers:
     """`Plan.stages`: copies of the backbone, from stage `first` to stage `last`, with their initial weights."""
+    backbone = recipe.model.backbone
     try:
         with drawn_from(recipe.seeds.init, "backbone"):
             towers = _checked_towers(recipe, input_shape, own_inputs, names, first, last)
+            states = backbone.trained(len(names), input_shape, not own_inputs) if trained else None
     except UserError as error:
         raise _FaultOfBackbone(error.errors) from None
     for name, stage in towers.stages.items():
-        _start(recipe, stage, names, "tower", name)
+        if states is None:
+            _start(recipe, stage, names, "tower", name)
+        else:
+            stage.load_state_dict(states[name])
     return towers
 
 
@@ -158,6 +168,7 @@ def _checked_towers(
             names,
             [(name, module) for name, module, _ in stages[begin:end]],
             {name: shape for name, _, shape in stages[begin:end]},
+            frozen=backbone.frozen(),
         )
     except ValueError as error:
         raise UserError("", str(error), path=("stages",)) from None
@@ -242,11 +253,12 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Parameters by role, for the optimizer: weights decay; scales, shifts and sharing parameters do not.
 
-    Each group has `params`, `names`, `decay`, and `lr_scale`, which is the factor of its learning rate.
+    Frozen parameters are in no group. Each group has `params`, `names`, `decay`, and `lr_scale`, which is the factor of
+    its learning rate.
     """
     roles = model.parameter_roles()
     scale = recipe.model.sharing.sharing_lr_scale()
-    named = [(name, parameter, roles[name]) for name, parameter in model.named_parameters()]
+    named = [(name, p, roles[name]) for name, p in model.named_parameters() if p.requires_grad]
     named += [(f"weighting.{name}", parameter, "scale") for name, parameter in weighting.named_parameters()]
     groups: list[dict[str, object]] = []
     for role, decay, lr_scale in (("weight", True, 1.0), ("scale", False, 1.0), ("sharing", False, scale)):

@@ -23,6 +23,7 @@ from mtl.experiment.trial import build_and_try
 from mtl.recipe.load import load_recipe
 from tests.support import recipes
 from tests.support.assertions import Capture, called, plugins_undone
+from tests.support.optional import needs_timm
 from tests.support.recipes import linear
 
 ROOT = Path(__file__).parents[1]
@@ -98,11 +99,14 @@ def test_the_pages() -> None:
     assert set(PAGES) == {
         *("recipe", "data", "tasks", "missing_labels", "sharing", "weighting", "comparing", "from_libmtl"),
         *("plugins", "resuming", "reliability", "trackers", "reports", "exporting", "distributed"),
-        *("clusters", "tuning"),
+        *("clusters", "tuning", "backbones"),
     }
 
 
-@pytest.mark.parametrize("name", PAGES)
+NEEDS = {"backbones": needs_timm}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in PAGES])
 def test_every_block_runs(name: str, page: Page) -> None:
     found = blocks(PAGES[name].read_text(encoding="utf-8"))
     assert len(found) >= 3

@@ -21,6 +21,7 @@ from mtl.recipe.load import load_recipe, to_yaml
 from mtl.recipe.specs import FAMILIES, Spec, Tracker
 from mtl.registry import Registry
 from tests.support import task_samples
+from tests.support.optional import needs_timm
 from tests.support.plans import plan
 from tests.support.recipes import small
 
@@ -28,7 +29,10 @@ FOLDER = Path(__file__).parent / "tables"
 REGISTRIES: dict[str, Registry[Any]] = {**FAMILIES, "stage": STAGES}
 
 MEMBERS = [(family, name) for family, registry in REGISTRIES.items() for name in registry.names()]
-every_member = pytest.mark.parametrize(("family", "name"), MEMBERS)
+NEEDS = {("backbone", "timm"): needs_timm}
+every_member = pytest.mark.parametrize(
+    ("family", "name"), [pytest.param(*member, marks=NEEDS.get(member, ())) for member in MEMBERS]
+)
 
 B, K, T = 4, 2, 3
 HEADER = Header(input_shape=(1, 8, 8), labels={"label": tuple("abcdefghij")})

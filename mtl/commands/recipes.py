@@ -100,7 +100,7 @@ def _validated(recipe: Recipe, data: bool) -> str:
             with recipe.at("phases", name):
                 build_and_try(own)
     built, header = build_and_try(recipe)
-    if remark := recipe.weighting.remark(len(recipe.tasks)):
+    for remark in recipe.remarks():
         complain(f"warning: {remark}")
     if data:
         built, dataset = with_rows(recipe, header)
@@ -206,8 +206,9 @@ def summarize_recipe(recipe: str, overrides: Sequence[str]) -> None:
     from mtl.report.summary import summarize
 
     built, header, notices = preview(loaded)
-    for notice in notices:
-        complain(f"warning: {notice}")
+    for notice in (*notices, loaded.model.backbone.remark(loaded.data.standardize.kind)):
+        if notice:
+            complain(f"warning: {notice}")
     say(summarize(loaded, built, header))
 
 

@@ -192,12 +192,12 @@ class _Sum(torch.autograd.Function):
 
 
 def _running_statistics(model: nn.Module) -> set[int]:
-    """The identities of the running statistics that each rank has computed from its own rows."""
+    """The identities of running statistics that each rank has computed from its own rows; a frozen norm has none."""
     found = set()
     for module in model.modules():
         synced = isinstance(module, SyncedBatchNorm1d | SyncedBatchNorm2d)
         synced = synced or (isinstance(module, LabelledBatchNorm) and module.sync)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not synced:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training and not synced:
             found |= {id(module.running_mean), id(module.running_var)}
     return found
 

@@ -82,7 +82,7 @@ def _go_on(asked: Resumption, run: Reopened, ranks: Ranks, stream: Stream) -> Re
     folder = run.folder
     if ranks.rank == 0:
         folder.reread()  # another process may have changed it before its release
-    trainer = ranks.agreed(lambda: prepare(run.recipe, run.threads, ranks)[0])
+    trainer = ranks.agreed(lambda: prepare(run.recipe, run.threads, ranks, trained=_begins(folder))[0])
     require_fit_for_ranks(trainer, ranks)
 
     def begin() -> tuple[int | None, bool]:
@@ -114,6 +114,11 @@ def _adjust(
         stream.on(Warned(text))
     before, progress.horizon = progress.horizon, _horizon(trainer, extend_schedule)
     return warm or progress.horizon != before
+
+
+def _begins(folder: RunFolder) -> bool:
+    """Whether the run has no checkpoint to take its weights from, so that it begins as the recipe says."""
+    return not checkpoint.steps(folder.checkpoints)
 
 
 def _horizon(trainer: Trainer, extend_schedule: bool) -> int:
@@ -164,7 +169,7 @@ def foretell(asked: Resumption, listeners: Sequence[Listener] = ()) -> list[str]
         return [f"{_done(folder)}; nothing would be done"]
     folder.require_free()
     with devices.settings(run.recipe.train.deterministic, run.threads):
-        trainer, _ = prepare(run.recipe, run.threads)
+        trainer, _ = prepare(run.recipe, run.threads, trained=_begins(folder))
         require_same_data(folder, trainer)
         step, _ = load_checkpoint(folder, trainer, run.step, stream, asked.allow_nonfinite)
     for notice in trainer.notices:

@@ -141,7 +141,9 @@ def foretell(
     return trainer
 
 
-def prepare(recipe: Recipe, threads: int | None = None, ranks: Ranks = ALONE) -> tuple[Trainer, torch.device]:
+def prepare(
+    recipe: Recipe, threads: int | None = None, ranks: Ranks = ALONE, *, trained: bool = True
+) -> tuple[Trainer, torch.device]:
     """Check a recipe, read its data, and build its trainer; the second result is the device.
 
     It sets the threads of torch, which a `devices.settings` around it restores.
@@ -150,6 +152,8 @@ def prepare(recipe: Recipe, threads: int | None = None, ranks: Ranks = ALONE) ->
         recipe: a checked recipe.
         threads: those of a run that goes on; without them the recipe decides.
         ranks: the processes that will train together, each with the CUDA device of its number.
+        trained: whether a backbone loads trained weights that it starts from; a checkpoint has the weights,
+            and rank 0 has them for all ranks.
 
     Raises:
         UserError: shapes, device or data are at fault.
@@ -168,7 +172,7 @@ def prepare(recipe: Recipe, threads: int | None = None, ranks: Ranks = ALONE) ->
     dataset = dataset.to(device)
 
     def new_trainer() -> Trainer:
-        built = build(recipe, dataset.header, dataset.learned).to(device)
+        built = build(recipe, dataset.header, dataset.learned, trained=trained and ranks.rank == 0).to(device)
         built.model.to(memory_format=devices.memory_format(device))  # type: ignore[call-overload]
         return Trainer.create(recipe, built, dataset)
 

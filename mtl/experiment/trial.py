@@ -168,7 +168,7 @@ def _try(recipe: Recipe, tried: Built, header: Header) -> None:
         for name, parameter in tried.model.named_parameters():
             if parameter.is_complex():
                 raise UserError("", f"{name} is complex; keep two real numbers", path=("backbone",))
-            if parameter.grad is None:
+            if parameter.grad is None and parameter.requires_grad:
                 path = (
                     "sharing" if name.startswith("trunk.") and id(parameter) not in of_towers else "backbone"
                 )

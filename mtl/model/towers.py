@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ class Towers(nn.Module):
         names: the K towers, in the order of their channel groups.
         stages: name and module of each stage, in order.
         shapes: stage -> the shape of one tower's output, (F,) or (C, H, W).
+        frozen: stages that are not trained: no gradient reaches their weights, and their norms and dropouts work as in
+            evaluation.
 
     Raises:
         ValueError: a stage has a name that nn.ModuleDict reserves, such as `train`.
@@ -29,6 +32,7 @@ class Towers(nn.Module):
         names: Sequence[str],
         stages: Sequence[tuple[str, nn.Module]],
         shapes: Mapping[str, tuple[int, ...]],
+        frozen: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.names, self.shapes = tuple(names), dict(shapes)
@@ -38,6 +42,16 @@ class Towers(nn.Module):
         if reserved:
             raise ValueError(f"a stage cannot be called {reserved[0]!r}: choose another name")
         self.stages = nn.ModuleDict(dict(stages))
+        self.frozen = tuple(name for name in self.stage_names if name in frozen)
+        for name in self.frozen:
+            self.stages[name].requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all stages but the frozen ones, which stay in that of evaluation."""
+        super().train(mode)
+        for name in self.frozen:
+            self.stages[name].eval()
+        return self
 
     def pool_before_activation(self, apart: Collection[str] = ()) -> None:
         """Let a max pool come before the ReLU of the stage in front of it, so that the ReLU has fewer numbers to do.
@@ -69,7 +83,8 @@ class Towers(nn.Module):
         return self.shapes[self.stage_names[-1]]
 
     def extra_repr(self) -> str:
-        return f"towers={list(self.names)}, stages={list(self.stage_names)}"
+        frozen = f", frozen={list(self.frozen)}" if self.frozen else ""
+        return f"towers={list(self.names)}, stages={list(self.stage_names)}{frozen}"
 
 
 class SeparateTowers(nn.Module):

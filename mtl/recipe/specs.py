@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from mtl.console import counted
+from mtl.recipe.backbone_spec import BackboneSpec as BackboneSpec
 from mtl.recipe.base import DataPath as DataPath
 from mtl.recipe.base import FilePath as FilePath
 from mtl.recipe.base import Kind as Kind
@@ -31,7 +32,6 @@ from mtl.registry import Registry
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
-    from torch import nn
 
     from mtl.data.files.table import MemoryTable, TableFile
     from mtl.data.types import Columns, Header, Layout, Wanted
@@ -106,40 +106,6 @@ class SourceSpec(Spec):
     def row_ids(self) -> str | None:
         """The column that holds an id of each row, or None; an id may not appear in two splits."""
         return None
-
-
-class BackboneSpec(Spec):
-    """The shape of one tower. Members: `mtl/backbones/`. The heads follow its norm and init."""
-
-    norm: Norm = Norm()
-    init: Literal["torch", "he", "xavier"] = Field(
-        "torch", description="how weights start, those of heads too: as torch draws them, or by He or Glorot"
-    )
-
-    def stage_names(self) -> tuple[str, ...]:
-        """The names of the stages that `build` gives, in their order."""
-        raise NotImplementedError
-
-    def widths(self) -> dict[str, int]:
-        """Key below the backbone, such as `stages.0.channels`, -> its value, for each number of channels or features.
-
-        A comparison multiplies them to widen a tower. The default says that the backbone cannot be widened.
-        """
-        return {}
-
-    def build(
-        self, n_towers: int, input_shape: Shape, shared_input: bool = True
-    ) -> list[tuple[str, nn.Module, Shape]]:
-        """Each stage: its name, one module for all K towers, and its output shape per tower.
-
-        With `shared_input` the first stage takes (B, *input_shape), one input that all towers read. Without it the
-        first stage takes (B, K*F), an input for each tower, such as embedded categories. Every other stage takes
-        (B, K*C, H, W) or (B, K*F).
-
-        Raises:
-            UserError: the stages do not fit the input; its path is relative to the backbone.
-        """
-        raise NotImplementedError
 
 
 class SharingSpec(Spec):

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mtl.build import Built
 from mtl.console import counted, file_size, number, table
 from mtl.data.types import Header
-from mtl.model.towers import Towers
+from mtl.model.towers import SeparateTowers, Towers
 from mtl.recipe.keys.recipe import Recipe
 from mtl.training.gradients import SharedFeatures
 from mtl.training.trainer import shared_numbers
@@ -48,6 +48,7 @@ def summarize(recipe: Recipe, built: Built, header: Header) -> str:
             + [["all", f"{parameter_count(model):,}", _millions(sum(flops[name] for name in sizes))]],
         ),
         "",
+        *_stages(recipe, built),
         *_sharing(recipe, built),
         *_gradients(recipe, built, header),
     ]
@@ -65,7 +66,7 @@ def _encoded(built: Built, header: Header) -> str:
 
 
 def parameter_count(module: nn.Module) -> int:
-    """The number of trained numbers in a module."""
+    """The number of weights in a module, frozen ones among them."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -160,6 +161,27 @@ def _task_table(recipe: Recipe, built: Built) -> str:
         name = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks, {tasks[0]} to {tasks[-1]}"
         rows.append([name, kind, tower, outputs, size, weight])
     return table(["task", "kind", "tower", "outputs", "head parameters", "weight"], rows, left=3)
+
+
+def _stages(recipe: Recipe, built: Built) -> list[str]:
+    """How stages hold the towers, which stages are not trained, and what weights they start from."""
+    lines, backbone = [], recipe.model.backbone
+    for towers in (part for part in built.model.trunk.modules() if isinstance(part, Towers)):
+        separate = [name for name, stage in towers.stages.items() if isinstance(stage, SeparateTowers)]
+        grouped = [name for name in towers.stage_names if name not in separate]
+        if len(towers.names) > 1 and (separate or backbone.packages):
+            said = [f"grouped, one call for all towers: {', '.join(grouped)}"] if grouped else []
+            said += [f"separate, a module for each tower: {', '.join(separate)}"] if separate else []
+            lines.append("; ".join(said))
+        if towers.frozen:
+            held = sum(parameter_count(towers.stages[name]) for name in towers.frozen)
+            names = ", ".join(towers.frozen)
+            lines.append(
+                f"frozen: {names}; their {counted(held, 'parameter')} and their norms' statistics stay as they are"
+            )
+    if backbone.starts_equal():
+        lines.append("every tower starts from the same trained weights")
+    return list(dict.fromkeys(lines))
 
 
 def _sharing(recipe: Recipe, built: Built) -> list[str]:

@@ -109,6 +109,8 @@ class SharedSlices(SharedNumbers):
         self.own: list[nn.Parameter] = []
         masks: list[Tensor] = []
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:  # frozen
+                continue
             is_shared = reach[name].sum(-1) > 1
             if is_shared.any():
                 self.shared.append(parameter)

@@ -150,11 +150,10 @@ class Trainer:
     @property
     def notices(self) -> tuple[str, ...]:
         """Facts about the data, the weighting and what selects a step that the user should know; one line each."""
-        remark = self.recipe.weighting.remark(len(self.recipe.tasks))
         return (
             *self.dataset.notices,
             *notices_on_selection(self.recipe, self.dataset),
-            *([remark] if remark else []),
+            *self.recipe.remarks(),
         )
 
     def order_sha256(self, epoch: int) -> str:

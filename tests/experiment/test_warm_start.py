@@ -183,7 +183,7 @@ def test_separate_towers(tmp_path: Path) -> None:
         load_plugin(str(tmp_path / "own_towers.py"))
         from mtl.recipe.specs import BACKBONES
 
-        (kind,) = [name for name in BACKBONES.names() if name != "layers"]
+        (kind,) = [name for name in BACKBONES.names() if name not in ("layers", "timm")]
         options: dict[str, Any] = {"model__backbone": {"kind": kind}, "model__sharing": {"kind": "none"}}
         target, source = (
             fresh("ab", **options),

@@ -11,7 +11,7 @@ from mtl.recipe.base import MAX_TASKS
 from mtl.recipe.keys.data import Data
 from mtl.recipe.keys.model import Network
 from mtl.recipe.keys.train import Train
-from mtl.recipe.specs import GradientWeightingSpec, TaskSpec, WeightingSpec, mean_metric
+from mtl.recipe.specs import BackboneSpec, GradientWeightingSpec, TaskSpec, WeightingSpec, mean_metric
 
 Problem = tuple[KeyPath, str]
 Tasks = Mapping[str, TaskSpec]
@@ -28,7 +28,8 @@ def problems_between(
     yield from _control_problems(data, tasks)
     yield from _derived_problems(tasks)
     yield from _tower_problems(model, tasks)
-    yield from _sharing_problems(model, len(model.towers_of(tasks)))
+    absent = _absent_problem(model.backbone, ("model", "backbone", "kind"))
+    yield from absent or _sharing_problems(model, len(model.towers_of(tasks)))
     yield from _weighting_problems(weighting, tasks, train)
     yield from _train_problems(train, tasks)
 
@@ -165,16 +166,26 @@ def _sharing_problems(model: Network, n_towers: int) -> Iterator[Problem]:
             "towers that start the same and mix evenly would stay identical for ever; "
             "use 'different', or another init of the sharing",
         )
+    elif model.backbone.starts_equal() and sharing.keeps_equal_towers_equal(n_towers):
+        yield (
+            ("model", "sharing"),
+            "towers that start from the same weights and mix evenly would stay identical for ever; "
+            "use another init of the sharing",
+        )
+
+
+def _absent_problem(spec: BackboneSpec | WeightingSpec, path: KeyPath) -> list[Problem]:
+    """The fault of a member whose packages are not installed; empty if they are."""
+    absent = [package for package in spec.packages if find_spec(package) is None]
+    what = f"{spec.kind} needs {' and '.join(absent)}, not installed here; {spec.install}"
+    return [(path, what)] if absent else []
 
 
 def _weighting_problems(weighting: WeightingSpec, tasks: Tasks, train: Train) -> Iterator[Problem]:
     if weighting.needs == "totals" and train.accumulate > 1:
         what = f"weighting {weighting.kind} needs the losses of the whole step at once; use accumulate: 1"
         yield ("train", "accumulate"), what
-    absent = [package for package in weighting.packages if find_spec(package) is None]
-    if absent:
-        what = f"{weighting.kind} needs {' and '.join(absent)}, not installed here; {weighting.install}"
-        yield ("weighting", "kind"), what
+    yield from _absent_problem(weighting, ("weighting", "kind"))
     if isinstance(weighting, GradientWeightingSpec) and weighting.grads_on == "features":
         if train.accumulate > 1:
             what = f"weighting {weighting.kind} with grads_on: features needs the whole step at once; use accumulate: 1"

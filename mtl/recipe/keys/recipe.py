@@ -125,6 +125,12 @@ class Recipe(Model):
         self._marks, self._text = marks, text
         return self
 
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of the weighting and the backbone before a run, one line each."""
+        weighting = self.weighting.remark(len(self.tasks))
+        backbone = self.model.backbone.remark(self.data.standardize.kind)
+        return tuple(filter(None, (weighting, backbone)))
+
     @contextmanager
     def at(self, *prefix: str | int) -> Iterator[None]:
         """Complete the errors raised inside: each gets its full path in the recipe and its place in the file."""

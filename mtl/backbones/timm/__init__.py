@@ -1,0 +1,1 @@
+"""Backbones of the package timm, with or without its pretrained weights."""
