@@ -26,6 +26,7 @@ class Npz(SourceSpec):
 
     reference: ClassVar[str] = "ours"
     example: ClassVar[Mapping[str, Any]] = {"path": "four.npz"}
+    can_be_stored: ClassVar[bool] = True
 
     path: FilePath = Field(description="the .npz file")
     inputs: ArrayName = Field("inputs", description="the array of inputs")
@@ -41,6 +42,11 @@ class Npz(SourceSpec):
 
     def row_ids(self) -> str | None:
         return self.id
+
+    def stamp(self) -> str:
+        from mtl.data.files.opening import opened
+
+        return opened(Path(self.path)).sha256
 
     def header(self) -> Header:
         from mtl.data.columns.arrays import require_numbers
@@ -69,12 +75,13 @@ class Npz(SourceSpec):
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
         from mtl.data.columns import arrays as array_columns
+        from mtl.data.files import npz_stream
         from mtl.data.files.npz import archive
 
         opened, header = archive(Path(self.path)), self.header()
         file = opened.name
         needed = dict.fromkeys([self.inputs, *wanted.labels, *wanted.extra])
-        found = dict(opened.arrays(list(needed)))
+        found = dict(npz_stream.arrays(opened, list(needed)))
         inputs, notice = array_columns.input_rows(file, self.inputs, found.pop(self.inputs))
         for name, values in found.items():
             array_columns.require_one_each(file, name, values, len(inputs))
