@@ -35,7 +35,7 @@ def columns(n: int = N, seed: int = 0) -> dict[str, Any]:
         "other": pa.array((x[:, 1] > 0).astype(np.int8), mask=rng.random(n) < 0.3),
         "size": pa.array(x[:, 0] + x[:, 1], mask=rng.random(n) < 0.2),
         "heavy": rng.random(n),
-        "tags": ["a|b", "b", "c|a", ""][:1] * n if n < 4 else [("a|b", "b", "c|a", "c")[k] for k in rng.integers(0, 4, n)],
+        "tags": [("a|b", "b", "c|a", "c")[k] for k in rng.integers(0, 4, n)],
         "site": [f"s{k}" for k in rng.integers(0, 12, n)],
     }  # fmt: skip
 

@@ -133,7 +133,7 @@ def put_together(entries: Mapping[str, Entry], facts: Mapping[str, Any], home: P
 
 @contextmanager
 def _read_only_tensors() -> Iterator[None]:
-    """Without torch's warning that a write into such a tensor would fail; nothing writes into the rows of a data set."""
+    """Without torch's warning that a write into such a tensor would fail; nothing writes into rows of a data set."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""The store of encoded rows, for data that are larger than memory: written once, whole or not at all, and then mapped."""
+"""The store of encoded rows, for data that are larger than memory: written once, whole or not at all."""
 
 from __future__ import annotations
 
