@@ -15,7 +15,7 @@ from time import perf_counter
 
 from mtl import __version__
 from mtl.console import counted, duration, file_size, number, rows_of_splits, say
-from mtl.data.files.download import cache_folder
+from mtl.data.files.download import ROWS, cache_folder
 from mtl.errors import EnvironmentFault, UserError
 
 Check = Callable[[], str]
@@ -89,7 +89,9 @@ def _cache() -> str:
     except OSError as error:
         raise EnvironmentFault(str(folder), f"is not writable: {error.strerror}", "set MTL_CACHE") from None
     free = shutil.disk_usage(folder).free
-    return f"{folder}, {file_size(free)} free"
+    held = sum(path.stat().st_size for path in (folder / ROWS).glob("*/*"))
+    stores = f", {file_size(held)} in stores of rows ({folder / ROWS}, which may be removed)" if held else ""
+    return f"{folder}, {file_size(free)} free{stores}"
 
 
 def _fashion_mnist() -> str:

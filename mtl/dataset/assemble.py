@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -13,62 +14,27 @@ from torch import Tensor
 
 from mtl.console import counted
 from mtl.contracts import check_columns
+from mtl.data import room
 from mtl.data.learned import Learned
 from mtl.data.memory import BYTES_PER_ROW, require_memory
-from mtl.data.rows.split_rules import Codes
-from mtl.data.types import Empty, Header, How, Mask, Rows, Wanted
+from mtl.data.types import Array, Empty, Header, How, Mask, Rows, Wanted
+from mtl.dataset.batch import Dataset as Dataset
 from mtl.dataset.batch import ResidentRows
 from mtl.dataset.controls.changes import blocks_of, changed
-from mtl.dataset.functions.derivation import Derivation, derivations
-from mtl.dataset.functions.found import LabelFunction, function_notices, label_functions
+from mtl.dataset.functions.derivation import derivations
+from mtl.dataset.functions.found import function_notices, label_functions
 from mtl.dataset.join import Joined, join
 from mtl.dataset.labels import TaskLabels, labelled, read_tasks, sample_weights
 from mtl.dataset.notices import notices_of, repeated_rows
 from mtl.dataset.screen import screen
 from mtl.dataset.split import groups_of_rows, split_rows
 from mtl.dataset.standardize import learn_inputs
+from mtl.dataset.stored.store import stored
 from mtl.dataset.undefined import Undefined, notices_on, undefined_metrics
 from mtl.errors import UserError, gathered, raise_all
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.specs import TaskSpec
 from mtl.task_groups import TaskGroup, known_outputs, task_groups
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """n rows, and the known facts about them.
-
-    Args:
-        rows: their inputs and labels.
-        splits: split -> row numbers.
-        streams: source -> its rows.
-        header: the header as it is known after the rows were read.
-        learned: numbers and names that were learned from the training rows.
-        fingerprint: sha256 of the data.
-        ceiling: task -> the best accuracy that any predictor can reach, if known.
-        notices: facts about the data that the user should know, one line each.
-        undefined: split -> the metrics that its labels cannot define.
-        groups: (n,) the group of each row, where the recipe splits by groups.
-        derived: task -> how its class follows from that of the task in its `derived_from`.
-        functions: the labels that follow from another label or from an input column, though the recipe does not say so.
-    """
-
-    rows: ResidentRows
-    splits: dict[str, Rows]
-    streams: dict[str, range]
-    header: Header
-    learned: Learned
-    fingerprint: str
-    ceiling: dict[str, float]
-    notices: tuple[str, ...]
-    undefined: dict[str, Undefined]
-    groups: Codes | None = None
-    derived: Mapping[str, Derivation] = field(default_factory=dict)
-    functions: tuple[LabelFunction, ...] = ()
-
-    def to(self, device: torch.device) -> Dataset:
-        """The same rows on another device."""
-        return replace(self, rows=self.rows.to(device))
 
 
 def wanted_of(recipe: Recipe, source: str | None = None) -> Wanted:
@@ -137,6 +103,18 @@ def _held(wanted: Wanted, header: Header) -> Wanted:
 
 
 def load_dataset(recipe: Recipe, header: Header) -> Dataset:
+    """The data of a recipe, in memory or from the store of encoded rows.
+
+    Raises:
+        UserError: labels are missing or not allowed, or a split is empty; the faults of all tasks come together.
+        EnvironmentFault: memory or the disk does not suffice.
+    """
+    read = partial(_read_dataset, recipe, header)
+    found = read() if recipe.data.in_memory else stored(recipe, read)
+    return replace(found, notices=(*found.notices, *notices_of(recipe, found.splits)))
+
+
+def _read_dataset(recipe: Recipe, header: Header) -> Dataset:
     """Read, split, encode and measure the data of a recipe.
 
     Raises:
@@ -156,7 +134,7 @@ def load_dataset(recipe: Recipe, header: Header) -> Dataset:
     derived, of_tasks = derivations(recipe, tasks, splits["train"])
     functions = label_functions(recipe.tasks, tasks, joined, splits["train"], blocks_of(recipe, joined))
     tasks, splits, of_changes = changed(recipe, joined, tasks, splits)
-    notices += [*said, *notices_of(recipe, splits), *repeated_rows(recipe, joined.inputs, splits)]
+    notices += [*said, *repeated_rows(recipe, joined.inputs, splits)]
     notices += [line for labels in tasks.values() for line in labels.notices]
     notices += [*function_notices(functions, recipe.tasks), *of_tasks, *of_changes]
     learned = Learned(
@@ -261,11 +239,24 @@ def _with_labels(header: Header, read: Header, columns: Iterable[str]) -> Header
     return replace(header, labels={**header.labels, **names}, text=header.text | (read.text & set(names)))
 
 
+BLOCK = 1 << 16
+"""Rows of several tasks that are put beside each other at once."""
+
+
+def _beside(columns: Sequence[Array]) -> Tensor:
+    """(n, T) or (n, T, O) the columns of T tasks as one array."""
+    first = columns[0]
+    found = room.zeros((len(first), len(columns), *first.shape[1:]), np.result_type(*columns))
+    for start in range(0, len(first), BLOCK):
+        np.stack([column[start : start + BLOCK] for column in columns], 1, found[start : start + BLOCK])
+    return torch.from_numpy(found)
+
+
 def _present(columns: Sequence[Mask]) -> Tensor:
     """(n, T) whether each label is there; if all are, one row in memory stands for all n."""
     if all(there.all() for there in columns):
         return torch.ones(1, len(columns), dtype=torch.bool).expand(len(columns[0]), -1)
-    return torch.from_numpy(np.stack(columns, axis=1))
+    return _beside(columns)
 
 
 def _stacked(
@@ -275,10 +266,9 @@ def _stacked(
     target, present, weight = {}, {}, {}
     for group in groups:
         own = [tasks[task] for task in group.tasks]
-        target[group.name] = torch.from_numpy(np.stack([labels.targets for labels in own], axis=1))
+        target[group.name] = _beside([labels.targets for labels in own])
         present[group.name] = _present([labels.present for labels in own])
         if any(labels.weight is not None for labels in own):
             ones = np.ones(len(own[0].targets), np.float32)
-            columns = [labels.weight if labels.weight is not None else ones for labels in own]
-            weight[group.name] = torch.from_numpy(np.stack(columns, axis=1))
+            weight[group.name] = _beside([ones if each.weight is None else each.weight for each in own])
     return target, present, weight

@@ -1,17 +1,23 @@
-"""Holds the rows of a data set as tensors, and is the one place that reads batches out of them.
+"""Holds the rows of a data set as tensors, with what is known of them; the one place that reads batches out of them.
 
 Shapes: n rows, B rows of a batch, T tasks of a group, O outputs per task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from mtl.data.learned import Learned
+from mtl.data.rows.split_rules import Codes
+from mtl.data.types import Header
 from mtl.data.types import Rows as RowNumbers
+from mtl.dataset.functions.derivation import Derivation
+from mtl.dataset.functions.found import LabelFunction
+from mtl.dataset.undefined import Undefined
 from mtl.model.parts import Part
 
 
@@ -45,6 +51,15 @@ class Batch(Targets):
     part: Part | None = None
 
 
+def moved(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The tensors on another device; float64 becomes float32 on MPS, which has no float64."""
+    short = device.type == "mps"
+    return {
+        name: (tensor.float() if short and tensor.dtype == torch.float64 else tensor).to(device)
+        for name, tensor in tensors.items()
+    }
+
+
 @dataclass(frozen=True)
 class ResidentRows:
     """n rows in memory, on one device.
@@ -64,19 +79,19 @@ class ResidentRows:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.inputs.device
+
     def to(self, device: torch.device) -> ResidentRows:
         """The same rows on another device."""
+        target, present, weight = (moved(part, device) for part in (self.target, self.present, self.weight))
+        return ResidentRows(moved({"": self.inputs}, device)[""], target, present, weight)
 
-        def moved(tensor: Tensor) -> Tensor:
-            half = device.type == "mps" and tensor.dtype == torch.float64  # MPS has no float64
-            return (tensor.float() if half else tensor).to(device)
-
-        def all_moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {group: moved(tensor) for group, tensor in tensors.items()}
-
-        return ResidentRows(
-            moved(self.inputs), all_moved(self.target), all_moved(self.present), all_moved(self.weight)
-        )
+    def ahead(self, parts: Iterator[RowNumbers], n_parts: int) -> Iterator[RowNumbers]:
+        """The same row numbers, whose batches may be read before they are asked for; a step takes `n_parts` of them."""
+        return parts
 
     def batch(self, rows: RowNumbers) -> Batch:
         """The rows with these numbers."""
@@ -123,3 +138,40 @@ class ResidentRows:
     def _weight(self, group: str, present_BT: Tensor, index: Tensor) -> Tensor:
         own = self.weight.get(group)
         return present_BT.float() if own is None else torch.where(present_BT, own.index_select(0, index), 0.0)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """n rows, and the known facts about them.
+
+    Args:
+        rows: their inputs and labels.
+        splits: split -> row numbers.
+        streams: source -> its rows.
+        header: the header as it is known after the rows were read.
+        learned: numbers and names that were learned from the training rows.
+        fingerprint: sha256 of the data.
+        ceiling: task -> the best accuracy that any predictor can reach, if known.
+        notices: facts about the data that the user should know, one line each.
+        undefined: split -> the metrics that its labels cannot define.
+        groups: (n,) the group of each row, where the recipe splits by groups.
+        derived: task -> how its class follows from that of the task in its `derived_from`.
+        functions: the labels that follow from another label or from an input column, though the recipe does not say so.
+    """
+
+    rows: ResidentRows
+    splits: dict[str, RowNumbers]
+    streams: dict[str, range]
+    header: Header
+    learned: Learned
+    fingerprint: str
+    ceiling: dict[str, float]
+    notices: tuple[str, ...]
+    undefined: dict[str, Undefined]
+    groups: Codes | None = None
+    derived: Mapping[str, Derivation] = field(default_factory=dict)
+    functions: tuple[LabelFunction, ...] = ()
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same rows on another device."""
+        return replace(self, rows=self.rows.to(device))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mtl.data import room
 from mtl.data.columns.labels import called_together, narrow
 from mtl.data.columns.spelling import Known, number, together
 from mtl.data.types import Array, Columns, Header, Labels, Layout, Mask, Names, Rows, row_number, stable_order
@@ -207,7 +208,7 @@ def join(sources: dict[str, Columns]) -> Joined:
         return Joined(only.inputs, layouts[0], sources, start, only.splits, only.fingerprint)
     first = next(iter(sources.values())).inputs
     dtype = np.result_type(*(columns.inputs.dtype for columns in sources.values()))
-    inputs = np.empty((n_rows, *first.shape[1:]), dtype)
+    inputs = room.zeros((n_rows, *first.shape[1:]), dtype)
     splits: dict[str, list[Rows]] = {}
     any_given = any(columns.splits for columns in sources.values())
     for name, columns in list(sources.items()):

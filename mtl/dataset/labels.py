@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mtl.console import counted
 from mtl.contracts import check_targets
+from mtl.data import room
 from mtl.data.columns.labels import narrow
 from mtl.data.learned import Constants
 from mtl.data.types import Array, Header, Labels, Mask, Rows
@@ -103,7 +104,8 @@ def read_task(
         if not weight[train].any():
             what = f"column {quoted(spec.sample_weight)} is 0 in every labelled row of train"
             raise UserError("", what, path=("sample_weight",))
-    return TaskLabels(outputs, targets, there, weight, spec.constants(targets[train], outputs), notices)
+    constants = spec.constants(targets[train], outputs)
+    return TaskLabels(outputs, room.kept(targets), room.kept(there), weight, constants, notices)
 
 
 def labelled(splits: Mapping[str, Rows], there: Mask) -> Rows:

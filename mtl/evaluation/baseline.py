@@ -141,7 +141,7 @@ def _fit(built: Built, dataset: Dataset, between: Callable[[], None]) -> list[st
         if width and len(train.x) < n:
             tasks = ", ".join(module.tasks[:SHOWN]) + (", ..." if len(module.tasks) > SHOWN else "")
             told.append(f"linear model of {tasks}: fitted on {len(train.x):,} of {n:,} training rows")
-    built.to(dataset.rows.inputs.device)
+    built.to(dataset.rows.device)
     return told
 
 

@@ -75,6 +75,6 @@ def derived_baselines(
         return {}
     beside = flat_network(recipe, built.groups, dataset, 0).model
     model = Deriving(built.model, beside, dataset.derived)
-    deriving = Built(model, built.groups).to(dataset.rows.inputs.device)
+    deriving = Built(model, built.groups).to(dataset.rows.device)
     values = headlines(recipe, deriving, dataset, split, DERIVED, between)
     return {name: value for name, value in values.items() if name.split("/")[1] in dataset.derived}

@@ -9,6 +9,7 @@ from mtl.errors import KeyPath, UserError, dotted, quoted
 from mtl.recipe.keys.recipe import Recipe
 
 FREE: tuple[KeyPath, ...] = (
+    ("data", "in_memory"),
     ("description",),
     ("trackers",),
     ("train", "checkpoint"),

@@ -25,6 +25,7 @@ class Npz(SourceSpec):
 
     reference: ClassVar[str] = "ours"
     example: ClassVar[Mapping[str, Any]] = {"path": "four.npz"}
+    can_be_stored: ClassVar[bool] = True
 
     path: DataPath = Field(description="the .npz file, or its address")
     inputs: ArrayName = Field("inputs", description="the array of inputs")
@@ -40,6 +41,12 @@ class Npz(SourceSpec):
 
     def row_ids(self) -> str | None:
         return self.id
+
+    def stamp(self) -> str:
+        from mtl.data.files.opening import opened
+        from mtl.data.files.remote.fetch import local
+
+        return opened(local(self.path)).sha256
 
     def header(self) -> Header:
         from mtl.data.columns.arrays import require_numbers
@@ -70,13 +77,14 @@ class Npz(SourceSpec):
 
     def read(self, seed: int, wanted: Wanted) -> Columns:
         from mtl.data.columns import arrays as array_columns
+        from mtl.data.files import npz_stream
         from mtl.data.files.npz import archive
         from mtl.data.files.remote.fetch import local
 
         opened, header = archive(local(self.path)), self.header()
         file = opened.name
         needed = dict.fromkeys([self.inputs, *wanted.labels, *wanted.extra])
-        found = dict(opened.arrays(list(needed)))
+        found = dict(npz_stream.arrays(opened, list(needed)))
         inputs, notice = array_columns.input_rows(file, self.inputs, found.pop(self.inputs))
         for name, values in found.items():
             array_columns.require_one_each(file, name, values, len(inputs))

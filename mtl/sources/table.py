@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from mtl.data.files.formats.encoding import Encoding
 from mtl.data.files.remote.address import is_address
+from mtl.data.files.states import state_of_all
 from mtl.data.types import Header, Layout
 from mtl.errors import UserError, quoted
 from mtl.recipe.base import DataPath
@@ -49,6 +51,7 @@ class Table(SourceSpec):
         "path": "four.csv",
         "inputs": {"numeric": ("x",), "categorical": ("city",)},
     }
+    can_be_stored: ClassVar[bool] = True
 
     path: DataPath = Field(
         description="the file: .csv, .tsv, .txt, .parquet, .pq or .npz; or a folder of Parquet files, or a pattern "
@@ -184,6 +187,14 @@ class Table(SourceSpec):
     def row_ids(self) -> str | None:
         return self.id
 
+    def stamp(self) -> str:
+        digest, image = hashlib.sha256(), self.image_column()
+        for split, file in self.files().items():
+            digest.update(f"{split}={file.sha256()};".encode())
+            if image is not None:
+                digest.update(state_of_all(file.folder, _texts_of(file, image[0])).encode())
+        return digest.hexdigest()
+
     def columns(self, seed: int) -> Columns:
         from mtl.data.types import Wanted
 
@@ -203,6 +214,14 @@ class Table(SourceSpec):
             settings=repr(sorted(settings.items())),
         )
         return read_table(form, wanted)
+
+
+def _texts_of(file: TableFile, column: str) -> Iterator[str | None]:
+    """The texts of a column, row by row."""
+    from mtl.data.columns.values import texts
+
+    for first, batch in file.batches([column]):
+        yield from texts(file, column, first, batch.column(column)).to_pylist()
 
 
 def _matching(patterns: tuple[str, ...], file: TableFile, path: tuple[str, ...]) -> tuple[str, ...]:

@@ -107,6 +107,7 @@ def _train_epoch(trainer: Trainer, between: Callable[[], None]) -> Iterator[Step
     """Train an epoch from `progress.step_in_epoch` on, and yield each step and each evaluation within it."""
     progress, train = trainer.progress, trainer.recipe.train
     parts = trainer.sampler.batches(progress.epoch, start=progress.step_in_epoch * train.accumulate)
+    parts = trainer.dataset.rows.ahead(parts, train.accumulate)
     before = progress.step - progress.step_in_epoch
     n_steps = min(trainer.steps_per_epoch, trainer.total_steps - before)
     trainer.meter = trainer.meter or trainer.new_meter()

@@ -255,16 +255,18 @@ def _require_independent(recipe: Recipe, weighting: Weighting) -> None:
 
 def _set_mean_weights(model: StitchedMultiTower, dataset: Dataset) -> None:
     """Set for each task the mean weight of its training rows that count: sample weight times class weight."""
-    rows = dataset.splits["train"]
-    for name, module in model.modules_of_tasks().items():
-        exact = torch.float32 if module.mean_weight.device.type == "mps" else torch.float64
-        total, n = module.mean_weight.to(exact) * 0, module.mean_weight.to(exact) * 0
-        for start in range(0, len(rows), ROWS):
-            labels = dataset.rows.targets(rows[start : start + ROWS])
+    rows, modules = dataset.splits["train"], model.modules_of_tasks()
+    exact = torch.float32 if dataset.rows.device.type == "mps" else torch.float64
+    totals = {name: module.mean_weight.to(exact) * 0 for name, module in modules.items()}
+    counts = {name: total.clone() for name, total in totals.items()}
+    for start in range(0, len(rows), ROWS):
+        labels = dataset.rows.targets(rows[start : start + ROWS])
+        for name, module in modules.items():
             weight_BT = module.row_weight(labels.target[name], labels.weight[name])
-            total += weight_BT.sum(0, dtype=exact)
-            n += (weight_BT > 0).sum(0)
-        module.mean_weight.copy_(torch.where(n > 0, total / n, 1.0))
+            totals[name] += weight_BT.sum(0, dtype=exact)
+            counts[name] += (weight_BT > 0).sum(0)
+    for name, module in modules.items():
+        module.mean_weight.copy_(torch.where(counts[name] > 0, totals[name] / counts[name], 1.0))
 
 
 def _sampler_of(recipe: Recipe, modules: Mapping[str, TaskModule], dataset: Dataset) -> Sampler:

@@ -139,7 +139,7 @@ def test_d34_different_sizes(folder: Path, capsys: Capture) -> None:
 def test_more_images_than_memory(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe(folder, size=[3000, 3000])
     monkeypatch.setattr(memory, "available_memory", lambda: 200_000_000)
-    text = f"{PLACE}12 images of 3000 x 3000 take 324.0 MB, 200.0 MB are free; lower inputs.image.size"
+    text = f"{PLACE}12 images of 3000 x 3000 take 324.0 MB, 200.0 MB are free; set data.in_memory: false, or lower"
     refused(
         lambda: called(capsys, "run", "r.yaml", "~model.backbone.stages.0"), folder, [text], code=ENVIRONMENT
     )

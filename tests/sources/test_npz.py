@@ -226,7 +226,7 @@ def test_arrays_that_do_not_fit_into_memory(
     source(folder, inputs=np.zeros((400_000, 50), np.float32), label=np.zeros(400_000, np.int8))
     write(folder, **around(SOURCE))
     monkeypatch.setattr(memory, "available_memory", lambda: 10_000_000)
-    text = f"{PLACE}d.npz: its arrays take 80.4 MB, 10.0 MB are free; use a part of them"
+    text = f"{PLACE}d.npz: its arrays take 80.4 MB, 10.0 MB are free; set data.in_memory: false, or use a part of them"
     refused(lambda: called(capsys, "run", "r.yaml"), folder, [text], code=ENVIRONMENT)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from mtl.build import Built
 from mtl.contracts import of_module
 from mtl.dataset.assemble import Dataset
+from mtl.dataset.batch import ResidentRows
 from mtl.errors import UserError, quoted
 from mtl.evaluation.baseline import Flat
 from mtl.model.stitched import StitchedMultiTower
@@ -108,8 +109,7 @@ def replayed(
     def of_these(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {group: values[index].cpu() for group, values in parts.items()}
 
-    stored = replace(
-        dataset.rows,
+    stored = ResidentRows(
         inputs=torch.cat(columns, dim=1),
         target=of_these(dataset.rows.target),
         present=of_these(dataset.rows.present),

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.console import counted
+from mtl.data import room
 from mtl.data.columns.labels import narrow, whole_numbers
 from mtl.data.columns.spelling import merged
 from mtl.data.iso_time import iso_seconds
@@ -31,14 +32,21 @@ def input_rows(file: str, name: str, values: Array) -> tuple[Array, str]:
     if len(values) == 0:
         raise UserError(file, "no rows")
     if values.dtype.kind == "b":
-        return values.astype(np.uint8), ""
+        return _as_type(values, np.uint8), ""
     if values.dtype.str[1:] in KEPT:
         return values, ""
-    with np.errstate(over="ignore"):
-        short = values.astype(np.float32)
+    short = _as_type(values, np.float32)
     row = _inexact_row(values) if values.dtype.itemsize > 2 else None
     what = f"array {quoted(name)}: float32 cannot hold this row's whole numbers exactly"
     return short, "" if row is None else f"{file}:row {row}, {what}; are they ids rather than quantities?"
+
+
+def _as_type(values: Array, dtype: npt.DTypeLike) -> Array:
+    found = room.zeros(values.shape, dtype)
+    with np.errstate(over="ignore"):
+        for start in range(0, len(values), BLOCK):
+            found[start : start + BLOCK] = values[start : start + BLOCK]
+    return found
 
 
 def require_numbers(file: str, name: str, dtype: np.dtype[np.generic], path: KeyPath = ()) -> None:

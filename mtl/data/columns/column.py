@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mtl.data import room
 from mtl.data.columns.labels import narrow, whole_numbers
 from mtl.data.columns.numbers import MISSING, numbers
 from mtl.data.columns.times import are_dates, times
 from mtl.data.columns.values import Codes, lists_of_text, texts
 from mtl.data.files.column_types import type_name
 from mtl.data.files.table import Table
-from mtl.data.memory import require_memory
 from mtl.data.types import Array, Empty, How, Mask, Rows
 from mtl.errors import UserError, quoted
 
@@ -91,10 +91,10 @@ class Column:
         """Keep values in the smallest type that holds all so far: a class then takes one byte per row, not four."""
         part = narrow(part)
         if self.values is None:
-            self.values = np.zeros(self.n_rows, part.dtype)
+            self.values = room.zeros((self.n_rows,), part.dtype)
         wider = np.result_type(self.values, part)
         if wider != self.values.dtype:
-            self.values = self.values.astype(wider)
+            self.values = room.kept(self.values.astype(wider))
         self.values[at : at + len(part)] = part
 
 
@@ -129,8 +129,8 @@ def _listed(column: Column, codes: Codes) -> tuple[Array, Mask, tuple[str, ...]]
     if len(names) > MAX_LABELS:
         raise UserError("", f"{called} lists {len(names)} distinct labels, at most {MAX_LABELS}")
     what = f"the {len(names)} labels of {called}"
-    require_memory(column.n_rows * len(names), "", what, "leave out those that are rare")
-    values = np.zeros((column.n_rows, len(names)), np.int8)
+    room.require(column.n_rows * len(names), "", what, "leave out those that are rare")
+    values = room.zeros((column.n_rows, len(names)), np.int8)
     for rows, found in column.listed:
         values[rows, remap[found]] = 1
     return values, np.concatenate(column.there), names

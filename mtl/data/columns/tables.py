@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.console import counted
+from mtl.data import room
 from mtl.data.columns.column import MAX_VALUES, Column, finished
 from mtl.data.columns.inputs import input_block
 from mtl.data.columns.numbers import inexact_row
 from mtl.data.columns.values import Codes, texts, vectors
 from mtl.data.files.table import TableFile, release_memory
 from mtl.data.learned import Float32
-from mtl.data.memory import BYTES_PER_ROW, require_memory
+from mtl.data.memory import BYTES_PER_ROW
 from mtl.data.types import Array, Columns, Header, Layout, Mask, Rows, Wanted
 from mtl.errors import UserError, quoted
 
@@ -110,6 +111,9 @@ BYTES_PER_VALUE = {"numbers": 16, "times": 16}
 """How a column is read -> what one of its values takes while it is encoded; others are codes and take 4."""
 
 
+LARGER_IMAGES = "set data.in_memory: false, or lower inputs.image.size"
+
+
 class _Reading:
     """Reads the files of a source, one after the other, into one set of columns."""
 
@@ -124,8 +128,8 @@ class _Reading:
         taken = 4 * width + sum(BYTES_PER_VALUE.get(column.how, 4) for column in columns) + BYTES_PER_ROW
         others = f" and {counted(len(columns), 'other column')}" if columns else ""
         what = f"{counted(n_rows, 'row')} of {counted(width, 'input')}{others}"
-        require_memory(n_rows * taken, name, what, "read fewer, or use a machine with more")
-        self.inputs = np.empty((n_rows, width), np.float32)
+        room.require(n_rows * taken, name, what, "set data.in_memory: false, or read fewer rows")
+        self.inputs: Float32 = room.zeros((n_rows, width), np.float32)
         categorical = layout.categorical if layout is not None else ()
         self.coders = {name: Codes(name, MAX_VALUES) for name in categorical}
 
@@ -174,11 +178,11 @@ class _Reading:
         for column in self.columns:
             values, there, called = finished(column)
             if wanted.labels.get(column.name) == column.how:
-                labels[column.name], names[column.name] = values, called
+                labels[column.name], names[column.name] = room.kept(values), called
                 if not there.all():
-                    present[column.name] = there
+                    present[column.name] = room.kept(there)
             if wanted.extra.get(column.name) == column.how:
-                extra[column.name] = values
+                extra[column.name] = room.kept(values)
                 if called is not None:
                     extra_names[column.name] = called
             column.values = None  # frees memory for the next column
@@ -216,7 +220,9 @@ class _Reading:
             _, size, mode = self.form.image
             root, file = self.form.root, next(iter(self.form.files.values()))
             first = _first_image(file, self.form.image, root) if size is None else None
-            return read_images(self.paths, root=root, size=size, mode=mode, place=place, first=first), None
+            return read_images(
+                self.paths, root=root, size=size, mode=mode, place=place, first=first, todo=LARGER_IMAGES
+            ), None
         assert self.layout is not None
         values = {}
         for i, (name, coder) in enumerate(self.coders.items()):

@@ -26,6 +26,8 @@ CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 RETRIES = 2
 """Attempts at one address after the first one; pooch pauses 1 s before the second and 2 s before the third."""
 CHUNK = 1 << 16
+ROWS = "rows"
+"""The folder of the cache that holds the stores of encoded rows."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reads the PNG and JPEG files that a table names into one array, in memory or in a file."""
+"""Reads the PNG and JPEG files that a table names into one array."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl.console import counted
+from mtl.data import room
 from mtl.data.memory import require_memory
 from mtl.errors import UserError, quoted
 
@@ -40,7 +41,7 @@ def read_images(
     place: Callable[[int], str],
     first: Images | None = None,
     limit_bytes: int | None = None,
-    out: Callable[[tuple[int, ...]], Images] | None = None,
+    todo: str = "lower inputs.image.size",
 ) -> Images:
     """(n, C, H, W) the images of all rows, with values 0..255.
 
@@ -56,8 +57,7 @@ def read_images(
         place: row number -> its name in messages.
         first: the first row's image, as `first_image` gave it; it is then not read again.
         limit_bytes: the most memory; by default all that is free.
-        out: makes the array that is filled, from its shape, such as one in a file; by default one in memory, which is
-            asked for. Beside it, memory holds the images that are being decoded and no others.
+        todo: advice to the user where memory does not suffice.
 
     Raises:
         UserError: a file is missing, outside `root`, no PNG or JPEG, damaged or too large; the message names the
@@ -69,11 +69,9 @@ def read_images(
     root = root.resolve()
     with _warnings_as_errors():
         first = _image(paths[0], root, size, mode, place(0)) if first is None else first
-        shape = (len(paths), *first.shape)
-        if out is None:
-            what = f"{counted(len(paths), 'image')} of {first.shape[1]} x {first.shape[2]}"
-            require_memory(len(paths) * first.size, "", what, "lower inputs.image.size", limit_bytes)
-        images = np.empty(shape, np.uint8) if out is None else out(shape)
+        what = f"{counted(len(paths), 'image')} of {first.shape[1]} x {first.shape[2]}"
+        room.require(len(paths) * first.size, "", what, todo, limit_bytes)
+        images = room.zeros((len(paths), *first.shape), np.uint8)
         images[0] = first
 
         def decode(start: int) -> None:

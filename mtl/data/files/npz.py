@@ -73,8 +73,10 @@ class Archive:
             self._headers[name] = _header(self.zip, self.members[name], self.name, name)
         return self._headers[name]
 
-    def arrays(self, wanted: Sequence[str]) -> Mapping[str, Array]:
-        """The wanted arrays, in native byte order and C order.
+    def arrays(
+        self, wanted: Sequence[str], todo: str = "use a part of them, or a machine with more"
+    ) -> Mapping[str, Array]:
+        """The wanted arrays, in native byte order and C order; `todo` is advice where memory does not suffice.
 
         Raises:
             UserError: an array is missing, holds objects, or is damaged.
@@ -85,7 +87,7 @@ class Archive:
         for name in wanted:
             self.header(name)
         needed = sum(self.members[name].file_size for name in dict.fromkeys(wanted))
-        require_memory(needed, self.name, "its arrays", "use a part of them, or a machine with more")
+        require_memory(needed, self.name, "its arrays", todo)
         return {name: _read(self.zip, self.members[name], self.name, name) for name in wanted}
 
 

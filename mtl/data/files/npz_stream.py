@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
 import numpy as np
 
 from mtl.console import counted
+from mtl.data import room
 from mtl.data.files.npz import Archive, parsed_header
 from mtl.data.types import Array
 from mtl.errors import UserError, did_you_mean, quoted
@@ -42,6 +43,33 @@ def stream(archive: Archive, wanted: Sequence[str], rows: int) -> Iterator[dict[
         }
         for start in range(0, n_rows, rows):
             yield {name: reader.next(min(rows, n_rows - start)) for name, reader in readers.items()}
+
+
+ROWS = 4096
+"""Rows that are read at once."""
+
+
+def arrays(archive: Archive, wanted: Sequence[str]) -> Mapping[str, Array]:
+    """The wanted arrays, as `Archive.arrays`; where arrays of all rows lie in files, they are never whole in memory.
+
+    Raises:
+        UserError: an array is missing, holds objects, or is damaged.
+        EnvironmentFault: the arrays together have no room.
+    """
+    known = [name for name in dict.fromkeys(wanted) if name in archive.members]
+    if not room.is_in_files() or len(known) < len(set(wanted)):
+        return archive.arrays(wanted, "set data.in_memory: false, or use a part of them")
+    room.require(sum(archive.members[name].file_size for name in known), archive.name, "its arrays", "")
+    found: dict[str, Array] = {}
+    for name in known:
+        shape, dtype = archive.header(name)
+        if not shape:
+            return archive.arrays(wanted)
+        found[name], at = room.zeros(shape, dtype.newbyteorder("=")), 0
+        for part in stream(archive, [name], ROWS):
+            found[name][at : at + len(part[name])] = part[name]
+            at += len(part[name])
+    return found
 
 
 class _Rows:

@@ -187,6 +187,11 @@ class Data(Model):
         "the expected share of such columns among those that stay",
     )
     standardize: Standardize = Standardize()
+    in_memory: bool = Field(
+        True,
+        description="false: rows are encoded once into files in the cache, and batches are read from there; for tables "
+        "and arrays that are larger than memory. Order and results stay the same",
+    )
     permute_labels: PermuteLabels | None = None
     label_fraction: dict[TaskName, LabelFraction] | None = Field(
         None,
@@ -206,6 +211,11 @@ class Data(Model):
         if (self.source is None) == (self.sources is None):
             state = "neither is" if self.source is None else "both are"
             raise recipe_errors("data", [((), f"give either source or sources; {state} given")])
+        for name, source in self.by_name.items() if not self.in_memory else ():
+            if not source.can_be_stored:
+                what = f"source kind {quoted(source.kind)} has its rows in memory"
+                todo = "remove data.in_memory: it serves tables and arrays in files"
+                raise recipe_errors("data", [((*self.path_of(name), "kind"), f"{what}; {todo}")])
         return self
 
     @property

@@ -197,21 +197,6 @@ def test_many_are_decoded_by_several_threads_each_into_its_row(
         assert fault(tmp_path, *names) == "t.csv:row 11: 11.png is not PNG or JPEG", "always the first"
 
 
-def test_an_array_of_the_callers_is_filled(tmp_path: Path) -> None:
-    """Such as one in a file: then no memory for all images is asked for or taken."""
-    names = [f"{i}.png" for i in range(40)]
-    for i, name in enumerate(names):
-        Image.new("L", (30, 20), i).save(tmp_path / name)
-
-    def in_file(shape: tuple[int, ...]) -> Images:
-        return np.memmap(tmp_path / "array", np.uint8, "w+", shape=shape)
-
-    found = read_images(names, root=tmp_path, size=None, mode="grey", place=place, limit_bytes=0, out=in_file)
-    assert isinstance(found, np.memmap)
-    assert (found == read(tmp_path, *names, mode="grey")).all()
-    assert (tmp_path / "array").stat().st_size == found.size == 40 * 30 * 20
-
-
 def test_a_users_own_warning_filters_are_as_before(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     before = list(warnings.filters)

@@ -1,0 +1,1 @@
+"""The store of encoded rows, for data that are larger than memory."""
