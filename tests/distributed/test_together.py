@@ -157,15 +157,36 @@ def test_a_refusal_is_told_once_and_nothing_is_written(
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["layer", "none"])
 def test_two_processes_train_the_towers_of_images(norm: str, work: Path) -> None:
-    """fashion_fast without batch norm, 50 steps."""
-    changes = ("train.max_steps=50", "~train.epochs", "train.threads=1", "train.device=cpu")
-    changes = (*changes, "data.split={validation: 0.01}", "train.evaluate_every.steps=1")
-    changes = (*changes, f"model.backbone.norm={{kind: {norm}}}", "optimizer.lr=1e-3")
-    one, two = work / f"fashion {norm} 1", work / f"fashion {norm} 2"
-    run("fashion_fast", changes, out=one, report=False)
-    code, _, told = ended(torchrun("run", "fashion_fast", *changes, "--out", str(two), *NO_REPORT), 900)
+    """fashion_fast without batch norm: the losses differ from those of one process by what two threads make them differ.
+
+    Its first steps multiply any difference by ten each two steps or so, whatever its origin.
+    """
+    changes = ("train.max_steps=50", "~train.epochs", "train.device=cpu", "data.split={validation: 0.01}")
+    changes = (
+        *changes,
+        "train.evaluate_every.steps=1",
+        "~train.monitor",
+        f"model.backbone.norm={{kind: {norm}}}",
+    )
+    one, other, two = (work / f"fashion {norm} {way}" for way in ("1", "threads", "2"))
+    run("fashion_fast", (*changes, "train.threads=1"), out=one, report=False)
+    run("fashion_fast", (*changes, "train.threads=2"), out=other, report=False)
+    arguments = ("run", "fashion_fast", *changes, "train.threads=1", "--out", str(two), *NO_REPORT)
+    code, _, told = ended(torchrun(*arguments), 900)
     assert code == 0, told
-    require_alike(one, two)
+    found, rounding = differences(one, two), differences(one, other)
+    assert max(found[:3]) < 1e-6
+    assert max(found) < 10 * max(rounding)
+
+
+def differences(one: Path, two: Path) -> list[float]:
+    """The largest difference of a loss of validation after each step."""
+    pairs = zip(trained(one), trained(two), strict=True)
+    return [
+        max(abs(line[name] - other[name]) for name in line if name.endswith("/loss"))
+        for line, other in pairs
+        if line["split"] == "validation"
+    ]
 
 
 def test_two_processes_train_a_table_with_missing_labels_and_weights(work: Path) -> None:
