@@ -157,7 +157,7 @@ def test_a_refusal_is_told_once_and_nothing_is_written(
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["layer", "none"])
 def test_two_processes_train_the_towers_of_images(norm: str, work: Path) -> None:
-    """fashion_fast without batch norm: the losses differ from those of one process by what two threads make them differ.
+    """fashion_fast without batch norm: its losses differ from those of one process as those of two threads do.
 
     Its first steps multiply any difference by ten each two steps or so, whatever its origin.
     """
