@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mtl.comparison.processes.pool import Job, Workers, cores
+from mtl.comparison.processes.machines import Machines, machines_of, usual_jobs
+from mtl.comparison.processes.pool import Job
 from mtl.errors import UserError
 from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from mtl.tuning.study import Address
 
-MOST_JOBS = 8
-"""Processes that run at once unless the user asks for more."""
 WORKER = "mtl.tuning.worker"
 
 
@@ -45,16 +44,22 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> Outcome:
     """
     watcher = watcher or Silent()
     require_sweep(asked)
+    with machines_of(asked.on) as machines:
+        return _conduct(asked, watcher, machines)
+
+
+def _conduct(asked: Asked, watcher: Watcher, machines: Machines) -> Outcome:
     from mtl.tuning import study as studies
 
     folder, recipe = folder_of(asked), asked.recipe
     memory = remembered(asked, folder)
     with devices.settings(recipe.train.deterministic):
-        trainer, device = prepare(with_settings(recipe))
+        trainer, device = prepare(machines.looked_at(with_settings(recipe)))
         threads = torch.get_num_threads()
     metric, higher = _metric(recipe, trainer)
-    jobs = asked.jobs or (1 if device.type != "cpu" else min(MOST_JOBS, cores()))
-    threads = memory.threads if memory is not None else max(1, min(threads, cores() // jobs))
+    here = (None if asked.on else asked.jobs) or usual_jobs(device.type)
+    threads = memory.threads if memory is not None else machines.threads(recipe, threads, here)
+    jobs = asked.jobs or machines.at_once(recipe, threads, here)
     facts = {
         studies.RECIPE: recipe.sha256(),
         studies.DATA: trainer.dataset.fingerprint,
@@ -76,9 +81,11 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> Outcome:
     shown = studies.checked_url(url).render_as_string(hide_password=True)
     n_done = studies.n_begun(study)
     watcher.begins(
-        Announced(asked, folder, address.study, shown, metric, higher, n_done, jobs, threads, notices)
+        Announced(
+            asked, folder, address.study, shown, metric, higher, n_done, jobs, threads, notices, machines.told
+        )
     )
-    _Sweep(asked, folder, study, address, metric, higher, jobs, threads, watcher).make()
+    _Sweep(asked, folder, study, address, metric, higher, jobs, threads, watcher, machines).make()
     outcome = outcome_of(recipe, study, metric, higher, folder)
     write_outcome(recipe, outcome)
     return outcome
@@ -126,6 +133,7 @@ class _Sweep:
     jobs: int
     threads: int
     watcher: Watcher
+    machines: Machines
     silent_since: dict[int, float] = field(default_factory=dict)
 
     def make(self) -> None:
@@ -158,8 +166,9 @@ class _Sweep:
             "address": vars(self.address),
         }  # fmt: skip
         jobs = [Job(f"trial {i + 1} of this command", order) for i in range(left)]
-        workers = (min(self.jobs, left), self.threads, self.asked.plugins, self.folder, WORKER)
-        with Workers(*workers) as each:
+        n, plugins, says = min(self.jobs, left), self.asked.plugins, self.watcher.says
+        made_by = self.machines.workers(n, self.threads, plugins, self.folder, says, WORKER, all_share=True)
+        with made_by as each:
             each.do(jobs, self.watcher.reports, lambda: self._n_left() > 0)
 
     def _n_left(self) -> int:

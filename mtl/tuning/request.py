@@ -22,6 +22,7 @@ class Asked:
         jobs: trials at the same time; None: as many as there are cores, at most eight.
         out: the folder; None: `runs/<recipe>/tune-<digest>`.
         plugins: plug-ins that were loaded.
+        on: `ray` or `ray://HOST:PORT`, whose machines make the trials; None: this machine does.
     """
 
     recipe: Recipe
@@ -30,6 +31,7 @@ class Asked:
     jobs: int | None = None
     out: Path | None = None
     plugins: Sequence[str] = ()
+    on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Announced:
         jobs: trials at the same time.
         threads: of each trial.
         notices: facts about the data.
+        where: the machines in words; empty for this one.
     """
 
     asked: Asked
@@ -59,6 +62,7 @@ class Announced:
     jobs: int
     threads: int
     notices: Sequence[str]
+    where: str = ""
 
 
 class Watcher(Protocol):

@@ -23,6 +23,7 @@ def tune(
     jobs: int | None = None,
     out: str | os.PathLike[str] | None = None,
     plugins: Sequence[str] = (),
+    on: str | None = None,
 ) -> Outcome:
     """Try the settings below `tune` of a recipe, and write the best recipe; docs/tuning.md explains it.
 
@@ -34,10 +35,11 @@ def tune(
         jobs: trials at the same time, each in a process of its own; by default one for each core, at most eight.
         out: the folder; by default `runs/<recipe>/tune-<digest>`. The same request goes on with what is there.
         plugins: the plug-in files that each process loads.
+        on: `ray` or `ray://HOST:PORT`: the machines of a Ray cluster make the trials, and share the folder.
 
     Raises:
         UserError: the recipe, a setting or the data are at fault, or no trial has a result.
     """
     made = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     place = None if out is None else Path(out)
-    return conduct(Asked(made, trials, storage, jobs, place, tuple(plugins)))
+    return conduct(Asked(made, trials, storage, jobs, place, tuple(plugins), on))

@@ -251,6 +251,11 @@ def test_a_node_with_other_versions(tmp_path: Path) -> None:
         made._welcome(place, Hello("far", True, own | {"mtl": "9"}))
     with pytest.raises(EnvironmentFault, match=r"--on: node far: may not write to .*, which it shares with"):
         made._welcome(place, Hello("far", None, own))
+    made.all_share = True
+    with pytest.raises(
+        EnvironmentFault, match=r"--on: node far: does not see .*, where the runs are kept; put --out"
+    ):
+        made._welcome(place, Hello("far", False, own))
 
 
 class FakeRay:

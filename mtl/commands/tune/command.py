@@ -34,6 +34,7 @@ MOST_TRIALS = 100_000
 @click.option(
     "--jobs", type=click.IntRange(1, 256), help="Trials at once; default: one for each core, at most 8."
 )
+@click.option("--on", metavar="RAY", help="ray or ray://HOST:PORT: make the trials on a Ray cluster.")
 @click.option("--out", metavar="DIR", help="The folder; default runs/RECIPE/tune-DIGEST.")
 @click.option("--quiet", is_flag=True, help="Only the outcome.")
 @plugin_option
@@ -44,19 +45,22 @@ def tune(
     trials: int,
     storage: str | None,
     jobs: int | None,
+    on: str | None,
     out: str | None,
     quiet: bool,
     plugins: tuple[str, ...],
     debug: bool,
 ) -> None:
+    from mtl.comparison.processes.machines import require_machines
     from mtl.recipe.load import load_recipe
     from mtl.tuning.checks import require_sweep
     from mtl.tuning.request import Asked
 
     loaded_plugins = load_plugins(plugins)
     place = None if out is None else Path(out)
-    asked = Asked(load_recipe(recipe, overrides), trials, storage, jobs, place, loaded_plugins)
+    asked = Asked(load_recipe(recipe, overrides), trials, storage, jobs, place, loaded_plugins, on)
     require_sweep(asked)
+    require_machines(on)
     require_torch()  # what follows loads it, which takes seconds
     from mtl.commands.tune.console import TuneConsole
     from mtl.tuning.conduct import conduct

@@ -52,7 +52,9 @@ class TuneConsole:
         )
         n = max(0, asked.trials - announced.n_done)
         done = f", {announced.n_done} of them begun already" if announced.n_done else ""
-        at_once = f"{announced.jobs} at a time with {counted(announced.threads, 'thread')} each"
+        at_once = (
+            f"{announced.jobs} at a time{announced.where} with {counted(announced.threads, 'thread')} each"
+        )
         say(
             f"{counted(asked.trials, 'trial')}{done}; {at_once}"
             if n

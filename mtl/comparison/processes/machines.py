@@ -53,6 +53,7 @@ class Machines(Protocol):
         folder: Path,
         says: Callable[[str], None],
         module: str = COMPARED,
+        all_share: bool = False,
     ) -> Pool:
         """What makes the runs.
 
@@ -63,6 +64,7 @@ class Machines(Protocol):
             folder: the folder of the comparison.
             says: is given facts that the user should know.
             module: what each process runs.
+            all_share: whether every machine must see the folder.
         """
 
 
@@ -97,6 +99,7 @@ class ThisMachine:
         folder: Path,
         says: Callable[[str], None],
         module: str = COMPARED,
+        all_share: bool = False,
     ) -> Pool:
         """Processes, of which at most `n` run at a time."""
         return Workers(n, threads, plugins, folder, module)

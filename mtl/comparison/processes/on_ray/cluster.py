@@ -113,11 +113,12 @@ class RayMachines:
         folder: Path,
         says: Callable[[str], None],
         module: str = COMPARED,
+        all_share: bool = False,
     ) -> Pool:
         """Actors of Ray, of which at most `n` run at a time."""
         from mtl.comparison.processes.on_ray.pool import RayWorkers
 
-        return RayWorkers(n, threads, plugins, folder, says, module)
+        return RayWorkers(n, threads, plugins, folder, says, module, all_share)
 
 
 def _let_daemons_speak(ray: Any, speak: bool) -> None:

@@ -39,6 +39,7 @@ class RayWorkers:
         folder: the folder of the comparison, whose workers.log gets what the processes print.
         says: is given facts that the user should know.
         module: what each process runs.
+        all_share: whether every node must see the folder.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class RayWorkers:
         folder: Path,
         says: Callable[[str], None],
         module: str = COMPARED,
+        all_share: bool = False,
     ) -> None:
         self.n, self.threads, self.plugins, self.folder, self.says = n, threads, plugins, folder, says
-        self.module = module
+        self.module, self.all_share = module, all_share
         self._places: list[Place] = []
         self._said: set[str] = set()
         self._losses: Counter[str] = Counter()
@@ -170,7 +172,7 @@ class RayWorkers:
 
         Raises:
             UserError: its mtl is another one.
-            EnvironmentFault: it may not write to the folder that it shares.
+            EnvironmentFault: it may not write to the folder that it shares, or does not see one that it must see.
         """
         own, node = versions(), f"--on: node {hello.host}"
         if hello.versions["mtl"] != own["mtl"]:
@@ -179,6 +181,9 @@ class RayWorkers:
         if hello.is_shared is None:
             what = f"may not write to {self.folder.absolute()}, which it shares with this machine"
             raise EnvironmentFault(node, what, "give the user of Ray there the right to")
+        if self.all_share and not hello.is_shared:
+            what = f"does not see {self.folder.absolute()}, where the runs are kept"
+            raise EnvironmentFault(node, what, "put --out on a path that all machines share")
         for name in ("torch", "python"):
             if hello.versions[name] != own[name]:
                 what = f"node {hello.host} has {name} {hello.versions[name]}, and this machine {own[name]}"
