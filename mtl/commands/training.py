@@ -74,6 +74,7 @@ def run(
     with joined() as ranks:
         loaded_plugins = ranks.agreed(lambda: load_plugins(plugins))
         folder = ranks.agreed(lambda: _run_to_resume(recipe, out, resume))
+        folder = ranks.all_told(folder)[0]  # rank 0 has the folder, other machines may lack it
         if folder is None:
             ranks.agreed(lambda: _require_recipe(recipe, resume, options))
         if ranks.n > 1 and dry_run:

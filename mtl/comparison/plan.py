@@ -11,6 +11,7 @@ from mtl.comparison.arms.arm import Arm, changed
 from mtl.errors import UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.keys.tune import grid_of
+from mtl.recipe.tuned import require_setting
 
 Selection = Literal["last", "best_of_each"]
 ENDS_AT = 0.05
@@ -100,6 +101,9 @@ def require_comparable(recipe: Recipe) -> None:
         with recipe.at("train", "monitor"):
             what = "a comparison reads the test split once, at the end of each run"
             raise UserError("", what, "take this key out: ~train.monitor")
+    for key in recipe.tune:
+        with recipe.at("tune", key):
+            require_setting(key)
     for key in recipe.tune.keys() - grid_of(recipe.tune).keys():
         with recipe.at("tune", key):
             what = "a comparison tries every value for every arm, and a range has too many"

@@ -64,6 +64,13 @@ class Ranks:
         """
         return [list(own)]
 
+    def draw_alike(self, sizes: Sequence[int]) -> None:
+        """Let torch's generator go on as that of rank 0; ranks with other numbers of rows may have drawn others.
+
+        Args:
+            sizes: the rows of each rank since all generators were alike.
+        """
+
     def agreed(self, action: Callable[[], T]) -> T:
         """The result of an action that no rank may go on without; a fault of one rank ends all."""
         return action()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,8 +14,6 @@ from mtl.errors import EnvironmentFault, UserError, quoted
 
 LONGEST = timedelta(days=7)
 """An exchange may wait so long, as while rank 0 writes a checkpoint; a rank that is gone is noticed in other ways."""
-MEETING = timedelta(minutes=5)
-"""Ranks that start wait so long for each other."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,9 @@ def meeting(place: Place) -> Iterator[None]:
     import torch.distributed as dist
 
     if place.host in ("localhost", "127.0.0.1", "::1", socket.gethostname()) and _all_here():
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a machine without a network has no other
+        os.environ.setdefault(
+            "GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo"
+        )  # a machine without a network has no other
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(backend, timeout=LONGEST, rank=place.rank, world_size=place.n)

@@ -73,7 +73,7 @@ class Together(Ranks):
         the whole batch already. Any other buffer becomes that of rank 0.
         """
         parameters, buffers = list(model.parameters()), list(model.buffers())
-        averaged, device = _running_statistics(model), parameters[0].device
+        averaged, device = running_statistics(model), parameters[0].device
         given = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         for buffer in buffers:
             if id(buffer) in averaged:
@@ -115,6 +115,11 @@ class Together(Ranks):
             pieces = each[: sum(own_lengths)].split(own_lengths)
             found.append([piece.view(shape) for piece, shape in zip(pieces, own_shapes, strict=True)])
         return found
+
+    def draw_alike(self, sizes: Sequence[int]) -> None:
+        if len(set(sizes)) > 1:
+            state = self.told(torch.get_rng_state().numpy().tobytes())
+            torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
     def agreed(self, action: Callable[[], T]) -> T:
         """As in `Ranks`.
@@ -191,7 +196,7 @@ class _Sum(torch.autograd.Function):
         return ctx.ranks.sum(gradients[0].contiguous()), None
 
 
-def _running_statistics(model: nn.Module) -> set[int]:
+def running_statistics(model: nn.Module) -> set[int]:
     """The identities of running statistics that each rank has computed from its own rows; a frozen norm has none."""
     found = set()
     for module in model.modules():

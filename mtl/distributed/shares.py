@@ -23,7 +23,7 @@ Update = tuple[str, Tensor, Targets, Tensor, Tensor]
 def own_batches(ranks: Ranks, rows: ResidentRows, parts: Sequence[Rows]) -> Iterator[Batch | None]:
     """Yield this rank's share of each part of a step; None where it has no row of it."""
     for part in parts:
-        own = part[ranks.share(len(part))]
+        own = part if ranks.n == 1 else part[ranks.share(len(part))]
         yield replace(rows.batch(own), part=ranks.part(len(part))) if len(own) else None
 
 
@@ -46,6 +46,7 @@ def gathered_updates(
         own: the updates of this rank: each group of its first batch that has rows, of its second one, ...
     """
     waiting, tensors = iter(own), []
+    device = next(iter(labels[0].present.values())).device
     shapes: list[list[tuple[int, ...]]] = [[] for _ in range(ranks.n)]
     for of_ranks in sizes:
         for module in modules.values():
@@ -56,7 +57,7 @@ def gathered_updates(
                 _, logits_BTO, _, sum_T, weight_T = next(waiting)
                 tensors += [logits_BTO, sum_T, weight_T]
             else:
-                tensors += [torch.zeros(shape) for shape in shapes[ranks.rank][-3:]]
+                tensors += [torch.zeros(shape, device=device) for shape in shapes[ranks.rank][-3:]]
     everyone, at = ranks.gather(shapes, tensors), 0
     for whole in labels:
         for name in modules:

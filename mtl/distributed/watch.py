@@ -39,6 +39,9 @@ class Watch:
         on_lost: called by the watching thread with the line to tell, before it ends the process.
     """
 
+    n_made = 0
+    """How many watches this process has made: each has keys of its own."""
+
     def __init__(self, place: Place, on_lost: Callable[[str], None]) -> None:
         self.place, self.on_lost = place, on_lost
         self.names = [""] * place.n
@@ -47,8 +50,9 @@ class Watch:
         self._left: set[int] = set()
         self._faults: dict[int, str] = {}
         self._stop = threading.Event()
+        Watch.n_made += 1
         self._store = PrefixStore(
-            f"mtl/{place.key}",
+            f"mtl/{place.key}/{Watch.n_made}",
             TCPStore(place.host, place.port, None, False, ANSWER, wait_for_workers=False),
         )
         self._thread = threading.Thread(target=self._run, name="mtl-watch", daemon=True)
@@ -107,7 +111,7 @@ class Watch:
     @property
     def tells(self) -> bool:
         """Whether this rank is the one that tells the user: rank 0, or the first one that is left."""
-        gone = {*self._silent(SILENT), *self._left}
+        gone = self._silent(SILENT)  # one that has left has told, or left that to a lower rank
         return all(rank in gone for rank in range(self.place.rank))
 
     def publish(self, name: str, value: str) -> None:
@@ -125,9 +129,14 @@ class Watch:
                 return self.call(lambda: self._store.get(name)).decode()
             self._look()
             gone = self._silent(LOST) or sorted(self._left - {self.place.rank})
-            if gone or self._faults:
+            if (gone or self._faults) and not self.call(lambda: self._store.check([name])):
                 raise RankLost("", self.missing(0.0) or self._line(gone), self.todo)
             sleep(BEAT)
+
+    def has_left(self, rank: int) -> bool:
+        """Whether a rank has left in order, or gives no sign of life."""
+        self._look()
+        return rank in self._left or rank in self._silent(SILENT)
 
     def _line(self, ranks: list[int]) -> str:
         named = " and ".join(f"rank {rank} of {self.place.n} ({self.names[rank]})" for rank in ranks)

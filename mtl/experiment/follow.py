@@ -6,11 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-
-import torch
+from time import sleep
 
 from mtl.distributed.alone import Ranks
-from mtl.distributed.ranks import Together
+from mtl.distributed.ranks import Together, running_statistics
 from mtl.errors import UserError
 from mtl.experiment.facts import environment
 from mtl.runs import state
@@ -39,11 +38,13 @@ def require_fit_for_ranks(trainer: Trainer, ranks: Ranks) -> None:
         with recipe.at("weighting", "grads_on"):
             what = f"features of all rows are in one process only, and {together} share a batch"
             raise UserError("", what, "use grads_on: shared")
-    if recipe.model.backbone.norm.sync and trainer.sampler.smallest < 2 * ranks.n:
+    smallest = trainer.sampler.smallest // trainer.weighting.batches  # a step may cut its batch into so many
+    if recipe.model.backbone.norm.sync and smallest < 2 * ranks.n:
         with recipe.at("train", "batch_size"):
-            what = f"the smallest batch has {trainer.sampler.smallest} rows, and norm.sync needs two of each process"
+            what = f"the smallest batch has {smallest} rows, and norm.sync needs two of each process"
             raise UserError("", f"{what} of {ranks.n}", "raise it, or set train.drop_last: true")
     own = {"the recipe": recipe.sha256(), "the data": trainer.dataset.fingerprint}
+    own["the kind of device"] = trainer.device.type
     own |= {name: value for name, value in environment().items() if name in SAME}
     first, *others = ranks.all_told(own)
     for rank, other in enumerate(others, 1):
@@ -61,11 +62,7 @@ def notices_on_ranks(trainer: Trainer) -> Iterator[str]:
     yield f"{n} processes train together; each has {batch // n} rows of a batch of {batch}"
     if batch < 2 * n:
         yield f"with batches of {batch} rows, {n - max(1, batch // 2)} of {n} processes have no row in any step"
-    norm = trainer.recipe.model.backbone.norm
-    per_rank = any(
-        isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in trainer.built.model.modules()
-    )
-    if per_rank and not norm.sync:
+    if running_statistics(trainer.built.model):
         yield "batch norm: each process normalizes by its own rows; with norm.sync: true by those of all"
 
 
@@ -107,6 +104,12 @@ def stop_of(ranks: Ranks, stop: StopSignals) -> Callable[[], None]:
     return check
 
 
+def wait_for_first(ranks: Ranks) -> None:
+    """Wait until rank 0 has left, as after its last save: torchrun gives it 30 s from the first end of another rank."""
+    while isinstance(ranks, Together) and not ranks.watch.has_left(0):
+        sleep(0.1)
+
+
 def follow(trainer: Trainer, ranks: Ranks) -> str:
     """Train beside rank 0, and return what it tells of its result; this process writes nothing.
 
@@ -121,5 +124,6 @@ def follow(trainer: Trainer, ranks: Ranks) -> str:
             for _ in fit(trainer, check):
                 check()
         except StopAsked as asked:
+            wait_for_first(ranks)
             raise asked.as_interrupt() from None
     return ranks.end(None)

@@ -23,6 +23,7 @@ SAME = (
         "data.split",
         "data.label_fraction",
     ),
+    *("data.source.path", "data.source.validation", "data.source.test", "train.evaluate_every"),
     *("train.select", "train.early_stopping.metric", "train.monitor"),
 )
 """Keys that say how settings are measured; they are no settings themselves."""
@@ -86,7 +87,7 @@ def require_tunable(recipe: Recipe) -> None:
     faults: list[UserError] = []
     for key, allowed in recipe.tune.items():
         with gathered(faults), recipe.at("tune", key):
-            _require_setting(key)
+            require_setting(key)
             if isinstance(allowed, Range):
                 ends = [int(end) if allowed.is_whole else end for end in allowed.bounds]
                 for i, end in enumerate(ends):
@@ -97,7 +98,7 @@ def require_tunable(recipe: Recipe) -> None:
     raise_all(faults)
 
 
-def _require_setting(key: str) -> None:
+def require_setting(key: str) -> None:
     """Refuse a key by which the settings of a sweep are measured.
 
     Raises:

@@ -188,11 +188,12 @@ class Table(SourceSpec):
         return self.id
 
     def stamp(self) -> str:
-        digest, image = hashlib.sha256(), self.image_column()
-        for split, file in self.files().items():
+        digest, image, files = hashlib.sha256(), self.image_column(), self.files()
+        root = next(iter(files.values())).folder
+        for split, file in files.items():
             digest.update(f"{split}={file.sha256()};".encode())
             if image is not None:
-                digest.update(state_of_all(file.folder, _texts_of(file, image[0])).encode())
+                digest.update(state_of_all(root, _texts_of(file, image[0])).encode())
         return digest.hexdigest()
 
     def columns(self, seed: int) -> Columns:

@@ -67,6 +67,7 @@ def backward(
         (batch,) = batches
         losses_N = None if batch is None else losses(trainer, batch, totals, measured)
         measured.losses_N = ranks.sum(measured.losses_N)
+        ranks.draw_alike(sizes_of_shares(ranks, len(parts[0])))  # a weighting may draw
         weights_N, own = weighting.derivatives(measured.losses_N, totals.seen_N)
         stages.reached("backward")
         if losses_N is not None:
@@ -120,6 +121,8 @@ def backward_by_task(
             jacobians[of:] = [jacobians[of] + rows if of < len(jacobians) else rows]
         if losses_N is not None:
             shared.backward(losses_N, weighting.task_weights * totals.seen_N)
+    for part in parts:
+        ranks.draw_alike(sizes_of_shares(ranks, len(part)))  # the weighting may draw
     jacobians = [ranks.sum(rows) for rows in jacobians]
     measured.losses_N = ranks.sum(measured.losses_N)
     _sum_gradients(trainer, parts)

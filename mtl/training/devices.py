@@ -57,6 +57,9 @@ def resolve(asked: str, local_rank: int | None = None) -> torch.device:
     if asked == "auto":
         return torch.device("cuda" if n_cuda else "mps" if has_mps else "cpu")
     device = torch.device(asked)
+    if local_rank is not None and n_cuda and device.type == "cuda" and local_rank >= n_cuda:
+        what = f"process {local_rank + 1} on this machine has no CUDA device, {n_cuda} found"
+        raise UserError("", what, "start as many processes as there are devices, or use cpu")
     missing = device.type == "cuda" and (device.index or 0) >= n_cuda
     if missing or (device.type == "mps" and not has_mps):
         found = f"{n_cuda} CUDA device{'s' if n_cuda != 1 else ''} found"

@@ -78,7 +78,7 @@ def _conduct(asked: Asked, watcher: Watcher, machines: Machines) -> Outcome:
         raise UserError(str(folder), what, "give the --storage that they were begun with, or another --out")
     if not study.get_trials(deepcopy=False) and (own := own_params(recipe)) is not None:
         study.enqueue_trial(own, skip_if_exists=True)  # the first trial is the recipe as it is
-    shown = studies.checked_url(url).render_as_string(hide_password=True)
+    shown = studies.checked_url(url).set(query={}).render_as_string(hide_password=True)
     n_done = studies.n_begun(study)
     watcher.begins(
         Announced(

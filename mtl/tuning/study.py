@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,11 +146,39 @@ def join(address: Address, higher: bool) -> optuna.Study:
             direction="maximize" if higher else "minimize",
             load_if_exists=True,
             sampler=Repeatable(address.seed),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARM_UP),
+            pruner=_pruner(),
         )
 
     with _quiet():
         return _in_words(joined)
+
+
+def joined_again(address: Address) -> optuna.Study:
+    """The study of a sweep that has begun, for a process that makes its trials.
+
+    Raises:
+        UserError: the study is not in the storage, as where another machine has another file of this name.
+        EnvironmentFault: as in `join`.
+    """
+
+    def joined() -> optuna.Study:
+        return optuna.load_study(
+            storage=_opened(address),
+            study_name=address.study,
+            sampler=Repeatable(address.seed),
+            pruner=_pruner(),
+        )
+
+    with _quiet():
+        try:
+            return _in_words(joined)
+        except KeyError:
+            what = f"the sweep is not in the storage that {socket.gethostname()} sees"
+            raise UserError("--storage", what, "give one that all machines reach") from None
+
+
+def _pruner() -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=WARM_UP)
 
 
 def _opened(address: Address) -> optuna.storages.RDBStorage:

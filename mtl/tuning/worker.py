@@ -15,21 +15,21 @@ import optuna
 from mtl.comparison.processes.child import Position, serve
 from mtl.errors import Terminated
 from mtl.recipe.load import load_recipe
-from mtl.tuning.study import Address, join
+from mtl.tuning.study import Address, joined_again
 from mtl.tuning.trial import Work
 
 
 @cache
-def _joined(address: Address, higher: bool) -> optuna.Study:
+def _joined(address: Address) -> optuna.Study:
     """The study, which this process joins once."""
-    return join(address, higher)
+    return joined_again(address)
 
 
 def one_trial(job: Mapping[str, Any], plugins: Sequence[str], reports: TextIO) -> dict[str, Any]:
     """Make a trial, and return how it ended."""
     work = Work(
         load_recipe(job["recipe"]),
-        _joined(Address(**job["address"]), job["higher"]),
+        _joined(Address(**job["address"])),
         Path(job["folder"]),
         job["metric"],
         job["trials"],

@@ -29,6 +29,10 @@ WAYS: dict[str, tuple[str, ...]] = {
     "losses weighted by what they are": (PLAIN, "weighting.kind=uncertainty", "tasks.first.weight=0.5"),
     "losses seen again": (PLAIN, "weighting.kind=famo", "~data.source.labelled"),
     "gradients of tasks": (PLAIN, "weighting.kind=pcgrad"),
+    "gradients in an order that is drawn": (
+        *(PLAIN, "weighting.kind=pcgrad", "model.head.dropout=0.3"),
+        "train.batch_size=771",  # the last batch has 3 rows, and all of them are in one process
+    ),
     "parts that count as one": (PLAIN, "train.accumulate=2", "train.clip_norm=0.5"),
     "a penalty": (PLAIN, "model.sharing={kind: soft, penalty: 0.1}"),
 }
@@ -52,8 +56,11 @@ def require_alike(one: Path, two: Path) -> None:
         for name, value in line.items():
             if isinstance(value, float) and name.endswith("/loss"):
                 assert other[name] == pytest.approx(value, rel=1e-6, abs=1e-6), (line["step"], name)
-            elif name.endswith("/labels"):
-                assert other[name] == value
+            elif isinstance(value, float) and not name.endswith("/loss_weight"):
+                # a metric of classes moves by a row's share where a probability lies at its threshold
+                assert other[name] == pytest.approx(value, rel=1e-3, abs=5e-3), (line["step"], name)
+            else:
+                assert other[name] == pytest.approx(value, rel=1e-6), (line["step"], name)
     newest = sorted((one / "checkpoints").iterdir())[-1].name
     weights, found = (load_file(run / "checkpoints" / newest / "model.safetensors") for run in (one, two))
     for name, tensor in weights.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def _from_file(name: str, channels: int, path: Path) -> nn.Module:
     if not path.is_file():
         raise UserError("", f"no file {path}", path=("weights",))
     try:
-        tensors: Mapping[str, Tensor] = load().models.load_state_dict(str(path))
+        tensors: Mapping[str, Tensor] = load().models.load_state_dict(str(path), weights_only=True)
         classes = _n_classes(name, tensors)
         source = {"state_dict": tensors, "num_classes": classes}
         # with as many classes as the weights have, timm requires that they name every tensor of the network
@@ -98,6 +99,9 @@ def _require_answer(name: str, address: str) -> None:
     """Ask the hub once, so that a machine without a network says so at once."""
     import requests
 
+    if any(os.environ.get(name, "") not in ("", "0") for name in ("MTL_OFFLINE", "HF_HUB_OFFLINE")):
+        what = f"the weights of {name} are not in the hub's cache, and the network is forbidden (MTL_OFFLINE)"
+        raise EnvironmentFault("", what, TODO, path=("pretrained",))
     try:
         requests.head(address, timeout=SECONDS)
     except requests.RequestException as error:

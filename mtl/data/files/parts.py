@@ -204,7 +204,7 @@ def _keys(folders: list[str]) -> Iterator[tuple[str, str | None]]:
 def _trailing_keys(folder: Path) -> list[str]:
     """The names of the innermost folders that a path ends with, as far as they say something."""
     found: list[str] = []
-    for name in reversed(folder.parts):
+    for name in reversed(folder.absolute().parts):
         if not next(_keys([name]), None):
             break
         found.insert(0, name)

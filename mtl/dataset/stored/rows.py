@@ -77,7 +77,10 @@ class StoredRows(ResidentRows):
         """The labels of these rows, without their inputs."""
         for own, read in self._reading:
             if own is rows:
-                return read.result()
+                found = read.result()
+                return Targets(
+                    found.target, found.present, found.weight
+                )  # without the inputs, which take room
         return self._part(rows, torch.empty(len(rows), 0)).batch(np.arange(len(rows)))
 
     def targets_of_task(self, rows: RowNumbers, group: str, t: int) -> Targets:

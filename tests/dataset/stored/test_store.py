@@ -95,6 +95,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "missing": {"tasks": {"yes": {**stored.TASKS["yes"], "missing": "mask"}}},
     "fewer tasks": {"tasks": {"size": stored.TASKS["size"]}},
     "order of tasks": {"tasks": dict(reversed(stored.TASKS.items()))},
+    "towers": {"model__towers": {"a": ["size"], "b": [task for task in stored.TASKS if task != "size"]}},
     "seed": {"seed": {"init": 0, "order": 0, "split": 1, "labels": 0}},
 }
 SAME: dict[str, dict[str, Any]] = {

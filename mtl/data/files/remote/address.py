@@ -40,7 +40,8 @@ def fault_of(address: str) -> tuple[str, str] | None:
     if protocol not in PACKAGES:
         known = ", ".join(f"{name}://" for name in PACKAGES)
         return f"mtl reads {known} and paths on disk, not {quoted(protocol + '://')}", "download the files"
-    if "@" in rest.split("/")[0]:
+    # a secret may have slashes; only hf:// has an @ of its own, in front of a revision
+    if ":" in rest.split("/")[0] or "@" in (rest.split("/")[0] if protocol == "hf" else rest):
         return "the address holds credentials", "leave them to the environment, and write the bucket alone"
     if QUERY.search(rest):
         return "the address has a query, which may hold credentials", "leave it out"

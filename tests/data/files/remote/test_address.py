@@ -40,6 +40,9 @@ def test_addresses(address: str, rest: str) -> None:
 REFUSED = [
     (f"s3://key:{SECRET}@bucket/x.csv", "the address holds credentials"),
     (f"s3://{SECRET}@bucket/x.csv", "the address holds credentials"),
+    (f"s3://key:{SECRET[:4]}/{SECRET}@bucket/x.csv", "the address holds credentials"),
+    (f"gs://key/{SECRET}@bucket/x.csv", "the address holds credentials"),
+    (f"hf://user:{SECRET}/datasets/x.csv", "the address holds credentials"),
     (f"s3://bucket/x.csv?X-Amz-Signature={SECRET}", "the address has a query, which may hold credentials"),
     (f"https://host/x.csv?token={SECRET}", f"{KNOWN}, not 'https://'"),
     (f"simplecache::s3://{SECRET}/x.csv", f"{KNOWN}, not 'simplecache::s3://'"),
