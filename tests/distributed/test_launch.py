@@ -1,7 +1,10 @@
 """What a process knows from the variables of torchrun."""
 
+from contextlib import nullcontext
+
 import pytest
 
+from mtl.distributed.alone import Ranks
 from mtl.distributed.join import joined
 from mtl.distributed.launch import Place, place_of_process
 from mtl.errors import USER, UserError
@@ -67,3 +70,25 @@ def test_commands_other_than_run_are_for_one_process(
     assert len(done.stderr.splitlines()) == lines
     if lines:
         assert "torchrun has started it 2 times" in done.stderr
+
+
+class Two(Ranks):
+    """Rank 0 of two, which exchange nothing."""
+
+    n = 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--dry-run",), "--dry-run: 2 processes would all say the same; start it without torchrun"),
+        (("phases={a: {}, b: {}}",), "phases: they train in one process each, and torchrun has started 2"),
+    ],
+)
+def test_what_several_processes_cannot_do(
+    arguments: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("mtl.commands.training.joined", lambda: nullcontext(Two()))
+    done = called(capsys, "run", "synthetic_stitch", *arguments)
+    assert done.returncode == USER
+    assert expected in done.stderr
