@@ -30,7 +30,8 @@ import torch
 from mtl.experiment.run import prepare
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import WEIGHTINGS
-from mtl.training.step import Measured, _losses, totals_of, train_step
+from mtl.training.backward import Measured, losses, totals_of
+from mtl.training.step import train_step
 from mtl.training.trainer import Trainer
 
 SITES = {"vectors": ["fc1", "fc2", "fc3"], "images": ["pool1", "pool2", "fc3"]}
@@ -176,7 +177,7 @@ def jacobian(rounds: int) -> None:
         trainer = trainer_of("vectors", 8, schemes("vectors", 8)[name], {"kind": "upgrad"})
         batch = trainer.dataset.rows.batch(trainer.dataset.splits["train"][:128].copy())
         totals = totals_of(trainer, [batch])
-        losses_N = _losses(trainer, batch, totals, Measured(torch.zeros_like(totals.counted_N)))
+        losses_N = losses(trainer, batch, totals, Measured(torch.zeros_like(totals.counted_N)))
         assert trainer.shared is not None
         parameters, seconds = list(trainer.built.model.parameters()), (list[float](), list[float]())
         for _ in range(rounds):

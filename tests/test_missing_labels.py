@@ -23,7 +23,7 @@ from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS
-from mtl.training.step import Measured, _losses, totals_of
+from mtl.training.backward import Measured, losses, totals_of
 from mtl.training.trainer import Trainer
 from tests.support import recipes
 from tests.support.assertions import Capture, called, refused
@@ -46,7 +46,7 @@ def losses_of(trainer: Trainer, rows: RowNumbers) -> Tensor:
     """(N,) the losses of a step on some rows."""
     batch = trainer.dataset.rows.batch(rows)
     totals = totals_of(trainer, [batch])
-    return _losses(trainer, batch, totals, Measured(torch.zeros_like(totals.counted_N)))
+    return losses(trainer, batch, totals, Measured(torch.zeros_like(totals.counted_N)))
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from mtl.errors import UserError
 from mtl.recipe.load import load_recipe
 from mtl.recipe.specs import TASKS, WEIGHTINGS
 from mtl.sources.synthetic import Synthetic
+from mtl.training.backward import totals_of
 from mtl.training.loop import fit
-from mtl.training.step import totals_of
 from mtl.training.trainer import Trainer
 
 N_TRAIN, N_TEST, N_STEP = 400, 100, 200  # 2% of the rows of a step are four
