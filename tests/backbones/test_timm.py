@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from mtl.build import build, parameter_groups
 from mtl.dataset.header import checked_header
@@ -264,6 +264,22 @@ def test_equal_towers_that_mix_evenly_are_refused() -> None:
     with pytest.raises(UserError, match="start from the same weights and mix evenly would stay identical"):
         load_recipe(mapping(stitched("layer1", init="uniform"), pretrained=True))
     load_recipe(mapping(stitched("layer1", init="uniform")))
+
+
+def test_a_forward_pass_that_drops_its_last_module_is_no_chain() -> None:
+    from mtl.backbones.timm.network import NotAChain, _elements
+
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.layer(x)
+            return x
+
+    with pytest.raises(NotAChain, match="does not give what its last module gives"):
+        _elements(Dropping(), set())
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,13 @@ def test_a_hub_that_does_not_answer_is_a_fault_of_the_machine() -> None:
     )
 
 
+def test_a_network_that_is_forbidden_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTL_OFFLINE", "1")
+    recipe = load_recipe(mapping())
+    with pytest.raises(EnvironmentFault, match=r"the network is forbidden \(MTL_OFFLINE\)"):
+        build(recipe, checked_header(recipe), trained=True)
+
+
 def test_a_download_that_breaks_off_is_a_fault_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     import requests
     from timm.models import _builder

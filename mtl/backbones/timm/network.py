@@ -176,13 +176,13 @@ def _elements(network: nn.Module, opened: set[str]) -> list[str]:
         graph = _Opening(opened).trace(network)
     except Exception as error:  # whatever a forward pass says to a tensor without numbers
         raise NotAChain(f"its forward pass cannot be followed: {str(error).splitlines()[0]}") from error
-    previous, *others = graph.nodes
+    previous, *others, end = graph.nodes
     elements: list[str] = []
     for node in others:
-        if node.op == "output" and node.args == (previous,):
-            return elements
         if node.op != "call_module" or node.args != (previous,) or node.kwargs:
             raise NotAChain(f"its forward pass is no chain of modules, as {node.name} shows")
         elements.append(str(node.target))
         previous = node
-    raise NotAChain("its forward pass does not give what its last module gives")
+    if end.args != (previous,):
+        raise NotAChain("its forward pass does not give what its last module gives")
+    return elements
