@@ -190,7 +190,7 @@ def test_a_network_that_is_too_large_is_refused(
 def test_a_lack_that_shows_later_is_no_bug(
     folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mtl.experiment.run, "build", lambda *_: torch.empty(1 << 50))
+    monkeypatch.setattr(mtl.experiment.run, "build", lambda *_, **__: torch.empty(1 << 50))
     write(folder)
     refused(lambda: called(capsys, "run", "r.yaml"), folder, ["not enough memory; lower "], code=ENVIRONMENT)
 

@@ -255,7 +255,8 @@ def test_the_run_folder(tmp_path: Path) -> None:
     assert record == result.record.plain()
     assert set(record) == {
         "schema_version", "id", "name", "description", "status", "started", "recipe_sha256",
-        "resolved_sha256", "seeds", "plugins", "plugin_sha256", "environment", "device", "threads", "data",
+        "resolved_sha256", "seeds", "plugins", "plugin_sha256", "environment", "device", "threads",
+        "processes", "data",
         "parameters", "classes", "towers", "step", "model", "model_sha256", "epoch", "results", "selected",
         "stopped_early", "skipped_steps", "baselines",
     }  # fmt: skip
