@@ -139,7 +139,7 @@ def _other_machine(run: Reopened, required: bool, processes: int) -> list[str]:
     with run.recipe.at("train", "device"):
         device = devices.resolve(run.recipe.train.device, 0 if processes > 1 else None)
     was = {**record.environment, "device": record.device, "threads": record.threads}
-    was["processes"] = record.processes
+    was["processes"] = record.processes or 1
     now = {**environment(), "device": str(device), "threads": run.threads, "processes": processes}
     names = ("mtl", "torch", "numpy", "python", "cpu_capability", "device", "threads", "processes")
     other = [f"{name} {was[name]} -> {now[name]}" for name in names if name in was and was[name] != now[name]]

@@ -145,7 +145,7 @@ class RunRecord(Shape):
         status: the status that the run wrote last; `RunFolder.standing` gives the current one.
         resolved_sha256: the digests of recipe.resolved.yaml; the last one is that of the current recipe.
         threads: the number of threads of torch.
-        processes: how many processes trained together when it began.
+        processes: how many processes trained together when it began; None: one.
         classes: task -> the names of its outputs.
         towers: tower -> its tasks, in the order of the recipe.
         step, epoch: the position of the run when the record was written.
@@ -172,7 +172,7 @@ class RunRecord(Shape):
     environment: dict[Line, Line]
     device: Line
     threads: Annotated[int, Field(ge=1, le=1024)]
-    processes: Annotated[int, Field(ge=1, le=1 << 20)] = 1
+    processes: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
     data: DataRecord
     model: ModelRecord
     parameters: Count
