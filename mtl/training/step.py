@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtl import stages
 from mtl.data.types import Rows
-from mtl.dataset.batch import Targets
+from mtl.dataset.batch import Batch, Targets
 from mtl.distributed.shares import Update, gathered_updates, own_batches, sizes_of_shares
 from mtl.errors import NotFinite, quoted
 from mtl.evaluation.meter import Meter
@@ -71,7 +71,7 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
         torch.nn.utils.clip_grads_with_norm_(parameters, recipe.train.clip_norm, norm)
     _optimizer_step(trainer, totals)
     if len(parts) == 1:
-        _after_step(trainer, parts, totals, measured)
+        _after_step(trainer, whole, parts, totals, measured)
 
 
 def _of_all_ranks(
@@ -114,7 +114,9 @@ def _optimizer_step(trainer: Trainer, totals: Totals) -> None:
             tensor.copy_(torch.where(totals.seen_N, tensor, value))
 
 
-def _after_step(trainer: Trainer, parts: list[Rows], totals: Totals, measured: Measured) -> None:
+def _after_step(
+    trainer: Trainer, whole: Batch | None, parts: list[Rows], totals: Totals, measured: Measured
+) -> None:
     """Let a weighting that asks for it see the losses of the same rows at the new parameters."""
     weighting = trainer.weighting
     if type(weighting).after_step is Weighting.after_step:
@@ -126,7 +128,8 @@ def _after_step(trainer: Trainer, parts: list[Rows], totals: Totals, measured: M
         buffers = [(buffer, buffer.clone()) for buffer in trainer.built.model.buffers()]
         again = Measured(torch.zeros_like(losses_N))
         with torch.no_grad():
-            for batch in own_batches(trainer.ranks, trainer.dataset.rows, parts):
+            shares = own_batches(trainer.ranks, trainer.dataset.rows, parts) if whole is None else (whole,)
+            for batch in shares:
                 if batch is not None:
                     losses(trainer, batch, totals, again)
             for buffer, value in buffers:

@@ -222,7 +222,7 @@ def test_every_command_takes_an_address_and_tells_nobody_its_credentials(s3: Sto
     )
     assert leaks(secrets, *said) == []
     Path("proof").write_text(s3.secret, encoding="utf-8")
-    assert leaks(secrets) == ["../work/proof"]
+    assert [Path(found).name for found in leaks(secrets)] == ["proof"]
 
 
 @pytest.mark.parametrize("fault", ["secret", "key", "bucket", "network", "pattern"])
