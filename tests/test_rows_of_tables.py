@@ -21,7 +21,7 @@ ROWS: list[tuple[str, str, str]] = re.findall(
     rf"^\| ({CODE}) \| (.+) \| (.+) \|$", PAGE.split(TITLE)[1].split("\n## ")[0], re.M
 )
 """(code, what must hold, where)"""
-NOT_HERE = {"K7", "D47", "C7"}
+NOT_HERE = {"K7", "D47"}
 """Rows that do not apply; the page says why."""
 
 
