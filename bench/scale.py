@@ -1,6 +1,6 @@
 """How time and memory grow with rows, with tasks, and with processes.
 
-    python -m bench.scale [--sections rows,tasks,ranks] [--largest 10000000] [--steps 200] [--json FILE]
+    python -m bench.scale [--sections rows,tasks,ranks] [--largest 10000000] [--steps 1000] [--json FILE]
 
 rows: a Parquet file of 20 numeric inputs and 20 label columns, of 10^4 to 10^7 rows, held in memory and in the store
 of `data.in_memory: false`, which is written first and warm then. tasks: 100,000 rows with 2 to 617 label columns.
@@ -192,16 +192,15 @@ def of_ranks(steps: int) -> Iterator[Mapping[str, object]]:
         }
 
 
-def shown(rows: Iterable[Mapping[str, object]]) -> None:
-    """Print rows as a table, each as soon as it is there."""
-    for i, row in enumerate(rows):
-        if i == 0:
+def shown(rows: Iterable[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Print rows as a table, each as soon as it is there; return them."""
+    found = []
+    for row in rows:
+        if not found:
             print("| " + " | ".join(row) + " |\n|" + "---|" * len(row))
-        cells = [
-            f"{v:,.4g}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v)
-            for v in row.values()
-        ]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        print("| " + " | ".join(map(_cell, row.values())) + " |", flush=True)
+        found.append(row)
+    return found
 
 
 def _cell(value: object) -> str:
@@ -215,7 +214,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sections", default="rows,tasks,ranks")
     parser.add_argument("--largest", type=int, default=N_ROWS[-1])
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--ranks", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -234,9 +234,14 @@ def main() -> None:
             "tasks": lambda: of_tasks(folder, given.steps),
             "ranks": lambda: of_ranks(given.steps),
         }
+        found: dict[str, object] = {}
         for section in given.sections.split(","):
             print(f"\n### {section}\n")
-            shown(sections[section]())
+            found[section] = shown(sections[section]())
+    if given.json:
+        from bench.speed.measure import machine
+
+        given.json.write_text(json.dumps({"machine": machine(), **found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

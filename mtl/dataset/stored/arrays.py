@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +25,10 @@ PART = ".part"
 """The ending of a file that is being written."""
 PIECE = 1 << 22
 """Bytes that are hashed and written at once."""
+GAP = 1 << 14
+"""Bytes between two rows that are read too, since that takes less time than a second read does."""
+SPAN = 1 << 20
+"""Bytes of a file that are read at once; a larger row is read alone."""
 State = tuple[int, int, int, int]
 
 
@@ -66,33 +72,43 @@ class RowFile:
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self.row_bytes = int(np.prod(shape[1:], dtype=object)) * self.dtype.itemsize
         self._descriptor = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._descriptor)
 
-    def read(self, rows: Rows) -> npt.NDArray[Any]:
-        """(B, ...) the rows with these numbers; numbers that follow one another are read together.
+    def read(self, rows: Rows, cancelled: threading.Event | None = None) -> npt.NDArray[Any]:
+        """(B, ...) the rows with these ascending numbers; those that lie near each other are read in one piece.
 
         Raises:
             EnvironmentFault: the file cannot be read, or is shorter than it was.
+            CancelledError: the event was set meanwhile.
         """
-        size = int(np.prod(self.shape[1:], dtype=object)) * self.dtype.itemsize
+        size = self.row_bytes
         found = np.empty((len(rows), size), np.uint8)
-        bytes_of = found.reshape(-1).data
-        cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-        numbers = rows.tolist()
+        apart = (np.diff(rows) * size > GAP) | (np.diff(rows * size // SPAN) != 0)
+        cuts = [0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)] if len(rows) else []
         for start, stop in pairwise(cuts):
-            if start == stop:
-                break
-            part = bytes_of[start * size : stop * size]
-            try:
-                n = os.preadv(self._descriptor, [part], numbers[start] * size)
-            except OSError as error:
-                why = (error.strerror or str(error)).lower()
-                raise EnvironmentFault(str(self.path), f"cannot be read: {why}") from error
-            if n < len(part):
-                what = f"ends before row {numbers[stop - 1]:,}, which it had when the run began"
-                raise EnvironmentFault(str(self.path), what, "the last checkpoint stands: resume the run")
+            if cancelled is not None and cancelled.is_set():
+                raise CancelledError
+            first, last = int(rows[start]), int(rows[stop - 1])
+            if last - first == stop - start - 1:
+                self._fill(found[start:stop], first, last)
+                continue
+            piece = np.empty((last - first + 1, size), np.uint8)
+            self._fill(piece, first, last)
+            np.take(piece, rows[start:stop] - first, axis=0, out=found[start:stop], mode="clip")
         return found.view(self.dtype).reshape(len(rows), *self.shape[1:])
+
+    def _fill(self, piece: npt.NDArray[np.uint8], first: int, last: int) -> None:
+        """Read the rows from `first` to `last` into an array."""
+        try:
+            n = os.preadv(self._descriptor, [piece.reshape(-1).data], first * self.row_bytes)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise EnvironmentFault(str(self.path), f"cannot be read: {why}") from error
+        if n < piece.nbytes:
+            what = f"ends before row {last:,}, which it had when the run began"
+            raise EnvironmentFault(str(self.path), what, "the last checkpoint stands: resume the run")
 
 
 def digest(values: Array) -> str:
