@@ -1,11 +1,12 @@
 """How time and memory grow with rows, with tasks, and with processes.
 
-    python -m bench.scale [--sections rows,tasks,ranks] [--largest 10000000] [--steps 1000] [--json FILE]
+    python -m bench.scale [--sections rows,store,tasks,ranks] [--largest 10000000] [--steps 1000] [--json FILE]
 
-rows: a Parquet file of 20 numeric inputs and 20 label columns, of 10^4 to 10^7 rows, held in memory and in the store
-of `data.in_memory: false`, which is written first and warm then. tasks: 100,000 rows with 2 to 617 label columns.
-ranks: the same steps by one and by two processes, with one thread each. Each measurement is a process of its own; peak
-memory is the kernel's VmHWM, and resident memory is what stays after the steps, files that are mapped included.
+rows: 8 Parquet files of 20 numeric inputs and 20 label columns, 10^4 to 10^7 rows in all, held in memory and in the
+store of `data.in_memory: false`, which is written first and warm then. store: steps of both, in turn in one process.
+tasks: 100,000 rows with 2 to 617 label columns. ranks: the same steps by one and by two processes, with one thread
+each. The other measurements are processes of their own; peak memory is the kernel's VmHWM, and resident memory is
+what stays after the steps, files that are mapped included.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from time import perf_counter
 from typing import Any
 
@@ -30,6 +31,8 @@ INPUTS, TARGETS, BLOCK, BATCH = 20, 20, 250_000, 256
 N_ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 N_TASKS = (2, 8, 32, 128, 617)
 N_FILES = 8
+IN_TURN = 50
+"""Steps that two ways train in turn."""
 RANKED: dict[str, tuple[str, ...]] = {
     "two towers of vectors": ("synthetic_stitch", "~data.source.labelled", "train.batch_size=256"),
     "two towers of images": ("fashion_stitch", "train.batch_size=256"),
@@ -115,6 +118,37 @@ def measure(path: Path, n_targets: int, in_memory: bool, steps: int) -> None:
     )
 
 
+def measure_in_turn(path: Path, n_targets: int, steps: int) -> None:
+    """Train with the rows in memory and in the store, some steps of each in turn; print how they compare."""
+    from mtl.experiment.run import prepare
+    from mtl.recipe.load import load_recipe
+    from mtl.training.loop import fit
+
+    running = {
+        kept: fit(prepare(load_recipe(recipe_of(path, n_targets, in_memory=kept == "memory")))[0])
+        for kept in ("memory", "store")
+    }
+    seconds: dict[str, list[float]] = {kept: [] for kept in running}
+    for _ in range(steps // IN_TURN):
+        for kept, events in running.items():
+            last = perf_counter()
+            for _ in itertools.islice(events, IN_TURN):
+                now = perf_counter()
+                seconds[kept].append(now - last)
+                last = now
+    memory, store = seconds["memory"][1:], seconds["store"][1:]
+    print(
+        json.dumps(
+            {
+                "memory": median(memory),
+                "store": median(store),
+                "store / memory": median(store) / median(memory),
+                "of means": mean(store) / mean(memory),
+            }
+        )
+    )
+
+
 def _kib(name: str) -> float:
     """A line of /proc/self/status in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -166,10 +200,19 @@ def child(*arguments: str, processes: int = 1) -> dict[str, float]:
 def of_rows(folder: Path, largest: int, steps: int) -> Iterator[Mapping[str, object]]:
     for n_rows in (n for n in N_ROWS if n <= largest):
         path = folder / f"rows-{n_rows}"
-        write_table(path, n_rows, TARGETS)
+        if not path.exists():
+            write_table(path, n_rows, TARGETS)
         for kept in ("memory", "store, written", "store, warm"):
             found = child("--measure", str(path), str(TARGETS), str(kept == "memory"), "--steps", str(steps))
             yield {"rows": n_rows, "rows in": kept, **found}
+
+
+def of_store(folder: Path, largest: int, steps: int) -> Iterator[Mapping[str, object]]:
+    for n_rows in (n for n in N_ROWS if n <= largest):
+        path = folder / f"rows-{n_rows}"
+        if not path.exists():
+            write_table(path, n_rows, TARGETS)
+        yield {"rows": n_rows, **child("--in-turn", str(path), str(TARGETS), "--steps", str(steps))}
 
 
 def of_tasks(folder: Path, steps: int) -> Iterator[Mapping[str, object]]:
@@ -212,16 +255,21 @@ def _cell(value: object) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--sections", default="rows,tasks,ranks")
+    parser.add_argument("--sections", default="rows,store,tasks,ranks")
     parser.add_argument("--largest", type=int, default=N_ROWS[-1])
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--in-turn", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--ranks", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         path, n_targets, in_memory = given.measure
         measure(Path(path), int(n_targets), in_memory == "True", given.steps)
+        return
+    if given.in_turn:
+        path, n_targets = given.in_turn
+        measure_in_turn(Path(path), int(n_targets), given.steps)
         return
     if given.ranks:
         measure_ranks(given.ranks, given.steps)
@@ -231,8 +279,9 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         sections = {
             "rows": lambda: of_rows(folder, given.largest, given.steps),
+            "store": lambda: of_store(folder, given.largest, given.steps),
             "tasks": lambda: of_tasks(folder, given.steps),
-            "ranks": lambda: of_ranks(given.steps),
+            "ranks": lambda: of_ranks(given.steps // 20),
         }
         found: dict[str, object] = {}
         for section in given.sections.split(","):
