@@ -97,6 +97,10 @@ def recipe_of(path: Path, n_targets: int, *, in_memory: bool) -> dict[str, Any]:
 def measure(path: Path, n_targets: int, in_memory: bool, steps: int) -> None:
     """Train some steps of a new process; print what it took as JSON."""
     began = perf_counter()
+    from mtl.training.process import load_torch, start_process
+
+    start_process()
+    load_torch()
     from mtl.experiment.run import prepare
     from mtl.recipe.load import load_recipe
     from mtl.training.events import Stepped

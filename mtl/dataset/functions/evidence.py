@@ -17,7 +17,11 @@ REPEATED = 0.9
 COUNTED = 2**22
 """Most joint codes that are counted in an array (34 MB); more are sorted."""
 
+SEEN = 16
+"""Rows with the most frequent label, and rows with another one, in which a function is looked for first."""
+
 Codes = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
 
 
 def evidence(of: Codes, values: Codes) -> float | None:
@@ -35,6 +39,27 @@ def evidence(of: Codes, values: Codes) -> float | None:
     if n_pairs(of, values) != d or repeated(of) < REPEATED:
         return None
     return orders(values) - d * log(k)
+
+
+def refuted(columns: Values, label: Values) -> npt.NDArray[np.bool_]:
+    """(C,) whether two of a few rows have the same value of a column and different labels; NaN is no value.
+
+    Half of these rows have the most frequent label, if there are as many others, so that rare labels are among them.
+
+    Args:
+        columns: (C, n) values of each column.
+        label: (n,) the label's values.
+    """
+    there = np.flatnonzero(~np.isnan(label))
+    if not len(there):
+        return np.zeros(len(columns), np.bool_)
+    known, codes = np.unique(label[there], return_inverse=True)
+    is_most = codes == np.bincount(codes, minlength=len(known)).argmax()
+    rows = there[np.concatenate([np.flatnonzero(is_most)[:SEEN], np.flatnonzero(~is_most)[:SEEN]])]
+    i, j = np.nonzero(np.triu(label[rows, None] != label[rows]))
+    few = columns[:, rows]
+    refutes: npt.NDArray[np.bool_] = (few[:, i] == few[:, j]).any(1)
+    return refutes
 
 
 def n_pairs(one: Codes, other: Codes) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from mtl.console import counted
 from mtl.data.types import Array, Rows
 from mtl.dataset.copies import hashes
-from mtl.dataset.functions.evidence import REPEATED, SURE, Codes, evidence, n_pairs, repeated
+from mtl.dataset.functions.evidence import REPEATED, SURE, Codes, evidence, n_pairs, refuted, repeated
 from mtl.dataset.join import Joined
 from mtl.dataset.labels import TaskLabels
 from mtl.errors import quoted
@@ -24,6 +24,8 @@ FIRST, SAMPLE = 2048, 20_000
 """Rows on which a label must be a function before it is looked at on more, and before it is looked at on all."""
 MOST_VALUES = 1000
 """A column with more values in `SAMPLE` rows is no column of few values."""
+PROBED = 512
+"""Rows in which most columns that a label does not follow from are found at once."""
 SHOWN = 6
 """Most functions that notices name."""
 
@@ -135,14 +137,16 @@ def label_functions(
     few = [(d, i, column) for d, i, column in others if d is not None]
     few.sort(key=lambda each: (each[2].is_input, each[0], each[1]))
     place = {label.name: i for i, label in enumerate(labels)}
+    some = _spread(train, PROBED)
+    probed = np.array([column.values(some) for _, _, column in few]).reshape(len(few), len(some))
     found = []
     for label in labels:
         if specs[label.name].derived_from is not None:
             continue
         there = train[tasks[label.name].present[train]]
         tiers = [_Rows(_spread(there, FIRST)), _Rows(_spread(there, SAMPLE), unit), _Rows(there)]
-        for _, _, of in few:
-            if of.name == label.name and not of.is_input:
+        for (_, _, of), no in zip(few, refuted(probed, label.values(some).astype(np.float64)), strict=True):
+            if no or (of.name == label.name and not of.is_input):
                 continue
             later = not of.is_input and place[of.name] > place[label.name]
             function = _function(of, label, tiers, later)

@@ -11,7 +11,7 @@ import pytest
 
 from mtl.dataset.assemble import Dataset, load_dataset
 from mtl.dataset.functions import found as module
-from mtl.dataset.functions.evidence import evidence
+from mtl.dataset.functions.evidence import evidence, refuted
 from mtl.dataset.header import header_of
 from mtl.recipe.load import load_recipe
 from tests.support.assertions import Capture, called
@@ -215,3 +215,24 @@ def test_the_evidence_counts_orders_against_functions() -> None:
     assert evidence(of, values) == pytest.approx(np.log(495) - 3 * np.log(2))  # 12 choose 4
     assert evidence(values, of) is None
     assert evidence(np.arange(12), values) is None
+
+
+def test_most_columns_are_refuted_by_a_few_rows() -> None:
+    rng = np.random.default_rng(0)
+    label = np.where(rng.random(400) < 0.05, 1.0, 0.0)
+    columns = np.stack(
+        [label, label * 3 + 2, rng.integers(0, 3, 400), np.arange(400.0), np.full(400, np.nan)]
+    )
+    assert refuted(columns, label).tolist() == [False, False, True, False, False]
+    one_differs = np.where(np.arange(400) == np.flatnonzero(label)[3], 0.0, label)
+    assert refuted(one_differs[None], label).tolist() == [True]  # rare labels are looked at first
+    assert refuted(columns, np.full(400, np.nan)).tolist() == [False] * 5
+    assert refuted(columns, np.where(label == 1, label, np.nan)).tolist() == [False] * 5
+    for _ in range(50):
+        values = rng.integers(0, 4, (6, 30)).astype(np.float64)
+        values[rng.random(values.shape) < 0.1] = np.nan
+        one, others = values[0], values[1:]
+        differ = one[:, None] != one
+        differ &= ~np.isnan(one[:, None] + one)
+        found = [(differ & (each[:, None] == each)).any() for each in others]
+        assert (found | ~refuted(others, one)).all(), "nothing is refuted that holds"
