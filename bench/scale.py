@@ -1,12 +1,12 @@
 """How time and memory grow with rows, with tasks, and with processes.
 
-    python -m bench.scale [--sections rows,store,tasks,ranks] [--largest 10000000] [--steps 1000] [--json FILE]
+    python -m bench.scale [--sections rows,store,tasks,ranks,exchange] [--largest 10000000] [--steps 1000] [--json FILE]
 
 rows: 8 Parquet files of 20 numeric inputs and 20 label columns, 10^4 to 10^7 rows in all, held in memory and in the
 store of `data.in_memory: false`, which is written first and warm then. store: steps of both, in turn in one process.
 tasks: 100,000 rows with 2 to 617 label columns. ranks: the same steps by one and by two processes, with one thread
-each. The other measurements are processes of their own; peak memory is the kernel's VmHWM, and resident memory is
-what stays after the steps, files that are mapped included.
+each. exchange: how long two processes take to sum a tensor. The other measurements are processes of their own; peak
+memory is the kernel's VmHWM, and resident memory is what stays after the steps, files that are mapped included.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ N_TASKS = (2, 8, 32, 128, 617)
 N_FILES = 8
 IN_TURN = 50
 """Steps that two ways train in turn."""
+EXCHANGED = (0.001, 1, 10, 100)
+"""MB that two processes sum."""
 RANKED: dict[str, tuple[str, ...]] = {
     "two towers of vectors": ("synthetic_stitch", "~data.source.labelled", "train.batch_size=256"),
     "two towers of images": ("fashion_stitch", "train.batch_size=256"),
@@ -187,6 +189,25 @@ def measure_ranks(arguments: list[str], steps: int) -> None:
             )
 
 
+def measure_exchange(repeats: int) -> None:
+    """The time in which two processes sum a tensor; rank 0 prints it for each size."""
+    import torch
+
+    from mtl.distributed.join import joined
+
+    with joined() as ranks:
+        found = {}
+        for megabytes in EXCHANGED:
+            tensor, seconds = torch.ones(int(megabytes * 2**18)), []
+            for _ in range(repeats):
+                began = perf_counter()
+                ranks.sum(tensor)
+                seconds.append(perf_counter() - began)
+            found[str(megabytes)] = median(seconds)
+        if ranks.rank == 0:
+            print(json.dumps(found))
+
+
 def child(*arguments: str, processes: int = 1) -> dict[str, float]:
     """What a process of its own prints last."""
     command = [sys.executable, "-m", "bench.scale", *arguments]
@@ -239,6 +260,11 @@ def of_ranks(steps: int) -> Iterator[Mapping[str, object]]:
         }
 
 
+def of_exchange(repeats: int) -> Iterator[Mapping[str, object]]:
+    for megabytes, seconds in child("--exchange", "--steps", str(repeats), processes=2).items():
+        yield {"MB that two processes sum": megabytes, "ms": 1000 * seconds}
+
+
 def shown(rows: Iterable[Mapping[str, object]]) -> list[Mapping[str, object]]:
     """Print rows as a table, each as soon as it is there; return them."""
     found = []
@@ -259,11 +285,12 @@ def _cell(value: object) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--sections", default="rows,store,tasks,ranks")
+    parser.add_argument("--sections", default="rows,store,tasks,ranks,exchange")
     parser.add_argument("--largest", type=int, default=N_ROWS[-1])
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--exchange", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--in-turn", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--ranks", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -274,6 +301,9 @@ def main() -> None:
     if given.in_turn:
         path, n_targets = given.in_turn
         measure_in_turn(Path(path), int(n_targets), given.steps)
+        return
+    if given.exchange:
+        measure_exchange(given.steps)
         return
     if given.ranks:
         measure_ranks(given.ranks, given.steps)
@@ -286,6 +316,7 @@ def main() -> None:
             "store": lambda: of_store(folder, given.largest, given.steps),
             "tasks": lambda: of_tasks(folder, given.steps),
             "ranks": lambda: of_ranks(given.steps // 20),
+            "exchange": lambda: of_exchange(given.steps // 20),
         }
         found: dict[str, object] = {}
         for section in given.sections.split(","):

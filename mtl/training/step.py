@@ -55,9 +55,8 @@ def train_step(trainer: Trainer, parts: list[Rows], meter: Meter) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = _norm([p.grad for p in parameters if p.grad is not None])
     if not _all_finite(trainer, measured.losses_N, norm, parts):
-        with (
-            torch.no_grad()
-        ):  # the batch has already changed the norms' statistics and the weighting's buffers
+        # the batch has already changed the norms' statistics and the weighting's buffers
+        with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
         return
