@@ -41,10 +41,13 @@ def conduct(asked: Asked, watcher: Watcher | None = None) -> Outcome:
 
     Raises:
         UserError: the recipe or the data are at fault, or no trial has a result.
+        EnvironmentFault: the storage cannot be reached, or fails meanwhile.
     """
     watcher = watcher or Silent()
     require_sweep(asked)
-    with machines_of(asked.on) as machines:
+    from mtl.tuning.study import storage_faults
+
+    with machines_of(asked.on) as machines, storage_faults():
         return _conduct(asked, watcher, machines)
 
 

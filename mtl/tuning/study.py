@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -37,8 +37,6 @@ REPEATS, DEATHS, SAME, WHY, SURPLUS = "repeats", "deaths", "same_as", "why", "su
 failure, one too many."""
 RECIPE, DATA, METRIC = "recipe_sha256", "data_sha256", "metric"
 """Attributes of the study: what all its trials have in common."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -200,20 +198,39 @@ def _opened(address: Address) -> optuna.storages.RDBStorage:
     raise AssertionError("the last try returns or raises")
 
 
-def _in_words(use: Callable[[], T]) -> T:
-    """Use the storage, and turn what it raises into an error of one line without its URL."""
+@contextmanager
+def storage_faults() -> Iterator[None]:
+    """Inside, a storage that fails is an error of one line without its URL.
+
+    Raises:
+        UserError: SQLAlchemy has no such database.
+        EnvironmentFault: it failed.
+    """
     try:
-        return use()
+        yield
     except NoSuchModuleError:
-        raise UserError(
-            "--storage", "names a kind of database that SQLAlchemy lacks", "use sqlite:///"
-        ) from None
+        what = "names a kind of database that SQLAlchemy lacks"
+        raise UserError("--storage", what, "use sqlite:///") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, AssertionError) as error:
+        fault: BaseException | None = error
+        while isinstance(
+            fault, AssertionError
+        ):  # Optuna 5 meets one while it handles the fault of the storage
+            fault = fault.__context__
+        if not isinstance(fault, SQLAlchemyError | optuna.exceptions.StorageInternalError):
+            raise
+        cause = getattr(fault, "orig", None) or getattr(fault.__cause__, "orig", None) or fault
+        raise EnvironmentFault("--storage", f"cannot be used: {' '.join(str(cause).split())}") from None
+
+
+def _in_words(use: Callable[[], optuna.Study]) -> optuna.Study:
+    """Open the storage, and turn what that raises into an error of one line without its URL."""
+    try:
+        with storage_faults():
+            return use()
     except ImportError as error:
         what = f"the driver of this database is not installed: {quoted(str(error.__cause__ or error))}"
         raise EnvironmentFault("--storage", what, "install it with pip") from None
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
-        raise EnvironmentFault("--storage", f"cannot be used: {' '.join(str(cause).split())}") from None
     except RuntimeError as error:  # tables of another version of Optuna
         raise UserError("--storage", " ".join(str(error).split()), "give another storage") from None
 

@@ -15,7 +15,7 @@ import optuna
 from mtl.comparison.processes.child import Position, serve
 from mtl.errors import Terminated
 from mtl.recipe.load import load_recipe
-from mtl.tuning.study import Address, joined_again
+from mtl.tuning.study import Address, joined_again, storage_faults
 from mtl.tuning.trial import Work
 
 
@@ -36,7 +36,8 @@ def one_trial(job: Mapping[str, Any], plugins: Sequence[str], reports: TextIO) -
         job["threads"],
         plugins,
     )
-    return work.one(lambda number: Position(reports, {"trial": number}))
+    with storage_faults():
+        return work.one(lambda number: Position(reports, {"trial": number}))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

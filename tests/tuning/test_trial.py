@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import OperationalError
 
 from mtl.dataset.batch import ResidentRows
 from mtl.errors import EnvironmentFault, UserError
@@ -20,7 +21,7 @@ from mtl.registry import load_plugin
 from mtl.runs.logs import read_lines
 from mtl.training.events import Event, Stepped
 from mtl.tuning.folder import run_folder
-from mtl.tuning.study import REPEATS, WHY, Address, join, n_begun, own_trials, repeat
+from mtl.tuning.study import REPEATS, WHY, Address, join, n_begun, own_trials, repeat, storage_faults
 from mtl.tuning.trial import TAKEN, Work
 from tests.support.assertions import plugins_undone
 from tests.support.listening import Watching
@@ -335,3 +336,23 @@ def test_attempts_are_known_by_their_first_number(work: Callable[..., Work]) -> 
     assert made.study.trials[2].user_attrs[REPEATS] == [0, 1]
     assert one(made, Ignored())["trial"] == 2
     assert [path.name for path in (made.folder / "trials").iterdir()] == ["trial-0000"]
+
+
+@pytest.mark.parametrize(
+    "method", ["set_trial_intermediate_value", "set_trial_state_values", "create_new_trial"]
+)
+def test_a_storage_that_fails_meanwhile_is_one_line(
+    method: str, work: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = work()
+
+    def failing(*args: Any, **options: Any) -> None:
+        raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+
+    for storage in (optuna.storages.RDBStorage, optuna.storages._CachedStorage):
+        monkeypatch.setattr(storage, method, failing)
+    with (
+        pytest.raises(EnvironmentFault, match=r"--storage: cannot be used: disk I/O error$"),
+        storage_faults(),
+    ):
+        one(made)
