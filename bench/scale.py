@@ -310,7 +310,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        os.environ["MTL_CACHE"] = str(folder / "cache")
         sections = {
             "rows": lambda: of_rows(folder, given.largest, given.steps),
             "store": lambda: of_store(folder, given.largest, given.steps),

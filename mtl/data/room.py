@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -45,6 +45,7 @@ class _Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._maps: WeakSet[mmap.mmap] = WeakSet()
+        self._making = Lock()
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """An array of zeros in a new file.
@@ -59,12 +60,15 @@ class _Files:
                 mapped = mmap.mmap(file.fileno(), max(size, 1))
         except OSError as error:
             cannot_write(self.folder, error)
-        self._maps.add(mapped)
+        with self._making:
+            self._maps.add(mapped)
         return np.ndarray(shape, dtype, buffer=mapped)
 
     def sweep(self) -> None:
         """Unmap the pages of all arrays."""
-        for mapped in list(self._maps):
+        with self._making:
+            maps = list(self._maps)
+        for mapped in maps:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 

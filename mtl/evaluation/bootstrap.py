@@ -74,10 +74,10 @@ def resampled(
     """
     drawn = Draws.of(dataset, split, len(of))
     logits = logits_of(model, dataset, drawn.rows, between)
+    labels = dataset.rows.targets(drawn.rows)
     found: dict[str, Resampled] = {}
     for group, module in model.modules_of_tasks().items():
         if any(task in of for task in module.tasks):
-            labels = dataset.rows.targets(drawn.rows)
             weight_BT = weight_in_metrics(labels, group, module.tasks, tasks)
             found |= drawn.measure(module, tasks, logits[group], labels.target[group], weight_BT, between)
     return {task: found[task] for task in tasks if task in of}

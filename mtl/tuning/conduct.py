@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from mtl.comparison.processes.machines import Machines, machines_of, usual_jobs
-from mtl.comparison.processes.pool import Job
-from mtl.errors import UserError
+from mtl.comparison.processes.pool import LOG, Job
+from mtl.errors import EnvironmentFault, UserError
 from mtl.experiment.run import prepare
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.tuned import with_settings
@@ -147,7 +147,11 @@ class _Sweep:
         with undoing():
             while True:
                 while left := self._n_left():  # a trial that a worker finds dead has to be made again
+                    before = self._n_trials()
                     self._make(left)
+                    if self._n_trials() == before and self._n_left():
+                        what = "its processes end before they begin a trial"
+                        raise EnvironmentFault("mtl tune", what, f"see {self.folder / LOG}")
                 others = running(self.study)
                 if not others:
                     return
@@ -168,11 +172,17 @@ class _Sweep:
             "higher": self.higher, "trials": self.asked.trials, "threads": self.threads,
             "address": vars(self.address),
         }  # fmt: skip
-        jobs = [Job(f"trial {i + 1} of this command", order) for i in range(left)]
+        jobs = [Job(f"trial {i + 1} of this command", order, once=True) for i in range(left)]
         n, plugins, says = min(self.jobs, left), self.asked.plugins, self.watcher.says
         made_by = self.machines.workers(n, self.threads, plugins, self.folder, says, WORKER, all_share=True)
         with made_by as each:
             each.do(jobs, self.watcher.reports, lambda: self._n_left() > 0)
+
+    def _n_trials(self) -> int:
+        """How many trials the storage has that are or were under way, those that were repeated too."""
+        from optuna.trial import TrialState
+
+        return sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
 
     def _n_left(self) -> int:
         """How many trials have not begun yet."""

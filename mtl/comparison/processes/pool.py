@@ -25,10 +25,12 @@ class Job:
     Args:
         name: what a line of progress calls it.
         order: what the process is told.
+        once: whether it is over if its process is killed, since whoever asked for it sees to what is lost.
     """
 
     name: str
     order: Mapping[str, Any]
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,20 @@ class Workers:
                 for key, _ in selector.select():
                     process: Process = key.data
                     job = self._processes[process]
-                    assert job is not None
+                    if job is None:  # an idle process says nothing, so that its output has ended
+                        process.reports()
+                        self._forget(process, selector)
+                        continue
                     for said in process.reports():
                         report = report_of(job, said)
                         on(report)
                         if report.ended is not None:
                             self._processes[process] = None
                     if process.code is not None and self._processes[process] is not None:
-                        self._lost(process, job, tries, selector)
-                        waiting.appendleft(job)
+                        self._forget(process, selector)
+                        if not job.once:
+                            self._again(process, job, tries)
+                            waiting.appendleft(job)
 
     def _hand_out(
         self, waiting: deque[Job], selector: selectors.BaseSelector, may_begin: Callable[[], bool]
@@ -133,17 +140,18 @@ class Workers:
         self._processes[process] = None
         return process
 
-    def _lost(
-        self, process: Process, job: Job, tries: dict[str, int], selector: selectors.BaseSelector
-    ) -> None:
-        """Forget a process that ended without a report.
+    def _forget(self, process: Process, selector: selectors.BaseSelector) -> None:
+        """Forget a process that has ended."""
+        selector.unregister(process.output)
+        process.close()
+        del self._processes[process]
+
+    def _again(self, process: Process, job: Job, tries: dict[str, int]) -> None:
+        """Count that a process ended without a report of its job.
 
         Raises:
             EnvironmentFault: the same job has ended so too often.
         """
-        selector.unregister(process.output)
-        process.close()
-        del self._processes[process]
         tries[job.name] += 1
         if tries[job.name] == ATTEMPTS:
             what = f"its process ended {ATTEMPTS} times without a result (exit code {process.code})"

@@ -85,7 +85,7 @@ class RowFile:
         """
         size = self.row_bytes
         found = np.empty((len(rows), size), np.uint8)
-        apart = (np.diff(rows) * size > GAP) | (np.diff(rows * size // SPAN) != 0)
+        apart = ((np.diff(rows) - 1) * size > GAP) | (np.diff(rows * size // SPAN) != 0)
         cuts = [0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)] if len(rows) else []
         for start, stop in pairwise(cuts):
             if cancelled is not None and cancelled.is_set():
@@ -101,14 +101,18 @@ class RowFile:
 
     def _fill(self, piece: npt.NDArray[np.uint8], first: int, last: int) -> None:
         """Read the rows from `first` to `last` into an array."""
-        try:
-            n = os.preadv(self._descriptor, [piece.reshape(-1).data], first * self.row_bytes)
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise EnvironmentFault(str(self.path), f"cannot be read: {why}") from error
-        if n < piece.nbytes:
-            what = f"ends before row {last:,}, which it had when the run began"
-            raise EnvironmentFault(str(self.path), what, "the last checkpoint stands: resume the run")
+        left, at = memoryview(piece.reshape(-1)), first * self.row_bytes
+        while len(left):  # some file systems give less than they are asked for
+            try:
+                read = os.pread(self._descriptor, len(left), at)
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise EnvironmentFault(str(self.path), f"cannot be read: {why}") from error
+            if not read:
+                what = f"ends before row {last:,}, which it had when the run began"
+                raise EnvironmentFault(str(self.path), what, "the last checkpoint stands: resume the run")
+            left[: len(read)] = read
+            left, at = left[len(read) :], at + len(read)
 
 
 def digest(values: Array) -> str:

@@ -192,7 +192,7 @@ class RayWorkers:
         del self._losses[""]
 
     def _again(self, place: Place, lost: str, waiting: deque[Job]) -> None:
-        """Put a run that was lost first in the queue.
+        """Put a run that was lost first in the queue, unless its job is over so.
 
         Raises:
             EnvironmentFault: no process starts, or the same run was lost too often.
@@ -206,6 +206,9 @@ class RayWorkers:
             if n > RETRIES:
                 todo = "install mtl-recipes there, the same version as here"
                 raise EnvironmentFault("--on", f"no process starts on the nodes of Ray: {lost}", todo)
+            return
+        if job.once:
+            self.says(f"{name}: node {place.host} {lost}; what it made counts as lost after a while")
             return
         if n > RETRIES:
             what = f"node {place.host} {lost}, which is the {n}th loss of this run"
