@@ -196,3 +196,13 @@ def results_table(
         for task, row in cells.items()
     ]
     return table([heading or split, *(c.replace("_", " ") for c in columns)], rows)
+
+
+def traceback_file(error: BaseException) -> str:
+    """The path of a new file with the traceback of an exception."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    return file.name

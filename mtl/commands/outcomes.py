@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import re
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,7 @@ from typing import Any
 
 import click
 
-from mtl.console import complain, mute
+from mtl.console import complain, mute, traceback_file
 from mtl.data.files.opening import opened_once
 from mtl.data.memory import is_out_of_memory
 from mtl.errors import (
@@ -136,9 +135,8 @@ def _unforeseen(error: BaseException) -> int:
     """The exit code of a missing package, or of a bug."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in PACKAGES:
         return _told(_missing((error.name or "").partition(".")[0]))
-    with tempfile.NamedTemporaryFile("w", prefix="mtl-traceback-", suffix=".txt", delete=False) as file:
-        traceback.print_exception(error, file=file)
-    complain(f"error: a bug in mtl: {type(error).__name__}: {quoted(str(error))}; traceback in {file.name}")
+    what = f"{type(error).__name__}: {quoted(str(error))}; traceback in {traceback_file(error)}"
+    complain(f"error: a bug in mtl: {what}")
     return BUG
 
 

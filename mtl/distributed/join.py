@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mtl.console import complain
 from mtl.distributed.alone import ALONE, Ranks
-from mtl.distributed.launch import Place, meeting, place_of_process
-from mtl.errors import INTERRUPTED, TERMINATED, ToldElsewhere, UserError
+from mtl.distributed.launch import Place, meeting, place_of_process, unreachable
+from mtl.errors import TERMINATED, ToldElsewhere, UserError
 from mtl.signals import end_at_once
 
 if TYPE_CHECKING:
@@ -46,15 +46,21 @@ def joined() -> Iterator[Ranks]:
     from mtl.distributed.watch import Watch
 
     with meeting(place):
-        watch = Watch(place, on_lost=lambda line: complain(f"error: {line}"))
-        watch.begin()
+        try:
+            watch = Watch(place, on_lost=lambda line: complain(f"error: {line}"))
+            watch.begin()
+        except RuntimeError as error:
+            raise unreachable(place, error) from None
         ranks = Together(place.local_rank, watch)
         _joined.append(ranks)
         try:
             with _terminated_with_reason(watch):
                 yield ranks
         except BaseException as error:
-            raise _end(error, place, watch) from None
+            end = _end(error, place, watch)
+            if end is error:
+                raise
+            raise end from None
         else:
             watch.end()
         finally:
@@ -64,6 +70,7 @@ def joined() -> Iterator[Ranks]:
 def _end(error: BaseException, place: Place, watch: Watch) -> BaseException:
     """What this rank raises, after the others were told."""
     from mtl.distributed.ranks import FaultOfRank
+    from mtl.distributed.told import told_of
     from mtl.distributed.watch import RankLost
 
     if isinstance(error, FaultOfRank):
@@ -75,13 +82,15 @@ def _end(error: BaseException, place: Place, watch: Watch) -> BaseException:
         tells = watch.tells
         watch.end()
         return error if tells else ToldElsewhere(error.code)
-    watch.end(
-        "" if isinstance(error, KeyboardInterrupt | ToldElsewhere) else str(error) or type(error).__name__
-    )
-    if place.rank == 0:
+    if isinstance(error, ToldElsewhere):
+        watch.end()
         return error
-    default = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
-    return ToldElsewhere(int(getattr(error, "code", default)))
+    if place.rank == 0:  # which tells the user of it
+        watch.end("" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__)
+        return error
+    line, code = told_of(error)
+    watch.end(line)
+    return ToldElsewhere(code)
 
 
 @contextmanager

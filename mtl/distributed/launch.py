@@ -12,6 +12,8 @@ from datetime import timedelta
 
 from mtl.errors import EnvironmentFault, UserError, quoted
 
+MEETING = timedelta(minutes=5)
+"""All processes must have found each other by then."""
 LONGEST = timedelta(days=7)
 """An exchange may wait so long, as while rank 0 writes a checkpoint; a rank that is gone is noticed in other ways."""
 
@@ -77,16 +79,22 @@ def meeting(place: Place) -> Iterator[None]:
         )  # a machine without a network has no other
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=LONGEST, rank=place.rank, world_size=place.n)
+        dist.init_process_group(backend, timeout=MEETING, rank=place.rank, world_size=place.n)
+        dist.distributed_c10d._set_pg_timeout(LONGEST)
     except (RuntimeError, ValueError, TimeoutError) as error:
-        what = f"rank {place.rank} of {place.n} does not reach the others at {place.host}:{place.port}"
-        reason = quoted(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise EnvironmentFault("torchrun", f"{what}: {reason}", "see docs/distributed.md") from None
+        raise unreachable(place, error) from None
     try:
         yield
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def unreachable(place: Place, error: Exception) -> EnvironmentFault:
+    """The fault of a rank that does not find the others."""
+    what = f"rank {place.rank} of {place.n} does not reach the others at {place.host}:{place.port}"
+    reason = quoted(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    return EnvironmentFault("torchrun", f"{what}: {reason}", "see docs/distributed.md")
 
 
 def _all_here() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mtl.distributed.alone import Ranks
+from mtl.distributed.told import told_of
 from mtl.distributed.watch import Watch
 from mtl.model.layers import SyncedBatchNorm1d, SyncedBatchNorm2d
 from mtl.model.parts import Part
@@ -72,8 +74,9 @@ class Together(Ranks):
         The running statistics of norms become the mean over ranks, weighted by their rows, unless they are those of
         the whole batch already. Any other buffer becomes that of rank 0.
         """
-        parameters, buffers = list(model.parameters()), list(model.buffers())
-        averaged, device = running_statistics(model), parameters[0].device
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        buffers, averaged = list(model.buffers()), running_statistics(model)
+        device = next(model.parameters()).device
         given = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         for buffer in buffers:
             if id(buffer) in averaged:
@@ -92,9 +95,13 @@ class Together(Ranks):
         found: dict[int, Tensor] = {}
         for dtype in dict.fromkeys(_summable(tensor.dtype) for tensor in tensors):
             own = [(i, tensor) for i, tensor in enumerate(tensors) if _summable(tensor.dtype) == dtype]
-            flat = self.sum(torch.cat([tensor.reshape(-1).to(dtype) for _, tensor in own]))
+            flat = torch.cat([tensor.reshape(-1).to(dtype) for _, tensor in own])
+            self.call(partial(dist.all_reduce, flat))
             for (i, tensor), total in zip(own, flat.split([t.numel() for _, t in own]), strict=True):
-                found[i] = torch.empty_like(tensor).copy_(total.view(tensor.shape))
+                as_own = total.view(tensor.shape)
+                if tensor.dtype != dtype or not tensor.is_contiguous():
+                    as_own = torch.empty_like(tensor).copy_(as_own)
+                found[i] = as_own
         return [found[i] for i in range(len(tensors))]
 
     @torch.no_grad()
@@ -132,7 +139,7 @@ class Together(Ranks):
             result = action()
         except Exception as error:
             fault = error
-        told = None if fault is None else [str(fault), int(getattr(fault, "code", 1))]
+        told = None if fault is None else list(told_of(fault))
         faults = self.all_told(told)
         if fault is not None:
             raise fault

@@ -49,6 +49,7 @@ class Watch:
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._left: set[int] = set()
         self._faults: dict[int, str] = {}
+        self._answered = monotonic()
         self._stop = threading.Event()
         Watch.n_made += 1
         self._store = PrefixStore(
@@ -139,6 +140,8 @@ class Watch:
         return rank in self._left or rank in self._silent(SILENT)
 
     def _line(self, ranks: list[int]) -> str:
+        if monotonic() - self._answered > SILENT:  # then nothing is known of any rank
+            return f"{self.place.host}:{self.place.port}, where the ranks meet, does not answer"
         named = " and ".join(f"rank {rank} of {self.place.n} ({self.names[rank]})" for rank in ranks)
         return f"{named} {'is' if len(ranks) == 1 else 'are'} gone"
 
@@ -173,17 +176,23 @@ class Watch:
             fault = self._store.get(keys[2]).decode() if self._store.check([keys[2]]) else ""
         except RuntimeError:
             return None, False, ""
+        self._answered = monotonic()
         return beat, left, fault
 
     def _run(self) -> None:
-        count = 0
+        count, ended = 0, None
         while not self._stop.wait(BEAT):
             count += 1
             with suppress(RuntimeError):  # the others' silence tells that the store is gone
                 self._store.set(f"beat/{self.place.rank}", str(count))
             self._look()
+            if ended is None and (self._faults or self._left):
+                ended = monotonic()
             gone = self._silent(LOST)
-            if gone and not self._stop.is_set():
+            waits = (
+                ended is not None and monotonic() - ended > LOST
+            )  # as for a CUDA device, which no signal ends
+            if (gone or waits) and not self._stop.is_set():
                 if self.tells:
-                    self.on_lost(self._line(gone))
+                    self.on_lost(self.missing(0.0) or self._line(gone))
                 os._exit(ENVIRONMENT)

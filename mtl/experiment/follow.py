@@ -77,7 +77,6 @@ def spread(trainer: Trainer, ranks: Ranks, path: Path | None = None) -> None:
     trainer.ranks = ranks
     if not isinstance(ranks, Together):
         return
-    ranks.device = trainer.device
     files = state.capture(trainer, {}) if ranks.rank == 0 else {}
     place, *names = ranks.all_told([str(path), *files])[0]
     ranks.watch.todo = f"`mtl run --resume {place}` goes on from its last checkpoint"
@@ -89,6 +88,7 @@ def spread(trainer: Trainer, ranks: Ranks, path: Path | None = None) -> None:
                 file.write_bytes(content)
         restore = partial(state.restore, trainer, places, allow_nonfinite=True)
         ranks.agreed(restore if ranks.rank else lambda: None)
+    ranks.device = trainer.device
 
 
 def stop_of(ranks: Ranks, stop: StopSignals) -> Callable[[], None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from mtl.data.memory import is_out_of_memory
 from mtl.errors import EnvironmentFault, NotFinite, UserError
@@ -111,7 +113,8 @@ class _Trial:
         try:
             return self._judged(trial)
         finally:
-            self.was_taken = self._is_taken(trial)
+            with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):  # the first fault is told
+                self.was_taken = self._is_taken(trial)
 
     def _is_taken(self, trial: optuna.Trial) -> bool:
         """Whether another process took this one for dead, as after the sleep of a machine, and repeats the trial."""
@@ -142,8 +145,9 @@ class _Trial:
                 raise whole from None
             raise self._unfit(trial, "; ".join(map(str, error.errors))) from None
         except BaseException:
-            if not self._is_taken(trial):
-                repeat(study, trial)
+            with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                if not self._is_taken(trial):
+                    repeat(study, trial)
             raise
 
     def _trained(self, trial: optuna.Trial) -> float:
@@ -201,11 +205,12 @@ class _Trial:
         """The error that every trial would meet, or None: it comes from the settings.
 
         The recipe itself has been accepted before. If it still is, the settings are at fault, unless the machine failed
-        within the run for another reason than memory.
+        for another reason than memory, within the run or while its folder was made.
         """
         in_run = self.judge.trainer is not None
         is_memory = error.__cause__ is not None and is_out_of_memory(error.__cause__)
-        if isinstance(error, EnvironmentFault) and in_run and not is_memory:
+        is_disk = isinstance(error.__cause__, OSError)
+        if isinstance(error, EnvironmentFault) and (in_run or is_disk) and not is_memory:
             return error
         own = with_settings(self.work.recipe)
         try:

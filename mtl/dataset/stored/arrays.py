@@ -101,7 +101,7 @@ class RowFile:
 
     def _fill(self, piece: npt.NDArray[np.uint8], first: int, last: int) -> None:
         """Read the rows from `first` to `last` into an array."""
-        left, at = memoryview(piece.reshape(-1)), first * self.row_bytes
+        left, at = piece.reshape(-1), first * self.row_bytes
         while len(left):  # some file systems give less than they are asked for
             try:
                 read = os.pread(self._descriptor, len(left), at)
@@ -111,7 +111,7 @@ class RowFile:
             if not read:
                 what = f"ends before row {last:,}, which it had when the run began"
                 raise EnvironmentFault(str(self.path), what, "the last checkpoint stands: resume the run")
-            left[: len(read)] = read
+            left[: len(read)] = np.frombuffer(read, np.uint8)
             left, at = left[len(read) :], at + len(read)
 
 
