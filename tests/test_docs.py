@@ -99,7 +99,7 @@ def test_the_pages() -> None:
     assert set(PAGES) == {
         *("recipe", "data", "tasks", "missing_labels", "sharing", "weighting", "comparing", "from_libmtl"),
         *("plugins", "resuming", "reliability", "trackers", "reports", "exporting", "distributed"),
-        *("clusters", "tuning", "backbones"),
+        *("clusters", "scaling", "tuning", "backbones"),
     }
 
 
