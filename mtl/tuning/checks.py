@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
-from mtl.errors import EnvironmentFault, UserError
+from mtl.errors import EnvironmentFault, UserError, quoted
 from mtl.recipe.tuned import require_tunable
 from mtl.tuning.folder import folder_of, remembered
 from mtl.tuning.request import Asked
@@ -16,7 +17,7 @@ def require_sweep(asked: Asked) -> None:
     Raises:
         UserError: the recipe has nothing to tune, names a setting that it does not take, is a chain of runs, or looks
             at its test split; or the folder holds something else.
-        EnvironmentFault: Optuna is not installed.
+        EnvironmentFault: Optuna is not installed, or there is no folder for the file of SQLite.
     """
     recipe = asked.recipe
     if find_spec("optuna") is None:
@@ -38,5 +39,8 @@ def require_sweep(asked: Asked) -> None:
     if asked.storage is not None:
         from mtl.tuning.study import checked_url
 
-        checked_url(asked.storage)
+        url = checked_url(asked.storage)
+        folder = Path(url.database or "").parent
+        if url.get_backend_name() == "sqlite" and not folder.is_dir():
+            raise EnvironmentFault("--storage", f"there is no folder {quoted(str(folder))}", "make it")
     remembered(asked, folder_of(asked))

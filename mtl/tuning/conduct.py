@@ -71,11 +71,11 @@ def _conduct(asked: Asked, watcher: Watcher, machines: Machines) -> Outcome:
     notices = trainer.notices
     del trainer  # its rows and weights take memory that the trials need
     make_folder(folder)
-    Memory(recipe_sha256=recipe.sha256(), threads=threads).save(folder)
     url = asked.storage or _own_storage(folder)
     address = studies.Address(url, study_of(recipe), recipe.seeds.init, studies.BEAT, studies.GRACE)
     study = studies.join(address, higher)
     studies.require_same(study, facts)
+    Memory(recipe_sha256=recipe.sha256(), threads=threads).save(folder)
     if not studies.n_begun(study) and any((folder / TRIALS).glob("*")):
         what = "holds trials that are not in this storage"
         raise UserError(str(folder), what, "give the --storage that they were begun with, or another --out")

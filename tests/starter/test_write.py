@@ -207,6 +207,24 @@ def test_parquet(tmp_path: Path) -> None:
     one_step(recipe)
 
 
+@pytest.mark.parametrize("with_empty", [False, True])
+def test_lists_in_texts_that_are_missing(with_empty: bool, tmp_path: Path) -> None:
+    """Parquet tells a missing label from an empty text; a CSV does not."""
+    tags = [["a|b", "b", None, "", "a"][i % 5] if with_empty else ["a|b", "b", None][i % 3] for i in range(N)]
+    plain = {"x": [float(i) for i in range(N)], "kind": [i % 2 for i in range(N)], "tags": tags}
+    pq.write_table(pa.table(plain), tmp_path / "t.parquet")
+    recipe = write_starter(str(tmp_path / "t.parquet"), ["kind", "tags"], tmp_path / "r.yaml")
+    assert recipe.plain()["tasks"]["tags"]["missing"] == "mask"
+    assert "empty: none" in text_of(tmp_path / "r.yaml")
+    one_step(recipe)
+    path = write(tmp_path / "t.csv", {**plain, "tags": [tag or "" for tag in tags]})
+    recipe = write_starter(path, ["kind", "tags"], tmp_path / "c.yaml")
+    line = next(line for line in text_of(tmp_path / "c.yaml").splitlines() if line.startswith("  tags:"))
+    assert "empty: none" in line
+    assert "missing" not in line
+    one_step(recipe)
+
+
 def test_images(tmp_path: Path) -> None:
     for i in range(40):
         Image.new("L", (9, 7), 6 * i).save(tmp_path / f"{i}.png")

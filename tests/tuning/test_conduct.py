@@ -16,7 +16,7 @@ import pytest
 
 import mtl
 from mtl.comparison.processes.pool import Report
-from mtl.errors import INTERRUPTED, UserError
+from mtl.errors import INTERRUPTED, EnvironmentFault, UserError
 from mtl.recipe.keys.recipe import Recipe
 from mtl.recipe.load import load_recipe
 from mtl.runs.logs import read_lines
@@ -127,6 +127,17 @@ def test_trials_of_another_storage_are_left_alone(done: tuple[Outcome, Watching]
     outcome, _ = done
     with pytest.raises(UserError, match="holds trials that are not in this storage; give the --storage that"):
         conduct(Asked(tuned(), 5, f"sqlite:///{tmp_path}/new.db", out=outcome.path))
+
+
+def test_a_storage_that_is_refused_leaves_no_sweep(tmp_path: Path) -> None:
+    made = recipe(data__split={"validation": 0.25}, tune={"optimizer.lr": [0.1]})
+    with pytest.raises(EnvironmentFault, match="--storage: there is no folder '/nowhere'; make it"):
+        conduct(Asked(made, 1, "sqlite:////nowhere/s.db", 1, tmp_path / "t"))
+    assert not (tmp_path / "t").exists()
+    (tmp_path / "s.db").write_text("no database at all, but long enough to be looked at" * 10)
+    with pytest.raises(EnvironmentFault, match="--storage: cannot be used: file is not a database"):
+        conduct(Asked(made, 1, f"sqlite:///{tmp_path}/s.db", 1, tmp_path / "t"))
+    assert not list((tmp_path / "t").iterdir())
 
 
 def test_other_data_under_the_same_recipe_are_refused(tmp_path: Path) -> None:

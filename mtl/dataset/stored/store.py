@@ -56,7 +56,7 @@ def stored(recipe: Recipe, read: Callable[[], Dataset]) -> Dataset:
                 _write(read(), folder)
             (dataset, n_bytes), done = _opened(folder), "were encoded into"
             if isinstance(fault, DamagedError):
-                done = f"were encoded anew, because {fault}, into"
+                done = f"were encoded anew ({fault}) into"
     notice = f"rows of {file_size(n_bytes)} {done} {home}; to free the disk, remove this folder"
     return replace(dataset, notices=(*dataset.notices, notice))
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from mtl.data.columns.values import texts
 from mtl.data.files.column_types import is_list, is_text
+from mtl.data.files.formats.csv import Csv
 from mtl.data.files.formats.form import ColumnForm
 from mtl.data.files.table import TableFile
 from mtl.starter.look.mixtures import mixture_of
@@ -38,6 +39,7 @@ class Look:
         type: the type according to the file; for a column of lists, `texts` or `vector`.
         n: rows that were read.
         missing: rows without a value.
+        typed: whether the file itself tells a row without a value from an empty text, as Parquet does.
         counts: distinct value -> rows, up to `MANY` + 1 values; those that mean a missing value are not among them.
         parsed: what its texts are if they are read as numbers or dates; None if they are neither.
         form: how its texts are to be read.
@@ -55,6 +57,7 @@ class Look:
     type: str
     n: int = 0
     missing: int = 0
+    typed: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     parsed: Parsed | None = None
     form: ColumnForm = ColumnForm()  # noqa: RUF009 - it is frozen
@@ -143,7 +146,8 @@ def look(file: TableFile, separator: str = "|") -> dict[str, Look]:
         UserError: the file has a fault.
     """
     file.check()
-    looks = {name: Look(name, file.types[name]) for name in file.column_names}
+    typed = not isinstance(file.form, Csv)
+    looks = {name: Look(name, file.types[name], typed=typed) for name in file.column_names}
     for first, batch in first_rows(file, file.column_names, SEEN_ROWS):
         for name, seen in looks.items():
             _see(seen, file, first, batch.column(name), separator)

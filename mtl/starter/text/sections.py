@@ -175,6 +175,8 @@ def tasks(names: Sequence[str], plan: Plan, stratify: str | None) -> Iterator[st
                 f"  # {percent(seen.blank, seen.n)} of cells are empty: "
                 "write empty: missing if that means that the labels of a row are not known"
             )
+            if seen.typed:
+                parts["missing"] = "mask"  # rows without any text
         elif seen.missing:
             parts["missing"] = "mask"
             why += f"; {percent(seen.missing, seen.n)} of labels are missing"
