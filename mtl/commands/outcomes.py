@@ -14,7 +14,7 @@ import click
 
 from mtl.console import complain, mute, traceback_file
 from mtl.data.files.opening import opened_once
-from mtl.data.memory import is_out_of_memory
+from mtl.data.memory import NOT_ENOUGH, is_out_of_memory
 from mtl.errors import (
     BUG,
     ENVIRONMENT,
@@ -112,7 +112,7 @@ def _outcome(command: Callable[[], Any], debug: bool) -> int:
             mute(sys.stdout)
             return OK
         if is_out_of_memory(error):
-            complain("error: not enough memory; lower train.batch_size or the model's size")
+            complain(f"error: {NOT_ENOUGH}")
             return ENVIRONMENT
         if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
             mute(sys.stdout)  # writing to it may be what failed

@@ -24,6 +24,10 @@ BYTES_PER_ROW = 30
 """What each row takes beside inputs and labels: it is shuffled, split and ordered. 20 million rows took 34."""
 
 
+NOT_ENOUGH = "not enough memory; lower train.batch_size or the model's size"
+"""What a process says if memory failed while it trained."""
+
+
 def available_memory() -> int:
     """Free bytes according to the system: those of the machine, of the container, or of the process's own limit."""
     return min(_of_machine(), _of_process(), *(_of_container(*names) for names in VERSIONS))

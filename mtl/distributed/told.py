@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from mtl.console import traceback_file
-from mtl.data.memory import is_out_of_memory
+from mtl.data.memory import NOT_ENOUGH, is_out_of_memory
 from mtl.errors import BUG, ENVIRONMENT, INTERRUPTED, UserError, quoted
 from mtl.registry import fault_of_plugin
 
@@ -17,7 +17,7 @@ def told_of(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "", int(getattr(error, "code", INTERRUPTED))
     if is_out_of_memory(error):
-        return "not enough memory; lower train.batch_size or the model's size", ENVIRONMENT
+        return NOT_ENOUGH, ENVIRONMENT
     if (fault := fault_of_plugin(error)) is not None:
         return str(fault), fault.code
     if not hasattr(

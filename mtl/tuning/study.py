@@ -37,6 +37,8 @@ REPEATS, DEATHS, SAME, WHY, SURPLUS = "repeats", "deaths", "same_as", "why", "su
 failure, one too many."""
 RECIPE, DATA, METRIC = "recipe_sha256", "data_sha256", "metric"
 """Attributes of the study: what all its trials have in common."""
+FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
+"""What Optuna raises if its storage fails."""
 
 
 @dataclass(frozen=True)
@@ -211,13 +213,12 @@ def storage_faults() -> Iterator[None]:
     except NoSuchModuleError:
         what = "names a kind of database that SQLAlchemy lacks"
         raise UserError("--storage", what, "use sqlite:///") from None
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, AssertionError) as error:
+    except (*FAILURES, AssertionError) as error:
         fault: BaseException | None = error
-        while isinstance(
-            fault, AssertionError
-        ):  # Optuna 5 meets one while it handles the fault of the storage
+        # Optuna 5 meets an AssertionError while it handles the fault of the storage
+        while isinstance(fault, AssertionError):
             fault = fault.__context__
-        if not isinstance(fault, SQLAlchemyError | optuna.exceptions.StorageInternalError):
+        if not isinstance(fault, FAILURES):
             raise
         cause = getattr(fault, "orig", None) or getattr(fault.__cause__, "orig", None) or fault
         raise EnvironmentFault("--storage", f"cannot be used: {' '.join(str(cause).split())}") from None

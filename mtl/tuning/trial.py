@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from mtl.data.memory import is_out_of_memory
 from mtl.errors import EnvironmentFault, NotFinite, UserError
@@ -24,7 +23,7 @@ from mtl.training.events import Halted, Listener
 from mtl.tuning.folder import run_folder
 from mtl.tuning.judge import Judge
 from mtl.tuning.space import drawn, overrides_of
-from mtl.tuning.study import SAME, SURPLUS, WHY, first_number, own_trials, repeat
+from mtl.tuning.study import FAILURES, SAME, SURPLUS, WHY, first_number, own_trials, repeat
 
 KEPT = 2
 """Checkpoints of a trial that goes on; afterwards it keeps the last one and its best ones."""
@@ -113,7 +112,7 @@ class _Trial:
         try:
             return self._judged(trial)
         finally:
-            with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):  # the first fault is told
+            with suppress(*FAILURES):  # the first fault is told
                 self.was_taken = self._is_taken(trial)
 
     def _is_taken(self, trial: optuna.Trial) -> bool:
@@ -145,7 +144,7 @@ class _Trial:
                 raise whole from None
             raise self._unfit(trial, "; ".join(map(str, error.errors))) from None
         except BaseException:
-            with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+            with suppress(*FAILURES):
                 if not self._is_taken(trial):
                     repeat(study, trial)
             raise
